@@ -1,0 +1,1 @@
+//! Undercroft's vocabulary: inventory, observation, plan, records; no I/O.

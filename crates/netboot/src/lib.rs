@@ -1,0 +1,1 @@
+//! Undercroft's DHCP, proxyDHCP, TFTP and HTTP boot servers.

@@ -1,0 +1,1 @@
+//! Undercroft's planner: inventory and observation in, plan out; no I/O.

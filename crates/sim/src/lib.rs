@@ -1,0 +1,1 @@
+//! Undercroft's deterministic simulation: world, faults, checkers, seeds.

@@ -1,0 +1,2 @@
+//! Everything a developer of Undercroft does: try, test, ci, bench, tidy.
+fn main() {}
