@@ -1,0 +1,337 @@
+//! Names and addresses that carry their own proof of being well formed.
+
+use std::{fmt, str::FromStr};
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// Why a text is no value of one of this module's types.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{text:?} is not {expected}")]
+pub struct InvalidId {
+    /// The text as it was given, at most its first 80 characters.
+    pub text: String,
+    /// What was expected, with its article: "a DNS label (…)".
+    pub expected: &'static str,
+}
+
+impl InvalidId {
+    pub(crate) fn new(text: &str, expected: &'static str) -> Self {
+        Self {
+            text: text.chars().take(80).collect(),
+            expected,
+        }
+    }
+}
+
+/// Whether a text is a DNS label: 1 to 63 of a-z, 0-9 and `-`, with no `-` at either end
+/// (RFC 1123, section 2.1, in lower case as Kubernetes asks of node names).
+pub fn is_dns_label(text: &str) -> bool {
+    let bytes = text.as_bytes();
+    (1..=63).contains(&bytes.len())
+        && bytes
+            .iter()
+            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || *b == b'-')
+        && bytes.first() != Some(&b'-')
+        && bytes.last() != Some(&b'-')
+}
+
+macro_rules! label_type {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, JsonSchema)]
+        #[serde(transparent)]
+        pub struct $name(String);
+
+        impl $name {
+            /// Takes a DNS label.
+            ///
+            /// # Errors
+            /// When the text is no DNS label; see [`is_dns_label`].
+            pub fn new(text: impl Into<String>) -> Result<Self, InvalidId> {
+                let text = text.into();
+                if is_dns_label(&text) {
+                    Ok(Self(text))
+                } else {
+                    Err(InvalidId::new(
+                        &text,
+                        "a DNS label (1 to 63 of a-z, 0-9 and '-', not at the ends)",
+                    ))
+                }
+            }
+
+            /// The name as text.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.pad(&self.0)
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = InvalidId;
+            fn from_str(text: &str) -> Result<Self, InvalidId> {
+                Self::new(text)
+            }
+        }
+
+        impl AsRef<str> for $name {
+            fn as_ref(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+                Self::new(String::deserialize(from)?).map_err(serde::de::Error::custom)
+            }
+        }
+    };
+}
+
+label_type! {
+    /// A machine of the cluster, as `[nodes.NAME]` names it.
+    NodeName
+}
+label_type! {
+    /// A class of machines, as `[classes.NAME]` names it.
+    ClassName
+}
+label_type! {
+    /// A developer's PC, as `[pcs.NAME]` names it.
+    PcName
+}
+label_type! {
+    /// A person, as `[users.NAME]` names it.
+    UserName
+}
+
+/// An Ethernet address, printed as `52:54:00:12:34:56`.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct MacAddr(pub [u8; 6]);
+
+impl MacAddr {
+    /// Whether the address names a group of machines rather than one (IEEE 802: the lowest bit
+    /// of the first octet).
+    pub fn is_multicast(self) -> bool {
+        self.0[0] & 1 == 1
+    }
+}
+
+impl fmt::Display for MacAddr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [a, b, c, d, e, g] = self.0;
+        f.pad(&format!("{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}"))
+    }
+}
+
+impl fmt::Debug for MacAddr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl FromStr for MacAddr {
+    type Err = InvalidId;
+
+    /// Reads six two-digit hexadecimal octets, separated by `:` or by `-` throughout.
+    fn from_str(text: &str) -> Result<Self, InvalidId> {
+        let invalid = || InvalidId::new(text, "an Ethernet address such as 52:54:00:12:34:56");
+        let separator = if text.contains('-') { '-' } else { ':' };
+        let mut octets = [0u8; 6];
+        let mut parts = text.split(separator);
+        for octet in &mut octets {
+            let part = parts.next().ok_or_else(invalid)?;
+            if part.len() != 2 || !part.bytes().all(|b| b.is_ascii_hexdigit()) {
+                return Err(invalid());
+            }
+            *octet = u8::from_str_radix(part, 16).map_err(|_| invalid())?;
+        }
+        if parts.next().is_some() {
+            Err(invalid())
+        } else {
+            Ok(Self(octets))
+        }
+    }
+}
+
+/// An SMBIOS UUID, kept and printed in lower case with hyphens.
+///
+/// The order of the octets is that of the printed form; DHCP's option 97 carries the first three
+/// fields in little-endian order on most firmware (SMBIOS 3.7, section 7.2.1), which is the
+/// netboot crate's business.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct MachineUuid(pub [u8; 16]);
+
+impl MachineUuid {
+    /// Whether all octets are 0x00 or all are 0xff, which SMBIOS defines as "not set".
+    pub fn is_unset(self) -> bool {
+        self.0.iter().all(|b| *b == 0) || self.0.iter().all(|b| *b == 0xff)
+    }
+}
+
+impl fmt::Display for MachineUuid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut text = String::with_capacity(36);
+        for (i, octet) in self.0.iter().enumerate() {
+            if matches!(i, 4 | 6 | 8 | 10) {
+                text.push('-');
+            }
+            text.push_str(&format!("{octet:02x}"));
+        }
+        f.pad(&text)
+    }
+}
+
+impl fmt::Debug for MachineUuid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl FromStr for MachineUuid {
+    type Err = InvalidId;
+
+    fn from_str(text: &str) -> Result<Self, InvalidId> {
+        let invalid =
+            || InvalidId::new(text, "a UUID such as 7d4b1c1e-8f4e-4a53-9c34-0d7a3e1b2c3d");
+        let well_formed = text.len() == 36
+            && text.bytes().enumerate().all(|(i, b)| match i {
+                8 | 13 | 18 | 23 => b == b'-',
+                _ => b.is_ascii_hexdigit(),
+            });
+        if !well_formed {
+            return Err(invalid());
+        }
+        let digits: Vec<u8> = text.bytes().filter(|b| *b != b'-').collect();
+        let mut octets = [0u8; 16];
+        for (octet, pair) in octets.iter_mut().zip(digits.chunks_exact(2)) {
+            let pair = std::str::from_utf8(pair).map_err(|_| invalid())?;
+            *octet = u8::from_str_radix(pair, 16).map_err(|_| invalid())?;
+        }
+        Ok(Self(octets))
+    }
+}
+
+macro_rules! text_serde {
+    ($name:ident, $format:literal, $pattern:literal) => {
+        impl Serialize for $name {
+            fn serialize<S: serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+                to.collect_str(self)
+            }
+        }
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+                String::deserialize(from)?.parse().map_err(serde::de::Error::custom)
+            }
+        }
+        impl JsonSchema for $name {
+            fn inline_schema() -> bool {
+                true
+            }
+            fn schema_name() -> std::borrow::Cow<'static, str> {
+                stringify!($name).into()
+            }
+            fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+                schemars::json_schema!({ "type": "string", "format": $format, "pattern": $pattern })
+            }
+        }
+    };
+}
+
+text_serde!(MacAddr, "mac", "^[0-9a-fA-F]{2}([:-][0-9a-fA-F]{2}){5}$");
+text_serde!(
+    MachineUuid,
+    "uuid",
+    "^[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}$"
+);
+
+/// The processor and operating system of a machine, in Nix's words.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+)]
+pub enum System {
+    /// 64-bit x86 Linux.
+    #[serde(rename = "x86_64-linux")]
+    X86_64Linux,
+    /// 64-bit Arm Linux.
+    #[serde(rename = "aarch64-linux")]
+    Aarch64Linux,
+    /// 64-bit x86 macOS; developer PCs only.
+    #[serde(rename = "x86_64-darwin")]
+    X86_64Darwin,
+    /// 64-bit Arm macOS; developer PCs only.
+    #[serde(rename = "aarch64-darwin")]
+    Aarch64Darwin,
+}
+
+impl System {
+    /// Nix's name of the system.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::X86_64Linux => "x86_64-linux",
+            Self::Aarch64Linux => "aarch64-linux",
+            Self::X86_64Darwin => "x86_64-darwin",
+            Self::Aarch64Darwin => "aarch64-darwin",
+        }
+    }
+}
+
+impl fmt::Display for System {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_follow_rfc_1123() {
+        for good in ["a", "gpu-01", "0", &"a".repeat(63)] {
+            assert!(NodeName::new(good).is_ok(), "{good}");
+        }
+        for bad in ["", "-a", "a-", "GPU", "a.b", "a_b", "é", &"a".repeat(64)] {
+            assert!(NodeName::new(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_mac_reads_what_it_prints_and_refuses_the_rest() {
+        let mac: MacAddr = "52-54-00-AB-cd-0f".parse().unwrap();
+        assert_eq!(mac.to_string(), "52:54:00:ab:cd:0f");
+        assert_eq!(mac.to_string().parse::<MacAddr>().unwrap(), mac);
+        for bad in [
+            "",
+            "52:54:00:ab:cd",
+            "52:54:00:ab:cd:0f:00",
+            "52:54-00:ab:cd:0f",
+            "+2:54:00:ab:cd:0f",
+        ] {
+            assert!(bad.parse::<MacAddr>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_uuid_reads_what_it_prints_and_refuses_the_rest() {
+        let text = "7d4b1c1e-8f4e-4a53-9c34-0d7a3e1b2c3d";
+        let uuid: MachineUuid = text.to_uppercase().parse().unwrap();
+        assert_eq!(uuid.to_string(), text);
+        assert!(
+            "7d4b1c1e8f4e4a539c340d7a3e1b2c3d"
+                .parse::<MachineUuid>()
+                .is_err()
+        );
+        assert!(
+            "7d4b1c1e-8f4e-4a53-9c34-0d7a3e1b2c3é"
+                .parse::<MachineUuid>()
+                .is_err()
+        );
+        assert!(MachineUuid([0xff; 16]).is_unset() && !uuid.is_unset());
+    }
+}
