@@ -1,9 +1,21 @@
 //! Undercroft's vocabulary: inventory, observation, plan, records; no I/O.
 
 mod ids;
+mod observation;
+mod plan;
+mod record;
 mod report;
 
 pub use ids::{
     ClassName, InvalidId, MacAddr, MachineUuid, NodeName, PcName, System, UserName, is_dns_label,
+};
+pub use observation::{Found, NodeObservation, Observation};
+pub use plan::{
+    Action, ApprovalMode, DiskIdentity, NodePlan, NodeState, PLAN_VERSION, Plan, PlanId,
+    PlanLimits, PlannedDisk, Resource, RetryPolicy, Step, StepId, SystemTarget,
+};
+pub use record::{
+    Approval, Entry, Evidence, FailedCommand, Failure, FailureKind, JOURNAL_VERSION, Now, OpId,
+    Outcome, Record, RunEnd, Work,
 };
 pub use report::{INSTALLER_REPORT_VERSION, InstallerReport, ReportedDisk, ReportedFirmware};

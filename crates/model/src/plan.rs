@@ -1,0 +1,364 @@
+//! What will be done: a plan is decided once, whole, and carried out without further choices.
+
+use std::{collections::BTreeMap, fmt, net::Ipv4Addr};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{MacAddr, MachineUuid, NodeName, System};
+
+/// The version of [`Plan`]'s written form.
+pub const PLAN_VERSION: u32 = 1;
+
+/// The digest of a plan's content, in hexadecimal; two plans with the same id are the same plan.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct PlanId(pub String);
+
+impl fmt::Display for PlanId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.0)
+    }
+}
+
+/// A step's place in [`Plan::steps`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct StepId(pub u32);
+
+/// How far a machine has come. The order is the order of a bring-up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum NodeState {
+    /// Nothing is known but the inventory's word.
+    Unknown,
+    /// An installer on the machine has reported in.
+    Seen,
+    /// The fingerprint that it reported was approved.
+    Approved,
+    /// Over SSH pinned to that fingerprint, the machine's identity and disks were found right.
+    InstallerReady,
+    /// The disks are laid out and mounted.
+    Partitioned,
+    /// The closure is on the disk, whole.
+    Copied,
+    /// Host key, profile and boot loader are in place and were read back.
+    Installed,
+    /// The machine has a new boot id.
+    Rebooted,
+    /// It runs the closure that was built, under the host key that was made for it.
+    Up,
+    /// It is a member of the Kubernetes cluster.
+    Joined,
+    /// Kubernetes calls it Ready.
+    Ready,
+}
+
+impl NodeState {
+    /// All states, in the order of a bring-up.
+    pub const ALL: [Self; 11] = [
+        Self::Unknown,
+        Self::Seen,
+        Self::Approved,
+        Self::InstallerReady,
+        Self::Partitioned,
+        Self::Copied,
+        Self::Installed,
+        Self::Rebooted,
+        Self::Up,
+        Self::Joined,
+        Self::Ready,
+    ];
+
+    /// The state's name as people read it and JSON has it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Unknown => "unknown",
+            Self::Seen => "seen",
+            Self::Approved => "approved",
+            Self::InstallerReady => "installer-ready",
+            Self::Partitioned => "partitioned",
+            Self::Copied => "copied",
+            Self::Installed => "installed",
+            Self::Rebooted => "rebooted",
+            Self::Up => "up",
+            Self::Joined => "joined",
+            Self::Ready => "ready",
+        }
+    }
+}
+
+impl fmt::Display for NodeState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+/// Something of which only so many may be in use at once, whatever the number of machines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Resource {
+    /// Machines between power-on and their installer's report: firmware loads from our TFTP and HTTP.
+    NetworkBoot,
+    /// Closures under way from the operator's store to a machine.
+    ClosureCopy,
+    /// Machines that were told to reboot and aren't back.
+    Reboot,
+}
+
+impl Resource {
+    /// All resources.
+    pub const ALL: [Self; 3] = [Self::NetworkBoot, Self::ClosureCopy, Self::Reboot];
+}
+
+/// What tells one disk from all others. At least one of the two is set.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct DiskIdentity {
+    /// The serial number as the disk reports it.
+    pub serial: Option<String>,
+    /// The World Wide Name or NVMe EUI.
+    pub wwn: Option<String>,
+}
+
+impl DiskIdentity {
+    /// Whether a disk that reports these two is the disk that is meant: every identity that the
+    /// inventory gives must be reported and equal, and at least one must be given.
+    pub fn matches(&self, serial: Option<&str>, wwn: Option<&str>) -> bool {
+        let agrees = |want: &Option<String>, got: Option<&str>| match want {
+            None => true,
+            Some(want) => got == Some(want.as_str()),
+        };
+        (self.serial.is_some() || self.wwn.is_some())
+            && agrees(&self.serial, serial)
+            && agrees(&self.wwn, wwn)
+    }
+}
+
+impl fmt::Display for DiskIdentity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (&self.serial, &self.wwn) {
+            (Some(serial), _) => write!(f, "serial {serial}"),
+            (None, Some(wwn)) => write!(f, "WWN {wwn}"),
+            (None, None) => f.write_str("a disk without identity"),
+        }
+    }
+}
+
+/// A disk that a step writes to, and what for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlannedDisk {
+    /// Which disk.
+    pub identity: DiskIdentity,
+    /// The inventory's role for it: `root`, `longhorn`, `data`.
+    pub role: String,
+    /// The least size that the layout needs, in bytes.
+    pub size_bytes_min: u64,
+    /// The GUID that the disk's partition table gets. It is derived from the fleet, the machine and
+    /// the plan's intent, so that a step that is carried out again can tell its own work from
+    /// another's and never wipes twice.
+    pub table_guid: MachineUuid,
+}
+
+/// The system that a machine is to run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SystemTarget {
+    /// The store path of the system's toplevel.
+    pub toplevel: String,
+    /// The store path of its disko script, where the layout is disko's business.
+    #[serde(default)]
+    pub disko_script: Option<String>,
+    /// What it runs on.
+    pub system: System,
+    /// The size of the whole closure in bytes, where known: for progress and for the disk's size.
+    #[serde(default)]
+    pub closure_bytes: Option<u64>,
+}
+
+/// How an installer's fingerprint may be confirmed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ApprovalMode {
+    /// By `undercroft approve`, by a person who reads the machine's screen.
+    Operator,
+    /// By a console that only the machine can write to and only the operator can read: a virtual
+    /// machine's serial port, a BMC's serial-over-LAN.
+    Console,
+}
+
+/// One thing to do to one machine. Each is idempotent, and each has a probe that tells whether it
+/// is done already.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "do")]
+pub enum Action {
+    /// Start the machine from the network, and wait for its installer's report.
+    NetworkBoot,
+    /// Wait until the reported fingerprint is approved.
+    Approve {
+        /// Who may approve.
+        mode: ApprovalMode,
+        /// How long an approval is good for, in milliseconds.
+        expires_ms: u64,
+    },
+    /// Connect, pinned to the approved key, and compare the machine with the inventory.
+    Inspect {
+        /// Disks that must be there, by identity.
+        disks: Vec<PlannedDisk>,
+        /// What the machine must be able to run.
+        system: System,
+        /// The least memory, in MiB.
+        memory_mb_min: u64,
+    },
+    /// Lay out and mount the disks.
+    Partition {
+        /// The disks, first the one that holds the root.
+        disks: Vec<PlannedDisk>,
+        /// The inventory's name of the layout.
+        layout: String,
+        /// The disko script to use in place of our own layout.
+        #[serde(default)]
+        disko_script: Option<String>,
+    },
+    /// Copy the closure onto the mounted disk.
+    CopyClosure {
+        /// The system's toplevel.
+        toplevel: String,
+        /// The closure's size in bytes, where known.
+        closure_bytes: Option<u64>,
+    },
+    /// Deliver the machine's host key, set the profile, install the boot loader, read it back.
+    Install {
+        /// The system's toplevel.
+        toplevel: String,
+        /// The fingerprint of the host key that is delivered.
+        host_key_fingerprint: String,
+    },
+    /// Leave the installer: unmount, reboot from the disk, wait until the boot id is another.
+    Reboot {
+        /// The fingerprint under which the machine must come back.
+        host_key_fingerprint: String,
+    },
+    /// Over SSH pinned to the machine's own host key, compare the booted closure with the built.
+    Prove {
+        /// The system's toplevel.
+        toplevel: String,
+        /// The fingerprint that the machine must show.
+        host_key_fingerprint: String,
+    },
+}
+
+impl Action {
+    /// The action's name as people read it.
+    pub fn verb(&self) -> &'static str {
+        match self {
+            Self::NetworkBoot => "network-boot",
+            Self::Approve { .. } => "approve",
+            Self::Inspect { .. } => "inspect",
+            Self::Partition { .. } => "partition",
+            Self::CopyClosure { .. } => "copy",
+            Self::Install { .. } => "install",
+            Self::Reboot { .. } => "reboot",
+            Self::Prove { .. } => "prove",
+        }
+    }
+}
+
+/// How often, and how far apart, a step is tried.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RetryPolicy {
+    /// The number of tries in all, at least 1.
+    pub attempts_max: u32,
+    /// The wait before the second try, in milliseconds; it doubles with each further one.
+    pub backoff_ms: u64,
+    /// The longest wait, in milliseconds.
+    pub backoff_ms_max: u64,
+}
+
+/// One step of a plan.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Step {
+    /// Its place in [`Plan::steps`].
+    pub id: StepId,
+    /// The machine.
+    pub node: NodeName,
+    /// The state that the machine must have reached before: the step's precondition.
+    pub requires: NodeState,
+    /// The state that the machine has reached when the step has succeeded.
+    pub reaches: NodeState,
+    /// What to do.
+    pub action: Action,
+    /// Steps that must have succeeded before, of this machine and of others.
+    pub after: Vec<StepId>,
+    /// What the step holds while it runs.
+    pub resource: Option<Resource>,
+    /// How long one try may take, in milliseconds.
+    pub timeout_ms: u64,
+    /// How often it is tried.
+    pub retry: RetryPolicy,
+    /// The disks whose content is lost.
+    pub destroys: Vec<DiskIdentity>,
+    /// Whether secrets are sent to the machine.
+    pub delivers_secrets: bool,
+    /// Where this machine's steps begin again when it turns out not to be in the state that this
+    /// step requires (it lost its power, say). `None`: that ends the machine's part of the plan.
+    pub restart_from: Option<StepId>,
+}
+
+/// A machine's part of a plan.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodePlan {
+    /// All of its Ethernet addresses.
+    pub macs: Vec<MacAddr>,
+    /// Its SMBIOS UUID, where the inventory gives one.
+    pub uuid: Option<MachineUuid>,
+    /// Its address.
+    pub address: Ipv4Addr,
+    /// What it is to run.
+    pub target: SystemTarget,
+    /// Its steps, in order.
+    pub steps: Vec<StepId>,
+    /// States that it will not be brought to, each with the reason.
+    pub not_applicable: BTreeMap<NodeState, String>,
+}
+
+/// The limits that hold for a plan as a whole.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlanLimits {
+    /// How many steps may hold a resource at once.
+    pub concurrency: BTreeMap<Resource, u32>,
+    /// How many machines may fail before no further machine is begun.
+    pub failure_budget: u32,
+    /// How often one machine's steps may begin again.
+    pub node_restarts_max: u32,
+}
+
+/// A decided plan. Carrying it out needs no further choice.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Plan {
+    /// The digest of all the rest.
+    pub id: PlanId,
+    /// [`PLAN_VERSION`].
+    pub version: u32,
+    /// The plan that this one replaces.
+    pub parent: Option<PlanId>,
+    /// The fleet's name.
+    pub fleet: String,
+    /// The digest of the inventory that it was made from.
+    pub inventory_digest: String,
+    /// The limits that hold for all of it.
+    pub limits: PlanLimits,
+    /// The machines that it is about.
+    pub nodes: BTreeMap<NodeName, NodePlan>,
+    /// All steps; a step's id is its index.
+    pub steps: Vec<Step>,
+}
+
+impl Plan {
+    /// The step of that id.
+    pub fn step(&self, id: StepId) -> Option<&Step> {
+        self.steps.get(usize::try_from(id.0).ok()?)
+    }
+
+    /// Whether there is nothing to do.
+    pub fn is_empty(&self) -> bool {
+        self.steps.is_empty()
+    }
+}
