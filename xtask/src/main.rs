@@ -1,2 +1,124 @@
-//! Everything a developer of Undercroft does: try, test, ci, bench, tidy.
-fn main() {}
+//! Everything a developer of Undercroft does: `cargo xtask try`, `test`, `ci`, `bench`, `tidy`.
+
+mod bench;
+mod packages;
+mod run;
+mod tidy;
+mod trial;
+
+use std::process::ExitCode;
+
+use run::{Failed, Step, repo_root};
+
+const USAGE: &str = "\
+cargo xtask try [--keep | --down]  two virtual machines from powered off to running, on this machine
+cargo xtask test [FILTER]          all tests, the end-to-end ones on the virtual rack too
+cargo xtask ci                     formatting, clippy with warnings as errors, then `test`
+cargo xtask bench [NAME]           measure against real peers, and write docs/performance.md
+cargo xtask tidy                   the house rules that a program can check
+cargo xtask fuzz [SECONDS]         run each fuzz target for so long (60; needs nightly, cargo-fuzz)
+cargo xtask packages               install the system packages that the above need
+
+`try`, `test` and `bench` install the Debian packages that are missing, and say which.
+With UNDERCROFT_NO_INSTALL=1 they name them instead, and what needs them is skipped openly.
+";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let done = match words.as_slice() {
+        ["try", rest @ ..] => trial::run(rest),
+        ["test", rest @ ..] => test(rest),
+        ["ci"] => ci(),
+        ["bench", rest @ ..] => bench::run(rest),
+        ["tidy"] => tidy::run(&repo_root()),
+        ["fuzz", rest @ ..] => fuzz(rest),
+        ["packages"] => packages::ensure(packages::Need::Test).map(drop),
+        [] | ["help" | "--help" | "-h"] => {
+            print!("{USAGE}");
+            Ok(())
+        }
+        other => {
+            eprintln!("xtask: no such task: {}\n\n{USAGE}", other.join(" "));
+            return ExitCode::from(64);
+        }
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failed) => {
+            eprintln!("xtask: {failed}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Runs every test of the workspace. Test binaries run one after another, and the rack's tests one
+/// at a time, so that virtual machines don't starve each other of the two cores.
+fn test(filter: &[&str]) -> Result<(), Failed> {
+    let tools = packages::ensure(packages::Need::Test)?;
+    Step::new("build the tests", "cargo")
+        .args([
+            "test",
+            "--workspace",
+            "--all-targets",
+            "--no-run",
+            "--quiet",
+        ])
+        .run()?;
+    let mut all = Step::new("test", "cargo").args(["test", "--workspace", "--no-fail-fast"]);
+    if !filter.is_empty() {
+        all = all.args(["--"]).args(filter.iter().copied());
+    }
+    let tested = all.path_first(&tools).run();
+    tidy::run(&repo_root())?;
+    tested
+}
+
+/// What a change must pass.
+fn ci() -> Result<(), Failed> {
+    Step::new("formatting", "cargo")
+        .args(["fmt", "--all", "--check"])
+        .run()?;
+    // Packages come first: the SQLite that is compiled in needs a C compiler.
+    packages::ensure(packages::Need::Test)?;
+    Step::new("clippy", "cargo")
+        .args([
+            "clippy",
+            "--workspace",
+            "--all-targets",
+            "--quiet",
+            "--",
+            "-D",
+            "warnings",
+        ])
+        .run()?;
+    test(&[])
+}
+
+/// Runs each fuzz target for a while; a crash is a failure.
+fn fuzz(rest: &[&str]) -> Result<(), Failed> {
+    let seconds = match rest {
+        [] => 60,
+        [text] => text
+            .parse::<u32>()
+            .map_err(|_| Failed::new("fuzz", "SECONDS is a number"))?,
+        _ => return Err(Failed::new("fuzz", "takes at most SECONDS")),
+    };
+    let listed = Step::new("list the fuzz targets", "cargo")
+        .args(["fuzz", "list"])
+        .output()?;
+    for target in listed.lines() {
+        Step::new(&format!("fuzz {target}"), "cargo")
+            .args([
+                "+nightly",
+                "fuzz",
+                "run",
+                target,
+                "--",
+                "-rss_limit_mb=2048",
+            ])
+            .args([format!("-max_total_time={seconds}")])
+            .run()?;
+    }
+    Ok(())
+}

@@ -1,0 +1,224 @@
+//! The house rules that a program can check. It is a task, and a test.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use crate::run::Failed;
+
+/// Which crates of the workspace a crate may use. A new edge needs a line in ARCHITECTURE.md.
+const EDGES: &[(&str, &[&str])] = &[
+    ("model", &[]),
+    ("planner", &["model"]),
+    ("engine", &["model", "planner"]),
+    ("sim", &["engine", "model", "planner"]),
+    ("netboot", &["model"]),
+    ("metal", &["engine", "model", "netboot", "planner"]),
+    (
+        "cli",
+        &["engine", "metal", "model", "netboot", "planner", "sim"],
+    ),
+];
+
+/// Crates without clock, entropy, environment, files or async.
+const PURE: &[&str] = &["model", "planner", "engine", "sim"];
+
+/// Dependencies that would make a crate impure.
+const IMPURE_DEPENDENCIES: &[&str] = &[
+    "tokio",
+    "rustix",
+    "socket2",
+    "rusqlite",
+    "rand",
+    "getrandom",
+];
+
+/// The longest source file, in lines. A longer one is probably two things.
+const FILE_LINES_MAX: usize = 700;
+
+/// Words that would send a reader to somebody's machine or to a package registry's host. They are
+/// spelt in parts so that this file doesn't find itself.
+const STRAY: &[(&str, &str)] = &[
+    ("/wo", "rk/"),
+    ("/ro", "ot/."),
+    ("/fa", "rm/"),
+    ("deb.deb", "ian.org"),
+    ("static.cra", "tes.io"),
+    ("index.cra", "tes.io"),
+    ("registry.np", "mjs"),
+    ("proxy.gol", "ang"),
+    ("files.python", "hosted"),
+];
+
+/// Words that mark unfinished work.
+const UNFINISHED: &[(&str, &str)] = &[("TO", "DO"), ("FIX", "ME"), ("XX", "X:"), ("HA", "CK:")];
+
+/// Runs all checks and prints what they find.
+pub(crate) fn run(root: &Path) -> Result<(), Failed> {
+    let findings = check(root)?;
+    for finding in &findings {
+        eprintln!("tidy: {finding}");
+    }
+    if findings.is_empty() {
+        Ok(())
+    } else {
+        Err(Failed::new("tidy", format!("{} findings", findings.len())))
+    }
+}
+
+/// Everything that breaks a rule, a line each.
+fn check(root: &Path) -> Result<Vec<String>, Failed> {
+    let mut findings = Vec::new();
+    crates(root, &mut findings)?;
+    for file in tracked(root)? {
+        text(root, &file, &mut findings);
+    }
+    Ok(findings)
+}
+
+fn read(path: &Path) -> Result<String, Failed> {
+    std::fs::read_to_string(path)
+        .map_err(|e| Failed::new("tidy", format!("{}: {e}", path.display())))
+}
+
+fn crates(root: &Path, findings: &mut Vec<String>) -> Result<(), Failed> {
+    let allowed: BTreeMap<&str, &[&str]> = EDGES.iter().copied().collect();
+    let architecture = read(&root.join("ARCHITECTURE.md")).unwrap_or_default();
+    let folder = root.join("crates");
+    let entries = std::fs::read_dir(&folder)
+        .map_err(|e| Failed::new("tidy", format!("{}: {e}", folder.display())))?;
+    for entry in entries.flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let manifest = read(&entry.path().join("Cargo.toml"))?;
+        let manifest: toml_edit::DocumentMut = manifest
+            .parse()
+            .map_err(|e| Failed::new("tidy", format!("crates/{name}/Cargo.toml: {e}")))?;
+        let dependencies: Vec<String> = manifest
+            .get("dependencies")
+            .and_then(|table| table.as_table_like())
+            .map(|table| table.iter().map(|(key, _)| key.to_owned()).collect())
+            .unwrap_or_default();
+        let Some(edges) = allowed.get(name.as_str()) else {
+            findings.push(format!("crates/{name}: no room in xtask's list of crates"));
+            continue;
+        };
+        for dependency in &dependencies {
+            match dependency.strip_prefix("undercroft-") {
+                Some(other) if !edges.contains(&other) => {
+                    findings.push(format!("crates/{name} must not use crates/{other}"));
+                }
+                None if !architecture.contains(&format!("`{dependency}`")) => {
+                    findings.push(format!(
+                        "ARCHITECTURE.md doesn't say why `{dependency}` is used"
+                    ));
+                }
+                _ => {}
+            }
+            if PURE.contains(&name.as_str()) && IMPURE_DEPENDENCIES.contains(&dependency.as_str()) {
+                findings.push(format!(
+                    "crates/{name} is pure and must not use {dependency}"
+                ));
+            }
+        }
+        if PURE.contains(&name.as_str()) {
+            let lints = read(&entry.path().join("clippy.toml")).unwrap_or_default();
+            if !lints.contains("std::time::Instant::now") || !lints.contains("HashMap") {
+                findings.push(format!(
+                    "crates/{name} is pure and lacks clippy's disallowed lists"
+                ));
+            }
+        }
+        if manifest.get("lints").is_none() {
+            findings.push(format!(
+                "crates/{name}/Cargo.toml doesn't take the workspace's lints"
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// The files that git tracks, or would.
+fn tracked(root: &Path) -> Result<Vec<PathBuf>, Failed> {
+    let output = Command::new("git")
+        .args([
+            "ls-files",
+            "-z",
+            "--cached",
+            "--others",
+            "--exclude-standard",
+        ])
+        .current_dir(root)
+        .output()
+        .map_err(|e| Failed::new("tidy", format!("can't start git: {e}")))?;
+    Ok(output
+        .stdout
+        .split(|byte| *byte == 0)
+        .filter(|name| !name.is_empty())
+        .map(|name| PathBuf::from(String::from_utf8_lossy(name).into_owned()))
+        .collect())
+}
+
+fn text(root: &Path, file: &Path, findings: &mut Vec<String>) {
+    // Binary files, and files that were deleted a moment ago, have nothing to read.
+    let Ok(content) = std::fs::read_to_string(root.join(file)) else {
+        return;
+    };
+    let shown = file.display();
+    let is_rust = file.extension().is_some_and(|e| e == "rs");
+    let is_nix = file.extension().is_some_and(|e| e == "nix");
+    let lines = content.lines().count();
+    if (is_rust || is_nix) && lines > FILE_LINES_MAX {
+        findings.push(format!("{shown}: {lines} lines; is it two things?"));
+    }
+    for (number, line) in content.lines().enumerate() {
+        let number = number + 1;
+        for (a, b) in STRAY {
+            if line.contains(&format!("{a}{b}")) && file != Path::new("Cargo.lock") {
+                findings.push(format!("{shown}:{number}: stray path or host {a}{b}"));
+            }
+        }
+        if is_rust || is_nix || file.extension().is_some_and(|e| e == "sh" || e == "md") {
+            for (a, b) in UNFINISHED {
+                if line.contains(&format!("{a}{b}")) {
+                    findings.push(format!("{shown}:{number}: unfinished: {a}{b}"));
+                }
+            }
+        }
+        if is_rust && line.contains("#[ignore") {
+            findings.push(format!(
+                "{shown}:{number}: an ignored test; skip openly at run time"
+            ));
+        }
+        if is_rust && line.trim_start().starts_with("#[allow(") && !line.contains("reason") {
+            findings.push(format!(
+                "{shown}:{number}: an allowed lint without its reason"
+            ));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_house_is_tidy() {
+        let findings = check(&crate::run::repo_root()).unwrap();
+        assert!(findings.is_empty(), "{}", findings.join("\n"));
+    }
+
+    #[test]
+    fn a_stray_path_and_a_long_file_are_found() {
+        let dir = std::env::temp_dir().join(format!("tidy-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).unwrap();
+        let file = Path::new("a.rs");
+        let stray = format!("// see {}{}x\n#[allow(unused)]\n", "/wo", "rk/");
+        std::fs::write(dir.join(file), stray + &"\n".repeat(FILE_LINES_MAX)).unwrap();
+        let mut findings = Vec::new();
+        text(&dir, file, &mut findings);
+        std::fs::remove_dir_all(&dir).unwrap();
+        assert_eq!(findings.len(), 3, "{findings:?}");
+    }
+}
