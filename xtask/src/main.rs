@@ -3,6 +3,7 @@
 mod bench;
 mod packages;
 mod run;
+mod suite;
 mod tidy;
 mod trial;
 
@@ -28,7 +29,7 @@ fn main() -> ExitCode {
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let done = match words.as_slice() {
         ["try", rest @ ..] => trial::run(rest),
-        ["test", rest @ ..] => test(rest),
+        ["test", rest @ ..] => suite::run(rest),
         ["ci"] => ci(),
         ["bench", rest @ ..] => bench::run(rest),
         ["tidy"] => tidy::run(&repo_root()),
@@ -52,28 +53,6 @@ fn main() -> ExitCode {
     }
 }
 
-/// Runs every test of the workspace. Test binaries run one after another, and the rack's tests one
-/// at a time, so that virtual machines don't starve each other of the two cores.
-fn test(filter: &[&str]) -> Result<(), Failed> {
-    let tools = packages::ensure(packages::Need::Test)?;
-    Step::new("build the tests", "cargo")
-        .args([
-            "test",
-            "--workspace",
-            "--all-targets",
-            "--no-run",
-            "--quiet",
-        ])
-        .run()?;
-    let mut all = Step::new("test", "cargo").args(["test", "--workspace", "--no-fail-fast"]);
-    if !filter.is_empty() {
-        all = all.args(["--"]).args(filter.iter().copied());
-    }
-    let tested = all.path_first(&tools).run();
-    tidy::run(&repo_root())?;
-    tested
-}
-
 /// What a change must pass.
 fn ci() -> Result<(), Failed> {
     Step::new("formatting", "cargo")
@@ -92,7 +71,7 @@ fn ci() -> Result<(), Failed> {
             "warnings",
         ])
         .run()?;
-    test(&[])
+    suite::run(&[])
 }
 
 /// Runs each fuzz target for a while; a crash is a failure.

@@ -4,7 +4,7 @@ use std::{
     ffi::{OsStr, OsString},
     fmt,
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::{Child, Command, Stdio},
     time::Instant,
 };
 
@@ -130,6 +130,16 @@ impl Step {
                 format!("`{shown}` ended with {status}"),
             ))
         }
+    }
+
+    /// Starts it with its standard output in a pipe.
+    pub(crate) fn spawn_piped(mut self) -> Result<Child, Failed> {
+        let shown = self.shown();
+        eprintln!("==> {}: {shown}", self.name);
+        self.command
+            .stdout(Stdio::piped())
+            .spawn()
+            .map_err(|error| Failed::new(&self.name, format!("can't start `{shown}`: {error}")))
     }
 
     /// Runs it and returns what it printed to its standard output.
