@@ -1,15 +1,18 @@
 //! Undercroft's vocabulary: inventory, observation, plan, records; no I/O.
 
+mod diagnostic;
 mod ids;
+pub mod inventory;
 mod observation;
 mod plan;
 mod record;
 mod report;
 
+pub use diagnostic::{Diagnostic, Excerpt, Piece, Place, Related, Role, Severity};
 pub use ids::{
     ClassName, InvalidId, MacAddr, MachineUuid, NodeName, PcName, System, UserName, is_dns_label,
 };
-pub use observation::{Found, NodeObservation, Observation};
+pub use observation::{Found, Installed, NodeObservation, Observation};
 pub use plan::{
     Action, ApprovalMode, DiskIdentity, NodePlan, NodeState, PLAN_VERSION, Plan, PlanId,
     PlanLimits, PlannedDisk, Resource, RetryPolicy, Step, StepId, SystemTarget,

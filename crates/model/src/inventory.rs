@@ -1,0 +1,114 @@
+//! The inventory: one file that says what the fleet is meant to be.
+//!
+//! [`parse`] takes the bytes of `undercroft.toml` and gives an [`Inventory`] or everything that is
+//! wrong with it, in one run. The keys are declared once, in `sections`, `machines` and `people`,
+//! with their meaning, type, default and limits; reading, printing, the JSON Schema and the test
+//! of the reference page all follow from those declarations.
+
+mod declare;
+mod forms;
+mod leaves;
+mod machines;
+mod parse;
+mod people;
+mod print;
+mod reader;
+mod resolve;
+mod schema;
+mod secret;
+mod sections;
+mod source;
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use crate::{ClassName, Diagnostic, NodeName, PcName, UserName};
+
+pub use machines::*;
+pub use parse::parse;
+pub use people::*;
+pub use print::print;
+pub use resolve::Node;
+pub use schema::schema;
+pub use sections::*;
+
+/// What the fleet is meant to be. Every node carries what it has from its class.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Inventory {
+    /// The fleet as a whole.
+    pub fleet: Fleet,
+    /// The nodes' network.
+    pub network: Network,
+    /// The cluster.
+    pub kubernetes: Kubernetes,
+    /// The tree that Argo CD keeps the cluster equal to.
+    pub gitops: Gitops,
+    /// How secrets are kept.
+    pub secrets: Secrets,
+    /// Work that PCs take over.
+    pub lending: Lending,
+    /// The classes, as they are written.
+    pub classes: BTreeMap<ClassName, Class>,
+    /// The machines of the cluster.
+    pub nodes: BTreeMap<NodeName, Node>,
+    /// The developers' PCs.
+    pub pcs: BTreeMap<PcName, Pc>,
+    /// The people.
+    pub users: BTreeMap<UserName, User>,
+}
+
+/// What came of reading an inventory.
+#[derive(Debug, Clone)]
+pub struct Parsed {
+    /// The inventory, where no finding is an error.
+    pub inventory: Option<Inventory>,
+    /// All findings, in the order of the file.
+    pub diagnostics: Vec<Diagnostic>,
+}
+
+impl Inventory {
+    /// The number of nodes that may fail before no further node is started: the inventory's, or
+    /// a tenth of the nodes and at least one.
+    pub fn failure_budget(&self) -> u32 {
+        let tenth = u32::try_from(self.nodes.len() / 10).unwrap_or(u32::MAX);
+        self.fleet.limits.failure_budget.unwrap_or(tenth.max(1))
+    }
+
+    /// The servers of the cluster, founder first; none where there is no Kubernetes.
+    pub fn servers(&self) -> Vec<&NodeName> {
+        if self.kubernetes.distribution == Distribution::None {
+            return Vec::new();
+        }
+        let founder = self.kubernetes.founder.as_ref();
+        let mut servers: Vec<&NodeName> = self
+            .nodes
+            .iter()
+            .filter(|(_, node)| node.role == Role::Server)
+            .map(|(name, _)| name)
+            .collect();
+        servers.sort_by_key(|name| (Some(*name) != founder, *name));
+        servers
+    }
+
+    /// All SSH keys that may log in to the nodes as root: the fleet's and those of its admins,
+    /// each once, in order.
+    pub fn root_keys(&self) -> Vec<&str> {
+        let admins = self.users.values().filter(|u| u.role == UserRole::Admin);
+        let keys = self
+            .fleet
+            .admin_keys
+            .iter()
+            .chain(admins.flat_map(|u| &u.ssh_keys));
+        let keys: std::collections::BTreeSet<&str> = keys.map(String::as_str).collect();
+        keys.into_iter().collect()
+    }
+
+    /// SHA-256 of the canonical form ([`print`]) in hexadecimal: the same for all files that
+    /// mean the same.
+    pub fn digest(&self) -> String {
+        use sha2::{Digest, Sha256};
+        let hash = Sha256::digest(print(self).as_bytes());
+        hash.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+}
