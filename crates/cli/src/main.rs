@@ -1,2 +1,101 @@
-//! The `undercroft` command.
-fn main() {}
+//! The `undercroft` command: arguments, wiring, and what people read.
+//!
+//! The crates beneath never talk to the user; all input and output is here. Each command is one
+//! file, `cmd_NAME.rs`, with its arguments, its help and what it does.
+
+mod args;
+mod bug;
+mod cmd_check;
+mod cmd_completions;
+mod cmd_init;
+mod cmd_man;
+mod cmd_schema;
+mod error;
+mod narrate;
+mod progress;
+mod project;
+mod style;
+mod text;
+mod ui;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use crate::{
+    args::{Cli, Command},
+    error::{CliError, Kind},
+    ui::Ui,
+};
+
+/// How a command that could do its work ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Done {
+    /// All is well.
+    Well,
+    /// There are changes to make.
+    Changes,
+    /// The report says what failed.
+    Failed,
+    /// The report says what is wrong with what was given.
+    BadInput,
+}
+
+impl Done {
+    fn exit_code(self) -> u8 {
+        match self {
+            Self::Well => 0,
+            Self::Failed => Kind::Failed.exit_code(),
+            Self::Changes => 2,
+            Self::BadInput => Kind::Input.exit_code(),
+        }
+    }
+}
+
+fn main() -> ExitCode {
+    bug::install_hook();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return usage(&error),
+    };
+    cli.global.color.apply();
+    let ui = Ui::new(cli.global.quiet);
+    match run(ui, cli) {
+        Ok(done) => ExitCode::from(done.exit_code()),
+        Err(error) => {
+            if error.kind != Kind::BrokenPipe {
+                ui.stderr(&error.render());
+            }
+            ExitCode::from(error.kind.exit_code())
+        }
+    }
+}
+
+fn run(ui: Ui, cli: Cli) -> Result<Done, CliError> {
+    let at = cli.global.directory.as_deref();
+    match cli.command {
+        Command::Init(args) => cmd_init::run(ui, at, &args),
+        Command::Check(args) => cmd_check::run(ui, at, &args),
+        Command::Schema => cmd_schema::run(ui),
+        Command::Completions(args) => cmd_completions::run(ui, &args),
+        Command::Man(args) => cmd_man::run(ui, &args),
+        Command::Bug => cmd_bug(),
+    }
+}
+
+/// Prints what clap has to say: help and version are answers, the rest is a mistake in the
+/// command line.
+fn usage(error: &clap::Error) -> ExitCode {
+    let answered = !error.use_stderr();
+    match error.print() {
+        Ok(()) if answered => ExitCode::SUCCESS,
+        Err(e) if answered && e.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        _ => ExitCode::from(Kind::Usage.exit_code()),
+    }
+}
+
+/// Shows what a bug looks like; a test keeps it.
+#[expect(clippy::panic, reason = "the command exists to panic")]
+fn cmd_bug() -> Result<Done, CliError> {
+    panic!("the command `bug` always does this");
+}

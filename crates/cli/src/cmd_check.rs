@@ -1,0 +1,122 @@
+//! `undercroft check`.
+
+use std::path::Path;
+
+use clap::Args;
+use serde::Serialize;
+use undercroft_model::{Diagnostic, inventory};
+
+use crate::{
+    Done,
+    args::DirArg,
+    error::CliError,
+    project::Project,
+    style::{GOOD, diagnostic, paint},
+    text::{count, list},
+    ui::Ui,
+};
+
+/// Say everything that is wrong with undercroft.toml
+///
+/// All findings come in one run, each with its place, the text that it is about, and a hint.
+/// Nothing is written and no machine is asked.
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct CheckArgs {
+    #[command(flatten)]
+    dir: DirArg,
+    /// Print the findings as JSON
+    #[arg(long)]
+    json: bool,
+    /// Take warnings for errors
+    #[arg(long)]
+    strict: bool,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  undercroft check                       the inventory here or in a folder above
+  undercroft check examples/basement     another one
+  undercroft check --json | jq -r '.diagnostics[] | \"\\(.place.line): \\(.message)\"'
+
+Exit codes: 0 the file can be used, 65 it has errors.
+
+With --json: {\"file\", \"ok\", \"fleet\", \"digest\", \"nodes\", \"diagnostics\": [{\"severity\", \"code\",
+\"message\", \"file\", \"place\": {\"line\", \"column\", \"start_byte\", \"end_byte\"}, \"hint\", …}]}";
+
+#[derive(Debug, Serialize)]
+struct Report<'a> {
+    file: String,
+    ok: bool,
+    fleet: Option<&'a str>,
+    digest: Option<String>,
+    nodes: usize,
+    diagnostics: &'a [Diagnostic],
+}
+
+pub(crate) fn run(ui: Ui, at: Option<&Path>, args: &CheckArgs) -> Result<Done, CliError> {
+    let project = Project::find(args.dir.at.as_deref().or(at))?;
+    let bytes = project.read()?;
+    let file = project.inventory.display().to_string();
+    let parsed = inventory::parse(&file, &bytes);
+    let errors = parsed.diagnostics.iter().filter(|d| d.is_error()).count();
+    let warnings = parsed.diagnostics.len() - errors;
+    let ok = parsed.inventory.is_some() && (!args.strict || warnings == 0);
+    if args.json {
+        ui.json(&Report {
+            file,
+            ok,
+            fleet: parsed.inventory.as_ref().map(|i| i.fleet.name.as_str()),
+            digest: parsed.inventory.as_ref().map(inventory::Inventory::digest),
+            nodes: parsed.inventory.as_ref().map_or(0, |i| i.nodes.len()),
+            diagnostics: &parsed.diagnostics,
+        })?;
+        return if ok {
+            Ok(Done::Well)
+        } else {
+            Ok(Done::BadInput)
+        };
+    }
+    for finding in &parsed.diagnostics {
+        ui.print(&format!("{}\n", diagnostic(finding)))?;
+    }
+    let mut found = Vec::new();
+    if errors > 0 {
+        found.push(count(errors, "error"));
+    }
+    if warnings > 0 {
+        found.push(count(warnings, "warning"));
+    }
+    if let (Some(inventory), true) = (&parsed.inventory, ok) {
+        let mut has = vec![
+            count(inventory.nodes.len(), "node"),
+            plural(inventory.classes.len(), "class", "classes"),
+        ];
+        if !inventory.pcs.is_empty() {
+            has.push(count(inventory.pcs.len(), "PC"));
+        }
+        if !inventory.users.is_empty() {
+            has.push(plural(inventory.users.len(), "person", "people"));
+        }
+        let found = if found.is_empty() {
+            String::new()
+        } else {
+            format!("; {}", list(&found))
+        };
+        ui.line(&format!(
+            "{} {file}: the fleet {} with {}{found}",
+            paint(GOOD, "good"),
+            inventory.fleet.name,
+            list(&has),
+        ))?;
+        return Ok(Done::Well);
+    }
+    Err(CliError::input(format!(
+        "{file} can't be used: {}",
+        list(&found)
+    )))
+}
+
+fn plural(n: usize, one: &str, many: &str) -> String {
+    format!("{n} {}", if n == 1 { one } else { many })
+}

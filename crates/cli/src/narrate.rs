@@ -1,0 +1,319 @@
+//! The journal in sentences, one a record.
+
+use undercroft_model::{
+    Action, Entry, Evidence, Failure, FailureKind, NodeName, Outcome, Plan, Record, RunEnd, Step,
+    StepId, Work,
+};
+
+use crate::text::{bytes, count, plain};
+
+/// How a sentence is to be taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Tone {
+    /// Something begins.
+    Begin,
+    /// Something is done.
+    Good,
+    /// To be looked at; work goes on.
+    Warn,
+    /// Something has failed for good.
+    Bad,
+    /// None of these.
+    Note,
+}
+
+/// A record in a sentence.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Sentence {
+    /// The machine that it is about.
+    pub(crate) node: Option<NodeName>,
+    /// The sentence, without the machine's name; one line, fit for a terminal.
+    pub(crate) text: String,
+    /// How to take it.
+    pub(crate) tone: Tone,
+}
+
+impl Sentence {
+    fn of(node: &NodeName, tone: Tone, text: impl Into<String>) -> Self {
+        Self {
+            node: Some(node.clone()),
+            text: text.into(),
+            tone,
+        }
+    }
+
+    fn all(tone: Tone, text: impl Into<String>) -> Self {
+        Self {
+            node: None,
+            text: text.into(),
+            tone,
+        }
+    }
+
+    /// The sentence as a line, with colours.
+    pub(crate) fn line(&self) -> String {
+        use crate::style::{BAD, BOLD, DIM, GOOD, WARN, paint};
+        let text = match self.tone {
+            Tone::Begin => paint(DIM, &self.text),
+            Tone::Good => paint(GOOD, &self.text),
+            Tone::Warn => paint(WARN, &self.text),
+            Tone::Bad => paint(BAD, &self.text),
+            Tone::Note => self.text.clone(),
+        };
+        match &self.node {
+            Some(node) => format!("{}: {text}", paint(BOLD, node.as_str())),
+            None => text,
+        }
+    }
+}
+
+/// Tells records in the order of the journal; it remembers the plan that they speak of.
+#[derive(Debug, Default)]
+pub(crate) struct Narrator {
+    plan: Option<Plan>,
+}
+
+impl Narrator {
+    /// The sentence for the next record.
+    pub(crate) fn tell(&mut self, entry: &Entry) -> Sentence {
+        let sentence = self.sentence(&entry.record);
+        if let Record::PlanAccepted { plan } = &entry.record {
+            self.plan = Some((**plan).clone());
+        }
+        // Reports come from whoever can reach the boot network.
+        Sentence {
+            text: plain(&sentence.text).replace('\n', " "),
+            ..sentence
+        }
+    }
+
+    fn step(&self, id: StepId) -> Option<&Step> {
+        self.plan.as_ref()?.step(id)
+    }
+
+    fn sentence(&self, record: &Record) -> Sentence {
+        match record {
+            Record::Opened { fleet, version } => Sentence::all(
+                Tone::Note,
+                format!("the journal of {fleet} begins (version {version})"),
+            ),
+            Record::PlanAccepted { plan } => Sentence::all(
+                Tone::Note,
+                format!(
+                    "plan {} accepted: {}, {}",
+                    short(&plan.id.0),
+                    count(plan.nodes.len(), "machine"),
+                    count(plan.steps.len(), "step"),
+                ),
+            ),
+            Record::RunStarted { plan, undercroft } => Sentence::all(
+                Tone::Note,
+                format!(
+                    "undercroft {undercroft} carries out plan {}",
+                    short(&plan.0)
+                ),
+            ),
+            Record::OpStarted {
+                step,
+                work,
+                attempt,
+                ..
+            } => self.about(*step, |step| started(step, *work, *attempt)),
+            Record::OpEnded { step, outcome, .. } => self.about(*step, |step| ended(step, outcome)),
+            Record::NodeRestarted {
+                node,
+                from,
+                failure,
+                count,
+            } => {
+                let from = self
+                    .step(*from)
+                    .map_or("its first step", |step| step.action.verb());
+                Sentence::of(
+                    node,
+                    Tone::Warn,
+                    format!(
+                        "begins again at {from} ({count}. time): {}",
+                        failure.message
+                    ),
+                )
+            }
+            Record::NodeFailed {
+                node,
+                step,
+                failure,
+            } => {
+                let verb = self.step(*step).map_or("a step", |step| step.action.verb());
+                Sentence::of(
+                    node,
+                    Tone::Bad,
+                    format!("gave up at {verb}: {}", why(failure)),
+                )
+            }
+            Record::Quarantined {
+                node,
+                reason,
+                report,
+            } => Sentence::of(
+                node,
+                Tone::Bad,
+                format!(
+                    "quarantined: an installer with fingerprint {} at {} took its place: {reason}",
+                    report.fingerprint, report.address
+                ),
+            ),
+            Record::RolloutStopped {
+                failed,
+                failure_budget,
+            } => Sentence::all(
+                Tone::Bad,
+                format!(
+                    "no further machine is begun: {failed} failed, and {failure_budget} may \
+                     (fleet.limits.failure_budget)"
+                ),
+            ),
+            Record::RunEnded { end } => match end {
+                RunEnd::Complete => Sentence::all(Tone::Good, "the plan is carried out"),
+                RunEnd::Incomplete => Sentence::all(
+                    Tone::Bad,
+                    "nothing more can be done now, and some machines aren't up",
+                ),
+                RunEnd::Interrupted => {
+                    Sentence::all(Tone::Warn, "interrupted; `undercroft up` goes on from here")
+                }
+            },
+        }
+    }
+
+    fn about(&self, id: StepId, tell: impl FnOnce(&Step) -> Sentence) -> Sentence {
+        match self.step(id) {
+            Some(step) => tell(step),
+            None => Sentence::all(
+                Tone::Warn,
+                format!("step {} of a plan that the journal doesn't hold", id.0),
+            ),
+        }
+    }
+}
+
+fn started(step: &Step, work: Work, attempt: u32) -> Sentence {
+    let verb = step.action.verb();
+    let mut text = match work {
+        Work::Probe => format!("{verb}: looking whether it is done already"),
+        Work::Act => match &step.action {
+            Action::NetworkBoot => format!("{verb}: starting it from the network"),
+            Action::Approve { .. } => format!("{verb}: waiting for its fingerprint to be approved"),
+            Action::Inspect { .. } => format!("{verb}: comparing it with the inventory"),
+            Action::Partition { layout, .. } => {
+                let disks: Vec<String> = step.destroys.iter().map(ToString::to_string).collect();
+                format!(
+                    "{verb}: laying out {layout} on {}",
+                    crate::text::list(&disks)
+                )
+            }
+            Action::CopyClosure { closure_bytes, .. } => match closure_bytes {
+                Some(size) => format!("{verb}: sending the system, {}", bytes(*size)),
+                None => format!("{verb}: sending the system"),
+            },
+            Action::Install { .. } => format!("{verb}: host key, profile and boot loader"),
+            Action::Reboot { .. } => format!("{verb}: into the installed system"),
+            Action::Prove { .. } => format!("{verb}: does it run what was built?"),
+        },
+    };
+    if attempt > 1 {
+        text.push_str(&format!(" (try {attempt} of {})", step.retry.attempts_max));
+    }
+    Sentence::of(&step.node, Tone::Begin, text)
+}
+
+fn ended(step: &Step, outcome: &Outcome) -> Sentence {
+    let verb = step.action.verb();
+    match outcome {
+        Outcome::Done { evidence } => {
+            let tone = match evidence {
+                Evidence::Up { .. } => Tone::Good,
+                _ => Tone::Note,
+            };
+            Sentence::of(&step.node, tone, proof(evidence))
+        }
+        Outcome::NotDone => Sentence::of(&step.node, Tone::Begin, format!("{verb}: not done yet")),
+        Outcome::Failed { failure } => Sentence::of(
+            &step.node,
+            match failure.kind {
+                FailureKind::Refused | FailureKind::Permanent => Tone::Bad,
+                _ => Tone::Warn,
+            },
+            format!("{verb} failed: {}", why(failure)),
+        ),
+        Outcome::TimedOut => Sentence::of(
+            &step.node,
+            Tone::Warn,
+            format!(
+                "{verb} took longer than {} and was called off",
+                crate::text::duration(step.timeout_ms)
+            ),
+        ),
+        Outcome::Orphaned => Sentence::of(
+            &step.node,
+            Tone::Warn,
+            format!("{verb} was under way when undercroft ended"),
+        ),
+    }
+}
+
+fn proof(evidence: &Evidence) -> String {
+    match evidence {
+        Evidence::Seen { report } => format!(
+            "seen: its installer runs at {} with fingerprint {}",
+            report.address, report.fingerprint
+        ),
+        Evidence::Approved { approval } => {
+            format!("approved: {} by {}", approval.fingerprint, approval.by)
+        }
+        Evidence::Inspected { disk_paths, .. } => {
+            if disk_paths.is_empty() {
+                "installer-ready: it is the machine that is meant".to_owned()
+            } else {
+                format!(
+                    "installer-ready: it is the machine that is meant; its disks are {}",
+                    crate::text::list(disk_paths)
+                )
+            }
+        }
+        Evidence::Partitioned { wiped: true, .. } => "partitioned".to_owned(),
+        Evidence::Partitioned { wiped: false, .. } => {
+            "partitioned: this plan's layout was there, nothing was wiped".to_owned()
+        }
+        Evidence::Copied { closure_bytes, .. } => format!("copied: {}", bytes(*closure_bytes)),
+        Evidence::Installed { default_entry, .. } => {
+            format!("installed: the boot loader's default is {default_entry}")
+        }
+        Evidence::Rebooted { boot_id } => format!("rebooted: boot {boot_id}"),
+        Evidence::Up {
+            booted_system,
+            host_key_fingerprint,
+            ..
+        } => format!("up: it runs {booted_system} under host key {host_key_fingerprint}"),
+    }
+}
+
+/// A failure in one line: what, by which command, what to try.
+pub(crate) fn why(failure: &Failure) -> String {
+    let mut text = failure.message.clone();
+    if let Some(command) = &failure.command {
+        let exit = command.exit_code.map_or_else(
+            || "was ended".to_owned(),
+            |code| format!("exit code {code}"),
+        );
+        text.push_str(&format!(" (`{}`: {exit})", command.command));
+    }
+    if let Some(hint) = &failure.hint {
+        text.push_str(&format!(". {hint}"));
+    }
+    text
+}
+
+/// The first digits of a digest, as many as tell plans apart for a person.
+pub(crate) fn short(digest: &str) -> &str {
+    digest.get(..10).unwrap_or(digest)
+}

@@ -1,0 +1,380 @@
+//! How a run is shown while it goes on: bars on a terminal, lines elsewhere, JSON on request.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use undercroft_model::{Entry, NodeName, NodeState, Outcome, Plan, Record, Work};
+
+use crate::{
+    narrate::{Narrator, Tone},
+    ui::Ui,
+};
+
+/// How often a bar is painted anew although nothing came, in milliseconds: its clock moves.
+const TICK_MS: u64 = 250;
+/// The most machines with a line of their own; beyond, a machine has one while it is worked on.
+const LINES_MAX: usize = 24;
+
+/// What a run is shown as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Form {
+    /// Bars for a person at a terminal.
+    Bars,
+    /// A line an event.
+    Lines,
+    /// A JSON object an event, each on a line.
+    Json,
+    /// Nothing.
+    Silent,
+}
+
+impl Form {
+    /// The form that fits the user's wishes and terminal.
+    pub(crate) fn of(ui: Ui, json: bool) -> Self {
+        match (json, ui.quiet, ui.live) {
+            (true, _, _) => Self::Json,
+            (false, true, _) => Self::Silent,
+            (false, false, true) => Self::Bars,
+            (false, false, false) => Self::Lines,
+        }
+    }
+}
+
+/// Shows a run. Clones show the same run; calls never fail, since a reader that went away is no
+/// reason to stop installing.
+#[derive(Debug, Clone)]
+pub(crate) struct Progress(Arc<Mutex<State>>);
+
+#[derive(Debug)]
+struct State {
+    ui: Ui,
+    form: Form,
+    narrator: Narrator,
+    all: Option<MultiProgress>,
+    total: Option<ProgressBar>,
+    bars: BTreeMap<NodeName, ProgressBar>,
+    every_machine_has_a_line: bool,
+    name_width: usize,
+    nodes: BTreeMap<NodeName, NodeState>,
+    failed: BTreeMap<NodeName, ()>,
+    plan: Option<Plan>,
+}
+
+impl Progress {
+    /// A run that is shown in this form.
+    pub(crate) fn new(ui: Ui, form: Form) -> Self {
+        let all = (form == Form::Bars)
+            .then(|| MultiProgress::with_draw_target(ProgressDrawTarget::stderr_with_hz(8)));
+        Self(Arc::new(Mutex::new(State {
+            ui,
+            form,
+            narrator: Narrator::default(),
+            all,
+            total: None,
+            bars: BTreeMap::new(),
+            every_machine_has_a_line: true,
+            name_width: 0,
+            nodes: BTreeMap::new(),
+            failed: BTreeMap::new(),
+            plan: None,
+        })))
+    }
+
+    fn with<T>(&self, act: impl FnOnce(&mut State) -> T) -> T {
+        // A panic ends the program, so a poisoned lock can't be seen; were it, the state is good.
+        act(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Takes note of a record that was there before this run, without showing it.
+    pub(crate) fn past(&self, entry: &Entry) {
+        self.with(|state| {
+            state.narrator.tell(entry);
+            state.fold(entry);
+        });
+    }
+
+    /// Shows a record.
+    pub(crate) fn entry(&self, entry: &Entry) {
+        self.with(|state| {
+            let sentence = state.narrator.tell(entry);
+            state.fold(entry);
+            match state.form {
+                Form::Silent => {}
+                Form::Json => drop(state.ui.json_line(entry)),
+                Form::Lines => drop(state.ui.line(&sentence.line())),
+                Form::Bars => {
+                    if !matches!(sentence.tone, Tone::Begin | Tone::Note) {
+                        state.above(&sentence.line());
+                    }
+                    state.paint(entry);
+                }
+            }
+        });
+    }
+
+    /// Shows how far a copy has come.
+    pub(crate) fn copied(&self, node: &NodeName, done_bytes: u64, total_bytes: Option<u64>) {
+        self.with(|state| {
+            let Some(bar) = state.bars.get(node) else {
+                return;
+            };
+            if let Some(total) = total_bytes.filter(|total| *total > 0) {
+                if bar.length() != Some(total) {
+                    bar.set_style(copy_style());
+                    bar.set_length(total);
+                    bar.reset_eta();
+                }
+                bar.set_position(done_bytes.min(total));
+            }
+        });
+    }
+
+    /// Shows what a machine is waiting for, as a part of what it is at.
+    pub(crate) fn detail(&self, node: &NodeName, text: &str) {
+        self.with(|state| {
+            if let Some(bar) = state.bars.get(node) {
+                bar.set_message(crate::text::plain(text));
+            }
+        });
+    }
+
+    /// Says something that doesn't belong to a machine, such as what is being built.
+    pub(crate) fn say(&self, text: &str) {
+        self.with(|state| match state.form {
+            Form::Silent | Form::Json => {}
+            Form::Lines => drop(state.ui.line(text)),
+            Form::Bars => state.above(text),
+        });
+    }
+
+    /// Takes the bars away.
+    pub(crate) fn end(&self) {
+        self.with(|state| {
+            for bar in state.bars.values().chain(&state.total) {
+                bar.finish_and_clear();
+            }
+            state.bars.clear();
+            state.total = None;
+            if let Some(all) = &state.all {
+                drop(all.clear());
+            }
+        });
+    }
+}
+
+impl State {
+    fn above(&self, line: &str) {
+        match &self.all {
+            // The line goes through the bars' own terminal, which doesn't take colours out.
+            Some(all) => drop(all.println(self.ui.for_stderr(line))),
+            None => self.ui.stderr(line),
+        }
+    }
+
+    fn fold(&mut self, entry: &Entry) {
+        match &entry.record {
+            Record::PlanAccepted { plan } => {
+                self.name_width = plan
+                    .nodes
+                    .keys()
+                    .map(|n| n.as_str().len())
+                    .max()
+                    .unwrap_or(0);
+                self.every_machine_has_a_line = plan.nodes.len() <= LINES_MAX;
+                self.nodes = plan
+                    .nodes
+                    .keys()
+                    .map(|node| (node.clone(), NodeState::Unknown))
+                    .collect();
+                self.failed.clear();
+                self.plan = Some((**plan).clone());
+            }
+            Record::OpEnded {
+                step,
+                outcome: Outcome::Done { .. },
+                ..
+            } => {
+                if let Some(step) = self.plan.as_ref().and_then(|p| p.step(*step)) {
+                    self.nodes.insert(step.node.clone(), step.reaches);
+                }
+            }
+            Record::NodeRestarted { node, from, .. } => {
+                if let Some(step) = self.plan.as_ref().and_then(|p| p.step(*from)) {
+                    self.nodes.insert(node.clone(), step.requires);
+                }
+            }
+            Record::NodeFailed { node, .. } => {
+                self.failed.insert(node.clone(), ());
+            }
+            Record::RunStarted { .. } => self.failed.clear(),
+            _ => {}
+        }
+    }
+
+    /// How many machines have nothing left to do.
+    fn finished(&self) -> usize {
+        let Some(plan) = &self.plan else { return 0 };
+        plan.nodes
+            .iter()
+            .filter(|(name, node)| {
+                let goal = node.steps.last().and_then(|id| plan.step(*id));
+                goal.is_some_and(|goal| {
+                    self.nodes
+                        .get(*name)
+                        .is_some_and(|state| *state >= goal.reaches)
+                })
+            })
+            .count()
+    }
+
+    fn paint(&mut self, entry: &Entry) {
+        match &entry.record {
+            Record::RunStarted { .. } => self.begin(),
+            Record::OpStarted {
+                step,
+                work,
+                attempt,
+                ..
+            } => {
+                let Some(step) = self.plan.as_ref().and_then(|p| p.step(*step)) else {
+                    return;
+                };
+                let what = match work {
+                    Work::Act => step.action.verb().to_owned(),
+                    Work::Probe => format!("{} (looking)", step.action.verb()),
+                };
+                let what = match attempt {
+                    0 | 1 => what,
+                    n => format!("{what}, try {n}"),
+                };
+                let node = step.node.clone();
+                let bar = self.bar(&node);
+                bar.set_style(phase_style());
+                bar.unset_length();
+                bar.set_message(what);
+                bar.reset_elapsed();
+                bar.enable_steady_tick(Duration::from_millis(TICK_MS));
+            }
+            Record::OpEnded { step, .. } => {
+                let Some(step) = self.plan.as_ref().and_then(|p| p.step(*step)) else {
+                    return;
+                };
+                let node = step.node.clone();
+                let state = self.nodes.get(&node).copied().unwrap_or(NodeState::Unknown);
+                if self.every_machine_has_a_line {
+                    let bar = self.bar(&node);
+                    bar.set_style(rest_style());
+                    bar.set_message(state.as_str());
+                    bar.disable_steady_tick();
+                    bar.tick();
+                } else if let Some(bar) = self.bars.remove(&node) {
+                    bar.finish_and_clear();
+                }
+                self.count();
+            }
+            Record::NodeFailed { node, .. } => {
+                if let Some(bar) = self.bars.get(node) {
+                    bar.set_style(rest_style());
+                    bar.disable_steady_tick();
+                    bar.set_message("failed");
+                }
+                self.count();
+            }
+            _ => {}
+        }
+    }
+
+    fn begin(&mut self) {
+        let Some(all) = &self.all else { return };
+        let total = all.add(ProgressBar::new_spinner().with_style(rest_style()));
+        total.enable_steady_tick(Duration::from_millis(TICK_MS));
+        self.total = Some(total);
+        if self.every_machine_has_a_line {
+            let nodes: Vec<NodeName> = self.nodes.keys().cloned().collect();
+            for node in nodes {
+                let state = self.nodes.get(&node).copied().unwrap_or(NodeState::Unknown);
+                let bar = self.bar(&node);
+                bar.set_style(rest_style());
+                bar.set_message(state.as_str());
+                bar.tick();
+            }
+        }
+        self.count();
+    }
+
+    fn count(&self) {
+        let Some(total) = &self.total else { return };
+        let mut text = format!("{} of {} done", self.finished(), self.nodes.len());
+        if !self.failed.is_empty() {
+            text.push_str(&format!(", {} failed", self.failed.len()));
+        }
+        total.set_style(total_style());
+        total.set_message(text);
+    }
+
+    fn bar(&mut self, node: &NodeName) -> ProgressBar {
+        if let Some(bar) = self.bars.get(node) {
+            return bar.clone();
+        }
+        let bar = ProgressBar::new_spinner();
+        let bar = match (&self.all, &self.total) {
+            (Some(all), Some(total)) => all.insert_before(total, bar),
+            (Some(all), None) => all.add(bar),
+            (None, _) => ProgressBar::hidden(),
+        };
+        bar.set_prefix(format!("{:width$}", node.as_str(), width = self.name_width));
+        self.bars.insert(node.clone(), bar.clone());
+        bar
+    }
+}
+
+/// A machine that is worked on.
+fn phase_style() -> ProgressStyle {
+    style("{prefix}  {spinner} {msg}  {elapsed}")
+}
+
+/// A machine that is sent its system.
+fn copy_style() -> ProgressStyle {
+    style(
+        "{prefix}  {spinner} {msg}  {bar:24} {binary_bytes} of {binary_total_bytes}  \
+         {binary_bytes_per_sec}  {eta} left",
+    )
+}
+
+/// A machine that nothing is done to now.
+fn rest_style() -> ProgressStyle {
+    style("{prefix}    {msg}")
+}
+
+/// The line for all machines together.
+fn total_style() -> ProgressStyle {
+    style("{msg}, {elapsed}")
+}
+
+fn style(template: &str) -> ProgressStyle {
+    // The templates are constants; a test builds each. A bar in the default style is no harm.
+    ProgressStyle::with_template(template)
+        .unwrap_or_else(|_| ProgressStyle::default_spinner())
+        .progress_chars("━╸─")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_templates_are_good() {
+        for template in [
+            "{prefix}  {spinner} {msg}  {elapsed}",
+            "{prefix}  {spinner} {msg}  {bar:24} {binary_bytes} of {binary_total_bytes}  {binary_bytes_per_sec}  {eta} left",
+            "{prefix}    {msg}",
+            "{msg}, {elapsed}",
+        ] {
+            ProgressStyle::with_template(template).unwrap();
+        }
+    }
+}

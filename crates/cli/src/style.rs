@@ -1,0 +1,52 @@
+//! Colours, in one place. The streams take them out where they don't belong.
+
+use anstyle::{AnsiColor, Color, Style};
+use undercroft_model::{Diagnostic, Role};
+
+/// Something went wrong, or something is lost.
+pub(crate) const BAD: Style = fg(AnsiColor::Red).bold();
+/// Something to look at.
+pub(crate) const WARN: Style = fg(AnsiColor::Yellow).bold();
+/// Something is done.
+pub(crate) const GOOD: Style = fg(AnsiColor::Green);
+/// What to try.
+pub(crate) const HINT: Style = fg(AnsiColor::Cyan);
+/// What matters in a line.
+pub(crate) const BOLD: Style = Style::new().bold();
+/// What matters less.
+pub(crate) const DIM: Style = Style::new().dimmed();
+
+const fn fg(color: AnsiColor) -> Style {
+    Style::new().fg_color(Some(Color::Ansi(color)))
+}
+
+/// A text in a style.
+pub(crate) fn paint(style: Style, text: &str) -> String {
+    format!("{style}{text}{style:#}")
+}
+
+/// A finding with its colours.
+pub(crate) fn diagnostic(diagnostic: &Diagnostic) -> String {
+    diagnostic
+        .pieces()
+        .iter()
+        .map(|piece| match piece.role {
+            Role::Plain => piece.text.clone(),
+            Role::Error => paint(BAD, &piece.text),
+            Role::Warning => paint(WARN, &piece.text),
+            Role::Strong => paint(BOLD, &piece.text),
+            Role::Gutter => paint(DIM, &piece.text),
+            Role::Hint => paint(HINT, &piece.text),
+        })
+        .collect()
+}
+
+/// The colours of `--help`.
+pub(crate) const HELP: clap::builder::Styles = clap::builder::Styles::styled()
+    .header(BOLD)
+    .usage(BOLD)
+    .literal(fg(AnsiColor::Cyan))
+    .placeholder(Style::new())
+    .error(BAD)
+    .valid(GOOD)
+    .invalid(WARN);
