@@ -1,0 +1,94 @@
+//! The served set: the only files that TFTP and HTTP can reach.
+//!
+//! A request's path is looked up in this map whole, and is never joined to a folder, so no path
+//! can lead outside.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use undercroft_model::System;
+
+use crate::decision::{InstallerImage, PI_FOLDER};
+use crate::error::NetbootError;
+use crate::server::config::NetbootConfig;
+
+/// The served set: names, and the files behind them.
+#[derive(Debug, Clone, Default)]
+pub struct Artifacts(BTreeMap<String, PathBuf>);
+
+impl Artifacts {
+    /// Collects all files of a configuration, and checks that each is a file that can be read.
+    ///
+    /// # Errors
+    /// Names the first file that can't.
+    pub fn collect(config: &NetbootConfig) -> Result<Self, NetbootError> {
+        let mut all = BTreeMap::new();
+        for (system, files) in &config.installers {
+            all.insert(kernel_name(*system), files.kernel.clone());
+            all.insert(initrd_name(*system), files.initrd.clone());
+        }
+        for (binary, path) in &config.ipxe {
+            all.insert(binary.file_name().to_owned(), path.clone());
+        }
+        for (name, path) in &config.raspberry_pi {
+            all.insert(format!("{PI_FOLDER}/{name}"), path.clone());
+        }
+        for (name, path) in &config.artifacts {
+            all.insert(name.clone(), path.clone());
+        }
+        for path in all.values() {
+            let readable = File::open(path).and_then(|file| file.metadata());
+            match readable {
+                Ok(meta) if meta.is_file() => {}
+                Ok(_) => {
+                    return Err(NetbootError::Artifact {
+                        path: path.clone(),
+                        source: std::io::Error::other("not a regular file"),
+                    });
+                }
+                Err(source) => {
+                    return Err(NetbootError::Artifact {
+                        path: path.clone(),
+                        source,
+                    });
+                }
+            }
+        }
+        Ok(Self(all))
+    }
+
+    /// The names of all files.
+    pub fn names(&self) -> BTreeSet<String> {
+        self.0.keys().cloned().collect()
+    }
+
+    /// The file behind a name.
+    pub fn path(&self, name: &str) -> Option<&Path> {
+        self.0.get(name).map(PathBuf::as_path)
+    }
+}
+
+fn kernel_name(system: System) -> String {
+    format!("{system}/kernel")
+}
+
+fn initrd_name(system: System) -> String {
+    format!("{system}/initrd")
+}
+
+/// The installers of a configuration, under the names that [`Artifacts::collect`] gives them.
+pub fn installer_images(config: &NetbootConfig) -> BTreeMap<System, InstallerImage> {
+    config
+        .installers
+        .iter()
+        .map(|(system, files)| {
+            let image = InstallerImage {
+                kernel: kernel_name(*system),
+                initrd: initrd_name(*system),
+                params: files.params.clone(),
+            };
+            (*system, image)
+        })
+        .collect()
+}

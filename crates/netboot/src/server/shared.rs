@@ -1,0 +1,167 @@
+//! What the servers share while they run.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::Ipv4Addr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use tokio::sync::{broadcast, watch};
+use undercroft_model::{MacAddr, MachineUuid, NodeName};
+
+use crate::decision::Site;
+use crate::event::{DropCounters, DropReason, EventKind, NetbootEvent, Service};
+use crate::server::artifacts::Artifacts;
+use crate::server::config::{Clock, Ports};
+use crate::table::BootTable;
+
+/// How many addresses are remembered with the machine that has them.
+const MAX_KNOWN_ADDRESSES: usize = 8192;
+
+/// What the servers share while they run.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    table: RwLock<BootTable>,
+    pub(crate) site: Site,
+    pub(crate) artifacts: Artifacts,
+    pub(crate) ports: Ports,
+    authorized_keys: RwLock<Arc<str>>,
+    addresses: Mutex<AddressBook>,
+    drops: Mutex<DropCounters>,
+    events: broadcast::Sender<NetbootEvent>,
+    pub(crate) clock: Clock,
+    pub(crate) stop: watch::Receiver<bool>,
+}
+
+/// Whom an event is about.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct About {
+    pub(crate) node: Option<NodeName>,
+    pub(crate) mac: Option<MacAddr>,
+    pub(crate) uuid: Option<MachineUuid>,
+    pub(crate) address: Option<Ipv4Addr>,
+}
+
+/// Which machine has which address, as DHCP packets told; the oldest is forgotten first.
+#[derive(Debug, Default)]
+struct AddressBook {
+    by_address: BTreeMap<Ipv4Addr, MacAddr>,
+    order: VecDeque<Ipv4Addr>,
+}
+
+impl AddressBook {
+    fn learn(&mut self, address: Ipv4Addr, mac: MacAddr) {
+        if self.by_address.insert(address, mac).is_none() {
+            self.order.push_back(address);
+            if self.order.len() > MAX_KNOWN_ADDRESSES
+                && let Some(oldest) = self.order.pop_front()
+            {
+                self.by_address.remove(&oldest);
+            }
+        }
+    }
+}
+
+// A panic while a lock is held would be a bug in code that only reads and writes maps; the data
+// is whole at every point, so the servers go on with it.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Shared {
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "one caller, which makes each part on its own line"
+    )]
+    pub(crate) fn new(
+        table: BootTable,
+        site: Site,
+        artifacts: Artifacts,
+        ports: Ports,
+        authorized_keys: &str,
+        clock: Clock,
+        events: broadcast::Sender<NetbootEvent>,
+        stop: watch::Receiver<bool>,
+    ) -> Self {
+        Self {
+            table: RwLock::new(table),
+            site,
+            artifacts,
+            ports,
+            authorized_keys: RwLock::new(authorized_keys.into()),
+            addresses: Mutex::new(AddressBook::default()),
+            drops: Mutex::new(DropCounters::default()),
+            events,
+            clock,
+            stop,
+        }
+    }
+
+    pub(crate) fn table(&self) -> RwLockReadGuard<'_, BootTable> {
+        self.table.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn table_mut(&self) -> RwLockWriteGuard<'_, BootTable> {
+        self.table.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn authorized_keys(&self) -> Arc<str> {
+        self.authorized_keys
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    pub(crate) fn set_authorized_keys(&self, keys: &str) {
+        *self
+            .authorized_keys
+            .write()
+            .unwrap_or_else(PoisonError::into_inner) = keys.into();
+    }
+
+    pub(crate) fn drops(&self) -> DropCounters {
+        lock(&self.drops).clone()
+    }
+
+    pub(crate) fn learn_address(&self, address: Ipv4Addr, mac: MacAddr) {
+        if !address.is_unspecified() {
+            lock(&self.addresses).learn(address, mac);
+        }
+    }
+
+    /// Whom an address belongs to: as DHCP packets told, or by the table's fixed addresses.
+    pub(crate) fn about_address(&self, address: Ipv4Addr) -> About {
+        let mac = lock(&self.addresses).by_address.get(&address).copied();
+        let table = self.table();
+        let machine = match mac {
+            Some(mac) => table.by_mac(mac),
+            None => table.by_address(address),
+        };
+        About {
+            node: machine.map(|m| m.name.clone()),
+            mac: mac.or(machine.and_then(|m| m.macs.first().copied())),
+            uuid: None,
+            address: Some(address),
+        }
+    }
+
+    /// Tells whoever listens. Nobody has to.
+    pub(crate) fn tell(&self, about: &About, kind: EventKind) {
+        let _ = self.events.send(NetbootEvent {
+            at_ms: self.clock.now_ms(),
+            node: about.node.clone(),
+            mac: about.mac,
+            uuid: about.uuid,
+            address: about.address,
+            kind,
+        });
+    }
+
+    /// Counts what was not answered, and tells.
+    pub(crate) fn drop_packet(&self, about: &About, service: Service, reason: DropReason) {
+        lock(&self.drops).count(service, reason);
+        self.tell(about, EventKind::Dropped { service, reason });
+    }
+
+    pub(crate) fn subscribe(&self) -> broadcast::Receiver<NetbootEvent> {
+        self.events.subscribe()
+    }
+}
