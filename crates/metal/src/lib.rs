@@ -1,1 +1,9 @@
 //! Undercroft's real world: SSH, Nix, power, the journal, and the QEMU rack.
+
+pub mod parts;
+
+pub mod approval;
+pub mod clock;
+pub mod journal;
+
+pub mod rack;

@@ -1,0 +1,155 @@
+//! One controller at a time.
+
+use std::{
+    fs::{File, OpenOptions},
+    io::{Read, Seek, SeekFrom, Write},
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+};
+
+use rustix::fs::{FlockOperation, flock};
+
+/// The lock file's name, beside the database.
+const LOCK_FILE: &str = "controller.lock";
+/// The most bytes of a lock file that are read; it holds two short lines.
+const LOCK_BYTES_MAX: u64 = 4096;
+
+/// The process that holds the lock, as it wrote itself down.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LockHolder {
+    /// Its process id; `None` where the file couldn't be read.
+    pub pid: Option<u32>,
+    /// What it is doing, such as `undercroft up`.
+    pub command: Option<String>,
+}
+
+/// Why the lock was not taken.
+#[derive(Debug, thiserror::Error)]
+pub enum LockError {
+    /// Another process has it.
+    #[error("another controller of this fleet is running: {}", describe(.holder))]
+    Held {
+        /// Who.
+        holder: LockHolder,
+    },
+    /// The lock file can't be used.
+    #[error("the lock file {} can't be used: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+}
+
+fn describe(holder: &LockHolder) -> String {
+    let command = holder.command.as_deref().unwrap_or("undercroft");
+    match holder.pid {
+        Some(pid) => format!("process {pid} ({command})"),
+        None => format!("{command}, whose process id the lock file doesn't tell"),
+    }
+}
+
+/// The right to be the fleet's controller, held until it is dropped or the process ends.
+///
+/// It is an flock(2) lock: the kernel takes it back when the process ends, also by SIGKILL, so a
+/// lock can't be left behind, and a process id that was given to another process means nothing.
+/// The file itself stays, because removing it would let two processes lock two different files.
+#[derive(Debug)]
+pub struct ControllerLock {
+    // Held open for its lock; std opens files close-on-exec, so that children don't keep it.
+    _file: File,
+}
+
+impl ControllerLock {
+    /// Takes the lock of a state directory, for the process that calls itself `command`.
+    ///
+    /// # Errors
+    /// [`LockError::Held`] at once when another process has it.
+    pub fn acquire(state_dir: &Path, command: &str) -> Result<Self, LockError> {
+        let path = state_dir.join(LOCK_FILE);
+        let io = |source| LockError::Io {
+            path: path.clone(),
+            source,
+        };
+        let mut file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(&path)
+            .map_err(io)?;
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(rustix::io::Errno::WOULDBLOCK) => {
+                return Err(LockError::Held {
+                    holder: read_holder(&mut file),
+                });
+            }
+            Err(errno) => return Err(io(errno.into())),
+        }
+        file.set_len(0).map_err(io)?;
+        let line = command.replace('\n', " ");
+        write!(file, "{}\n{line}\n", std::process::id()).map_err(io)?;
+        file.flush().map_err(io)?;
+        Ok(Self { _file: file })
+    }
+
+    /// Who holds the lock of a state directory; `None` when nobody does. The answer may be out of
+    /// date when it arrives: it is for people to read, not to act on.
+    pub fn holder(state_dir: &Path) -> Option<LockHolder> {
+        let mut file = File::open(state_dir.join(LOCK_FILE)).ok()?;
+        match flock(&file, FlockOperation::NonBlockingLockShared) {
+            Ok(()) => None,
+            Err(_) => Some(read_holder(&mut file)),
+        }
+    }
+}
+
+fn read_holder(file: &mut File) -> LockHolder {
+    let mut text = String::new();
+    let read = file
+        .seek(SeekFrom::Start(0))
+        .and_then(|_| file.take(LOCK_BYTES_MAX).read_to_string(&mut text));
+    let mut lines = text.lines();
+    let pid = read
+        .ok()
+        .and_then(|_| lines.next())
+        .and_then(|line| line.parse().ok());
+    LockHolder {
+        pid,
+        command: lines.next().map(str::to_owned),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_controller_is_refused_and_told_who_is_first() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(ControllerLock::holder(dir.path()), None);
+        let first = ControllerLock::acquire(dir.path(), "undercroft up").unwrap();
+        let refused = ControllerLock::acquire(dir.path(), "undercroft serve").unwrap_err();
+        assert_eq!(
+            refused.to_string(),
+            format!(
+                "another controller of this fleet is running: process {} (undercroft up)",
+                std::process::id()
+            )
+        );
+        assert!(ControllerLock::holder(dir.path()).is_some());
+        drop(first);
+        assert_eq!(ControllerLock::holder(dir.path()), None);
+        ControllerLock::acquire(dir.path(), "undercroft up").unwrap();
+    }
+
+    #[test]
+    fn a_lock_file_left_behind_by_a_dead_process_is_no_obstacle() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join(LOCK_FILE), "1\nundercroft up\n").unwrap();
+        ControllerLock::acquire(dir.path(), "undercroft up").unwrap();
+    }
+}
