@@ -7,3 +7,5 @@ pub mod clock;
 pub mod journal;
 
 pub mod rack;
+pub mod installer;
+pub mod system;
