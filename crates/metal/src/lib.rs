@@ -5,7 +5,11 @@ pub mod parts;
 pub mod approval;
 pub mod clock;
 pub mod journal;
+pub mod keys;
 
 pub mod rack;
 pub mod installer;
 pub mod system;
+
+mod process;
+pub mod ssh;

@@ -1,0 +1,225 @@
+//! Who secrets are encrypted to, and with what they are decrypted.
+
+use std::{
+    io::{Read, Write},
+    path::{Path, PathBuf},
+};
+
+use age::{
+    Decryptor, Encryptor, Identity, Recipient,
+    armor::{ArmoredReader, ArmoredWriter, Format},
+    secrecy::{ExposeSecret, SecretString},
+};
+
+use super::{
+    KEY_FILE_BYTES_MAX, KeyError,
+    files::{read_bounded, write_new},
+};
+
+/// The identity that is made where the inventory names no operators, in the state directory.
+pub const OPERATOR_IDENTITY_FILE: &str = "operator-identity.txt";
+
+/// Where identities are looked for.
+#[derive(Debug, Clone)]
+pub struct IdentitySource {
+    /// The fleet's state directory, which may hold an identity of the fleet's own.
+    pub state_dir: PathBuf,
+    /// Identity files that the operator has named: of `age-keygen`, or SSH private keys.
+    pub identity_files: Vec<PathBuf>,
+    /// Whether to look where age and SSH keys usually are as well: the file that `SOPS_AGE_KEY_FILE`
+    /// names, `~/.config/sops/age/keys.txt`, `~/.ssh/id_ed25519` and `~/.ssh/id_rsa`.
+    pub well_known: bool,
+}
+
+impl IdentitySource {
+    /// Files that the operator has named, and the usual places.
+    pub fn usual(state_dir: impl Into<PathBuf>, identity_files: Vec<PathBuf>) -> Self {
+        Self {
+            state_dir: state_dir.into(),
+            identity_files,
+            well_known: true,
+        }
+    }
+
+    fn files(&self) -> Vec<PathBuf> {
+        let mut files = self.identity_files.clone();
+        files.push(self.state_dir.join(OPERATOR_IDENTITY_FILE));
+        if self.well_known {
+            files.extend(std::env::var_os("SOPS_AGE_KEY_FILE").map(PathBuf::from));
+            if let Some(home) = std::env::home_dir() {
+                files.push(home.join(".config/sops/age/keys.txt"));
+                files.push(home.join(".ssh/id_ed25519"));
+                files.push(home.join(".ssh/id_rsa"));
+            }
+        }
+        files
+    }
+}
+
+/// The recipients of what is encrypted, and where to look for what decrypts it.
+pub(super) struct Identities {
+    recipients: Vec<Box<dyn Recipient + Send + Sync>>,
+    source: IdentitySource,
+}
+
+impl std::fmt::Debug for Identities {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Identities")
+            .field("recipients", &self.recipients.len())
+            .field("source", &self.source)
+            .finish()
+    }
+}
+
+impl Identities {
+    pub(super) fn open(operators: &[String], source: IdentitySource) -> Result<Self, KeyError> {
+        for file in &source.identity_files {
+            read_identity(file)?;
+        }
+        let mut recipients = operators
+            .iter()
+            .map(|text| parse_recipient(text))
+            .collect::<Result<Vec<_>, _>>()?;
+        let own = source.state_dir.join(OPERATOR_IDENTITY_FILE);
+        if recipients.is_empty() && !own.exists() {
+            let identity = age::x25519::Identity::generate();
+            let text = SecretString::from(format!(
+                "# The operator of this fleet. Whoever has this file can read its secrets.\n# public key: {}\n{}\n",
+                identity.to_public(),
+                identity.to_string().expose_secret()
+            ));
+            write_new(&own, text.expose_secret().as_bytes(), 0o600)?;
+        }
+        if own.exists() {
+            recipients.extend(own_recipients(&own)?);
+        }
+        Ok(Self { recipients, source })
+    }
+
+    pub(super) fn encrypt(&self, plain: &[u8], path: &Path) -> Result<Vec<u8>, KeyError> {
+        let failed = |detail: String| KeyError::BadKey {
+            path: path.to_owned(),
+            detail: format!("it can't be encrypted: {detail}"),
+        };
+        let recipients = self.recipients.iter().map(|r| {
+            let recipient: &dyn Recipient = r.as_ref();
+            recipient
+        });
+        let encryptor =
+            Encryptor::with_recipients(recipients).map_err(|e| failed(e.to_string()))?;
+        let mut sealed = Vec::new();
+        let seal = || -> std::io::Result<()> {
+            let armor = ArmoredWriter::wrap_output(&mut sealed, Format::AsciiArmor)?;
+            let mut writer = encryptor.wrap_output(armor)?;
+            writer.write_all(plain)?;
+            writer.finish()?.finish()?;
+            Ok(())
+        };
+        seal().map_err(|e| failed(e.to_string()))?;
+        Ok(sealed)
+    }
+
+    /// Decrypts a file's content with the first identity that can.
+    pub(super) fn decrypt(&self, sealed: &[u8], path: &Path) -> Result<SecretString, KeyError> {
+        let mut tried = Vec::new();
+        let mut last = "no identity is at hand".to_owned();
+        for file in self.source.files() {
+            if !file.exists() {
+                continue;
+            }
+            // A file that the operator didn't name may be anything, such as an SSH key with a
+            // passphrase; the next one may do.
+            let identities = match read_identity(&file) {
+                Ok(identities) => identities,
+                Err(e) => {
+                    last = e.to_string();
+                    tried.push(file);
+                    continue;
+                }
+            };
+            tried.push(file);
+            match open_with(sealed, &identities) {
+                Ok(text) => return Ok(text),
+                Err(detail) => last = detail,
+            }
+        }
+        Err(KeyError::CannotDecrypt {
+            path: path.to_owned(),
+            detail: last,
+            tried,
+        })
+    }
+}
+
+fn open_with(sealed: &[u8], identities: &[Box<dyn Identity>]) -> Result<SecretString, String> {
+    let decryptor = Decryptor::new(ArmoredReader::new(sealed)).map_err(|e| e.to_string())?;
+    let mut reader = decryptor
+        .decrypt(identities.iter().map(|i| {
+            let identity: &dyn Identity = i.as_ref();
+            identity
+        }))
+        .map_err(|e| e.to_string())?;
+    let mut text = String::new();
+    reader
+        .read_to_string(&mut text)
+        .map_err(|e| e.to_string())?;
+    Ok(SecretString::from(text))
+}
+
+fn parse_recipient(text: &str) -> Result<Box<dyn Recipient + Send + Sync>, KeyError> {
+    let bad = |detail: String| KeyError::BadRecipient {
+        recipient: text.chars().take(80).collect(),
+        detail,
+    };
+    if text.starts_with("ssh-") {
+        let recipient: age::ssh::Recipient = text.parse().map_err(|e| bad(format!("{e:?}")))?;
+        Ok(Box::new(recipient))
+    } else {
+        let recipient: age::x25519::Recipient = text.parse().map_err(|e: &str| bad(e.to_owned()))?;
+        Ok(Box::new(recipient))
+    }
+}
+
+/// The recipients of an identity file that this program wrote.
+fn own_recipients(path: &Path) -> Result<Vec<Box<dyn Recipient + Send + Sync>>, KeyError> {
+    let text = SecretString::from(
+        String::from_utf8_lossy(&read_bounded(path, KEY_FILE_BYTES_MAX)?).into_owned(),
+    );
+    let mut recipients: Vec<Box<dyn Recipient + Send + Sync>> = Vec::new();
+    for line in text.expose_secret().lines() {
+        if let Ok(identity) = line.trim().parse::<age::x25519::Identity>() {
+            recipients.push(Box::new(identity.to_public()));
+        }
+    }
+    if recipients.is_empty() {
+        return Err(KeyError::BadIdentity {
+            path: path.to_owned(),
+            detail: "it holds no age identity".to_owned(),
+        });
+    }
+    Ok(recipients)
+}
+
+fn read_identity(path: &Path) -> Result<Vec<Box<dyn Identity>>, KeyError> {
+    let bad = |detail: &str| KeyError::BadIdentity {
+        path: path.to_owned(),
+        detail: detail.to_owned(),
+    };
+    let text = SecretString::from(
+        String::from_utf8_lossy(&read_bounded(path, KEY_FILE_BYTES_MAX)?).into_owned(),
+    );
+    let text = text.expose_secret();
+    if text.contains("-----BEGIN") {
+        let identity = age::ssh::Identity::from_buffer(text.as_bytes(), None)
+            .map_err(|e| bad(&e.to_string()))?;
+        return match identity {
+            age::ssh::Identity::Unencrypted(_) => Ok(vec![Box::new(identity)]),
+            age::ssh::Identity::Encrypted(_) => Err(bad("it is protected by a passphrase")),
+            age::ssh::Identity::Unsupported(_) => Err(bad("it is of a kind that age doesn't use")),
+        };
+    }
+    age::IdentityFile::from_buffer(text.as_bytes())
+        .map_err(|e| bad(&e.to_string()))?
+        .into_identities()
+        .map_err(|e| bad(&e.to_string()))
+}
