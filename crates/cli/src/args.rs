@@ -1,10 +1,13 @@
 //! The command line as a whole.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::{cmd_check, cmd_completions, cmd_init, cmd_man};
+use crate::{
+    cmd_approve, cmd_check, cmd_completions, cmd_events, cmd_init, cmd_installer, cmd_man,
+    cmd_rack, error::CliError,
+};
 
 const LONG_ABOUT: &str = "\
 Brings a rack of machines from powered off to a running NixOS fleet, from one file.
@@ -99,8 +102,31 @@ impl Color {
 #[derive(Debug, Args)]
 pub(crate) struct DirArg {
     /// Folder with undercroft.toml; the same as -C
-    #[arg(value_name = "DIR", conflicts_with = "directory", value_hint = clap::ValueHint::DirPath)]
+    #[arg(value_name = "DIR", value_hint = clap::ValueHint::DirPath)]
     pub(crate) at: Option<PathBuf>,
+}
+
+impl DirArg {
+    /// The folder that was given, here or by `-C`.
+    pub(crate) fn or<'a>(&'a self, global: Option<&'a Path>) -> Result<Option<&'a Path>, CliError> {
+        one_folder(self.at.as_deref(), global)
+    }
+}
+
+/// The folder that was given one way or the other, but not both.
+pub(crate) fn one_folder<'a>(
+    own: Option<&'a Path>,
+    global: Option<&'a Path>,
+) -> Result<Option<&'a Path>, CliError> {
+    match (own, global) {
+        (Some(own), Some(global)) => Err(CliError::usage(format!(
+            "two folders are given: {} and -C {}",
+            own.display(),
+            global.display()
+        ))
+        .hint("Give one of them.")),
+        (own, global) => Ok(own.or(global)),
+    }
 }
 
 /// The commands.
@@ -111,6 +137,10 @@ pub(crate) enum Command {
     /// Print the JSON Schema of undercroft.toml, for editors
     #[command(after_help = crate::cmd_schema::EXAMPLES)]
     Schema,
+    Events(cmd_events::EventsArgs),
+    Approve(cmd_approve::ApproveArgs),
+    Rack(cmd_rack::RackArgs),
+    Installer(cmd_installer::InstallerArgs),
     Completions(cmd_completions::CompletionsArgs),
     Man(cmd_man::ManArgs),
     /// Panic, to show what a bug looks like

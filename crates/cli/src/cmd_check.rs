@@ -55,7 +55,7 @@ struct Report<'a> {
 }
 
 pub(crate) fn run(ui: Ui, at: Option<&Path>, args: &CheckArgs) -> Result<Done, CliError> {
-    let project = Project::find(args.dir.at.as_deref().or(at))?;
+    let project = Project::find(args.dir.or(at)?)?;
     let bytes = project.read()?;
     let file = project.inventory.display().to_string();
     let parsed = inventory::parse(&file, &bytes);

@@ -10,6 +10,7 @@ use undercroft_model::is_dns_label;
 
 use crate::{
     Done,
+    args::one_folder,
     error::CliError,
     project::{INVENTORY_FILE, write_new},
     style::{BOLD, paint},
@@ -24,7 +25,7 @@ use crate::{
 #[command(after_help = EXAMPLES)]
 pub(crate) struct InitArgs {
     /// The folder; it is made if need be [default: the current one]
-    #[arg(value_name = "DIR", conflicts_with = "directory", value_hint = clap::ValueHint::DirPath)]
+    #[arg(value_name = "DIR", value_hint = clap::ValueHint::DirPath)]
     at: Option<PathBuf>,
     /// What the inventory begins with
     #[arg(long, value_name = "NAME", value_enum, default_value_t = Template::Metal)]
@@ -58,7 +59,7 @@ impl Template {
 }
 
 pub(crate) fn run(ui: Ui, at: Option<&Path>, args: &InitArgs) -> Result<Done, CliError> {
-    let dir = args.at.as_deref().or(at).unwrap_or(Path::new("."));
+    let dir = one_folder(args.at.as_deref(), at)?.unwrap_or(Path::new("."));
     let inventory = dir.join(INVENTORY_FILE);
     if inventory.exists() {
         return Err(

@@ -5,22 +5,29 @@
 
 mod args;
 mod bug;
+mod cmd_approve;
 mod cmd_check;
 mod cmd_completions;
+mod cmd_events;
 mod cmd_init;
+mod cmd_installer;
 mod cmd_man;
+mod cmd_rack;
 mod cmd_schema;
 mod error;
+mod journal;
 mod narrate;
 mod progress;
 mod project;
+mod rack_spec;
 mod style;
+mod terminal;
 mod text;
 mod ui;
 
 use std::process::ExitCode;
 
-use clap::Parser as _;
+use clap::{Parser as _, error::ErrorKind};
 
 use crate::{
     args::{Cli, Command},
@@ -54,8 +61,22 @@ impl Done {
 
 fn main() -> ExitCode {
     bug::install_hook();
+    // The rack's supervisor makes its own runtime and speaks to nobody.
+    let mut words = std::env::args_os().skip(1);
+    if words
+        .next()
+        .is_some_and(|word| word == cmd_rack::SUPERVISOR)
+    {
+        return undercroft_metal::rack::supervisor_main(words);
+    }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
+        Err(error) if error.kind() == ErrorKind::MissingSubcommand => {
+            let error = CliError::usage("no command was given")
+                .hint("`undercroft --help` lists the commands.");
+            Ui::new(true).stderr(&error.render());
+            return ExitCode::from(error.kind.exit_code());
+        }
         Err(error) => return usage(&error),
     };
     cli.global.color.apply();
@@ -77,10 +98,26 @@ fn run(ui: Ui, cli: Cli) -> Result<Done, CliError> {
         Command::Init(args) => cmd_init::run(ui, at, &args),
         Command::Check(args) => cmd_check::run(ui, at, &args),
         Command::Schema => cmd_schema::run(ui),
+        Command::Events(args) => cmd_events::run(ui, at, &args),
+        Command::Approve(args) => cmd_approve::run(ui, at, &args),
+        Command::Rack(args) => cmd_rack::run(ui, at, &args),
+        Command::Installer(args) => cmd_installer::run(ui, &args),
         Command::Completions(args) => cmd_completions::run(ui, &args),
         Command::Man(args) => cmd_man::run(ui, &args),
         Command::Bug => cmd_bug(),
     }
+}
+
+/// Runs what waits for several things at once.
+pub(crate) fn block_on<T>(work: impl Future<Output = Result<T, CliError>>) -> Result<T, CliError> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| CliError::failed("can't start the threads that do the work").because(&e))?;
+    let result = runtime.block_on(work);
+    // A read of the terminal can't be called off; nothing waits for it.
+    runtime.shutdown_background();
+    result
 }
 
 /// Prints what clap has to say: help and version are answers, the rest is a mistake in the

@@ -49,7 +49,11 @@ impl Project {
                 inventory: path.to_owned(),
             });
         }
-        let inventory = path.join(INVENTORY_FILE);
+        let inventory = if path == Path::new(".") {
+            PathBuf::from(INVENTORY_FILE)
+        } else {
+            path.join(INVENTORY_FILE)
+        };
         if !inventory.is_file() {
             return Err(CliError::input(format!(
                 "there is no {INVENTORY_FILE} in {}",

@@ -13,6 +13,54 @@ pub(crate) fn duration(ms: u64) -> String {
     }
 }
 
+/// How long ago something was: `just now`, `12 s ago`, `3 days ago`.
+pub(crate) fn ago(ms: u64) -> String {
+    const DAY_MS: u64 = 24 * 3_600_000;
+    match ms {
+        0..2_000 => "just now".to_owned(),
+        2_000..60_000 => format!("{} s ago", ms / 1000),
+        60_000..3_600_000 => format!("{} min ago", ms / 60_000),
+        3_600_000..DAY_MS => format!("{} h ago", ms / 3_600_000),
+        _ => format!(
+            "{} ago",
+            count(usize::try_from(ms / DAY_MS).unwrap_or(usize::MAX), "day")
+        ),
+    }
+}
+
+/// A moment as date and time in UTC: `2026-01-31 23:59:59`.
+pub(crate) fn clock(wall_ms: u64) -> String {
+    let seconds = wall_ms / 1000;
+    let (year, month, day) = civil(seconds / 86_400);
+    let of_day = seconds % 86_400;
+    format!(
+        "{year:04}-{month:02}-{day:02} {:02}:{:02}:{:02}",
+        of_day / 3600,
+        of_day % 3600 / 60,
+        of_day % 60
+    )
+}
+
+/// The date of a day counted from 1970-01-01, in the Gregorian calendar: years are counted from
+/// March, so that the leap day is a year's last.
+fn civil(days: u64) -> (u64, u64, u64) {
+    const DAYS_TO_1970: u64 = 719_468;
+    const DAYS_OF_ERA: u64 = 146_097;
+    let days = days.saturating_add(DAYS_TO_1970);
+    let (era, of_era) = (days / DAYS_OF_ERA, days % DAYS_OF_ERA);
+    let year_of_era = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let shifted_month = (5 * of_year + 2) / 153;
+    let day = of_year - (153 * shifted_month + 2) / 5 + 1;
+    let month = if shifted_month < 10 {
+        shifted_month + 3
+    } else {
+        shifted_month - 9
+    };
+    let year = era * 400 + year_of_era + u64::from(month <= 2);
+    (year, month, day)
+}
+
 /// A number of bytes in binary units, three digits or so.
 pub(crate) fn bytes(bytes: u64) -> String {
     const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
@@ -166,6 +214,20 @@ mod tests {
         assert_eq!(
             sizes.map(bytes).join(" | "),
             "0 B | 1023 B | 1.0 KiB | 1.5 KiB | 100 KiB | 1.0 MiB | 97.0 MiB | 15.9 EiB"
+        );
+    }
+
+    #[test]
+    fn moments_are_dates_in_utc() {
+        assert_eq!(clock(0), "1970-01-01 00:00:00");
+        assert_eq!(clock(951_782_400_000), "2000-02-29 00:00:00");
+        assert_eq!(clock(1_767_225_599_999), "2025-12-31 23:59:59");
+        assert_eq!(clock(4_107_542_400_000), "2100-03-01 00:00:00");
+        assert_eq!(
+            [0, 5_000, 120_000, 7_200_000, 90_000_000]
+                .map(ago)
+                .join(" | "),
+            "just now | 5 s ago | 2 min ago | 2 h ago | 1 day ago"
         );
     }
 

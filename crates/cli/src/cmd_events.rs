@@ -1,0 +1,123 @@
+//! `undercroft events`.
+
+use std::{ops::ControlFlow, path::Path, time::Duration};
+
+use clap::Args;
+use undercroft_metal::journal::Store;
+use undercroft_model::{Entry, NodeName};
+
+use crate::{
+    Done,
+    args::DirArg,
+    error::CliError,
+    journal::{look, store_error},
+    narrate::Narrator,
+    project::Project,
+    style::{DIM, paint},
+    text::clock,
+    ui::Ui,
+};
+
+/// How often the journal is looked at for news, in milliseconds.
+const FOLLOW_POLL_MS: u64 = 250;
+
+/// Tell what happened, from the journal
+///
+/// Each record is a line; with --json it is the record itself, as it is kept.
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct EventsArgs {
+    #[command(flatten)]
+    dir: DirArg,
+    /// Go on as things happen, until interrupted
+    #[arg(long, short)]
+    follow: bool,
+    /// Only what is about this machine
+    #[arg(long, value_name = "NODE")]
+    node: Option<NodeName>,
+    /// Begin at this record
+    #[arg(
+        long,
+        value_name = "NUMBER",
+        default_value_t = 0,
+        hide_default_value = true
+    )]
+    since: u64,
+    /// Print each record as a line of JSON
+    #[arg(long)]
+    json: bool,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  undercroft events --follow             beside a running `undercroft up`
+  undercroft events --node vm-01
+  undercroft events --json | jq -c 'select(.record == \"op-ended\")'
+
+With --json, each line: {\"seq\", \"wall_ms\", \"record\": \"opened\" | \"plan-accepted\" | \"run-started\" |
+\"op-started\" | \"op-ended\" | \"node-restarted\" | \"node-failed\" | \"quarantined\" |
+\"rollout-stopped\" | \"run-ended\", … the record's own keys}";
+
+pub(crate) fn run(ui: Ui, at: Option<&Path>, args: &EventsArgs) -> Result<Done, CliError> {
+    let project = Project::find(args.dir.or(at)?)?;
+    let mut told = Told {
+        ui,
+        args,
+        narrator: Narrator::default(),
+        next: 0,
+    };
+    let mut store = look(&project)?;
+    match &store {
+        Some(store) => told.tell(store)?,
+        None if args.follow => ui.note("Nothing has happened yet; waiting."),
+        None => ui.note("Nothing has happened yet: `undercroft up` writes the journal."),
+    }
+    while args.follow {
+        std::thread::sleep(Duration::from_millis(FOLLOW_POLL_MS));
+        if store.is_none() {
+            store = look(&project)?;
+        }
+        if let Some(store) = &store {
+            told.tell(store)?;
+        }
+    }
+    Ok(Done::Well)
+}
+
+struct Told<'a> {
+    ui: Ui,
+    args: &'a EventsArgs,
+    narrator: Narrator,
+    next: u64,
+}
+
+impl Told<'_> {
+    /// Tells all records that weren't told yet.
+    fn tell(&mut self, store: &Store) -> Result<(), CliError> {
+        let mut result = Ok(());
+        store
+            .for_each_entry(self.next, |entry| {
+                self.next = entry.seq.saturating_add(1);
+                result = self.one(&entry);
+                match &result {
+                    Ok(()) => ControlFlow::Continue(()),
+                    Err(_) => ControlFlow::Break(()),
+                }
+            })
+            .map_err(|e| store_error(&e))?;
+        result
+    }
+
+    fn one(&mut self, entry: &Entry) -> Result<(), CliError> {
+        let sentence = self.narrator.tell(entry);
+        let wanted = self.args.node.is_none() || sentence.node == self.args.node;
+        if entry.seq < self.args.since || !wanted {
+            return Ok(());
+        }
+        if self.args.json {
+            return self.ui.json_line(entry);
+        }
+        let number = paint(DIM, &format!("{:>5} {}", entry.seq, clock(entry.wall_ms)));
+        self.ui.line(&format!("{number}  {}", sentence.line()))
+    }
+}

@@ -1,0 +1,34 @@
+//! The fleet's journal, as commands that only look use it.
+
+use undercroft_metal::journal::{Store, StoreError};
+use undercroft_model::inventory;
+
+use crate::{
+    error::{CliError, Kind},
+    project::Project,
+};
+
+/// An error of the journal, with what to try.
+pub(crate) fn store_error(error: &StoreError) -> CliError {
+    let kind = match error {
+        StoreError::ForeignFleet { .. }
+        | StoreError::NewerVersion { .. }
+        | StoreError::NotAJournal { .. }
+        | StoreError::Damaged { .. } => Kind::Input,
+        _ => Kind::Failed,
+    };
+    CliError::from_error(kind, error).maybe_hint(error.hint().map(str::to_owned))
+}
+
+/// Opens the journal to look at it; `None` where nothing has ever been carried out.
+///
+/// The inventory need not be good for that: when it is, the journal must be of its fleet.
+pub(crate) fn look(project: &Project) -> Result<Option<Store>, CliError> {
+    let parsed = inventory::parse("", &project.read()?);
+    let fleet = parsed.inventory.map(|inventory| inventory.fleet.name);
+    match Store::open(&project.state(), fleet.as_deref()) {
+        Ok(store) => Ok(Some(store)),
+        Err(StoreError::Missing { .. }) => Ok(None),
+        Err(error) => Err(store_error(&error)),
+    }
+}

@@ -1,0 +1,11 @@
+//! The built command as its users meet it, each time in a folder of its own.
+
+#[cfg(test)]
+mod support;
+
+#[cfg(test)]
+mod cli {
+    mod basics;
+    mod errors;
+    mod help;
+}

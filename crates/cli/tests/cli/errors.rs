@@ -1,0 +1,71 @@
+//! What is said when something is wrong, and the exit code.
+
+use crate::support::Sandbox;
+
+#[test]
+fn a_wrong_command_line() {
+    let sandbox = Sandbox::rack();
+    for (name, args) in [
+        ("unknown_command", &["chek"][..]),
+        ("unknown_flag", &["check", "--jsno"]),
+        ("dir_twice", &["-C", ".", "check", "."]),
+        ("no_command", &["--quiet"]),
+    ] {
+        let ran = sandbox.run(args);
+        assert_eq!(ran.code, 64, "{args:?}: {}", ran.text());
+        insta::assert_snapshot!(format!("usage_{name}"), ran.text());
+    }
+}
+
+#[test]
+fn no_inventory() {
+    let sandbox = Sandbox::new();
+    std::fs::create_dir(sandbox.dir().join("empty")).unwrap();
+    insta::assert_snapshot!(sandbox.run(["check"]).text(), @r"
+    exit code 65
+    -- stderr
+    error: there is no undercroft.toml here, nor in a folder above
+      hint: Make one with `undercroft init`, or name its folder with -C DIR.
+    ");
+    insta::assert_snapshot!(sandbox.run(["check", "empty"]).text(), @r"
+    exit code 65
+    -- stderr
+    error: there is no undercroft.toml in empty
+      hint: Make one with `undercroft init empty`.
+    ");
+    insta::assert_snapshot!(sandbox.run(["check", "nowhere"]).text(), @r"
+    exit code 65
+    -- stderr
+    error: can't use nowhere
+      cause: No such file or directory (os error 2)
+      hint: Name the folder that holds undercroft.toml, or make one with `undercroft init DIR`.
+    ");
+}
+
+#[test]
+fn a_broken_inventory() {
+    let sandbox = Sandbox::rack();
+    let text = std::fs::read_to_string(sandbox.dir().join("undercroft.toml")).unwrap();
+    sandbox.write(
+        "undercroft.toml",
+        &text
+            .replace("layout = \"ext4\"", "layuot = \"ext4\"")
+            .replace("10.88.0.12", "10.88.0.11"),
+    );
+    insta::assert_snapshot!("broken_inventory", sandbox.run(["check"]).text());
+}
+
+#[test]
+fn a_bug_says_that_it_is_one() {
+    let sandbox = Sandbox::new();
+    let ran = sandbox.run(["bug"]);
+    assert_eq!(ran.code, 70);
+    let text = ran.err.replace(env!("CARGO_PKG_VERSION"), "[version]");
+    let place = text.find("(at ").unwrap()..text.find(')').unwrap() + 1;
+    let text = text.replace(&text[place], "(at [place])");
+    insta::assert_snapshot!(text, @r"
+    error: this is a bug in undercroft [version]: the command `bug` always does this (at [place])
+      What was carried out is in the journal: the same command goes on from there.
+      hint: please report it at https://github.com/undercroft/undercroft/issues, with this text, the command that you ran, and what RUST_BACKTRACE=1 adds to it.
+    ");
+}

@@ -1,0 +1,139 @@
+//! Bring-ups in which nothing goes wrong, and what must be true afterwards.
+
+use serde_json::Value;
+
+use crate::fleet::{Fleet, Node, inventory, missing};
+
+/// Every machine is up, and runs what was built for it, under the key that was made for it.
+pub fn assert_up(fleet: &Fleet, nodes: &[Node]) -> Value {
+    let status = fleet.json(&["status", "--json"]);
+    let plan = accepted_plan(fleet);
+    for node in nodes {
+        let seen = &status["nodes"][node.name];
+        assert_eq!(seen["state"], "up", "{}: {seen:#}", node.name);
+        let up = last_evidence(fleet, node.name, "up");
+        let target = &plan["nodes"][node.name]["target"]["toplevel"];
+        assert!(
+            target
+                .as_str()
+                .is_some_and(|t| t.starts_with("/nix/store/")),
+            "{target}"
+        );
+        assert_eq!(&up["booted_system"], target, "{}", node.name);
+    }
+    status
+}
+
+/// The plan that the journal holds.
+pub fn accepted_plan(fleet: &Fleet) -> Value {
+    fleet
+        .records()
+        .into_iter()
+        .filter(|record| record["record"] == "plan-accepted")
+        .map(|record| record["plan"].clone())
+        .next_back()
+        .expect("a plan was accepted")
+}
+
+/// All evidence of that kind that the journal holds of a machine.
+pub fn evidence(fleet: &Fleet, node: &str, kind: &str) -> Vec<Value> {
+    let plan = accepted_plan(fleet);
+    fleet
+        .records()
+        .into_iter()
+        .filter(|record| record["outcome"]["evidence"]["is"] == kind)
+        .filter(|record| {
+            let step = usize::try_from(record["step"].as_u64().unwrap()).unwrap();
+            plan["steps"][step]["node"] == node
+        })
+        .map(|record| record["outcome"]["evidence"].clone())
+        .collect()
+}
+
+fn last_evidence(fleet: &Fleet, node: &str, kind: &str) -> Value {
+    evidence(fleet, node, kind)
+        .pop()
+        .unwrap_or_else(|| panic!("no {kind} evidence of {node} in the journal"))
+}
+
+/// How often a machine's disk was wiped, as far as the journal knows.
+pub fn wipes(fleet: &Fleet, node: &str) -> usize {
+    evidence(fleet, node, "partitioned")
+        .iter()
+        .filter(|e| e["wiped"] == true)
+        .count()
+}
+
+#[test]
+fn three_machines_in_parallel_and_then_a_changed_host_key() {
+    if let Some(reason) = missing(&[]) {
+        println!("SKIPPED: {reason}");
+        return;
+    }
+    let nodes = [
+        Node::uefi("virtio-1", 11),
+        Node::uefi("virtio-2", 12),
+        Node {
+            disk_bus: "nvme",
+            ..Node::uefi("nvme-1", 13)
+        },
+    ];
+    let mut fleet = Fleet::start("three", &inventory("server", &nodes), &[]);
+    let up = fleet.call(&["up", "--yes"]);
+    assert!(up.status.success(), "{}", up.text);
+    assert_up(&fleet, &nodes);
+    for node in &nodes {
+        assert_eq!(wipes(&fleet, node.name), 1, "{}", node.name);
+        assert!(up.text.contains(node.name), "{}", up.text);
+    }
+
+    let plan = fleet.call(&["plan"]);
+    assert_eq!(
+        plan.status.code(),
+        Some(0),
+        "a converged fleet has an empty plan: {}",
+        plan.text
+    );
+    let again = fleet.call(&["up", "--yes"]);
+    assert!(again.status.success(), "{}", again.text);
+    assert_eq!(wipes(&fleet, "virtio-1"), 1, "the second run wiped a disk");
+
+    let who = fleet.call(&["ssh", "virtio-1", "--", "readlink", "/run/booted-system"]);
+    assert!(
+        who.status.success() && who.text.contains("/nix/store/"),
+        "{}",
+        who.text
+    );
+    let secrets = fleet.call(&["ssh", "virtio-1", "--", "cat", "/proc/cmdline"]);
+    assert!(!secrets.text.contains("PRIVATE"), "{}", secrets.text);
+
+    // Somebody swaps the disks of two machines: each answers under the other's key.
+    for node in &nodes[..2] {
+        let cut = fleet.call(&["rack", "cut", node.name]);
+        assert!(cut.status.success(), "{}", cut.text);
+    }
+    let (one, other) = (fleet.disk(&nodes[0]), fleet.disk(&nodes[1]));
+    let aside = one.with_extension("aside");
+    for (from, to) in [(&one, &aside), (&other, &one), (&aside, &other)] {
+        std::fs::rename(from, to).unwrap();
+    }
+    let on = fleet.call(&["power", "virtio-2", "on"]);
+    assert!(on.status.success(), "{}", on.text);
+    crate::fleet::wait_until("the other key answers", 300, || {
+        let status = fleet.call(&["ssh", "virtio-2", "--", "true"]);
+        !status.status.success() && status.text.contains("host key")
+    });
+    let plan = fleet.call(&["plan"]);
+    assert!(
+        plan.text.contains("virtio-2") && plan.text.contains("host key"),
+        "{}",
+        plan.text
+    );
+    let refused = fleet.call(&["up", "--yes"]);
+    assert_eq!(refused.status.code(), Some(1), "{}", refused.text);
+    assert_eq!(
+        wipes(&fleet, "virtio-2"),
+        1,
+        "a machine with a foreign key was wiped"
+    );
+}
