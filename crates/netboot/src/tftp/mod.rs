@@ -1,9 +1,27 @@
-//! TFTP.
-pub(crate) mod serve {
-    pub(crate) async fn serve(
-        _s: tokio::net::UdpSocket,
-        _i: String,
-        _x: std::sync::Arc<crate::server::shared::Shared>,
-    ) {
-    }
-}
+//! TFTP: RFC 1350, with the options of RFC 2347, 2348 (`blksize`), 2349 (`timeout`, `tsize`) and
+//! 7440 (`windowsize`).
+
+pub mod packet;
+pub(crate) mod serve;
+pub mod transfer;
+
+pub use packet::{ClientPacket, ReadRequest, parse};
+pub use transfer::{Step, Transfer};
+
+/// The block size without an option, in bytes (RFC 1350).
+pub const DEFAULT_BLOCK_BYTES: usize = 512;
+/// The largest block size that is agreed to: what EDK2 asks for, and what fits an Ethernet frame
+/// with 4 octets of TFTP, 8 of UDP and 20 of IP.
+pub const MAX_BLOCK_BYTES: usize = 1468;
+/// The largest window that is agreed to, in blocks.
+pub const MAX_WINDOW_BLOCKS: u16 = 64;
+/// How long to wait for an acknowledgement when the client doesn't say, in milliseconds.
+pub const DEFAULT_TIMEOUT_MS: u64 = 1000;
+/// How often a window is sent again before the transfer is given up.
+pub const MAX_RETRIES: u32 = 5;
+/// The largest file that is sent, in bytes. Larger ones go over HTTP.
+pub const MAX_FILE_BYTES: u64 = 4 << 30;
+/// How many transfers run at once.
+pub const MAX_TRANSFERS: usize = 512;
+/// The longest request or acknowledgement that is looked at (RFC 2347 limits requests to 512).
+pub const MAX_REQUEST_BYTES: usize = 512;
