@@ -122,15 +122,6 @@ mod tests {
             refusal("\"installer\":\"t\"", "\"installer\":\"\\u001b[2J\""),
             refusal("\"memory_mb\"", "\"memory\""),
         ];
-        insta::assert_snapshot!(all.join("\n"), @"
-        the report has version 2, and only version 1 is understood
-        the report's nonce is not 32 hexadecimal digits
-        the report's macs must name 1 to 64 Ethernet addresses
-        the report's macs name a group's address
-        the report's fingerprint is not SHA256: and 43 characters
-        the report's host_key is not a public key as OpenSSH prints it
-        the report's text has control characters
-        the report can't be read: missing field `memory_mb` at line 4 column 120
-        ");
+        insta::assert_snapshot!(all.join("\n"));
     }
 }
