@@ -1,5 +1,42 @@
 //! Undercroft's engine: sans-I/O state machines that carry out a plan.
+//!
+//! An [`Engine`] is told what happened and when, and says what to do. It has no clock, no entropy,
+//! no files and no threads, and it never chooses: every choice stands in the plan. What it knows of
+//! a machine is folded from the same records that the journal keeps, so that an engine that is
+//! made from the journal after a crash knows what the first one knew.
+//!
+//! # How a step goes
+//!
+//! 1. A step may begin when its machine has come that far and the steps that it names in `after`
+//!    are done. If it holds a resource, it waits for it; the lowest step goes first.
+//! 2. `OpStarted` is journalled, then the operation is started: an act, or first a probe where the
+//!    step may be done already.
+//! 3. A transient failure is tried again after a wait that doubles, as often as the step allows. An
+//!    act that may have happened (an ambiguous failure, a time limit, a controller that died) is
+//!    probed before anything else. A lost precondition begins the machine's steps again, as often
+//!    as the plan allows. A refusal fails the machine for good, until another plan.
+//! 4. A machine that failed stops no other. When more have failed than the plan's budget, no
+//!    machine is begun any more; those under way go on to their end.
+//!
+//! # A run and the next
+//!
+//! Each run ([`undercroft_model::Record::RunStarted`]) gives every machine fresh tries: attempts,
+//! restarts and failures of an earlier run don't count, and a machine that failed goes on where it
+//! stopped. Only refusals stay. The first operation of every machine that had begun is a probe.
 
+mod driver;
+mod engine;
+mod evidence;
+mod fault;
+mod outcome;
+mod progress;
+mod reported;
+mod resume;
+mod schedule;
+mod start;
 mod world;
 
+pub use driver::Driver;
+pub use engine::{Engine, PROBE_TIMEOUT_MS_MAX};
+pub use fault::{EngineFault, PlanRefused, ResumeError};
 pub use world::{Effect, Event, Journal, JournalError, NodeFacts, Order, World};

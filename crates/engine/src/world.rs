@@ -92,7 +92,7 @@ pub trait World {
     /// Starts an operation and returns at once. Its outcome comes back as [`Event::Ended`].
     fn start(&mut self, order: Order);
 
-    /// Calls an operation off.
+    /// Calls an operation off. One that has ended, or was never started, is ignored.
     fn cancel(&mut self, op: OpId);
 }
 

@@ -7,6 +7,7 @@ mod observation;
 mod plan;
 mod record;
 mod report;
+pub mod view;
 
 pub use diagnostic::{Diagnostic, Excerpt, Piece, Place, Related, Role, Severity};
 pub use ids::{

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{InstallerReport, NodeName, SystemTarget};
+use crate::{InstallerReport, NodeName, PlannedDisk, SystemTarget};
 
 /// What a look at one machine has shown.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,6 +48,18 @@ pub struct NodeObservation {
     pub age_ms: Option<u64>,
 }
 
+/// What the journal says was installed on a machine, or was under way to be.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Installed {
+    /// How often it was deliberately installed anew.
+    pub generation: u32,
+    /// The disks as they were planned last.
+    pub disks: Vec<PlannedDisk>,
+    /// Whether it was ever proved to be up with these disks, so that they may hold what must not
+    /// be lost.
+    pub proved_up: bool,
+}
+
 /// Everything that planning looks at besides the inventory.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Observation {
@@ -57,4 +69,7 @@ pub struct Observation {
     pub targets: BTreeMap<NodeName, Result<SystemTarget, String>>,
     /// The fingerprints (`SHA256:…`) of the host keys that were made for the machines.
     pub host_keys: BTreeMap<NodeName, String>,
+    /// What the journal says was installed before.
+    #[serde(default)]
+    pub installed: BTreeMap<NodeName, Installed>,
 }

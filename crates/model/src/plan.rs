@@ -1,8 +1,9 @@
 //! What will be done: a plan is decided once, whole, and carried out without further choices.
 
-use std::{collections::BTreeMap, fmt, net::Ipv4Addr};
+use std::{collections::BTreeMap, fmt, io, net::Ipv4Addr};
 
 use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
 
 use crate::{MacAddr, MachineUuid, NodeName, System};
 
@@ -152,9 +153,10 @@ pub struct PlannedDisk {
     pub role: String,
     /// The least size that the layout needs, in bytes.
     pub size_bytes_min: u64,
-    /// The GUID that the disk's partition table gets. It is derived from the fleet, the machine and
-    /// the plan's intent, so that a step that is carried out again can tell its own work from
-    /// another's and never wipes twice.
+    /// The GUID that the disk's partition table gets. It is derived from the fleet, the machine, the
+    /// disk's identity, the layout and the machine's `generation`, so that a step that is carried
+    /// out again, by this plan or by a later one of the same intent, can tell its own work from
+    /// another's and never wipes twice. What the machine is to run has no part in it.
     pub table_guid: MachineUuid,
 }
 
@@ -297,6 +299,10 @@ pub struct Step {
     pub destroys: Vec<DiskIdentity>,
     /// Whether secrets are sent to the machine.
     pub delivers_secrets: bool,
+    /// Whether the planner has seen signs that the step is done already, so that the first thing
+    /// to do is to find out.
+    #[serde(default)]
+    pub probe_first: bool,
     /// Where this machine's steps begin again when it turns out not to be in the state that this
     /// step requires (it lost its power, say). `None`: that ends the machine's part of the plan.
     pub restart_from: Option<StepId>,
@@ -313,6 +319,10 @@ pub struct NodePlan {
     pub address: Ipv4Addr,
     /// What it is to run.
     pub target: SystemTarget,
+    /// How often it was deliberately installed anew, this plan's doing included. It is part of
+    /// what the GUIDs of its partition tables are derived from.
+    #[serde(default)]
+    pub generation: u32,
     /// Its steps, in order.
     pub steps: Vec<StepId>,
     /// States that it will not be brought to, each with the reason.
@@ -357,8 +367,61 @@ impl Plan {
         self.steps.get(usize::try_from(id.0).ok()?)
     }
 
+    /// The id that the plan's content gives it: SHA-256, in hexadecimal, of its JSON without the
+    /// id. All of its maps are ordered, so that the same plan always has the same JSON.
+    pub fn content_id(&self) -> PlanId {
+        let unnamed = Unnamed {
+            version: self.version,
+            parent: self.parent.as_ref(),
+            fleet: &self.fleet,
+            inventory_digest: &self.inventory_digest,
+            limits: &self.limits,
+            nodes: &self.nodes,
+            steps: &self.steps,
+        };
+        let mut hash = Digest::default();
+        match serde_json::to_writer(&mut hash, &unnamed) {
+            Ok(()) => PlanId(
+                hash.0
+                    .finalize()
+                    .iter()
+                    .map(|b| format!("{b:02x}"))
+                    .collect(),
+            ),
+            // Neither the hash nor the types can fail; if they did, the id would match no plan.
+            Err(error) => PlanId(format!("without id: {error}")),
+        }
+    }
+
     /// Whether there is nothing to do.
     pub fn is_empty(&self) -> bool {
         self.steps.is_empty()
+    }
+}
+
+/// A plan's content, without its id.
+#[derive(Serialize)]
+struct Unnamed<'a> {
+    version: u32,
+    parent: Option<&'a PlanId>,
+    fleet: &'a str,
+    inventory_digest: &'a str,
+    limits: &'a PlanLimits,
+    nodes: &'a BTreeMap<NodeName, NodePlan>,
+    steps: &'a [Step],
+}
+
+/// A hash that JSON can be written to, without keeping the JSON.
+#[derive(Default)]
+struct Digest(Sha256);
+
+impl io::Write for Digest {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.update(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }

@@ -199,7 +199,7 @@ pub enum Outcome {
     },
     /// It took longer than the step allows and was called off. It may have happened.
     TimedOut,
-    /// The controller died while it ran. It may have happened.
+    /// The controller was stopped, or died, while it ran. It may have happened.
     Orphaned,
 }
 
@@ -266,7 +266,7 @@ pub enum Record {
         from: StepId,
         /// Why.
         failure: Failure,
-        /// How often that has happened to this machine in this plan, from 1.
+        /// How often that has happened to this machine in this run, from 1.
         count: u32,
     },
     /// A machine's part of the plan has ended without success.
@@ -278,7 +278,8 @@ pub enum Record {
         /// Why.
         failure: Failure,
     },
-    /// An installer reported in whose identity is not the one that was approved.
+    /// An installer reported in whose identity is not the machine's, or not the one that was
+    /// approved. Nothing is done with it.
     Quarantined {
         /// The machine whose place it takes.
         node: NodeName,

@@ -1,0 +1,343 @@
+//! The engine: what happened goes in, what to do comes out.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    sync::Arc,
+};
+
+use undercroft_model::{
+    NodeName, NodePlan, Now, OpId, Outcome, Plan, Record, Resource, RunEnd, Step, StepId, Work,
+};
+use undercroft_planner::Severity;
+
+use crate::{
+    Effect, EngineFault, Event, PlanRefused,
+    progress::Progress,
+    schedule::{NodeIndex, Semaphore},
+};
+
+/// The longest that finding out whether a step is done may take, in milliseconds. A probe reads a
+/// few files over SSH; two minutes are enough for that on an emulated machine under load.
+pub const PROBE_TIMEOUT_MS_MAX: u64 = 120_000;
+
+/// The program's version, as `RunStarted` names it.
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// How long one operation of a step may take, in milliseconds.
+pub(crate) fn timeout_ms(step: &Step, work: Work) -> u64 {
+    match work {
+        Work::Act => step.timeout_ms,
+        Work::Probe => step.timeout_ms.min(PROBE_TIMEOUT_MS_MAX),
+    }
+}
+
+/// What a machine is doing, beside what the records say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// Nothing: it has ended, it waits for other steps, or it is about to be looked at.
+    Idle,
+    /// It waits for a resource.
+    Queued(StepId, Resource),
+    /// An operation runs, until that moment of the monotonic clock.
+    Running(u64),
+    /// It waits before the next try, until that moment of the monotonic clock.
+    Backoff(u64),
+}
+
+#[derive(Debug)]
+pub(crate) struct Node {
+    pub(crate) name: NodeName,
+    pub(crate) progress: Progress,
+    pub(crate) phase: Phase,
+    /// What its current step holds.
+    pub(crate) holds: Option<Resource>,
+    /// When its approval arrived, by the monotonic clock, where this process saw that.
+    pub(crate) approved_mono_ms: Option<u64>,
+}
+
+/// The state machines of one plan. See the crate's page for the rules.
+#[derive(Debug)]
+pub struct Engine {
+    pub(crate) plan: Arc<Plan>,
+    /// In the order of the plan's names.
+    pub(crate) nodes: Vec<Node>,
+    /// For each step, its machine and its place among the machine's steps.
+    pub(crate) places: Vec<(NodeIndex, usize)>,
+    /// For each step, how many steps of other machines it still waits for.
+    pub(crate) blockers: Vec<u32>,
+    /// Steps of other machines that wait for a step.
+    pub(crate) dependents: BTreeMap<StepId, Vec<StepId>>,
+    pub(crate) semaphores: BTreeMap<Resource, Semaphore>,
+    /// At most one for each machine.
+    pub(crate) timers: BTreeSet<(u64, NodeIndex)>,
+    pub(crate) ops: BTreeMap<OpId, NodeIndex>,
+    /// Machines to look at before `step` returns; each is there at most once for each event.
+    pub(crate) todo: VecDeque<NodeIndex>,
+    pub(crate) next_op: u64,
+    /// Machines that have failed in this run.
+    pub(crate) failed: u32,
+    pub(crate) stopped: bool,
+    pub(crate) in_journal: bool,
+    pub(crate) begun: bool,
+    pub(crate) finished: Option<RunEnd>,
+    pub(crate) faults: Vec<EngineFault>,
+    mono_ms: u64,
+}
+
+impl Engine {
+    /// An engine for a plan that no journal has yet. [`Event::Begin`] makes it journal the plan.
+    ///
+    /// # Errors
+    /// When [`undercroft_planner::check`] finds errors in the plan.
+    pub fn new(plan: Plan) -> Result<Self, PlanRefused> {
+        let findings = undercroft_planner::check(&plan);
+        if findings.iter().any(|f| f.severity == Severity::Error) {
+            return Err(PlanRefused { findings });
+        }
+        let mut places = vec![(0, 0); plan.steps.len()];
+        let mut nodes = Vec::with_capacity(plan.nodes.len());
+        for (index, (name, node)) in plan.nodes.iter().enumerate() {
+            for (position, step) in node.steps.iter().enumerate() {
+                if let Some(place) = places.get_mut(slot(*step)) {
+                    *place = (index, position);
+                }
+            }
+            let first = node.steps.first().and_then(|id| plan.step(*id));
+            nodes.push(Node {
+                name: name.clone(),
+                progress: Progress::new(first),
+                phase: Phase::Idle,
+                holds: None,
+                approved_mono_ms: None,
+            });
+        }
+        let mut blockers = vec![0; plan.steps.len()];
+        let mut dependents: BTreeMap<StepId, Vec<StepId>> = BTreeMap::new();
+        for (step, blockers) in plan.steps.iter().zip(&mut blockers) {
+            // The order within a machine is the cursor's business.
+            let others = |id: &&StepId| plan.step(**id).is_some_and(|s| s.node != step.node);
+            for needed in step.after.iter().filter(others) {
+                *blockers += 1;
+                dependents.entry(*needed).or_default().push(step.id);
+            }
+        }
+        let semaphores = plan
+            .limits
+            .concurrency
+            .iter()
+            .map(|(resource, limit)| (*resource, Semaphore::new(*limit)))
+            .collect();
+        Ok(Self {
+            plan: Arc::new(plan),
+            nodes,
+            places,
+            blockers,
+            dependents,
+            semaphores,
+            timers: BTreeSet::new(),
+            ops: BTreeMap::new(),
+            todo: VecDeque::new(),
+            next_op: 0,
+            failed: 0,
+            stopped: false,
+            in_journal: false,
+            begun: false,
+            finished: None,
+            faults: Vec::new(),
+            mono_ms: 0,
+        })
+    }
+
+    /// The same engine, whose first operation has that id: for a plan that follows another in one
+    /// journal, where no id may be used twice. [`undercroft_model::view::FleetView::next_op`]
+    /// gives it.
+    #[must_use]
+    pub fn numbered_from(mut self, first: OpId) -> Self {
+        self.next_op = self.next_op.max(first.0);
+        self
+    }
+
+    /// The plan.
+    pub fn plan(&self) -> &Arc<Plan> {
+        &self.plan
+    }
+
+    /// How the run ended, if it has.
+    pub fn finished(&self) -> Option<RunEnd> {
+        self.finished
+    }
+
+    /// Promises of the engine's own that it would have broken. Empty, or there is a bug.
+    pub fn faults(&self) -> &[EngineFault] {
+        &self.faults
+    }
+
+    /// The operations under way.
+    pub fn running(&self) -> impl Iterator<Item = OpId> + '_ {
+        self.ops.keys().copied()
+    }
+
+    /// When [`Event::Tick`] is due at the latest, in milliseconds of the monotonic clock.
+    pub fn next_deadline(&self) -> Option<u64> {
+        self.timers.first().map(|(at, _)| *at)
+    }
+
+    /// Takes an event and gives what to do, in order. What follows a record must not be done
+    /// before the record is durable.
+    pub fn step(&mut self, now: Now, event: Event) -> Vec<Effect> {
+        let mut out = Vec::new();
+        if self.finished.is_some() {
+            return out;
+        }
+        self.mono_ms = self.mono_ms.max(now.mono_ms);
+        let now = Now {
+            mono_ms: self.mono_ms,
+            ..now
+        };
+        match event {
+            Event::Begin => self.begin(&mut out),
+            Event::Ended { op, outcome } => self.ended(now, op, outcome, &mut out),
+            Event::Reported { node, report } => self.reported(&node, *report, &mut out),
+            Event::Interrupt => self.interrupt(&mut out),
+            Event::Tick => {}
+        }
+        self.fire_timers(now, &mut out);
+        while let Some(node) = self.todo.pop_front() {
+            self.advance(now, node, &mut out);
+        }
+        self.end_if_idle(&mut out);
+        out
+    }
+
+    fn begin(&mut self, out: &mut Vec<Effect>) {
+        if self.begun {
+            return;
+        }
+        self.begun = true;
+        if !self.in_journal {
+            self.in_journal = true;
+            record(
+                out,
+                Record::PlanAccepted {
+                    plan: Box::new(self.plan.as_ref().clone()),
+                },
+            );
+        }
+        record(
+            out,
+            Record::RunStarted {
+                plan: self.plan.id.clone(),
+                undercroft: VERSION.to_owned(),
+            },
+        );
+        self.run_started();
+        for n in 0..self.nodes.len() {
+            self.take_up(n, out);
+        }
+    }
+
+    /// What `RunStarted` means for the machines, live and when the journal is read.
+    pub(crate) fn run_started(&mut self) {
+        self.failed = 0;
+        self.stopped = false;
+        for node in &mut self.nodes {
+            node.progress.run_started();
+        }
+    }
+
+    /// Settles what an earlier run left open, and looks at the machine.
+    fn take_up(&mut self, n: NodeIndex, out: &mut Vec<Effect>) {
+        let Some(running) = self.nodes.get(n).and_then(|node| node.progress.running) else {
+            let refused = self.nodes.get(n).and_then(|node| {
+                let trouble = node.progress.trouble.clone()?;
+                node.progress.failed.is_none().then_some(trouble)
+            });
+            match refused {
+                // Only a refusal outlives its run without having failed its machine: the
+                // controller died between the two records.
+                Some(failure) => self.fail(n, failure, out),
+                None => self.todo.push_back(n),
+            }
+            return;
+        };
+        self.close(n, running, Outcome::Orphaned, out);
+        self.todo.push_back(n);
+    }
+
+    fn interrupt(&mut self, out: &mut Vec<Effect>) {
+        for (op, n) in std::mem::take(&mut self.ops) {
+            if let Some(running) = self.nodes.get(n).and_then(|node| node.progress.running) {
+                self.close(n, running, Outcome::Orphaned, out);
+            }
+            out.push(Effect::Cancel(op));
+        }
+        self.timers.clear();
+        self.todo.clear();
+        self.end(RunEnd::Interrupted, out);
+    }
+
+    fn fire_timers(&mut self, now: Now, out: &mut Vec<Effect>) {
+        while let Some((at, n)) = self.timers.first().copied() {
+            if at > now.mono_ms {
+                break;
+            }
+            self.timers.pop_first();
+            let plan = Arc::clone(&self.plan);
+            let Some(node) = self.nodes.get_mut(n) else {
+                continue;
+            };
+            node.phase = Phase::Idle;
+            let running = node.progress.running;
+            match running.and_then(|r| Some((r, plan.step(r.step)?))) {
+                Some((running, step)) => {
+                    self.close(n, running, Outcome::TimedOut, out);
+                    out.push(Effect::Cancel(running.op));
+                    self.settle(now, n, step, running.work, &Outcome::TimedOut, out);
+                }
+                None => self.todo.push_back(n),
+            }
+        }
+    }
+
+    pub(crate) fn current(&self, node: &Node) -> Option<&Step> {
+        current(&self.plan, node)
+    }
+
+    fn end_if_idle(&mut self, out: &mut Vec<Effect>) {
+        if !self.begun || self.finished.is_some() {
+            return;
+        }
+        if self.ops.is_empty() && self.timers.is_empty() {
+            let complete =
+                |node: &Node| node.progress.failed.is_none() && current(&self.plan, node).is_none();
+            let end = if self.nodes.iter().all(complete) {
+                RunEnd::Complete
+            } else {
+                RunEnd::Incomplete
+            };
+            self.end(end, out);
+        }
+    }
+
+    fn end(&mut self, end: RunEnd, out: &mut Vec<Effect>) {
+        self.finished = Some(end);
+        if self.begun {
+            record(out, Record::RunEnded { end });
+        }
+        out.push(Effect::Finished(end));
+    }
+}
+
+/// A machine's plan and its current step.
+pub(crate) fn current<'a>(plan: &'a Plan, node: &Node) -> Option<&'a Step> {
+    let planned: &NodePlan = plan.nodes.get(&node.name)?;
+    plan.step(*planned.steps.get(node.progress.cursor)?)
+}
+
+pub(crate) fn slot(step: StepId) -> usize {
+    usize::try_from(step.0).unwrap_or(usize::MAX)
+}
+
+pub(crate) fn record(out: &mut Vec<Effect>, record: Record) {
+    out.push(Effect::Journal(record));
+}

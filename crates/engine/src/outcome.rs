@@ -1,0 +1,279 @@
+//! What follows from an operation's end: the next step, another try, a restart, or a failure.
+
+use std::sync::Arc;
+
+use undercroft_model::{
+    Action, Failure, FailureKind, Now, OpId, Outcome, Record, Step, StepId, Work,
+};
+
+use crate::{
+    Effect, Engine,
+    engine::{Phase, record, slot},
+    evidence,
+    progress::Running,
+    schedule::{NodeIndex, backoff_ms},
+};
+
+impl Engine {
+    /// Journals an operation's end and folds it.
+    pub(crate) fn close(
+        &mut self,
+        n: NodeIndex,
+        running: Running,
+        outcome: Outcome,
+        out: &mut Vec<Effect>,
+    ) {
+        self.ops.remove(&running.op);
+        self.stop_timer(n);
+        self.op_ended(n, running.step, &outcome);
+        record(
+            out,
+            Record::OpEnded {
+                op: running.op,
+                step: running.step,
+                outcome,
+            },
+        );
+    }
+
+    /// What `OpEnded` means for a machine, live and when the journal is read.
+    pub(crate) fn op_ended(&mut self, n: NodeIndex, step: StepId, outcome: &Outcome) {
+        let plan = Arc::clone(&self.plan);
+        let Some(node) = self.nodes.get_mut(n) else {
+            return;
+        };
+        let after = plan
+            .nodes
+            .get(&node.name)
+            .and_then(|p| p.steps.get(node.progress.cursor.saturating_add(1)))
+            .and_then(|id| plan.step(*id));
+        if let Some(step) = plan.step(step) {
+            node.progress.op_ended(step, outcome, after);
+        }
+        if matches!(outcome, Outcome::Done { .. }) {
+            for dependent in self.dependents.get(&step).into_iter().flatten() {
+                if let Some(blockers) = self.blockers.get_mut(slot(*dependent)) {
+                    *blockers = blockers.saturating_sub(1);
+                    if *blockers == 0
+                        && let Some((node, _)) = self.places.get(slot(*dependent))
+                    {
+                        self.todo.push_back(*node);
+                    }
+                }
+            }
+        }
+    }
+
+    pub(crate) fn ended(&mut self, now: Now, op: OpId, outcome: Outcome, out: &mut Vec<Effect>) {
+        let Some(n) = self.ops.get(&op).copied() else {
+            return;
+        };
+        let plan = Arc::clone(&self.plan);
+        let Some((node, running, step, planned)) = self.nodes.get(n).and_then(|node| {
+            let running = node.progress.running?;
+            Some((
+                node,
+                running,
+                plan.step(running.step)?,
+                plan.nodes.get(&node.name)?,
+            ))
+        }) else {
+            return;
+        };
+        let facts = &node.progress.facts;
+        let outcome = evidence::judge(planned, step, running.work, facts, outcome, now);
+        if matches!(outcome, Outcome::Done { .. })
+            && matches!(step.action, Action::Approve { .. })
+            && let Some(node) = self.nodes.get_mut(n)
+        {
+            node.approved_mono_ms = Some(now.mono_ms);
+        }
+        self.close(n, running, outcome.clone(), out);
+        self.settle(now, n, step, running.work, &outcome, out);
+    }
+
+    /// Decides what follows from an operation's end.
+    pub(crate) fn settle(
+        &mut self,
+        now: Now,
+        n: NodeIndex,
+        step: &Step,
+        work: Work,
+        outcome: &Outcome,
+        out: &mut Vec<Effect>,
+    ) {
+        let Some(progress) = self.nodes.get(n).map(|node| &node.progress) else {
+            return;
+        };
+        let (attempt, blind) = (progress.attempt, progress.blind);
+        let trouble = progress.trouble.clone();
+        match outcome {
+            Outcome::Done { .. } => {
+                self.release(n);
+                self.todo.push_back(n);
+            }
+            Outcome::NotDone if attempt == 0 => self.todo.push_back(n),
+            Outcome::NotDone => self.try_again(now, n, step, attempt, trouble, out),
+            Outcome::Orphaned => self.todo.push_back(n),
+            Outcome::Failed { failure } => match failure.kind {
+                FailureKind::PreconditionLost => self.restart(n, step, failure.clone(), out),
+                FailureKind::Refused | FailureKind::Permanent => {
+                    self.fail(n, failure.clone(), out);
+                }
+                FailureKind::Transient | FailureKind::Ambiguous if work == Work::Probe => {
+                    self.try_again(now, n, step, blind, trouble, out);
+                }
+                FailureKind::Transient => self.try_again(now, n, step, attempt, trouble, out),
+                FailureKind::Ambiguous => self.todo.push_back(n),
+            },
+            // An act may have happened: the probe follows at once and keeps what the act held.
+            Outcome::TimedOut if work == Work::Act => self.todo.push_back(n),
+            Outcome::TimedOut => self.try_again(now, n, step, blind, trouble, out),
+        }
+    }
+
+    /// Waits before the next try, or fails the machine when there is none left.
+    fn try_again(
+        &mut self,
+        now: Now,
+        n: NodeIndex,
+        step: &Step,
+        failed: u32,
+        trouble: Option<Failure>,
+        out: &mut Vec<Effect>,
+    ) {
+        if failed >= step.retry.attempts_max {
+            let failure = trouble.unwrap_or_else(|| {
+                Failure::new(FailureKind::Transient, "it was not done when it was tried")
+            });
+            self.fail(n, failure, out);
+            return;
+        }
+        self.release(n);
+        let until = now.mono_ms.saturating_add(backoff_ms(&step.retry, failed));
+        if let Some(node) = self.nodes.get_mut(n) {
+            node.phase = Phase::Backoff(until);
+            self.timers.insert((until, n));
+        }
+    }
+
+    /// Begins a machine's steps again from where its current step says.
+    pub(crate) fn restart(
+        &mut self,
+        n: NodeIndex,
+        step: &Step,
+        failure: Failure,
+        out: &mut Vec<Effect>,
+    ) {
+        let Some(from) = step.restart_from else {
+            self.fail(n, failure, out);
+            return;
+        };
+        self.restart_at(n, from, failure, out);
+    }
+
+    pub(crate) fn restart_at(
+        &mut self,
+        n: NodeIndex,
+        from: StepId,
+        failure: Failure,
+        out: &mut Vec<Effect>,
+    ) {
+        let max = self.plan.limits.node_restarts_max;
+        let Some(node) = self.nodes.get(n) else {
+            return;
+        };
+        if node.progress.restarts >= max {
+            let message = format!(
+                "{}; it has begun again {max} times, as often as the plan allows",
+                failure.message
+            );
+            self.fail(n, Failure { message, ..failure }, out);
+            return;
+        }
+        let count = node.progress.restarts.saturating_add(1);
+        record(
+            out,
+            Record::NodeRestarted {
+                node: node.name.clone(),
+                from,
+                failure,
+                count,
+            },
+        );
+        self.release(n);
+        self.stop_timer(n);
+        self.restarted(n, from, count);
+        self.todo.push_back(n);
+    }
+
+    /// What `NodeRestarted` means for a machine, live and when the journal is read.
+    pub(crate) fn restarted(&mut self, n: NodeIndex, from: StepId, count: u32) {
+        let plan = Arc::clone(&self.plan);
+        let (Some(node), Some(step), Some((_, position))) = (
+            self.nodes.get_mut(n),
+            plan.step(from),
+            self.places.get(slot(from)).copied(),
+        ) else {
+            return;
+        };
+        let undone = position..node.progress.cursor;
+        node.progress.restarted(position, step, count);
+        node.approved_mono_ms = None;
+        let steps = plan.nodes.get(&node.name).map(|p| p.steps.as_slice());
+        let undone = steps.and_then(|steps| steps.get(undone));
+        for step in undone.into_iter().flatten() {
+            for dependent in self.dependents.get(step).into_iter().flatten() {
+                if let Some(blockers) = self.blockers.get_mut(slot(*dependent)) {
+                    *blockers = blockers.saturating_add(1);
+                }
+            }
+        }
+    }
+
+    pub(crate) fn fail(&mut self, n: NodeIndex, failure: Failure, out: &mut Vec<Effect>) {
+        let Some((name, step)) = self
+            .nodes
+            .get(n)
+            .and_then(|node| Some((node.name.clone(), self.current(node)?.id)))
+        else {
+            return;
+        };
+        self.release(n);
+        self.stop_timer(n);
+        if let Some(node) = self.nodes.get_mut(n) {
+            node.progress.failed(failure.kind);
+        }
+        record(
+            out,
+            Record::NodeFailed {
+                node: name,
+                step,
+                failure,
+            },
+        );
+        self.failed = self.failed.saturating_add(1);
+        let failure_budget = self.plan.limits.failure_budget;
+        if self.failed > failure_budget && !self.stopped {
+            self.stopped = true;
+            record(
+                out,
+                Record::RolloutStopped {
+                    failed: self.failed,
+                    failure_budget,
+                },
+            );
+        }
+    }
+
+    /// Calls off what a machine is doing, for a reason that was found out by other means.
+    pub(crate) fn call_off(&mut self, n: NodeIndex, failure: &Failure, out: &mut Vec<Effect>) {
+        if let Some(running) = self.nodes.get(n).and_then(|node| node.progress.running) {
+            let outcome = Outcome::Failed {
+                failure: failure.clone(),
+            };
+            self.close(n, running, outcome, out);
+            out.push(Effect::Cancel(running.op));
+        }
+    }
+}

@@ -1,0 +1,235 @@
+//! What the records say of one machine. Live and after a crash, only these functions change it.
+
+use undercroft_model::{
+    Action, Evidence, Failure, FailureKind, NodeState, OpId, Outcome, Step, StepId, Work,
+};
+
+use crate::NodeFacts;
+
+/// How many earlier boots of a machine's installer are remembered, to tell a late report from a
+/// new one. It is above any sensible number of restarts.
+const PAST_BOOTS_MAX: usize = 32;
+
+/// An operation under way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Running {
+    pub(crate) op: OpId,
+    pub(crate) step: StepId,
+    pub(crate) work: Work,
+}
+
+/// How far a machine has come.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Progress {
+    /// The place of the current step in the machine's steps; their number when all are done.
+    pub(crate) cursor: usize,
+    /// What its evidence has shown.
+    pub(crate) facts: NodeFacts,
+    /// Whether any operation was ever started on it in this plan.
+    pub(crate) begun: bool,
+    /// The operation under way.
+    pub(crate) running: Option<Running>,
+    /// Tries of the current step in this run. An orphaned one doesn't count.
+    pub(crate) attempt: u32,
+    /// Probes in a row that could not tell.
+    pub(crate) blind: u32,
+    /// What comes next for the current step.
+    pub(crate) next: Work,
+    /// Why the current step isn't done yet.
+    pub(crate) trouble: Option<Failure>,
+    /// Restarts in this run.
+    pub(crate) restarts: u32,
+    /// How its part of the plan has ended, if it has without success.
+    pub(crate) failed: Option<FailureKind>,
+    /// Boot ids of its installer that no step stands on any more, the latest last.
+    pub(crate) past_boots: Vec<String>,
+    /// Reports that were quarantined in this run.
+    pub(crate) quarantined: u32,
+}
+
+/// What a step's first operation is.
+pub(crate) fn first_work(step: Option<&Step>) -> Work {
+    match step {
+        Some(step) if step.probe_first => Work::Probe,
+        _ => Work::Act,
+    }
+}
+
+impl Progress {
+    pub(crate) fn new(first: Option<&Step>) -> Self {
+        Self {
+            cursor: 0,
+            facts: NodeFacts::default(),
+            begun: false,
+            running: None,
+            attempt: 0,
+            blind: 0,
+            next: first_work(first),
+            trouble: None,
+            restarts: 0,
+            failed: None,
+            past_boots: Vec::new(),
+            quarantined: 0,
+        }
+    }
+
+    /// `RunStarted`: fresh tries, except after a refusal.
+    pub(crate) fn run_started(&mut self) {
+        self.attempt = 0;
+        self.blind = 0;
+        self.restarts = 0;
+        self.quarantined = 0;
+        if self.failed != Some(FailureKind::Refused) {
+            self.failed = None;
+        }
+        let refused = |f: &Failure| f.kind == FailureKind::Refused;
+        if !self.trouble.as_ref().is_some_and(refused) {
+            self.trouble = None;
+        }
+        if self.begun {
+            self.next = Work::Probe;
+        }
+    }
+
+    /// `OpStarted`.
+    pub(crate) fn op_started(&mut self, running: Running) {
+        self.begun = true;
+        self.running = Some(running);
+        if running.work == Work::Act {
+            self.attempt = self.attempt.saturating_add(1);
+        }
+    }
+
+    /// `OpEnded`, of the operation under way. `after` is the step that follows.
+    pub(crate) fn op_ended(&mut self, step: &Step, outcome: &Outcome, after: Option<&Step>) {
+        let work = self.running.take().map_or(Work::Probe, |r| r.work);
+        match outcome {
+            Outcome::Done { evidence } => {
+                self.learn(evidence);
+                self.cursor = self.cursor.saturating_add(1);
+                self.next = first_work(after);
+                self.attempt = 0;
+                self.blind = 0;
+                self.trouble = None;
+            }
+            Outcome::NotDone => {
+                self.next = Work::Act;
+                self.blind = 0;
+            }
+            Outcome::Failed { failure } => {
+                let transient = failure.kind == FailureKind::Transient;
+                match work {
+                    Work::Act if transient => self.next = Work::Act,
+                    Work::Act => self.next = Work::Probe,
+                    Work::Probe => self.could_not_tell(),
+                }
+                self.trouble = Some(failure.clone());
+            }
+            Outcome::TimedOut => {
+                match work {
+                    Work::Act => self.next = Work::Probe,
+                    Work::Probe => self.could_not_tell(),
+                }
+                self.trouble = Some(timed_out(step, work));
+            }
+            Outcome::Orphaned => {
+                if work == Work::Act {
+                    self.attempt = self.attempt.saturating_sub(1);
+                }
+                self.next = Work::Probe;
+            }
+        }
+    }
+
+    fn could_not_tell(&mut self) {
+        self.blind = self.blind.saturating_add(1);
+        self.next = Work::Probe;
+    }
+
+    /// `NodeRestarted`: everything from `from` on is undone, and what it has shown is forgotten.
+    pub(crate) fn restarted(&mut self, cursor: usize, from: &Step, count: u32) {
+        self.cursor = cursor;
+        self.running = None;
+        self.attempt = 0;
+        self.blind = 0;
+        self.trouble = None;
+        self.next = Work::Act;
+        self.restarts = count;
+        self.forget(from.reaches);
+    }
+
+    /// `NodeFailed`.
+    pub(crate) fn failed(&mut self, kind: FailureKind) {
+        self.running = None;
+        self.failed = Some(kind);
+    }
+
+    /// A new boot of the installer has a new key: an approval never outlives the report that it
+    /// was given for.
+    fn forget(&mut self, state: NodeState) {
+        if state <= NodeState::Seen {
+            if let Some(report) = self.facts.report.take() {
+                self.past_boots.retain(|boot| *boot != report.boot_id);
+                if self.past_boots.len() >= PAST_BOOTS_MAX {
+                    self.past_boots.remove(0);
+                }
+                self.past_boots.push(report.boot_id);
+            }
+            self.facts = NodeFacts::default();
+            return;
+        }
+        if state <= NodeState::Approved {
+            self.facts.approval = None;
+        }
+        if state <= NodeState::InstallerReady {
+            self.facts.disk_paths.clear();
+        }
+        self.facts.boot_id = self.facts.report.as_ref().map(|r| r.boot_id.clone());
+    }
+
+    fn learn(&mut self, evidence: &Evidence) {
+        match evidence {
+            Evidence::Seen { report } => {
+                self.facts = NodeFacts {
+                    boot_id: Some(report.boot_id.clone()),
+                    report: Some(report.as_ref().clone()),
+                    ..NodeFacts::default()
+                };
+            }
+            Evidence::Approved { approval } => self.facts.approval = Some(approval.clone()),
+            Evidence::Inspected {
+                boot_id,
+                disk_paths,
+            } => {
+                self.facts.boot_id = Some(boot_id.clone());
+                self.facts.disk_paths.clone_from(disk_paths);
+            }
+            Evidence::Partitioned { boot_id, .. }
+            | Evidence::Copied { boot_id, .. }
+            | Evidence::Installed { boot_id, .. }
+            | Evidence::Rebooted { boot_id }
+            | Evidence::Up { boot_id, .. } => self.facts.boot_id = Some(boot_id.clone()),
+        }
+    }
+}
+
+fn timed_out(step: &Step, work: Work) -> Failure {
+    let what = match work {
+        Work::Act => step.action.verb(),
+        Work::Probe => "the look whether it is done",
+    };
+    let seconds = crate::engine::timeout_ms(step, work).div_ceil(1000);
+    let failure = Failure::new(
+        FailureKind::Ambiguous,
+        format!("{what} took longer than {seconds} s and was called off"),
+    );
+    match (&step.action, work) {
+        (Action::Approve { .. }, Work::Act) => {
+            failure.with_hint("compare the fingerprint on the machine's screen, then approve it")
+        }
+        (Action::NetworkBoot, Work::Act) => {
+            failure.with_hint("ask `undercroft doctor` which packet of the network boot is missing")
+        }
+        _ => failure,
+    }
+}

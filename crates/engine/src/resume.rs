@@ -1,0 +1,153 @@
+//! An engine from a journal: the records are folded by the functions that made them.
+
+use std::borrow::Borrow;
+
+use undercroft_model::{Entry, JOURNAL_VERSION, NodeName, OpId, Plan, Record, StepId};
+
+use crate::{Engine, ResumeError, engine::slot, progress::Running, schedule::NodeIndex};
+
+impl Engine {
+    /// An engine that goes on with the plan that the journal's last `PlanAccepted` holds. It takes
+    /// the whole journal, the oldest entry first.
+    ///
+    /// Operations that the journal shows begun and not ended are closed as orphaned when the
+    /// engine gets [`crate::Event::Begin`], and their steps are probed before anything else.
+    ///
+    /// # Errors
+    /// When no plan was accepted, when the plan is refused, or when the journal contradicts itself.
+    pub fn resume<E: Borrow<Entry>>(
+        entries: impl IntoIterator<Item = E>,
+    ) -> Result<Self, ResumeError> {
+        let mut engine: Option<Self> = None;
+        let mut next_op = 0;
+        let mut next_seq = None;
+        for entry in entries {
+            let entry = entry.borrow();
+            let seq = entry.seq;
+            let contradiction = |what: String| ResumeError::Contradiction { seq, what };
+            if next_seq.is_some_and(|next| next != seq) {
+                return Err(contradiction(
+                    "the records before it are missing".to_owned(),
+                ));
+            }
+            next_seq = Some(seq.saturating_add(1));
+            match &entry.record {
+                Record::Opened { version, .. } => {
+                    if *version > JOURNAL_VERSION {
+                        return Err(ResumeError::Version { found: *version });
+                    }
+                }
+                Record::PlanAccepted { plan } => {
+                    let mut accepted = Self::new(Plan::clone(plan))?;
+                    accepted.in_journal = true;
+                    engine = Some(accepted);
+                }
+                record => {
+                    if let Record::OpStarted { op, .. } = record {
+                        next_op = next_op.max(op.0.saturating_add(1));
+                    }
+                    let Some(engine) = &mut engine else {
+                        return Err(contradiction("no plan was accepted before it".to_owned()));
+                    };
+                    engine.fold(record).map_err(contradiction)?;
+                }
+            }
+        }
+        let mut engine = engine.ok_or(ResumeError::NoPlan)?;
+        engine.next_op = next_op;
+        engine.todo.clear();
+        Ok(engine)
+    }
+
+    fn fold(&mut self, record: &Record) -> Result<(), String> {
+        match record {
+            Record::Opened { .. }
+            | Record::PlanAccepted { .. }
+            | Record::RolloutStopped { .. }
+            | Record::RunEnded { .. }
+            | Record::Quarantined { .. } => Ok(()),
+            Record::RunStarted { plan, .. } => {
+                if *plan != self.plan.id {
+                    return Err(format!(
+                        "it starts a run of plan {plan}, which isn't accepted"
+                    ));
+                }
+                self.run_started();
+                Ok(())
+            }
+            Record::OpStarted { op, step, work, .. } => {
+                let n = self.at(*step)?;
+                let running = Running {
+                    op: *op,
+                    step: *step,
+                    work: *work,
+                };
+                let node = self.nodes.get_mut(n).ok_or("no such machine")?;
+                if let Some(other) = node.progress.running {
+                    return Err(format!("{op} starts while {} runs", other.op));
+                }
+                if node.progress.failed.is_some() {
+                    return Err(format!("{op} starts on a machine that has failed"));
+                }
+                node.progress.op_started(running);
+                Ok(())
+            }
+            Record::OpEnded { op, step, outcome } => {
+                let n = self.at(*step)?;
+                if self.running_op(n) != Some(*op) {
+                    return Err(format!("{op} ends, and doesn't run"));
+                }
+                self.op_ended(n, *step, outcome);
+                Ok(())
+            }
+            Record::NodeRestarted {
+                node, from, count, ..
+            } => {
+                let n = self.named(node)?;
+                let (owner, position) = self
+                    .places
+                    .get(slot(*from))
+                    .copied()
+                    .ok_or("it names an unknown step")?;
+                let cursor = self.nodes.get(n).map(|node| node.progress.cursor);
+                if owner != n || cursor.is_none_or(|cursor| position > cursor) {
+                    return Err(format!("{node} can't begin again at step {}", from.0));
+                }
+                self.restarted(n, *from, *count);
+                Ok(())
+            }
+            Record::NodeFailed { node, failure, .. } => {
+                let n = self.named(node)?;
+                if let Some(node) = self.nodes.get_mut(n) {
+                    node.progress.failed(failure.kind);
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn named(&self, name: &NodeName) -> Result<NodeIndex, String> {
+        self.nodes
+            .binary_search_by(|node| node.name.cmp(name))
+            .map_err(|_| format!("the plan has no machine {name}"))
+    }
+
+    fn running_op(&self, n: NodeIndex) -> Option<OpId> {
+        Some(self.nodes.get(n)?.progress.running?.op)
+    }
+
+    /// The machine of a step, whose turn it must be.
+    fn at(&self, step: StepId) -> Result<NodeIndex, String> {
+        let unknown = || format!("the plan has no step {}", step.0);
+        let (n, position) = self.places.get(slot(step)).copied().ok_or_else(unknown)?;
+        let node = self.nodes.get(n).ok_or_else(unknown)?;
+        if node.progress.cursor == position {
+            Ok(n)
+        } else {
+            Err(format!(
+                "it isn't {}'s turn to do step {}",
+                node.name, step.0
+            ))
+        }
+    }
+}

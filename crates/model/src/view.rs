@@ -1,0 +1,133 @@
+//! What the journal says of the fleet: a fold of its records, for status, events and recovery.
+//!
+//! The fold is total. It takes any records in any order without a panic, ignores what it can't
+//! place, and counts that in [`FleetView::unplaced`]; folding a journal in two parts gives what
+//! folding it whole gives.
+
+mod fold;
+mod node;
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use crate::{Entry, Installed, NodeName, OpId, Plan, PlanId, RunEnd};
+
+pub use node::{Current, Failed, NodeStatus, NodeView, Phase, Quarantine, Waits};
+
+/// The latest run of the accepted plan.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct RunView {
+    /// Which run of this plan it is, from 1.
+    pub number: u32,
+    /// The version of the controller.
+    pub undercroft: String,
+    /// When it began, in milliseconds since the Unix epoch.
+    pub started_wall_ms: u64,
+    /// When it ended, in milliseconds since the Unix epoch.
+    pub ended_wall_ms: Option<u64>,
+    /// How it ended. `None`: it is under way, or its controller died.
+    pub end: Option<RunEnd>,
+    /// Whether more machines have failed than the plan allows.
+    pub rollout_stopped: bool,
+}
+
+/// The machines of the accepted plan, counted by where they stand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+pub struct Counts {
+    /// Those on which an operation runs.
+    pub running: usize,
+    /// Those that wait: for their turn, for a resource, for the next try.
+    pub waiting: usize,
+    /// Those whose steps are all done.
+    pub done: usize,
+    /// Those that failed.
+    pub failed: usize,
+    /// Those that failed because they aren't who they should be, or would lose what they must not.
+    pub quarantined: usize,
+}
+
+/// What the journal says of the fleet.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+pub struct FleetView {
+    /// The fleet's name.
+    pub fleet: Option<String>,
+    /// The accepted plan.
+    pub plan_id: Option<PlanId>,
+    /// How many plans were accepted.
+    pub plans: u32,
+    /// The latest run of it.
+    pub run: Option<RunView>,
+    /// The machines of the accepted plan.
+    pub nodes: BTreeMap<NodeName, NodeView>,
+    /// The number of the entry that comes next.
+    pub next_seq: u64,
+    /// When the last entry was made, in milliseconds since the Unix epoch.
+    pub last_wall_ms: Option<u64>,
+    /// Records that the fold could not place. Always 0 in a journal of Undercroft's.
+    pub unplaced: u64,
+    #[serde(skip)]
+    plan: Option<Box<Plan>>,
+    #[serde(skip)]
+    next_op: u64,
+    #[serde(skip)]
+    installed: BTreeMap<NodeName, Installed>,
+}
+
+impl FleetView {
+    /// Folds a journal, the oldest entry first.
+    pub fn fold<'a>(entries: impl IntoIterator<Item = &'a Entry>) -> Self {
+        let mut view = Self::default();
+        for entry in entries {
+            view.apply(entry);
+        }
+        view
+    }
+
+    /// The accepted plan.
+    pub fn plan(&self) -> Option<&Plan> {
+        self.plan.as_deref()
+    }
+
+    /// The id that the next operation may have: above all that the journal names.
+    pub fn next_op(&self) -> OpId {
+        OpId(self.next_op)
+    }
+
+    /// What was installed on the machines, or was under way to be, by all plans so far: what a
+    /// planner must know to recognise its own work.
+    pub fn installed(&self) -> &BTreeMap<NodeName, Installed> {
+        &self.installed
+    }
+
+    /// Whether there is an accepted plan with machines that aren't done, so that the next `up` goes
+    /// on with it.
+    pub fn unfinished(&self) -> bool {
+        self.plan.is_some()
+            && self
+                .nodes
+                .values()
+                .any(|node| node.status != NodeStatus::Done)
+    }
+
+    /// Whether a controller began a run and didn't end it: it runs now, or it died.
+    pub fn in_flight(&self) -> bool {
+        self.run.as_ref().is_some_and(|run| run.end.is_none())
+    }
+
+    /// The machines, counted.
+    pub fn counts(&self) -> Counts {
+        let mut counts = Counts::default();
+        for node in self.nodes.values() {
+            let field = match node.status {
+                NodeStatus::Running => &mut counts.running,
+                NodeStatus::Planned | NodeStatus::Waiting => &mut counts.waiting,
+                NodeStatus::Done => &mut counts.done,
+                NodeStatus::Failed => &mut counts.failed,
+                NodeStatus::Quarantined => &mut counts.quarantined,
+            };
+            *field += 1;
+        }
+        counts
+    }
+}

@@ -1,0 +1,390 @@
+//! The fold itself.
+
+use super::{Current, Failed, FleetView, NodeStatus, NodeView, Quarantine, RunView, Waits};
+use crate::{
+    Action, Entry, Evidence, Failure, FailureKind, Installed, NodeState, OpId, Outcome, Plan,
+    PlannedDisk, Record, Step, StepId, Work,
+};
+
+impl FleetView {
+    /// Folds one more entry.
+    pub fn apply(&mut self, entry: &Entry) {
+        let wall_ms = entry.wall_ms;
+        let placed = match &entry.record {
+            Record::Opened { fleet, .. } => {
+                self.fleet = Some(fleet.clone());
+                Some(())
+            }
+            Record::PlanAccepted { plan } => {
+                self.plan_accepted(plan);
+                Some(())
+            }
+            Record::RunStarted { plan, undercroft } => {
+                self.run_started(undercroft, wall_ms);
+                (self.plan_id.as_ref() == Some(plan)).then_some(())
+            }
+            Record::OpStarted {
+                op,
+                step,
+                work,
+                attempt,
+            } => self.op_started(*op, *step, *work, *attempt, wall_ms),
+            Record::OpEnded { op, step, outcome } => self.op_ended(*op, *step, outcome, wall_ms),
+            Record::NodeRestarted {
+                node,
+                from,
+                failure,
+                count,
+            } => self
+                .with_node(node, |view, plan| {
+                    view.restart(plan, node, *from);
+                    view.restarts = *count;
+                    view.trouble = Some(failure.clone());
+                })
+                .map(|()| self.settle_one(node)),
+            Record::NodeFailed {
+                node,
+                step,
+                failure,
+            } => self
+                .with_node(node, |view, plan| {
+                    view.failed = Some(Failed {
+                        step: *step,
+                        action: plan.step(*step).map(|step| step.action.verb()),
+                        failure: failure.clone(),
+                        wall_ms,
+                    });
+                })
+                .map(|()| self.settle_one(node)),
+            Record::Quarantined {
+                node,
+                report,
+                reason,
+            } => self.with_node(node, |view, _| {
+                view.quarantine = Some(Quarantine {
+                    reason: reason.clone(),
+                    fingerprint: report.fingerprint.clone(),
+                    address: report.address,
+                    wall_ms,
+                });
+            }),
+            Record::RolloutStopped { .. } => self.run.as_mut().map(|run| {
+                run.rollout_stopped = true;
+            }),
+            Record::RunEnded { end } => self.run.as_mut().map(|run| {
+                run.end = Some(*end);
+                run.ended_wall_ms = Some(wall_ms);
+            }),
+        };
+        if placed.is_none() {
+            self.unplaced = self.unplaced.saturating_add(1);
+        }
+        if matches!(
+            entry.record,
+            Record::RolloutStopped { .. } | Record::RunEnded { .. } | Record::RunStarted { .. }
+        ) {
+            self.settle_all();
+        }
+        self.next_seq = entry.seq.saturating_add(1);
+        self.last_wall_ms = Some(wall_ms);
+    }
+
+    fn plan_accepted(&mut self, plan: &Plan) {
+        self.plan_id = Some(plan.id.clone());
+        self.plans = self.plans.saturating_add(1);
+        self.run = None;
+        self.nodes.clear();
+        for (name, planned) in &plan.nodes {
+            let mut view = NodeView::new();
+            view.steps = count(planned.steps.len());
+            self.nodes.insert(name.clone(), view);
+            let disks = partitioned(plan, planned.steps.iter());
+            let before = self.installed.get(name);
+            // A table that was there before may be on a disk that was in use since.
+            let same = before.is_some_and(|before| {
+                let known = |disk: &PlannedDisk| {
+                    before
+                        .disks
+                        .iter()
+                        .any(|old| old.table_guid == disk.table_guid)
+                };
+                disks.iter().any(known)
+            });
+            let installed = Installed {
+                generation: planned.generation,
+                proved_up: same && before.is_some_and(|before| before.proved_up),
+                disks,
+            };
+            self.installed.insert(name.clone(), installed);
+        }
+        self.plan = Some(Box::new(plan.clone()));
+        self.settle_all();
+    }
+
+    fn run_started(&mut self, undercroft: &str, wall_ms: u64) {
+        let number = self.run.as_ref().map_or(0, |run| run.number);
+        self.run = Some(RunView {
+            number: number.saturating_add(1),
+            undercroft: undercroft.to_owned(),
+            started_wall_ms: wall_ms,
+            ended_wall_ms: None,
+            end: None,
+            rollout_stopped: false,
+        });
+        for view in self.nodes.values_mut() {
+            view.restarts = 0;
+            let refused = |failed: &Failed| failed.failure.kind == FailureKind::Refused;
+            if !view.failed.as_ref().is_some_and(refused) {
+                view.failed = None;
+            }
+        }
+    }
+
+    fn op_started(
+        &mut self,
+        op: OpId,
+        step: StepId,
+        work: Work,
+        attempt: u32,
+        wall_ms: u64,
+    ) -> Option<()> {
+        self.next_op = self.next_op.max(op.0.saturating_add(1));
+        let plan = self.plan.take()?;
+        let placed = plan.step(step).and_then(|step| {
+            let view = self.nodes.get_mut(&step.node)?;
+            view.begun = true;
+            view.first_wall_ms.get_or_insert(wall_ms);
+            view.current = Some(Current {
+                step: step.id,
+                action: step.action.verb(),
+                op: Some(op),
+                work: Some(work),
+                attempt,
+                since_wall_ms: Some(wall_ms),
+            });
+            Some(())
+        });
+        let node = plan.step(step).map(|step| step.node.clone());
+        self.plan = Some(plan);
+        if let Some(node) = node {
+            self.settle_one(&node);
+        }
+        placed
+    }
+
+    fn op_ended(&mut self, op: OpId, step: StepId, outcome: &Outcome, wall_ms: u64) -> Option<()> {
+        self.next_op = self.next_op.max(op.0.saturating_add(1));
+        let plan = self.plan.take()?;
+        let placed = plan.step(step).and_then(|step| {
+            let view = self.nodes.get_mut(&step.node)?;
+            view.op_ended(&plan, step, op, outcome, wall_ms)?;
+            if let Outcome::Done {
+                evidence: Evidence::Up { .. },
+            } = outcome
+                && let Some(installed) = self.installed.get_mut(&step.node)
+            {
+                installed.proved_up = true;
+            }
+            Some(step.node.clone())
+        });
+        self.plan = Some(plan);
+        self.settle_one(&placed?);
+        Some(())
+    }
+
+    fn with_node(
+        &mut self,
+        node: &crate::NodeName,
+        change: impl FnOnce(&mut NodeView, &Plan),
+    ) -> Option<()> {
+        let plan = self.plan.as_deref()?;
+        change(self.nodes.get_mut(node)?, plan);
+        Some(())
+    }
+
+    /// Status and waits follow from all the rest.
+    fn settle_one(&mut self, node: &crate::NodeName) {
+        let open = self.run.as_ref().is_some_and(|run| run.end.is_none());
+        let stopped = self.run.as_ref().is_some_and(|run| run.rollout_stopped);
+        if let (Some(plan), Some(view)) = (self.plan.as_deref(), self.nodes.get_mut(node)) {
+            view.settle(plan, node, open, stopped);
+        }
+    }
+
+    fn settle_all(&mut self) {
+        let open = self.run.as_ref().is_some_and(|run| run.end.is_none());
+        let stopped = self.run.as_ref().is_some_and(|run| run.rollout_stopped);
+        if let Some(plan) = self.plan.as_deref() {
+            for (name, view) in &mut self.nodes {
+                view.settle(plan, name, open, stopped);
+            }
+        }
+    }
+}
+
+impl NodeView {
+    fn op_ended(
+        &mut self,
+        plan: &Plan,
+        step: &Step,
+        op: OpId,
+        outcome: &Outcome,
+        wall_ms: u64,
+    ) -> Option<()> {
+        let current = self.current.as_mut().filter(|c| c.op == Some(op))?;
+        current.op = None;
+        let since = current.since_wall_ms.unwrap_or(wall_ms);
+        let phase = self.phases.entry(step.action.verb()).or_default();
+        phase.busy_ms = phase.busy_ms.saturating_add(wall_ms.saturating_sub(since));
+        phase.operations = phase.operations.saturating_add(1);
+        match outcome {
+            Outcome::Done { evidence } => {
+                self.state = step.reaches;
+                self.trouble = None;
+                self.learn(evidence);
+                let steps = plan.nodes.get(&step.node).map(|node| &node.steps);
+                let place = steps.and_then(|steps| steps.iter().position(|id| *id == step.id));
+                self.steps_done = count(place?.saturating_add(1));
+                self.current = None;
+                if self.steps_done >= self.steps {
+                    self.done_wall_ms = Some(wall_ms);
+                }
+            }
+            Outcome::Failed { failure } => self.trouble = Some(failure.clone()),
+            Outcome::TimedOut => {
+                let message = format!("{} took too long and was called off", step.action.verb());
+                self.trouble = Some(Failure::new(FailureKind::Ambiguous, message));
+            }
+            Outcome::NotDone | Outcome::Orphaned => {}
+        }
+        Some(())
+    }
+
+    fn learn(&mut self, evidence: &Evidence) {
+        match evidence {
+            Evidence::Seen { report } => {
+                self.boot_id = Some(report.boot_id.clone());
+                self.installer_boot_id = Some(report.boot_id.clone());
+                self.report = Some(report.as_ref().clone());
+                self.approval = None;
+            }
+            Evidence::Approved { approval } => self.approval = Some(approval.clone()),
+            Evidence::Inspected {
+                boot_id,
+                disk_paths,
+            } => {
+                self.boot_id = Some(boot_id.clone());
+                self.disk_paths.clone_from(disk_paths);
+            }
+            Evidence::Partitioned { boot_id, wiped } => {
+                self.boot_id = Some(boot_id.clone());
+                // Once this plan has wiped, finding its own tables again doesn't unmake that.
+                self.wiped = Some(*wiped || self.wiped == Some(true));
+            }
+            Evidence::Copied {
+                boot_id,
+                closure_bytes,
+            } => {
+                self.boot_id = Some(boot_id.clone());
+                self.closure_bytes = Some(*closure_bytes);
+            }
+            Evidence::Installed { boot_id, .. } | Evidence::Rebooted { boot_id } => {
+                self.boot_id = Some(boot_id.clone());
+            }
+            Evidence::Up {
+                boot_id,
+                booted_system,
+                host_key_fingerprint,
+            } => {
+                self.boot_id = Some(boot_id.clone());
+                self.booted_system = Some(booted_system.clone());
+                self.host_key_fingerprint = Some(host_key_fingerprint.clone());
+            }
+        }
+    }
+
+    fn restart(&mut self, plan: &Plan, node: &crate::NodeName, from: StepId) {
+        let steps = plan.nodes.get(node).map(|node| &node.steps);
+        let place = steps.and_then(|steps| steps.iter().position(|id| *id == from));
+        self.steps_done = count(place.unwrap_or(0));
+        self.current = None;
+        self.done_wall_ms = None;
+        let state = plan.step(from).map_or(NodeState::Unknown, |s| s.requires);
+        self.state = state;
+        if state < NodeState::Seen {
+            self.report = None;
+            self.boot_id = None;
+            self.installer_boot_id = None;
+        }
+        if state < NodeState::Approved {
+            self.approval = None;
+        }
+        if state < NodeState::InstallerReady {
+            self.disk_paths.clear();
+        }
+    }
+
+    fn settle(&mut self, plan: &Plan, node: &crate::NodeName, run_open: bool, stopped: bool) {
+        let next = plan
+            .nodes
+            .get(node)
+            .and_then(|planned| planned.steps.get(usize::try_from(self.steps_done).ok()?))
+            .and_then(|id| plan.step(*id));
+        if self.current.is_none()
+            && let Some(next) = next
+        {
+            self.current = Some(Current {
+                step: next.id,
+                action: next.action.verb(),
+                op: None,
+                work: None,
+                attempt: 0,
+                since_wall_ms: None,
+            });
+        }
+        let running = self.current.as_ref().is_some_and(|c| c.op.is_some());
+        self.status = match &self.failed {
+            Some(failed) if failed.failure.kind == FailureKind::Refused => NodeStatus::Quarantined,
+            Some(_) => NodeStatus::Failed,
+            None if self.steps_done >= self.steps => NodeStatus::Done,
+            None if running => NodeStatus::Running,
+            None if self.begun => NodeStatus::Waiting,
+            None => NodeStatus::Planned,
+        };
+        self.waits = match self.status {
+            NodeStatus::Done | NodeStatus::Failed | NodeStatus::Quarantined => None,
+            _ if !run_open => Some(Waits::NextRun),
+            NodeStatus::Running => {
+                let act = self.current.as_ref().and_then(|c| c.work) == Some(Work::Act);
+                let approves = next.is_some_and(|s| matches!(s.action, Action::Approve { .. }));
+                (act && approves).then(|| Waits::Approval {
+                    fingerprint: self.report.as_ref().map(|r| r.fingerprint.clone()),
+                })
+            }
+            NodeStatus::Planned if stopped => Some(Waits::RolloutStopped),
+            NodeStatus::Planned | NodeStatus::Waiting => {
+                let tried = self.current.as_ref().is_some_and(|c| c.work.is_some());
+                Some(match next.and_then(|step| step.resource) {
+                    _ if tried && self.trouble.is_some() => Waits::NextTry,
+                    Some(resource) => Waits::Resource { resource },
+                    None => Waits::Steps,
+                })
+            }
+        };
+    }
+}
+
+/// The disks that a machine's steps partition.
+fn partitioned<'a>(plan: &Plan, steps: impl Iterator<Item = &'a StepId>) -> Vec<PlannedDisk> {
+    let mut disks = Vec::new();
+    for step in steps.filter_map(|id| plan.step(*id)) {
+        if let Action::Partition { disks: some, .. } = &step.action {
+            disks.extend(some.iter().cloned());
+        }
+    }
+    disks
+}
+
+fn count(n: usize) -> u32 {
+    u32::try_from(n).unwrap_or(u32::MAX)
+}

@@ -1,0 +1,336 @@
+//! The steps of one machine.
+
+use std::collections::BTreeMap;
+
+use sha2::{Digest, Sha256};
+use undercroft_model::{
+    Action, ApprovalMode, DiskIdentity, MachineUuid, NodeName, NodePlan, NodeState, PlannedDisk,
+    Resource, RetryPolicy, Step, StepId,
+    inventory::{DiskRole, Distribution, Inventory, Node, PowerKind, Role},
+};
+
+use crate::{APPROVAL_EXPIRES_MS, verdict::Install};
+
+/// The room that a root disk needs beside the boot partition when the closure's size isn't known,
+/// in bytes.
+const ROOT_BYTES_MIN: u64 = 1 << 30;
+
+/// The room that any other disk needs, in bytes: below it no file system of use fits.
+const DATA_BYTES_MIN: u64 = 1 << 30;
+
+/// How many closures a root disk must hold: the running one and the next.
+const CLOSURES_KEPT_MIN: u64 = 2;
+
+/// Whether a disk of that role is wiped. A data disk is formatted only while it is empty.
+pub(crate) fn is_wiped(role: &str) -> bool {
+    role == DiskRole::Root.as_str() || role == DiskRole::Longhorn.as_str()
+}
+
+/// Whether the machine has a console that nobody else can write to.
+pub(crate) fn has_console(node: &Node) -> bool {
+    node.power.kind == PowerKind::Rack || !node.power.console.is_empty()
+}
+
+/// The disks that a machine's steps use, those of the root first. Disks of the role `keep` are no
+/// part of any plan.
+pub(crate) fn disks(
+    inventory: &Inventory,
+    name: &NodeName,
+    node: &Node,
+    generation: u32,
+    closure_bytes: Option<u64>,
+) -> Vec<PlannedDisk> {
+    let closures = closure_bytes.unwrap_or(0).saturating_mul(CLOSURES_KEPT_MIN);
+    let longhorn_gb = node.longhorn.as_ref().and_then(|l| l.partition_gb);
+    let root_bytes = closures
+        .max(ROOT_BYTES_MIN)
+        .saturating_add(u64::from(node.esp_mb) << 20)
+        .saturating_add(u64::from(longhorn_gb.unwrap_or(0)) << 30);
+    let mut disks: Vec<(DiskRole, PlannedDisk)> = node
+        .disks
+        .iter()
+        .filter(|disk| disk.role != DiskRole::Keep)
+        .map(|disk| {
+            let identity = DiskIdentity {
+                serial: disk.serial.clone(),
+                wwn: disk.wwn.clone(),
+            };
+            let table_guid = table_guid(
+                &inventory.fleet.name,
+                name,
+                &identity,
+                disk.role.as_str(),
+                node.layout.as_str(),
+                generation,
+            );
+            let size_bytes_min = match disk.role {
+                DiskRole::Root => root_bytes,
+                DiskRole::Longhorn | DiskRole::Data | DiskRole::Keep => DATA_BYTES_MIN,
+            };
+            let planned = PlannedDisk {
+                identity,
+                role: disk.role.as_str().to_owned(),
+                size_bytes_min,
+                table_guid,
+            };
+            (disk.role, planned)
+        })
+        .collect();
+    disks.sort_by_key(|(role, _)| *role);
+    disks.into_iter().map(|(_, disk)| disk).collect()
+}
+
+/// The GUID of a disk's partition table: SHA-256 of what the crate's page names, as a UUID of
+/// version 8 (RFC 9562, section 5.8). Every text has its length before it, so that no two inputs
+/// run into one another.
+fn table_guid(
+    fleet: &str,
+    node: &NodeName,
+    disk: &DiskIdentity,
+    role: &str,
+    layout: &str,
+    generation: u32,
+) -> MachineUuid {
+    let mut hash = Sha256::new();
+    let mut add = |text: &str| {
+        hash.update((text.len() as u64).to_be_bytes());
+        hash.update(text.as_bytes());
+    };
+    add("undercroft partition table 1");
+    add(fleet);
+    add(node.as_str());
+    // An absent identity differs from an empty one.
+    for identity in [&disk.serial, &disk.wwn] {
+        match identity {
+            Some(text) => {
+                add("is");
+                add(text);
+            }
+            None => add("none"),
+        }
+    }
+    add(role);
+    add(layout);
+    hash.update(generation.to_be_bytes());
+    let digest = hash.finalize();
+    let mut octets = [0u8; 16];
+    for (octet, byte) in octets.iter_mut().zip(digest) {
+        *octet = byte;
+    }
+    let [_, _, _, _, _, _, version, _, variant, ..] = &mut octets;
+    *version = (*version & 0x0f) | 0x80;
+    *variant = (*variant & 0x3f) | 0x80;
+    MachineUuid(octets)
+}
+
+/// The states that a machine isn't brought to, and why.
+fn not_applicable(inventory: &Inventory, node: &Node) -> BTreeMap<NodeState, String> {
+    let reason = match inventory.kubernetes.distribution {
+        Distribution::None => "kubernetes.distribution is \"none\"".to_owned(),
+        _ if node.role == Role::None => {
+            "its role is \"none\": it is no part of the cluster".to_owned()
+        }
+        other => format!("joining a cluster of {other} is not planned yet"),
+    };
+    [NodeState::Joined, NodeState::Ready]
+        .map(|state| (state, reason.clone()))
+        .into()
+}
+
+/// What a step needs that depends on its action alone.
+struct Draft {
+    action: Action,
+    reaches: NodeState,
+    timeout_s: u32,
+    resource: Option<Resource>,
+}
+
+/// Appends a machine's steps to the plan's.
+pub(crate) fn build(
+    inventory: &Inventory,
+    name: &NodeName,
+    node: &Node,
+    install: &Install,
+    steps: &mut Vec<Step>,
+) -> NodePlan {
+    let retries = &inventory.fleet.retries;
+    let retry = RetryPolicy {
+        attempts_max: retries.attempts,
+        backoff_ms: ms(retries.backoff_s),
+        backoff_ms_max: ms(retries.backoff_max_s.max(retries.backoff_s)),
+    };
+    let first = steps.len();
+    let mut requires = NodeState::Unknown;
+    for (place, draft) in drafts(inventory, node, install).into_iter().enumerate() {
+        let id = step_id(first + place);
+        let destroys = match &draft.action {
+            Action::Partition { disks, .. } => disks
+                .iter()
+                .filter(|disk| is_wiped(&disk.role))
+                .map(|disk| disk.identity.clone())
+                .collect(),
+            _ => Vec::new(),
+        };
+        steps.push(Step {
+            id,
+            node: name.clone(),
+            requires,
+            reaches: draft.reaches,
+            delivers_secrets: matches!(draft.action, Action::Install { .. }),
+            probe_first: matches!(draft.action, Action::NetworkBoot) && install.installer_seen,
+            action: draft.action,
+            after: (place > 0)
+                .then(|| step_id(first + place - 1))
+                .into_iter()
+                .collect(),
+            resource: draft.resource,
+            timeout_ms: ms(draft.timeout_s),
+            retry,
+            destroys,
+            restart_from: (place > 0).then(|| step_id(first)),
+        });
+        requires = draft.reaches;
+    }
+    NodePlan {
+        macs: node.macs.clone(),
+        uuid: node.uuid,
+        address: node.address,
+        target: install.target.clone(),
+        generation: install.generation,
+        steps: (first..steps.len()).map(step_id).collect(),
+        not_applicable: not_applicable(inventory, node),
+    }
+}
+
+fn drafts(inventory: &Inventory, node: &Node, install: &Install) -> Vec<Draft> {
+    let timeouts = &inventory.fleet.timeouts;
+    let target = &install.target;
+    let toplevel = || target.toplevel.clone();
+    let host_key_fingerprint = || install.host_key_fingerprint.clone();
+    let draft = |action, reaches, timeout_s, resource| Draft {
+        action,
+        reaches,
+        timeout_s,
+        resource,
+    };
+    vec![
+        draft(
+            Action::NetworkBoot,
+            NodeState::Seen,
+            timeouts.network_boot_s,
+            Some(Resource::NetworkBoot),
+        ),
+        draft(
+            Action::Approve {
+                mode: if has_console(node) {
+                    ApprovalMode::Console
+                } else {
+                    ApprovalMode::Operator
+                },
+                expires_ms: APPROVAL_EXPIRES_MS,
+            },
+            NodeState::Approved,
+            timeouts.approval_s,
+            None,
+        ),
+        draft(
+            Action::Inspect {
+                disks: install.disks.clone(),
+                system: node.system,
+                memory_mb_min: u64::from(node.min_memory_mb.unwrap_or(0)),
+            },
+            NodeState::InstallerReady,
+            timeouts.inspect_s,
+            None,
+        ),
+        draft(
+            Action::Partition {
+                disks: install.disks.clone(),
+                layout: node.layout.as_str().to_owned(),
+                disko_script: target.disko_script.clone(),
+            },
+            NodeState::Partitioned,
+            timeouts.partition_s,
+            None,
+        ),
+        draft(
+            Action::CopyClosure {
+                toplevel: toplevel(),
+                closure_bytes: target.closure_bytes,
+            },
+            NodeState::Copied,
+            timeouts.copy_s,
+            Some(Resource::ClosureCopy),
+        ),
+        draft(
+            Action::Install {
+                toplevel: toplevel(),
+                host_key_fingerprint: host_key_fingerprint(),
+            },
+            NodeState::Installed,
+            timeouts.install_s,
+            None,
+        ),
+        draft(
+            Action::Reboot {
+                host_key_fingerprint: host_key_fingerprint(),
+            },
+            NodeState::Rebooted,
+            timeouts.reboot_s,
+            Some(Resource::Reboot),
+        ),
+        draft(
+            Action::Prove {
+                toplevel: toplevel(),
+                host_key_fingerprint: host_key_fingerprint(),
+            },
+            NodeState::Up,
+            timeouts.prove_s,
+            None,
+        ),
+    ]
+}
+
+fn ms(seconds: u32) -> u64 {
+    u64::from(seconds) * 1000
+}
+
+/// An inventory has far fewer machines than would be needed for more steps than `u32` counts.
+fn step_id(place: usize) -> StepId {
+    StepId(u32::try_from(place).unwrap_or(u32::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_guid_tells_every_input_apart_and_stays_as_it_is() {
+        let node = NodeName::new("n1").unwrap();
+        let disk = |serial: Option<&str>, wwn: Option<&str>| DiskIdentity {
+            serial: serial.map(str::to_owned),
+            wwn: wwn.map(str::to_owned),
+        };
+        let guid = |fleet, disk: &DiskIdentity, role, layout, generation| {
+            table_guid(fleet, &node, disk, role, layout, generation).to_string()
+        };
+        let a = disk(Some("A"), None);
+        // Machines in the field carry these: the derivation must never change.
+        assert_eq!(
+            guid("rack", &a, "root", "ext4", 0),
+            "ab55b3e9-6d4d-8ff9-98e8-2cc3f1e8a3c5"
+        );
+        let all = [
+            guid("rack", &a, "root", "ext4", 0),
+            guid("rack2", &a, "root", "ext4", 0),
+            guid("rack", &disk(Some("B"), None), "root", "ext4", 0),
+            guid("rack", &disk(None, Some("A")), "root", "ext4", 0),
+            guid("rack", &disk(Some("A"), Some("")), "root", "ext4", 0),
+            guid("rack", &a, "longhorn", "ext4", 0),
+            guid("rack", &a, "root", "zfs", 0),
+            guid("rack", &a, "root", "ext4", 1),
+        ];
+        let distinct: std::collections::BTreeSet<_> = all.iter().collect();
+        assert_eq!(distinct.len(), all.len());
+    }
+}

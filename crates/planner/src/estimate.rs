@@ -1,0 +1,125 @@
+//! How long a plan takes when nothing goes wrong.
+
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, BTreeSet, BinaryHeap},
+};
+
+use undercroft_model::{Action, NodeName, Plan, Resource, Step, StepId};
+
+/// The rate at which a closure is taken to be copied, in bytes a second: a gigabit network's, with
+/// a disk that keeps up.
+const COPY_BYTES_PER_S: u64 = 80_000_000;
+
+/// The size that a closure is taken to have where it isn't known, in bytes.
+const CLOSURE_BYTES: u64 = 2_000_000_000;
+
+/// How long a step typically takes, in milliseconds. These are guesses of the order of magnitude,
+/// for ordinary servers; a rehearsal gives a distribution.
+pub fn typical_ms(step: &Step) -> u64 {
+    match &step.action {
+        Action::NetworkBoot => 90_000,
+        Action::Approve { .. } => 10_000,
+        Action::Inspect { .. } => 3_000,
+        Action::Partition { .. } => 15_000,
+        Action::CopyClosure { closure_bytes, .. } => {
+            let bytes = closure_bytes.unwrap_or(CLOSURE_BYTES);
+            2_000 + bytes.saturating_mul(1000) / COPY_BYTES_PER_S
+        }
+        Action::Install { .. } => 20_000,
+        Action::Reboot { .. } => 90_000,
+        Action::Prove { .. } => 3_000,
+    }
+}
+
+/// How long a plan takes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Estimate {
+    /// From the first step's start to the last one's end, in milliseconds.
+    pub total_ms: u64,
+    /// When each machine is done, in milliseconds from the start.
+    pub done_ms: BTreeMap<NodeName, u64>,
+    /// The machine that is done last.
+    pub last: Option<NodeName>,
+}
+
+/// Plays a plan through with given times, under its limits: each step begins when the steps before
+/// it are done and its resource is free, the lowest step first.
+pub fn estimate(plan: &Plan, duration_ms: impl Fn(&Step) -> u64) -> Estimate {
+    let mut open: Vec<usize> = plan.steps.iter().map(|step| step.after.len()).collect();
+    let mut dependents: Vec<Vec<StepId>> = vec![Vec::new(); plan.steps.len()];
+    for step in &plan.steps {
+        for before in &step.after {
+            if let Some(list) = dependents.get_mut(slot(*before)) {
+                list.push(step.id);
+            }
+        }
+    }
+    let mut free: BTreeMap<Resource, u32> = plan.limits.concurrency.clone();
+    let mut waiting: BTreeMap<Resource, BTreeSet<StepId>> = BTreeMap::new();
+    let mut ends: BinaryHeap<Reverse<(u64, StepId)>> = BinaryHeap::new();
+    let mut ready: Vec<StepId> = plan
+        .steps
+        .iter()
+        .filter(|step| step.after.is_empty())
+        .map(|step| step.id)
+        .collect();
+    let mut done_ms: BTreeMap<NodeName, u64> = BTreeMap::new();
+    let mut total_ms = 0;
+    let mut last = None;
+    let mut now = 0u64;
+    loop {
+        for step in ready.drain(..).filter_map(|id| plan.step(id)) {
+            if let Some(resource) = step.resource {
+                match free.get_mut(&resource) {
+                    Some(free) if *free > 0 => *free -= 1,
+                    _ => {
+                        waiting.entry(resource).or_default().insert(step.id);
+                        continue;
+                    }
+                }
+            }
+            ends.push(Reverse((now.saturating_add(duration_ms(step)), step.id)));
+        }
+        let Some(Reverse((at, id))) = ends.pop() else {
+            break;
+        };
+        now = at;
+        let Some(step) = plan.step(id) else { continue };
+        if let Some(resource) = step.resource {
+            if let Some(free) = free.get_mut(&resource) {
+                *free += 1;
+            }
+            let next = waiting.get_mut(&resource).and_then(BTreeSet::pop_first);
+            ready.extend(next);
+        }
+        for dependent in dependents.get(slot(id)).into_iter().flatten() {
+            if let Some(open) = open.get_mut(slot(*dependent)) {
+                *open = open.saturating_sub(1);
+                if *open == 0 {
+                    ready.push(*dependent);
+                }
+            }
+        }
+        let ends_node = plan
+            .nodes
+            .get(&step.node)
+            .is_some_and(|node| node.steps.last() == Some(&id));
+        if ends_node {
+            done_ms.insert(step.node.clone(), now);
+            if now >= total_ms {
+                total_ms = now;
+                last = Some(step.node.clone());
+            }
+        }
+    }
+    Estimate {
+        total_ms,
+        done_ms,
+        last,
+    }
+}
+
+fn slot(step: StepId) -> usize {
+    usize::try_from(step.0).unwrap_or(usize::MAX)
+}

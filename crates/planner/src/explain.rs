@@ -1,0 +1,175 @@
+//! A plan as text, for people who are about to say yes to it.
+
+use std::fmt::Write;
+
+use undercroft_model::{Action, ApprovalMode, NodeName, NodePlan, Plan, Resource};
+
+use crate::{NodeReport, NodeStatus, PlanReport};
+
+/// How many characters of a plan's id are enough to tell it from others.
+const ID_CHARS: usize = 12;
+
+/// What a plan does, by machine: the disks that are wiped first of all, then the steps, what is
+/// waited for, and the machines that are left alone and why. Plain text, without colour.
+pub fn explain(plan: &Plan, report: &PlanReport) -> String {
+    let mut text = String::new();
+    // Writing to a String can't fail.
+    let _ = write(&mut text, plan, report);
+    text
+}
+
+fn write(out: &mut String, plan: &Plan, report: &PlanReport) -> std::fmt::Result {
+    let id: String = plan.id.0.chars().take(ID_CHARS).collect();
+    writeln!(out, "Plan {id} for {}: {}", plan.fleet, headline(report))?;
+    for (name, node) in &report.nodes {
+        if let (true, Some(planned)) = (node.status.is_planned(), plan.nodes.get(name)) {
+            install(out, plan, name, planned, node)?;
+        }
+    }
+    let alone = report.nodes.iter().filter(|(_, n)| !n.status.is_planned());
+    let mut first = true;
+    for (name, node) in alone {
+        if let Some(why) = left_alone(&node.status) {
+            if std::mem::take(&mut first) {
+                writeln!(out, "\nLeft alone:")?;
+            }
+            writeln!(out, "  {name}: {why}")?;
+        }
+    }
+    for name in &report.unknown {
+        writeln!(out, "\nThe inventory has no node {name}.")?;
+    }
+    if !plan.is_empty() {
+        let limit = |resource| plan.limits.concurrency.get(&resource).copied().unwrap_or(0);
+        writeln!(
+            out,
+            "\nAt most {} network boots, {} copies and {} reboots at a time. The rollout stops when \
+             more than {} fail.",
+            limit(Resource::NetworkBoot),
+            limit(Resource::ClosureCopy),
+            limit(Resource::Reboot),
+            machines(usize::try_from(plan.limits.failure_budget).unwrap_or(usize::MAX)),
+        )?;
+        writeln!(
+            out,
+            "Without trouble it takes about {}, and as long as approvals take.",
+            duration(report.estimate_ms)
+        )?;
+    }
+    Ok(())
+}
+
+fn headline(report: &PlanReport) -> String {
+    let s = &report.summary;
+    let parts: Vec<String> = [
+        (s.install, "to install"),
+        (s.reinstall, "to wipe and install anew"),
+        (s.converged, "up to date"),
+        (s.differs, "running another system"),
+        (s.unreachable, "not answering"),
+        (s.quarantined, "quarantined"),
+        (s.blocked, "blocked"),
+        (s.left_out, "not asked for"),
+    ]
+    .into_iter()
+    .filter(|(count, _)| *count > 0)
+    .map(|(count, what)| format!("{count} {what}"))
+    .collect();
+    if parts.is_empty() {
+        "no machines".to_owned()
+    } else {
+        parts.join(", ")
+    }
+}
+
+fn install(
+    out: &mut String,
+    plan: &Plan,
+    name: &NodeName,
+    planned: &NodePlan,
+    report: &NodeReport,
+) -> std::fmt::Result {
+    let how = match report.status {
+        NodeStatus::Reinstall => "  (wiped although it was installed)",
+        _ => "",
+    };
+    writeln!(out, "\n{name}  {}{how}", planned.address)?;
+    writeln!(out, "  system    {}", planned.target.toplevel)?;
+    for disk in &report.destroys {
+        writeln!(out, "  wipes     {} ({})", disk.identity, disk.role)?;
+    }
+    let steps: Vec<String> = planned
+        .steps
+        .iter()
+        .filter_map(|id| plan.step(*id))
+        .map(|step| phrase(&step.action))
+        .collect();
+    writeln!(out, "  steps     {}", steps.join(", "))?;
+    for what in &report.waits_on {
+        writeln!(out, "  waits on  {what}")?;
+    }
+    for note in &report.notes {
+        writeln!(out, "  note      {note}")?;
+    }
+    Ok(())
+}
+
+fn phrase(action: &Action) -> String {
+    match action {
+        Action::Approve { mode, .. } => match mode {
+            ApprovalMode::Operator => "approve (operator)".to_owned(),
+            ApprovalMode::Console => "approve (console)".to_owned(),
+        },
+        Action::Partition { layout, .. } => format!("partition ({layout})"),
+        Action::CopyClosure {
+            closure_bytes: Some(bytes),
+            ..
+        } => format!("copy ({})", size(*bytes)),
+        other => other.verb().to_owned(),
+    }
+}
+
+fn left_alone(status: &NodeStatus) -> Option<String> {
+    match status {
+        NodeStatus::Install | NodeStatus::Reinstall | NodeStatus::Converged => None,
+        NodeStatus::Differs {
+            booted,
+            current,
+            target,
+        } => Some(if booted == current {
+            format!("it runs {booted}, and {target} was built")
+        } else {
+            format!("it booted {booted} and runs {current}, and {target} was built")
+        }),
+        NodeStatus::Unreachable { reason } => Some(format!("it doesn't answer: {reason}")),
+        NodeStatus::Quarantined { reason } => Some(format!("quarantined: {reason}")),
+        NodeStatus::Blocked { reasons } => Some(reasons.join("; ")),
+    }
+}
+
+fn machines(count: usize) -> String {
+    match count {
+        1 => "1 machine".to_owned(),
+        n => format!("{n} machines"),
+    }
+}
+
+fn size(bytes: u64) -> String {
+    if bytes < 1_000_000_000 {
+        format!("{} MB", bytes.div_ceil(1_000_000))
+    } else {
+        let tenths = bytes / 100_000_000;
+        format!("{}.{} GB", tenths / 10, tenths % 10)
+    }
+}
+
+fn duration(ms: u64) -> String {
+    let seconds = ms.div_ceil(1000);
+    if seconds < 120 {
+        format!("{seconds} s")
+    } else if seconds < 7200 {
+        format!("{} min", seconds.div_ceil(60))
+    } else {
+        format!("{} h {} min", seconds / 3600, seconds % 3600 / 60)
+    }
+}

@@ -1,0 +1,100 @@
+//! The plan of a fleet.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use undercroft_model::{
+    NodeName, NodePlan, Observation, PLAN_VERSION, Plan, PlanId, PlanLimits, Resource, Step,
+    inventory::Inventory,
+};
+
+use crate::{
+    NodeReport, PlanReport, Summary, chain,
+    estimate::{estimate, typical_ms},
+    verdict::{self, Verdict},
+};
+
+/// How long an approval is good for until the first connection must have been made, in
+/// milliseconds: long enough to walk back from the machine's screen, short enough that a
+/// fingerprint that was confirmed and forgotten opens nothing.
+pub const APPROVAL_EXPIRES_MS: u64 = 15 * 60 * 1000;
+
+/// What a plan is asked to be about.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct PlanOptions {
+    /// The machines to plan for; all of them where this is `None`.
+    pub only: Option<BTreeSet<NodeName>>,
+    /// Machines to wipe and install anew although they run, or were once up.
+    pub reinstall: BTreeSet<NodeName>,
+}
+
+/// Plans for all machines of the inventory. `parent` is the plan that this one replaces.
+pub fn plan(
+    inventory: &Inventory,
+    observation: &Observation,
+    parent: Option<&PlanId>,
+) -> (Plan, PlanReport) {
+    plan_with(inventory, observation, parent, &PlanOptions::default())
+}
+
+/// Plans for the machines that the options name.
+pub fn plan_with(
+    inventory: &Inventory,
+    observation: &Observation,
+    parent: Option<&PlanId>,
+    options: &PlanOptions,
+) -> (Plan, PlanReport) {
+    let mut steps: Vec<Step> = Vec::new();
+    let mut nodes: BTreeMap<NodeName, NodePlan> = BTreeMap::new();
+    let mut reports: BTreeMap<NodeName, NodeReport> = BTreeMap::new();
+    let mut summary = Summary::default();
+    for (name, node) in &inventory.nodes {
+        let asked = options.only.as_ref().is_none_or(|only| only.contains(name));
+        if !asked && !options.reinstall.contains(name) {
+            summary.left_out += 1;
+            continue;
+        }
+        let reinstall = options.reinstall.contains(name);
+        let report = match verdict::judge(inventory, observation, name, node, reinstall) {
+            Verdict::LeaveAlone(report) => report,
+            Verdict::Install(install, report) => {
+                let planned = chain::build(inventory, name, node, &install, &mut steps);
+                nodes.insert(name.clone(), planned);
+                report
+            }
+        };
+        summary.count(&report.status);
+        reports.insert(name.clone(), report);
+    }
+    let asked = options.only.iter().flatten().chain(&options.reinstall);
+    let unknown: BTreeSet<&NodeName> = asked
+        .filter(|name| !inventory.nodes.contains_key(*name))
+        .collect();
+    let limits = &inventory.fleet.limits;
+    let mut plan = Plan {
+        id: PlanId(String::new()),
+        version: PLAN_VERSION,
+        parent: parent.cloned(),
+        fleet: inventory.fleet.name.clone(),
+        inventory_digest: inventory.digest(),
+        limits: PlanLimits {
+            concurrency: BTreeMap::from([
+                (Resource::NetworkBoot, limits.network_boots),
+                (Resource::ClosureCopy, limits.closure_copies),
+                (Resource::Reboot, limits.reboots),
+            ]),
+            failure_budget: inventory.failure_budget(),
+            node_restarts_max: limits.node_restarts,
+        },
+        nodes,
+        steps,
+    };
+    plan.id = plan.content_id();
+    let report = PlanReport {
+        plan: plan.id.clone(),
+        nodes: reports,
+        unknown: unknown.into_iter().cloned().collect(),
+        summary,
+        estimate_ms: estimate(&plan, typical_ms).total_ms,
+    };
+    (plan, report)
+}

@@ -1,0 +1,147 @@
+//! What a plan means for people: of every machine what is done with it, and why.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+use undercroft_model::{DiskIdentity, NodeName, PlanId};
+
+/// What is to be done with a machine, or why nothing is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case", tag = "status")]
+pub enum NodeStatus {
+    /// It is installed.
+    Install,
+    /// It is wiped and installed anew, because that was asked for by its name.
+    Reinstall,
+    /// It runs what it should.
+    Converged,
+    /// It runs another system than the one that was built. It is left alone: replacing a running
+    /// machine's system is no part of an installation.
+    Differs {
+        /// The system that it booted.
+        booted: String,
+        /// The system that is active.
+        current: String,
+        /// The system that was built.
+        target: String,
+    },
+    /// It was installed once and doesn't answer. It is left alone.
+    Unreachable {
+        /// What the last look has shown.
+        reason: String,
+    },
+    /// Something else answers in its place. It is left alone.
+    Quarantined {
+        /// What.
+        reason: String,
+    },
+    /// It can't be planned.
+    Blocked {
+        /// Everything that stands in the way.
+        reasons: Vec<String>,
+    },
+}
+
+impl NodeStatus {
+    /// Whether the machine has steps in the plan.
+    pub fn is_planned(&self) -> bool {
+        matches!(self, Self::Install | Self::Reinstall)
+    }
+}
+
+/// A disk whose content a machine's steps destroy.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct DestroyedDisk {
+    /// Which disk.
+    pub identity: DiskIdentity,
+    /// What it is for.
+    pub role: String,
+}
+
+/// What a plan means for one machine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct NodeReport {
+    /// What is done with it.
+    #[serde(flatten)]
+    pub status: NodeStatus,
+    /// What it waits on, beside the machine itself: a person who switches it on, an approval.
+    pub waits_on: Vec<String>,
+    /// The disks whose content is lost.
+    pub destroys: Vec<DestroyedDisk>,
+    /// Things worth knowing that stop nothing.
+    pub notes: Vec<String>,
+}
+
+impl NodeReport {
+    pub(crate) fn new(status: NodeStatus) -> Self {
+        Self {
+            status,
+            waits_on: Vec::new(),
+            destroys: Vec::new(),
+            notes: Vec::new(),
+        }
+    }
+}
+
+/// The machines, counted by what is done with them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+pub struct Summary {
+    /// Those that are installed.
+    pub install: usize,
+    /// Those that are wiped and installed anew.
+    pub reinstall: usize,
+    /// Those that run what they should.
+    pub converged: usize,
+    /// Those that run something else, and are left alone.
+    pub differs: usize,
+    /// Those that don't answer.
+    pub unreachable: usize,
+    /// Those in whose place something else answers.
+    pub quarantined: usize,
+    /// Those that can't be planned.
+    pub blocked: usize,
+    /// Those that were not asked for.
+    pub left_out: usize,
+}
+
+/// What a plan means.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct PlanReport {
+    /// The plan.
+    pub plan: PlanId,
+    /// The machines, without those that were not asked for.
+    pub nodes: BTreeMap<NodeName, NodeReport>,
+    /// Names that were asked for and that the inventory doesn't have.
+    pub unknown: Vec<NodeName>,
+    /// The machines, counted.
+    pub summary: Summary,
+    /// How long the plan takes when nothing goes wrong, in milliseconds. It is a guess from typical
+    /// times; see [`crate::estimate`].
+    pub estimate_ms: u64,
+}
+
+impl PlanReport {
+    /// Whether every machine that was asked for runs what it should.
+    pub fn is_converged(&self) -> bool {
+        self.unknown.is_empty()
+            && self
+                .nodes
+                .values()
+                .all(|node| node.status == NodeStatus::Converged)
+    }
+}
+
+impl Summary {
+    pub(crate) fn count(&mut self, status: &NodeStatus) {
+        let field = match status {
+            NodeStatus::Install => &mut self.install,
+            NodeStatus::Reinstall => &mut self.reinstall,
+            NodeStatus::Converged => &mut self.converged,
+            NodeStatus::Differs { .. } => &mut self.differs,
+            NodeStatus::Unreachable { .. } => &mut self.unreachable,
+            NodeStatus::Quarantined { .. } => &mut self.quarantined,
+            NodeStatus::Blocked { .. } => &mut self.blocked,
+        };
+        *field += 1;
+    }
+}
