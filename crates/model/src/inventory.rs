@@ -5,6 +5,7 @@
 //! with their meaning, type, default and limits; reading, printing, the JSON Schema and the test
 //! of the reference page all follow from those declarations.
 
+mod check;
 mod declare;
 mod forms;
 mod leaves;
@@ -14,6 +15,7 @@ mod people;
 mod print;
 mod reader;
 mod resolve;
+mod scale;
 mod schema;
 mod secret;
 mod sections;
@@ -30,6 +32,7 @@ pub use parse::parse;
 pub use people::*;
 pub use print::print;
 pub use resolve::Node;
+pub use scale::{MAX_SCALED_NODES, ScaleError, scale_to};
 pub use schema::schema;
 pub use sections::*;
 

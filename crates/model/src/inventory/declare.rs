@@ -119,9 +119,7 @@ impl<T: Value> Value for Vec<T> {
 
 /// A type of the names in tables whose keys the user chooses.
 pub(crate) trait Name: Ord + std::fmt::Display + std::str::FromStr {
-    /// What is expected, with its article.
-    const EXPECTED: &'static str;
-    /// The same as a regular expression.
+    /// What the names look like, as a regular expression.
     const PATTERN: &'static str;
 }
 

@@ -130,7 +130,7 @@ fn is_ssh_key(text: &str) -> bool {
 /// Decodes base64 of RFC 4648, section 4, with its padding; `None` where it is malformed.
 fn base64(text: &str) -> Option<Vec<u8>> {
     let digits = text.trim_end_matches('=');
-    if text.len() % 4 != 0 || text.len() - digits.len() > 2 {
+    if !text.len().is_multiple_of(4) || text.len() - digits.len() > 2 {
         return None;
     }
     let mut out = Vec::with_capacity(digits.len() * 3 / 4);

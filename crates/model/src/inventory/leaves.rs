@@ -136,7 +136,6 @@ parsed! {
 }
 
 const LABEL: &str = "^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$";
-const LABEL_EXPECTED: &str = "a DNS label (1 to 63 of a-z, 0-9 and '-', not at the ends)";
 
 macro_rules! labels {
     ($($ty:ty),*) => { $(
@@ -157,7 +156,6 @@ macro_rules! labels {
             }
         }
         impl Name for $ty {
-            const EXPECTED: &'static str = LABEL_EXPECTED;
             const PATTERN: &'static str = LABEL;
         }
     )* };
@@ -166,7 +164,6 @@ macro_rules! labels {
 labels!(NodeName, ClassName, PcName, UserName);
 
 impl Name for String {
-    const EXPECTED: &'static str = "a name";
     const PATTERN: &'static str = "^.+$";
 }
 

@@ -9,7 +9,7 @@ use toml::{
 
 use super::{
     Class, Fleet, Gitops, Inventory, Kubernetes, Lending, Network, Node, NodeEntry, Parsed, Pc,
-    Secrets, User,
+    Secrets, User, check,
     declare::{Rule, Value},
     reader::Reader,
     source::{Finding, Source},
@@ -31,6 +31,8 @@ pub(crate) struct Draft {
     pub(crate) nodes: BTreeMap<NodeName, Node>,
     pub(crate) pcs: BTreeMap<PcName, Pc>,
     pub(crate) users: BTreeMap<UserName, User>,
+    /// Nodes whose class isn't there, with its name.
+    pub(crate) unknown_classes: Vec<(NodeName, ClassName)>,
 }
 
 /// The names of the sections, in the order of the reference page.
@@ -78,12 +80,16 @@ pub fn parse(file: &str, bytes: &[u8]) -> Parsed {
     let (root, errors) = DeTable::parse_recoverable(source.text());
     for error in errors {
         let span = error.span().unwrap_or(0..0);
-        let finding = Finding::error("syntax", span, error.message().to_owned());
-        cx.findings.push(finding);
+        let message = error.message().to_owned();
+        let hint = syntax_hint(&message);
+        cx.findings
+            .push(Finding::error("syntax", span, message).hint(hint));
+        cx.incomplete();
     }
     let span = root.span();
     let root = Spanned::new(span, DeValue::Table(root.into_inner()));
     let draft = read(&root, &mut cx);
+    check::check(&draft, &root, &mut cx);
     let inventory = if cx.findings.errors {
         None
     } else {
@@ -92,6 +98,26 @@ pub fn parse(file: &str, bytes: &[u8]) -> Parsed {
     Parsed {
         inventory,
         diagnostics: cx.findings.finish(&source),
+    }
+}
+
+/// What to do about an error that the TOML parser found, by its message.
+fn syntax_hint(message: &str) -> &'static str {
+    let has = |part: &str| message.contains(part);
+    if has("duplicate key") {
+        "Take one of the two out; a table's keys stand together under one header."
+    } else if has("string") {
+        "Close the string with the quote that it begins with, on the same line."
+    } else if has("unclosed table") {
+        "Close the header with `]`."
+    } else if has("unclosed array") {
+        "Close the array with `]`, and put a comma between its items."
+    } else if has("unclosed inline table") {
+        "Close the table with `}`, and put a comma between its keys."
+    } else if has("key with no value") || has("expected `=`") {
+        "Write `key = value`, one to a line."
+    } else {
+        "A line is `key = value` or a [header]; texts stand in double quotes."
     }
 }
 
@@ -108,13 +134,16 @@ fn read(root: &Spanned<DeValue<'_>>, cx: &mut Reader<'_>) -> Draft {
     let table = cx.section(root, SECTIONS).unwrap_or(&empty);
     let classes: BTreeMap<ClassName, Class> = key(root, table, "classes", cx).unwrap_or_default();
     let entries: BTreeMap<NodeName, NodeEntry> = key(root, table, "nodes", cx).unwrap_or_default();
-    let nodes = entries
-        .into_iter()
-        .filter_map(|(name, entry)| {
-            let class = classes.get(&entry.class)?;
-            Some((name, Node::resolve(entry, class)))
-        })
-        .collect();
+    let mut nodes = BTreeMap::new();
+    let mut unknown_classes = Vec::new();
+    for (name, entry) in entries {
+        match classes.get(&entry.class) {
+            Some(class) => {
+                nodes.insert(name, Node::resolve(entry, class));
+            }
+            None => unknown_classes.push((name, entry.class)),
+        }
+    }
     Draft {
         fleet: key(root, table, "fleet", cx),
         network: key(root, table, "network", cx),
@@ -126,6 +155,7 @@ fn read(root: &Spanned<DeValue<'_>>, cx: &mut Reader<'_>) -> Draft {
         nodes,
         pcs: key(root, table, "pcs", cx).unwrap_or_default(),
         users: key(root, table, "users", cx).unwrap_or_default(),
+        unknown_classes,
     }
 }
 

@@ -1,6 +1,6 @@
 //! Reading TOML values by their declarations, reporting all that is wrong on the way.
 
-use std::{borrow::Cow, ops::Range};
+use std::{borrow::Cow, collections::BTreeSet, ops::Range};
 
 use toml::{
     Spanned,
@@ -26,6 +26,13 @@ pub(crate) struct Reader<'a> {
     pub(crate) findings: Findings,
     /// Keys from the root to the value that is being read.
     path: Vec<String>,
+    /// The first two keys of every path at which something couldn't be read.
+    broken: BTreeSet<(String, String)>,
+    /// Whether no part of the file was lost to a syntax error.
+    complete: bool,
+    /// Sections and known keys of theirs that an unknown key was probably meant to be: such a key
+    /// isn't reported as missing as well.
+    misspelt: BTreeSet<(Vec<String>, &'static str)>,
 }
 
 /// The known word that is most like a given one, where one is.
@@ -67,6 +74,9 @@ impl<'a> Reader<'a> {
             source,
             findings: Findings::default(),
             path: Vec::new(),
+            broken: BTreeSet::new(),
+            complete: true,
+            misspelt: BTreeSet::new(),
         }
     }
 
@@ -89,10 +99,43 @@ impl<'a> Reader<'a> {
 
     /// The value that is being read, by its dotted key.
     fn key_name(&self) -> String {
-        format!("`{}`", self.path.join("."))
+        let mut name = String::new();
+        for step in &self.path {
+            // Steps into arrays are numbers. A table whose name is a number looks like one here.
+            if step.bytes().all(|b| b.is_ascii_digit()) && !name.is_empty() {
+                name.push_str(&format!("[{step}]"));
+            } else {
+                if !name.is_empty() {
+                    name.push('.');
+                }
+                name.push_str(step);
+            }
+        }
+        format!("`{name}`")
+    }
+
+    /// Notes that a part of the file was lost to a syntax error.
+    pub(crate) fn incomplete(&mut self) {
+        self.complete = false;
+    }
+
+    /// Whether no part of the file was lost to a syntax error.
+    pub(crate) fn is_complete(&self) -> bool {
+        self.complete
+    }
+
+    /// Whether all that stands under a path of two keys could be read: what is absent there is
+    /// then absent in the file too.
+    pub(crate) fn is_whole(&self, section: &str, name: &str) -> bool {
+        let broken = |name: &str| self.broken.contains(&(section.to_owned(), name.to_owned()));
+        self.complete && !broken(name) && !broken("")
     }
 
     fn error(&mut self, code: &'static str, span: Range<usize>, message: String, hint: String) {
+        let mut path = self.path.iter().cloned();
+        let section = path.next().unwrap_or_default();
+        self.broken
+            .insert((section, path.next().unwrap_or_default()));
         self.findings
             .push(Finding::error(code, span, message).hint(hint));
     }
@@ -267,7 +310,14 @@ impl<'a> Reader<'a> {
                 continue;
             }
             let all = listed(known.iter().copied());
-            let hint = match nearest(name, known.iter().copied()) {
+            let near = known
+                .iter()
+                .copied()
+                .find(|k| nearest(name, known.iter().copied()) == Some(*k));
+            if let Some(near) = near {
+                self.misspelt.insert((self.path.clone(), near));
+            }
+            let hint = match near {
                 Some(near) => format!("Did you mean `{near}`?"),
                 None => format!("Known here are {all}."),
             };
@@ -302,6 +352,9 @@ impl<'a> Reader<'a> {
     }
 
     fn missing(&mut self, owner: &Spanned<DeValue<'_>>, key: &'static str) {
+        if self.misspelt.contains(&(self.path.clone(), key)) {
+            return;
+        }
         let (span, message, hint) = if self.path.is_empty() {
             (
                 0..0,

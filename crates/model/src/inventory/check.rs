@@ -1,0 +1,201 @@
+//! What the sections say together: everything that one value alone can't show to be wrong.
+
+mod cluster;
+mod gpu;
+mod machines;
+mod network;
+mod people;
+
+pub(super) use network::POD_NODE_PREFIX;
+
+use std::{collections::BTreeMap, ops::Range};
+
+use toml::{Spanned, de::DeValue};
+
+use super::{
+    parse::Draft,
+    reader::{Reader, listed, nearest},
+    source::Finding,
+};
+
+/// The state of the checks of one file.
+pub(super) struct Check<'c, 's> {
+    draft: &'c Draft,
+    root: &'c Spanned<DeValue<'c>>,
+    cx: &'c mut Reader<'s>,
+}
+
+/// What is at a path.
+struct Found<'v> {
+    steps: usize,
+    key: Option<Range<usize>>,
+    value: &'v Spanned<DeValue<'v>>,
+}
+
+/// Checks a draft, and reports to the reader that it was read by.
+pub(super) fn check(draft: &Draft, root: &Spanned<DeValue<'_>>, cx: &mut Reader<'_>) {
+    let mut check = Check { draft, root, cx };
+    network::check(&mut check);
+    cluster::check(&mut check);
+    machines::check(&mut check);
+    people::check(&mut check);
+}
+
+impl Check<'_, '_> {
+    /// The value at a path, as far as the path goes: the number of steps that were found, the
+    /// last value, and the key that it stands under where that is a table's.
+    fn find(&self, path: &[&str]) -> Found<'_> {
+        let mut found = Found {
+            steps: 0,
+            key: None,
+            value: self.root,
+        };
+        for step in path {
+            let next = match found.value.get_ref() {
+                DeValue::Table(table) => table
+                    .get_key_value(*step)
+                    .map(|(key, value)| (Some(key.span()), value)),
+                DeValue::Array(items) => {
+                    let item = step.parse().ok().and_then(|i: usize| items.get(i));
+                    item.map(|value| (None, value))
+                }
+                _ => None,
+            };
+            let Some((key, value)) = next else {
+                break;
+            };
+            found = Found {
+                steps: found.steps + 1,
+                key,
+                value,
+            };
+        }
+        found
+    }
+
+    /// The marked text for a path: the value, or of a table its name in the header. Where the
+    /// path ends early, the last part that is there.
+    fn at(&self, path: &[&str]) -> Range<usize> {
+        let found = self.find(path);
+        match found.key {
+            _ if found.steps == 0 => 0..0,
+            Some(key) if found.value.get_ref().is_table() => key,
+            _ => found.value.span(),
+        }
+    }
+
+    /// The marked text for a key rather than its value.
+    fn at_key(&self, path: &[&str], key: &str) -> Range<usize> {
+        let path: Vec<&str> = path.iter().copied().chain([key]).collect();
+        let found = self.find(&path);
+        match found.key {
+            Some(key) if found.steps == path.len() => key,
+            _ => self.at(&path),
+        }
+    }
+
+    /// Whether there is a value at a path in the file.
+    fn has(&self, path: &[&str]) -> bool {
+        self.find(path).steps == path.len()
+    }
+
+    /// Whether everything under a path of two keys could be read, so that what is absent there
+    /// is absent in the file too.
+    fn whole(&self, section: &str, name: &str) -> bool {
+        self.cx.is_whole(section, name)
+    }
+
+    fn report(&mut self, finding: Finding) {
+        self.cx.findings.push(finding);
+    }
+
+    fn error(
+        &mut self,
+        code: &'static str,
+        path: &[&str],
+        message: impl Into<String>,
+        hint: impl Into<String>,
+    ) {
+        let finding = Finding::error(code, self.at(path), message.into()).hint(hint);
+        self.report(finding);
+    }
+
+    fn warning(
+        &mut self,
+        code: &'static str,
+        path: &[&str],
+        message: impl Into<String>,
+        hint: impl Into<String>,
+    ) {
+        let finding = Finding::warning(code, self.at(path), message.into()).hint(hint);
+        self.report(finding);
+    }
+
+    /// Reports what is given twice, at the later of the two places.
+    fn duplicate(
+        &mut self,
+        code: &'static str,
+        first: &[&str],
+        second: &[&str],
+        message: String,
+        hint: &str,
+    ) {
+        let (a, b) = (self.at(first), self.at(second));
+        let (first, second) = if a.start <= b.start { (a, b) } else { (b, a) };
+        let finding = Finding::error(code, second, message)
+            .related("it is first given here", first)
+            .hint(hint);
+        self.report(finding);
+    }
+
+    /// Reports a reference to something that isn't there.
+    fn unknown(&mut self, what: &str, section: &str, name: &str, path: &[&str]) {
+        let names = self.names(section);
+        if names.contains(&name) {
+            // It is there, and what is wrong with it is reported there.
+            return;
+        }
+        let hint = match (nearest(name, names.iter().copied()), names.is_empty()) {
+            (Some(near), _) => format!("Did you mean `{near}`?"),
+            (None, true) => format!("Add [{section}.{name}]."),
+            (None, false) => format!(
+                "Known are {}; or add [{section}.{name}].",
+                listed(names.iter().copied())
+            ),
+        };
+        let message = format!("there is no {what} `{name}`");
+        self.error("unknown-name", path, message, hint);
+    }
+
+    /// The names in a section as they stand in the file, whether or not they could be read.
+    fn names(&self, section: &str) -> Vec<&str> {
+        match self.root.get_ref().get(section).map(Spanned::get_ref) {
+            Some(DeValue::Table(table)) => table.keys().map(|k| &**k.get_ref()).collect(),
+            _ => Vec::new(),
+        }
+    }
+}
+
+/// The places at which values were first seen.
+struct Seen<K, P> {
+    first: BTreeMap<K, P>,
+}
+
+impl<K: Ord, P: Clone> Seen<K, P> {
+    fn new() -> Self {
+        Self {
+            first: BTreeMap::new(),
+        }
+    }
+
+    /// Notes a value; gives the place where it was seen before.
+    fn note(&mut self, value: K, place: P) -> Option<P> {
+        match self.first.entry(value) {
+            std::collections::btree_map::Entry::Occupied(seen) => Some(seen.get().clone()),
+            std::collections::btree_map::Entry::Vacant(new) => {
+                new.insert(place);
+                None
+            }
+        }
+    }
+}

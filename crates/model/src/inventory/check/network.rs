@@ -1,0 +1,360 @@
+//! Networks and addresses: inside what they must be inside of, apart from all else.
+
+use std::net::Ipv4Addr;
+
+use ipnet::Ipv4Net;
+
+use super::{Check, Seen};
+use crate::inventory::{Dhcp, Distribution, Network, OverlayKind};
+
+/// Cilium gives every node a /24 of the pods' network (`clusterPoolIPv4MaskSize`).
+pub(in crate::inventory) const POD_NODE_PREFIX: u8 = 24;
+
+pub(super) fn check(c: &mut Check<'_, '_>) {
+    let draft = c.draft;
+    if let Some(network) = &draft.network {
+        own(c, network);
+        overlay(c, network);
+        nodes(c, network);
+    }
+    collisions(c);
+}
+
+/// Whether two networks have an address in common.
+fn meet(a: &Ipv4Net, b: &Ipv4Net) -> bool {
+    a.contains(&b.network()) || b.contains(&a.network())
+}
+
+/// Whether an address is one that a machine of the network can have.
+fn is_host(net: &Ipv4Net, address: Ipv4Addr) -> bool {
+    net.contains(&address) && address != net.network() && address != net.broadcast()
+}
+
+fn host_bits(c: &mut Check<'_, '_>, path: &[&str], net: &Ipv4Net) {
+    if net.trunc() != *net {
+        let message = format!("{net} is an address in a network, not a network");
+        let hint = format!("Did you mean {}?", net.trunc());
+        c.error("host-bits", path, message, hint);
+    }
+}
+
+/// Reports an address that no machine on the nodes' network can have.
+fn inside(c: &mut Check<'_, '_>, net: &Ipv4Net, path: &[&str], address: Ipv4Addr) {
+    if is_host(net, address) {
+        return;
+    }
+    let net = net.trunc();
+    let (message, code) = if net.contains(&address) {
+        (
+            format!("{address} is the first or last address of {net}, which no machine can have"),
+            "not-a-host-address",
+        )
+    } else {
+        (format!("{address} is not in {net}"), "outside-network")
+    };
+    let first = Ipv4Addr::from_bits(net.network().to_bits().saturating_add(1));
+    let last = Ipv4Addr::from_bits(net.broadcast().to_bits().saturating_sub(1));
+    let hint = format!("Give an address from {first} to {last}, or correct `network.node_cidr`.");
+    c.error(code, path, message, hint);
+}
+
+fn own(c: &mut Check<'_, '_>, network: &Network) {
+    let net = network.node_cidr;
+    let path = &["network", "node_cidr"];
+    host_bits(c, path, &net);
+    if !(8..=30).contains(&net.prefix_len()) {
+        let message = format!(
+            "a network of prefix length {} holds no fleet",
+            net.prefix_len()
+        );
+        c.error(
+            "network-size",
+            path,
+            message,
+            "Give a prefix length from 8 to 30.",
+        );
+        return;
+    }
+    inside(
+        c,
+        &net,
+        &["network", "server_address"],
+        network.server_address,
+    );
+    if let Some(gateway) = network.gateway {
+        inside(c, &net, &["network", "gateway"], gateway);
+        // A gateway that is the server itself is fine: the operator's machine then routes.
+    }
+    let kubernetes = c.draft.kubernetes.as_ref();
+    if let Some(vip) = kubernetes.and_then(|k| k.virtual_ip) {
+        let path = &["kubernetes", "virtual_ip"];
+        inside(c, &net, path, vip);
+        let owner = [
+            (Some(network.server_address), ["network", "server_address"]),
+            (network.gateway, ["network", "gateway"]),
+        ];
+        for (_, other) in owner.iter().filter(|(a, _)| *a == Some(vip)) {
+            let message = format!("{vip} is already the value of `{}`", other.join("."));
+            c.duplicate("duplicate-address", other, path, message, VIP_HINT);
+        }
+    }
+    range(c, network);
+}
+
+const VIP_HINT: &str = "Give the virtual address one that no machine has.";
+
+fn range(c: &mut Check<'_, '_>, network: &Network) {
+    let Some(range) = &network.dhcp_range else {
+        return;
+    };
+    let path = &["network", "dhcp_range"];
+    if network.dhcp != Dhcp::Server {
+        let message = format!(
+            "`dhcp_range` is without effect while `dhcp` is \"{}\": another server gives addresses",
+            network.dhcp
+        );
+        let finding = super::Finding::error(
+            "not-in-this-mode",
+            c.at_key(&["network"], "dhcp_range"),
+            message,
+        )
+        .hint("Take it out, or set `dhcp` to \"server\".");
+        c.report(finding);
+        return;
+    }
+    let net = network.node_cidr;
+    inside(c, &net, &["network", "dhcp_range", "first"], range.first);
+    inside(c, &net, &["network", "dhcp_range", "last"], range.last);
+    if range.first > range.last {
+        let message = format!("the range ends at {}, before its first address", range.last);
+        c.error(
+            "empty-range",
+            &["network", "dhcp_range", "last"],
+            message,
+            "Exchange `first` and `last`.",
+        );
+        return;
+    }
+    let vip = c.draft.kubernetes.as_ref().and_then(|k| k.virtual_ip);
+    let others = [
+        (Some(network.server_address), ["network", "server_address"]),
+        (network.gateway, ["network", "gateway"]),
+        (vip, ["kubernetes", "virtual_ip"]),
+    ];
+    for (address, other) in others {
+        if address.is_some_and(|a| (range.first..=range.last).contains(&a)) {
+            let message = format!("`{}` lies in `dhcp_range`", other.join("."));
+            let finding = super::Finding::error("in-dhcp-range", c.at(&other), message)
+                .related("the range is given here", c.at(path))
+                .hint("Move one of the two: an unknown machine would be given this address.");
+            c.report(finding);
+        }
+    }
+}
+
+fn overlay(c: &mut Check<'_, '_>, network: &Network) {
+    let overlay = &network.overlay;
+    host_bits(c, &["network", "overlay", "cidr"], &overlay.cidr);
+    for (name, routes) in &overlay.routes {
+        if !c.draft.nodes.contains_key(name) {
+            c.unknown(
+                "node",
+                "nodes",
+                name.as_str(),
+                &["network", "overlay", "routes", name.as_str()],
+            );
+        }
+        for (i, route) in routes.iter().enumerate() {
+            let i = i.to_string();
+            host_bits(
+                c,
+                &["network", "overlay", "routes", name.as_str(), &i],
+                route,
+            );
+        }
+    }
+    if let Some(name) = &overlay.server_node
+        && !c.draft.nodes.contains_key(name)
+    {
+        c.unknown(
+            "node",
+            "nodes",
+            name.as_str(),
+            &["network", "overlay", "server_node"],
+        );
+    }
+    match overlay.kind {
+        OverlayKind::Headscale if overlay.server_url.is_none() && c.whole("network", "overlay") => {
+            c.error(
+                "missing-key",
+                &["network", "overlay"],
+                "an overlay of Headscale needs `server_url`",
+                "Add `server_url = \"https://…\"`, at which all clients reach the server.",
+            )
+        }
+        OverlayKind::None | OverlayKind::Tailscale => {
+            for key in ["server_url", "server_node", "derp"] {
+                let path = ["network", "overlay", key];
+                if c.has(&path) && (key != "derp" || overlay.derp) {
+                    let message = format!(
+                        "`{key}` is without effect while the overlay is \"{}\"",
+                        overlay.kind
+                    );
+                    c.warning(
+                        "without-effect",
+                        &path,
+                        message,
+                        "Take it out, or set `kind` to \"headscale\".",
+                    );
+                }
+            }
+        }
+        OverlayKind::Headscale => {}
+    }
+    // Headscale's configuration says that the domain must differ from the server's, since the
+    // overlay's DNS would answer for the server's own name.
+    if let (Some(url), Some(domain)) = (&overlay.server_url, &overlay.base_domain) {
+        let host = url.split("://").nth(1).unwrap_or("");
+        let host = host.split([':', '/']).next().unwrap_or("");
+        if host == domain || host.ends_with(&format!(".{domain}")) {
+            let message = format!("the server's own name `{host}` lies in the overlay's domain");
+            c.error(
+                "overlay-domain",
+                &["network", "overlay", "base_domain"],
+                message,
+                "Give the overlay a domain of its own, such as net.example beside headscale.example.",
+            );
+        }
+    }
+}
+
+fn nodes(c: &mut Check<'_, '_>, network: &Network) {
+    let draft = c.draft;
+    let mut seen: Seen<Ipv4Addr, Vec<&str>> = Seen::new();
+    seen.note(network.server_address, vec!["network", "server_address"]);
+    if let Some(gateway) = network.gateway {
+        seen.note(gateway, vec!["network", "gateway"]);
+    }
+    let kubernetes = draft.kubernetes.as_ref();
+    if let Some(vip) = kubernetes.and_then(|k| k.virtual_ip) {
+        seen.note(vip, vec!["kubernetes", "virtual_ip"]);
+    }
+    let balancers = kubernetes.map_or(&[][..], |k| &k.load_balancer_cidrs);
+    for (name, node) in &draft.nodes {
+        let path = vec!["nodes", name.as_str(), "address"];
+        inside(c, &network.node_cidr, &path, node.address);
+        if let Some(first) = seen.note(node.address, path.clone()) {
+            let message = format!("{} is given twice", node.address);
+            c.duplicate(
+                "duplicate-address",
+                &first,
+                &path,
+                message,
+                "Give each machine its own address.",
+            );
+        }
+        if let Some(range) = network
+            .dhcp_range
+            .as_ref()
+            .filter(|_| network.dhcp == Dhcp::Server)
+            && (range.first..=range.last).contains(&node.address)
+        {
+            let message = format!("{} lies in `network.dhcp_range`", node.address);
+            let finding = super::Finding::error("in-dhcp-range", c.at(&path), message)
+                .related("the range is given here", c.at(&["network", "dhcp_range"]))
+                .hint("Move one of the two: an unknown machine would be given this address.");
+            c.report(finding);
+        }
+        if let Some(net) = balancers.iter().find(|net| net.contains(&node.address)) {
+            let message = format!("{} lies in the load balancers' network {net}", node.address);
+            let finding = super::Finding::error("in-load-balancer-network", c.at(&path), message)
+                .related(
+                    "the network is given here",
+                    c.at(&["kubernetes", "load_balancer_cidrs"]),
+                )
+                .hint("Move one of the two: a service could be given this address.");
+            c.report(finding);
+        }
+    }
+}
+
+/// Networks that have an address in common though each needs its own.
+fn collisions(c: &mut Check<'_, '_>) {
+    let draft = c.draft;
+    let mut nets: Vec<(&str, Vec<String>, Ipv4Net)> = Vec::new();
+    let path = |keys: &[&str]| keys.iter().map(|k| (*k).to_owned()).collect::<Vec<_>>();
+    if let Some(network) = &draft.network {
+        nets.push(("nodes", path(&["network", "node_cidr"]), network.node_cidr));
+        if network.overlay.kind != OverlayKind::None {
+            nets.push((
+                "overlay",
+                path(&["network", "overlay", "cidr"]),
+                network.overlay.cidr,
+            ));
+        }
+    }
+    if let Some(kubernetes) = &draft.kubernetes
+        && kubernetes.distribution != Distribution::None
+    {
+        for (what, key, net) in [
+            ("pods", "pod_cidr", kubernetes.pod_cidr),
+            ("services", "service_cidr", kubernetes.service_cidr),
+        ] {
+            host_bits(c, &["kubernetes", key], &net);
+            nets.push((what, path(&["kubernetes", key]), net));
+        }
+        for (i, net) in kubernetes.load_balancer_cidrs.iter().enumerate() {
+            let keys = ["kubernetes", "load_balancer_cidrs", &i.to_string()];
+            host_bits(c, &keys, net);
+            nets.push(("load balancers", path(&keys), *net));
+        }
+        pods_per_node(c, kubernetes.pod_cidr);
+    }
+    for (i, (what_a, path_a, a)) in nets.iter().enumerate() {
+        for (what_b, path_b, b) in nets.iter().skip(i + 1) {
+            // Load balancers' addresses may be cut out of the nodes' network, where they are
+            // announced by ARP.
+            let cut_out = *what_a == "nodes" && *what_b == "load balancers";
+            let cut_out = cut_out && a.contains(b) && a != b;
+            if !meet(a, b) || cut_out {
+                continue;
+            }
+            let (path_a, path_b) = (refs(path_a), refs(path_b));
+            let (mut first, mut second) = (path_a, path_b);
+            if !c.has(&second) || c.at(&first).start > c.at(&second).start && c.has(&first) {
+                std::mem::swap(&mut first, &mut second);
+            }
+            let message = format!("the networks of {what_a} ({a}) and {what_b} ({b}) collide");
+            let mut finding = super::Finding::error("network-collision", c.at(&second), message)
+                .hint("Give each network addresses of its own.");
+            if c.has(&first) {
+                finding = finding.related("the other one is given here", c.at(&first));
+            }
+            c.report(finding);
+        }
+    }
+}
+
+fn refs(path: &[String]) -> Vec<&str> {
+    path.iter().map(String::as_str).collect()
+}
+
+fn pods_per_node(c: &mut Check<'_, '_>, pods: Ipv4Net) {
+    let nodes = c.draft.nodes.values();
+    let nodes = nodes
+        .filter(|n| n.role != crate::inventory::Role::None)
+        .count();
+    let room = match POD_NODE_PREFIX.checked_sub(pods.prefix_len()) {
+        Some(bits) => 1usize << bits,
+        None => 0,
+    };
+    if nodes > room {
+        let message = format!(
+            "{pods} has room for {room} nodes of a /{POD_NODE_PREFIX} each, and there are {nodes}"
+        );
+        let needed = nodes.next_power_of_two().trailing_zeros();
+        let prefix = u32::from(POD_NODE_PREFIX).saturating_sub(needed);
+        let hint = format!("Give `pod_cidr` a prefix length of at most {prefix}.");
+        c.error("network-size", &["kubernetes", "pod_cidr"], message, hint);
+    }
+}

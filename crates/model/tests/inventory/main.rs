@@ -1,0 +1,15 @@
+//! The inventory as a whole: examples, findings, schema, reference page, properties.
+#![expect(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "these are tests, and they read their inputs from files"
+)]
+
+mod broken;
+mod examples;
+mod properties;
+mod reference;
+mod scale;
+mod schema;

@@ -1,0 +1,1 @@
+//! docs/inventory.md.
