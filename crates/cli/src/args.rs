@@ -6,7 +6,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::{
     cmd_approve, cmd_check, cmd_completions, cmd_events, cmd_init, cmd_installer, cmd_man,
-    cmd_rack, error::CliError,
+    cmd_rack, cmd_rehearse, cmd_status, error::CliError,
 };
 
 const LONG_ABOUT: &str = "\
@@ -137,6 +137,8 @@ pub(crate) enum Command {
     /// Print the JSON Schema of undercroft.toml, for editors
     #[command(after_help = crate::cmd_schema::EXAMPLES)]
     Schema,
+    Rehearse(cmd_rehearse::RehearseArgs),
+    Status(cmd_status::StatusArgs),
     Events(cmd_events::EventsArgs),
     Approve(cmd_approve::ApproveArgs),
     Rack(cmd_rack::RackArgs),

@@ -13,7 +13,9 @@ mod cmd_init;
 mod cmd_installer;
 mod cmd_man;
 mod cmd_rack;
+mod cmd_rehearse;
 mod cmd_schema;
+mod cmd_status;
 mod error;
 mod journal;
 mod narrate;
@@ -98,6 +100,8 @@ fn run(ui: Ui, cli: Cli) -> Result<Done, CliError> {
         Command::Init(args) => cmd_init::run(ui, at, &args),
         Command::Check(args) => cmd_check::run(ui, at, &args),
         Command::Schema => cmd_schema::run(ui),
+        Command::Rehearse(args) => cmd_rehearse::run(ui, at, &args),
+        Command::Status(args) => cmd_status::run(ui, at, &args),
         Command::Events(args) => cmd_events::run(ui, at, &args),
         Command::Approve(args) => cmd_approve::run(ui, at, &args),
         Command::Rack(args) => cmd_rack::run(ui, at, &args),

@@ -7,7 +7,10 @@ use std::{
 };
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
-use undercroft_model::{Entry, NodeName, NodeState, Outcome, Plan, Record, Work};
+use undercroft_model::{
+    Entry, NodeName, Record, Work,
+    view::{FleetView, NodeStatus},
+};
 
 use crate::{
     narrate::{Narrator, Tone},
@@ -59,9 +62,7 @@ struct State {
     bars: BTreeMap<NodeName, ProgressBar>,
     every_machine_has_a_line: bool,
     name_width: usize,
-    nodes: BTreeMap<NodeName, NodeState>,
-    failed: BTreeMap<NodeName, ()>,
-    plan: Option<Plan>,
+    view: FleetView,
 }
 
 impl Progress {
@@ -78,9 +79,7 @@ impl Progress {
             bars: BTreeMap::new(),
             every_machine_has_a_line: true,
             name_width: 0,
-            nodes: BTreeMap::new(),
-            failed: BTreeMap::new(),
-            plan: None,
+            view: FleetView::default(),
         })))
     }
 
@@ -176,59 +175,28 @@ impl State {
     }
 
     fn fold(&mut self, entry: &Entry) {
-        match &entry.record {
-            Record::PlanAccepted { plan } => {
-                self.name_width = plan
-                    .nodes
-                    .keys()
-                    .map(|n| n.as_str().len())
-                    .max()
-                    .unwrap_or(0);
-                self.every_machine_has_a_line = plan.nodes.len() <= LINES_MAX;
-                self.nodes = plan
-                    .nodes
-                    .keys()
-                    .map(|node| (node.clone(), NodeState::Unknown))
-                    .collect();
-                self.failed.clear();
-                self.plan = Some((**plan).clone());
-            }
-            Record::OpEnded {
-                step,
-                outcome: Outcome::Done { .. },
-                ..
-            } => {
-                if let Some(step) = self.plan.as_ref().and_then(|p| p.step(*step)) {
-                    self.nodes.insert(step.node.clone(), step.reaches);
-                }
-            }
-            Record::NodeRestarted { node, from, .. } => {
-                if let Some(step) = self.plan.as_ref().and_then(|p| p.step(*from)) {
-                    self.nodes.insert(node.clone(), step.requires);
-                }
-            }
-            Record::NodeFailed { node, .. } => {
-                self.failed.insert(node.clone(), ());
-            }
-            Record::RunStarted { .. } => self.failed.clear(),
-            _ => {}
+        self.view.apply(entry);
+        if let Record::PlanAccepted { plan } = &entry.record {
+            self.name_width = plan
+                .nodes
+                .keys()
+                .map(|n| n.as_str().len())
+                .max()
+                .unwrap_or(0);
+            self.every_machine_has_a_line = plan.nodes.len() <= LINES_MAX;
         }
     }
 
-    /// How many machines have nothing left to do.
-    fn finished(&self) -> usize {
-        let Some(plan) = &self.plan else { return 0 };
-        plan.nodes
-            .iter()
-            .filter(|(name, node)| {
-                let goal = node.steps.last().and_then(|id| plan.step(*id));
-                goal.is_some_and(|goal| {
-                    self.nodes
-                        .get(*name)
-                        .is_some_and(|state| *state >= goal.reaches)
-                })
-            })
-            .count()
+    /// What a machine that nothing is done to now is at, in words.
+    fn resting(&self, node: &NodeName) -> String {
+        let Some(view) = self.view.nodes.get(node) else {
+            return String::new();
+        };
+        match view.status {
+            NodeStatus::Failed => format!("{}, failed", view.state),
+            NodeStatus::Quarantined => format!("{}, refused", view.state),
+            _ => view.state.to_string(),
+        }
     }
 
     fn paint(&mut self, entry: &Entry) {
@@ -240,7 +208,7 @@ impl State {
                 attempt,
                 ..
             } => {
-                let Some(step) = self.plan.as_ref().and_then(|p| p.step(*step)) else {
+                let Some(step) = self.view.plan().and_then(|p| p.step(*step)) else {
                     return;
                 };
                 let what = match work {
@@ -260,30 +228,13 @@ impl State {
                 bar.enable_steady_tick(Duration::from_millis(TICK_MS));
             }
             Record::OpEnded { step, .. } => {
-                let Some(step) = self.plan.as_ref().and_then(|p| p.step(*step)) else {
+                let Some(step) = self.view.plan().and_then(|p| p.step(*step)) else {
                     return;
                 };
                 let node = step.node.clone();
-                let state = self.nodes.get(&node).copied().unwrap_or(NodeState::Unknown);
-                if self.every_machine_has_a_line {
-                    let bar = self.bar(&node);
-                    bar.set_style(rest_style());
-                    bar.set_message(state.as_str());
-                    bar.disable_steady_tick();
-                    bar.tick();
-                } else if let Some(bar) = self.bars.remove(&node) {
-                    bar.finish_and_clear();
-                }
-                self.count();
+                self.rest(&node);
             }
-            Record::NodeFailed { node, .. } => {
-                if let Some(bar) = self.bars.get(node) {
-                    bar.set_style(rest_style());
-                    bar.disable_steady_tick();
-                    bar.set_message("failed");
-                }
-                self.count();
-            }
+            Record::NodeFailed { node, .. } => self.rest(node),
             _ => {}
         }
     }
@@ -294,23 +245,35 @@ impl State {
         total.enable_steady_tick(Duration::from_millis(TICK_MS));
         self.total = Some(total);
         if self.every_machine_has_a_line {
-            let nodes: Vec<NodeName> = self.nodes.keys().cloned().collect();
+            let nodes: Vec<NodeName> = self.view.nodes.keys().cloned().collect();
             for node in nodes {
-                let state = self.nodes.get(&node).copied().unwrap_or(NodeState::Unknown);
-                let bar = self.bar(&node);
-                bar.set_style(rest_style());
-                bar.set_message(state.as_str());
-                bar.tick();
+                self.rest(&node);
             }
+        }
+        self.count();
+    }
+
+    /// Shows that nothing is done to a machine now.
+    fn rest(&mut self, node: &NodeName) {
+        if self.every_machine_has_a_line {
+            let text = self.resting(node);
+            let bar = self.bar(node);
+            bar.disable_steady_tick();
+            bar.set_style(rest_style());
+            bar.set_message(text);
+        } else if let Some(bar) = self.bars.remove(node) {
+            bar.finish_and_clear();
         }
         self.count();
     }
 
     fn count(&self) {
         let Some(total) = &self.total else { return };
-        let mut text = format!("{} of {} done", self.finished(), self.nodes.len());
-        if !self.failed.is_empty() {
-            text.push_str(&format!(", {} failed", self.failed.len()));
+        let counts = self.view.counts();
+        let mut text = format!("{} of {} done", counts.done, self.view.nodes.len());
+        let failed = counts.failed + counts.quarantined;
+        if failed > 0 {
+            text.push_str(&format!(", {failed} failed"));
         }
         total.set_style(total_style());
         total.set_message(text);

@@ -118,7 +118,11 @@ impl Project {
 
     /// The folder with what Undercroft knows; it may not be there yet.
     pub(crate) fn state(&self) -> PathBuf {
-        self.dir.join(STATE_FOLDER)
+        if self.dir == Path::new(".") {
+            PathBuf::from(STATE_FOLDER)
+        } else {
+            self.dir.join(STATE_FOLDER)
+        }
     }
 
     /// The same, made if it wasn't there: closed to others, and unknown to git.

@@ -143,3 +143,53 @@ fn quiet_says_only_what_was_asked_for() {
         .mode();
     assert_eq!(mode & 0o111, 0);
 }
+
+#[test]
+fn a_rehearsal_follows_from_its_seed() {
+    let sandbox = Sandbox::rack();
+    let rehearse = |seed: &str| {
+        let ran = sandbox.run(["rehearse", "--faults", "none", "--json", "--seed", seed]);
+        assert_eq!((ran.code, ran.err.as_str()), (0, ""), "{}", ran.text());
+        serde_json::from_str::<serde_json::Value>(&ran.out).unwrap()
+    };
+    let first = rehearse("7");
+    assert_eq!(first, rehearse("7"));
+    assert_ne!(first["digest"], rehearse("8")["digest"]);
+    assert_eq!(first["report"]["up"], 3);
+    assert_eq!(first["report"]["profile"], "rack");
+    assert!(
+        !sandbox.dir().join(".undercroft").exists(),
+        "a rehearsal writes nothing"
+    );
+}
+
+#[test]
+fn a_rehearsal_reads_well_and_can_be_of_many_seeds() {
+    let sandbox = Sandbox::rack();
+    let one = sandbox.run(["rehearse", "--faults", "none", "--journal", "journal.bin"]);
+    assert_eq!(one.code, 0, "{}", one.text());
+    assert!(one.out.contains("All 3 are up"), "{}", one.out);
+    assert!(one.out.contains("digest "), "{}", one.out);
+    assert!(sandbox.dir().join("journal.bin").is_file());
+    let many = sandbox.run(["rehearse", "--faults", "none", "--seeds", "3"]);
+    assert_eq!(many.code, 0, "{}", many.text());
+    assert!(many.out.contains("3 seeds from 1 to 3"), "{}", many.out);
+    let none = sandbox.run(["rehearse", "--seeds", "0"]);
+    assert_eq!(none.code, 64, "{}", none.text());
+}
+
+#[test]
+fn status_and_events_work_before_anything_has_happened() {
+    let sandbox = Sandbox::rack();
+    insta::assert_snapshot!("status_before", sandbox.run(["status"]).text());
+    let status: serde_json::Value =
+        serde_json::from_str(&sandbox.run(["status", "--json"]).out).unwrap();
+    assert_eq!(status["controller"], serde_json::Value::Null);
+    assert_eq!(status["nodes"]["vm-01"]["state"], "unknown");
+    insta::assert_snapshot!("events_before", sandbox.run(["events"]).text());
+    insta::assert_snapshot!("approve_before", sandbox.run(["approve"]).text());
+    insta::assert_snapshot!(
+        "approve_nobody",
+        sandbox.run(["approve", "vm-01", "SHA256:x"]).text()
+    );
+}

@@ -69,3 +69,31 @@ fn a_bug_says_that_it_is_one() {
       hint: please report it at https://github.com/undercroft/undercroft/issues, with this text, the command that you ran, and what RUST_BACKTRACE=1 adds to it.
     ");
 }
+
+#[test]
+fn no_rack() {
+    let sandbox = Sandbox::rack();
+    insta::assert_snapshot!("rack_not_running", sandbox.run(["rack", "status"]).text());
+    let colour = sandbox.run(["rack", "up", "--set", "vm-01.colour=red"]);
+    insta::assert_snapshot!("rack_set_unknown_key", colour.text());
+    let nobody = sandbox.run(["rack", "up", "--set", "vm-09.serial=X"]);
+    insta::assert_snapshot!("rack_set_unknown_node", nobody.text());
+    let metal = Sandbox::new();
+    metal.run(["init", "--quiet"]);
+    insta::assert_snapshot!("rack_without_machines", metal.run(["rack", "up"]).text());
+}
+
+#[test]
+fn a_foreign_or_broken_journal() {
+    let sandbox = Sandbox::rack();
+    std::fs::create_dir(sandbox.dir().join(".undercroft")).unwrap();
+    sandbox.write(
+        ".undercroft/journal.db",
+        &"this is no database ".repeat(200),
+    );
+    for command in ["status", "events", "approve"] {
+        let ran = sandbox.run([command]);
+        assert_eq!(ran.code, 65, "{}", ran.text());
+    }
+    insta::assert_snapshot!("journal_of_another_program", sandbox.run(["status"]).text());
+}

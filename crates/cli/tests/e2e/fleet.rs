@@ -203,7 +203,7 @@ impl Fleet {
             .arg("-C")
             .arg(&self.folder)
             .args(words)
-            .env("UNDERCROFT_CACHE", cache)
+            .env("UNDERCROFT_CACHE_DIR", cache)
             .stdin(Stdio::null());
         command
     }

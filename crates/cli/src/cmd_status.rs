@@ -1,0 +1,277 @@
+//! `undercroft status`.
+
+use std::{collections::BTreeMap, path::Path};
+
+use clap::Args;
+use serde::Serialize;
+use undercroft_metal::{
+    clock::wall_ms_now,
+    journal::{ControllerLock, PendingReport},
+};
+use undercroft_model::{
+    NodeName, NodeState, Work,
+    inventory::Inventory,
+    view::{Counts, FleetView, NodeStatus, NodeView, RunView, Waits},
+};
+
+use crate::{
+    Done,
+    args::DirArg,
+    error::CliError,
+    journal::{look, store_error},
+    project::Project,
+    style::{BAD, BOLD, DIM, GOOD, HINT, WARN, paint},
+    text::{Table, ago, plain},
+    ui::Ui,
+};
+
+/// Show how far each machine has come
+///
+/// It reads the journal and asks no machine; it works beside a running `up` or `serve`.
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct StatusArgs {
+    #[command(flatten)]
+    dir: DirArg,
+    /// Print the status as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  undercroft status
+  undercroft status --json | jq -r '.nodes | to_entries[] | \"\\(.key) \\(.value.state)\"'
+
+With --json: {\"fleet\", \"controller\": {\"pid\", \"command\"} or null, \"run\": {\"number\", \"end\", …} or null,
+\"counts\", \"waiting_for_approval\": [{\"node\", \"report\", …}], \"nodes\": {NAME: {\"state\", \"status\",
+\"steps_done\", \"steps\", \"current\", \"waits\", \"failed\", \"phases\", \"boot_id\", \"booted_system\", …}}};
+a machine that no plan has touched yet has \"status\": null.";
+
+#[derive(Debug, Serialize)]
+struct Report<'a> {
+    fleet: Option<&'a str>,
+    controller: Option<Controller>,
+    run: Option<&'a RunView>,
+    counts: Counts,
+    waiting_for_approval: &'a [PendingReport],
+    nodes: BTreeMap<&'a NodeName, NodeLine<'a>>,
+}
+
+#[derive(Debug, Serialize)]
+struct Controller {
+    pid: Option<u32>,
+    command: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+enum NodeLine<'a> {
+    /// The latest plan has it.
+    Planned(&'a NodeView),
+    /// It doesn't.
+    Other {
+        state: NodeState,
+        status: Option<NodeStatus>,
+    },
+}
+
+pub(crate) fn run(ui: Ui, at: Option<&Path>, args: &StatusArgs) -> Result<Done, CliError> {
+    let project = Project::find(args.dir.or(at)?)?;
+    let store = look(&project)?;
+    let inventory = project.load(ui);
+    let (view, pending) = match &store {
+        Some(store) => {
+            let mut view = FleetView::default();
+            store
+                .for_each_entry(0, |entry| {
+                    view.apply(&entry);
+                    std::ops::ControlFlow::Continue(())
+                })
+                .map_err(|e| store_error(&e))?;
+            (view, store.pending().map_err(|e| store_error(&e))?)
+        }
+        None => (FleetView::default(), Vec::new()),
+    };
+    let inventory = match inventory {
+        Ok(inventory) => Some(inventory),
+        Err(error) if store.is_none() => return Err(error),
+        Err(_) => {
+            ui.warn("the inventory can't be used, so only what the journal knows is shown; see `undercroft check`");
+            None
+        }
+    };
+    let controller = ControllerLock::holder(&project.state()).map(|holder| Controller {
+        pid: holder.pid,
+        command: holder.command,
+    });
+    let nodes = lines(inventory.as_ref(), &view);
+    let fleet = view
+        .fleet
+        .as_deref()
+        .or_else(|| inventory.as_ref().map(|i| i.fleet.name.as_str()));
+    if args.json {
+        ui.json(&Report {
+            fleet,
+            controller,
+            run: view.run.as_ref(),
+            counts: view.counts(),
+            waiting_for_approval: &pending,
+            nodes,
+        })?;
+        return Ok(Done::Well);
+    }
+    ui.print(&describe(fleet, controller.as_ref(), &view, &nodes))?;
+    if controller.is_none() && view.in_flight() {
+        ui.hint("The last run ended without a word. `undercroft up` goes on with it.");
+    } else if controller.is_none() && store.is_none() {
+        ui.hint("Nothing was carried out yet. `undercroft plan` shows what would be done.");
+    }
+    Ok(Done::Well)
+}
+
+fn lines<'a>(
+    inventory: Option<&'a Inventory>,
+    view: &'a FleetView,
+) -> BTreeMap<&'a NodeName, NodeLine<'a>> {
+    let mut nodes = BTreeMap::new();
+    for name in inventory.iter().flat_map(|i| i.nodes.keys()) {
+        let proved = view.installed().get(name).is_some_and(|i| i.proved_up);
+        let state = if proved {
+            NodeState::Up
+        } else {
+            NodeState::Unknown
+        };
+        nodes.insert(
+            name,
+            NodeLine::Other {
+                state,
+                status: None,
+            },
+        );
+    }
+    for (name, node) in &view.nodes {
+        nodes.insert(name, NodeLine::Planned(node));
+    }
+    nodes
+}
+
+fn describe(
+    fleet: Option<&str>,
+    controller: Option<&Controller>,
+    view: &FleetView,
+    nodes: &BTreeMap<&NodeName, NodeLine<'_>>,
+) -> String {
+    let mut out = format!("{}", paint(BOLD, fleet.unwrap_or("a fleet without a name")));
+    if let Some(controller) = controller {
+        let command = controller.command.as_deref().unwrap_or("undercroft");
+        match controller.pid {
+            Some(pid) => out.push_str(&format!(": {command} is running (process {pid})")),
+            None => out.push_str(&format!(": {command} is running")),
+        }
+    } else if let Some(ended) = view.run.as_ref().and_then(|run| run.ended_wall_ms) {
+        out.push_str(&format!(
+            ": the last run ended {}",
+            ago(wall_ms_now().saturating_sub(ended))
+        ));
+    }
+    out.push('\n');
+    let mut table = Table::new(&["NODE", "STATE", "NOW"]);
+    for (name, line) in nodes {
+        table.row(match line {
+            NodeLine::Planned(node) => [name.to_string(), state_words(node), now_words(node, name)],
+            NodeLine::Other {
+                state: NodeState::Up,
+                ..
+            } => [
+                name.to_string(),
+                paint(GOOD, "up"),
+                paint(DIM, "as an earlier plan left it"),
+            ],
+            NodeLine::Other { state, .. } => [
+                name.to_string(),
+                state.to_string(),
+                paint(DIM, "no plan has it"),
+            ],
+        });
+    }
+    out.push_str(&table.render());
+    for (name, line) in nodes {
+        if let NodeLine::Planned(node) = line {
+            out.push_str(&failure_words(name, node));
+        }
+    }
+    out
+}
+
+fn state_words(node: &NodeView) -> String {
+    match node.status {
+        NodeStatus::Done => paint(GOOD, node.state.as_str()),
+        _ => node.state.to_string(),
+    }
+}
+
+fn now_words(node: &NodeView, name: &NodeName) -> String {
+    let doing = node.current.as_ref().map_or("nothing", |c| c.action);
+    match (&node.status, &node.waits) {
+        (NodeStatus::Done, _) => node.booted_system.clone().unwrap_or_default(),
+        (NodeStatus::Failed, _) => paint(BAD, &format!("failed at {doing}")),
+        (NodeStatus::Quarantined, _) => paint(BAD, &format!("refused at {doing}")),
+        (_, Some(Waits::Approval { fingerprint })) => {
+            let fingerprint = fingerprint.as_deref().map(plain).unwrap_or_default();
+            paint(
+                WARN,
+                &format!("waits: undercroft approve {name} {fingerprint}"),
+            )
+        }
+        (_, Some(Waits::NextRun)) => format!("waits for the next `up`, at {doing}"),
+        (_, Some(Waits::RolloutStopped)) => "not begun: too many others failed".to_owned(),
+        (_, Some(Waits::Resource { .. })) => format!("waits for its turn to {doing}"),
+        (_, Some(Waits::NextTry)) => format!("waits to try {doing} again"),
+        (_, Some(Waits::Steps)) => "waits for other machines".to_owned(),
+        (NodeStatus::Running, None) => {
+            let since = node.current.as_ref().and_then(|c| c.since_wall_ms);
+            let since = since.map_or_else(String::new, |at| {
+                format!(
+                    ", since {}",
+                    crate::text::duration(wall_ms_now().saturating_sub(at))
+                )
+            });
+            let probing = node.current.as_ref().and_then(|c| c.work) == Some(Work::Probe);
+            let what = if probing { " (looking)" } else { "" };
+            format!("{doing}{what}{since}")
+        }
+        (_, None) => String::new(),
+    }
+}
+
+/// Why a machine failed, in full, for the end of a report; empty where it didn't.
+pub(crate) fn failure_words(name: &NodeName, node: &NodeView) -> String {
+    let Some(failed) = &node.failed else {
+        return String::new();
+    };
+    let mut out = format!(
+        "\n{} {} at {}: {}\n",
+        paint(BOLD, name.as_str()),
+        paint(BAD, "failed"),
+        failed.action.unwrap_or("a step"),
+        plain(&failed.failure.message)
+    );
+    if let Some(command) = &failed.failure.command {
+        let exit = command.exit_code.map_or_else(
+            || "was ended".to_owned(),
+            |code| format!("exit code {code}"),
+        );
+        out.push_str(&format!(
+            "  command: {} ({exit})\n",
+            plain(&command.command)
+        ));
+        for line in plain(&command.output_tail).lines() {
+            out.push_str(&format!("  {} {line}\n", paint(DIM, "|")));
+        }
+    }
+    if let Some(hint) = &failed.failure.hint {
+        out.push_str(&format!("  {} {}\n", paint(HINT, "hint:"), plain(hint)));
+    }
+    out
+}
