@@ -74,16 +74,23 @@ pub(crate) async fn choose(
             let result = probe_kvm(Duration::from_millis(KVM_PROBE_MS)).await;
             let works = result.is_ok();
             let (Ok(detail) | Err(detail)) = result;
-            let probe = Probe { host_boot_id: boot_id, works, detail };
-            let text = serde_json::to_vec_pretty(&probe)
-                .map_err(|e| RackError::Protocol { detail: e.to_string() })?;
+            let probe = Probe {
+                host_boot_id: boot_id,
+                works,
+                detail,
+            };
+            let text = serde_json::to_vec_pretty(&probe).map_err(|e| RackError::Protocol {
+                detail: e.to_string(),
+            })?;
             write_file(&dir.accelerator(), &text)?;
             probe
         }
     };
     match (probe.works, choice) {
         (true, _) => Ok(Accelerator::Kvm),
-        (false, AcceleratorChoice::Kvm) => Err(RackError::NoKvm { detail: probe.detail }),
+        (false, AcceleratorChoice::Kvm) => Err(RackError::NoKvm {
+            detail: probe.detail,
+        }),
         (false, _) => Ok(Accelerator::Tcg),
     }
 }
@@ -97,16 +104,27 @@ async fn probe_kvm(limit: Duration) -> Result<String, String> {
     let qemu = find_qemu(system).map_err(|e| e.to_string())?;
     let mut command = Command::new(&qemu);
     command
-        .args(["-accel", "kvm", "-cpu", "host", "-m", "64", "-nodefaults", "-no-user-config"])
+        .args([
+            "-accel",
+            "kvm",
+            "-cpu",
+            "host",
+            "-m",
+            "64",
+            "-nodefaults",
+            "-no-user-config",
+        ])
         .args(["-display", "none", "-serial", "stdio"]);
     match system {
         System::Aarch64Linux | System::Aarch64Darwin => {
             let firmware = find_uefi(system, &qemu).map_err(|e| e.to_string())?;
-            command.args(["-machine", "virt,gic-version=host", "-drive"]).arg(format!(
-                "if=pflash,unit=0,readonly=on,format={},file={}",
-                firmware.code.format,
-                super::qemu::escaped(&firmware.code.path)
-            ));
+            command
+                .args(["-machine", "virt,gic-version=host", "-drive"])
+                .arg(format!(
+                    "if=pflash,unit=0,readonly=on,format={},file={}",
+                    firmware.code.format,
+                    super::qemu::escaped(&firmware.code.path)
+                ));
         }
         // SeaBIOS writes to the serial port when there are no graphics.
         System::X86_64Linux | System::X86_64Darwin => {
@@ -118,8 +136,14 @@ async fn probe_kvm(limit: Duration) -> Result<String, String> {
 
 /// Whether a command writes to its standard output within a time limit. It is killed after that.
 async fn speaks(mut command: Command, limit: Duration) -> Result<String, String> {
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
-    let mut child = command.spawn().map_err(|e| format!("QEMU cannot be started: {e}"))?;
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true);
+    let mut child = command
+        .spawn()
+        .map_err(|e| format!("QEMU cannot be started: {e}"))?;
     let (Some(mut stdout), Some(stderr)) = (child.stdout.take(), child.stderr.take()) else {
         return Err("QEMU's output cannot be read".into());
     };
@@ -140,14 +164,20 @@ async fn speaks(mut command: Command, limit: Duration) -> Result<String, String>
                 read.read_to_end(&mut complaint),
             )
             .await;
-            Err(format!("QEMU ended at once: {}", String::from_utf8_lossy(&complaint).trim()))
+            Err(format!(
+                "QEMU ended at once: {}",
+                String::from_utf8_lossy(&complaint).trim()
+            ))
         }
         Ok(Err(e)) => Err(format!("QEMU's output cannot be read: {e}")),
         Err(_) if ended.is_err() => Err(format!(
             "a guest's firmware said nothing in {} ms, and QEMU hangs in the kernel",
             limit.as_millis()
         )),
-        Err(_) => Err(format!("a guest's firmware said nothing in {} ms", limit.as_millis())),
+        Err(_) => Err(format!(
+            "a guest's firmware said nothing in {} ms",
+            limit.as_millis()
+        )),
     }
 }
 
@@ -164,10 +194,18 @@ mod tests {
     #[tokio::test]
     async fn a_probe_tells_speech_from_silence_and_from_an_end() {
         let long = Duration::from_secs(30);
-        assert!(speaks(shell("echo SeaBIOS; exec sleep 60"), long).await.is_ok());
-        let ended = speaks(shell("echo no kvm >&2; exit 1"), long).await.unwrap_err();
+        assert!(
+            speaks(shell("echo SeaBIOS; exec sleep 60"), long)
+                .await
+                .is_ok()
+        );
+        let ended = speaks(shell("echo no kvm >&2; exit 1"), long)
+            .await
+            .unwrap_err();
         assert!(ended.contains("no kvm"), "{ended}");
-        let silent = speaks(shell("exec sleep 60"), Duration::from_millis(50)).await.unwrap_err();
+        let silent = speaks(shell("exec sleep 60"), Duration::from_millis(50))
+            .await
+            .unwrap_err();
         assert!(silent.contains("said nothing in 50 ms"), "{silent}");
     }
 
@@ -175,10 +213,17 @@ mod tests {
     async fn a_cached_probe_is_used_and_emulation_needs_none() {
         let temp = tempfile::tempdir().unwrap();
         let dir = StateDir::new(temp.path()).unwrap();
-        assert_eq!(choose(AcceleratorChoice::Tcg, &dir).await.unwrap(), Accelerator::Tcg);
+        assert_eq!(
+            choose(AcceleratorChoice::Tcg, &dir).await.unwrap(),
+            Accelerator::Tcg
+        );
         assert!(!dir.accelerator().exists());
         for works in [true, false] {
-            let probe = Probe { host_boot_id: host_boot_id(), works, detail: "cached".into() };
+            let probe = Probe {
+                host_boot_id: host_boot_id(),
+                works,
+                detail: "cached".into(),
+            };
             std::fs::write(dir.accelerator(), serde_json::to_vec(&probe).unwrap()).unwrap();
             let auto = choose(AcceleratorChoice::Auto, &dir).await.unwrap();
             assert_eq!(auto == Accelerator::Kvm, works);

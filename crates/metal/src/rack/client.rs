@@ -5,7 +5,9 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader, ReadBuf};
+use tokio::io::{
+    AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader, ReadBuf,
+};
 use tokio::net::UnixStream;
 use tokio::time::{Instant, sleep, timeout};
 use undercroft_model::NodeName;
@@ -43,7 +45,9 @@ impl RackClient {
     pub async fn connect(state_dir: &Path) -> Result<Self, RackError> {
         let dir = StateDir::new(state_dir)?;
         let Some(record) = SupervisorRecord::find(&dir) else {
-            return Err(RackError::NotRunning { state_dir: dir.root().into() });
+            return Err(RackError::NotRunning {
+                state_dir: dir.root().into(),
+            });
         };
         let client = Self { dir, record };
         client.open().await?;
@@ -62,7 +66,9 @@ impl RackClient {
     pub async fn status(&self) -> Result<RackStatus, RackError> {
         match self.ask(&Request::Status).await? {
             Reply::Status { status } => Ok(*status),
-            other => Err(RackError::Protocol { detail: format!("{other:?}") }),
+            other => Err(RackError::Protocol {
+                detail: format!("{other:?}"),
+            }),
         }
     }
 
@@ -84,7 +90,11 @@ impl RackClient {
     /// # Errors
     /// If there is no such machine, or QEMU fails; the error then has the end of its output.
     pub async fn power(&self, name: &NodeName, action: PowerAction) -> Result<(), RackError> {
-        self.done(&Request::Power { machine: name.clone(), action }).await
+        self.done(&Request::Power {
+            machine: name.clone(),
+            action,
+        })
+        .await
     }
 
     /// Sets or clears the boot override of the machine's next launch.
@@ -92,7 +102,11 @@ impl RackClient {
     /// # Errors
     /// If there is no such machine.
     pub async fn next_boot(&self, name: &NodeName, boot: NextBoot) -> Result<(), RackError> {
-        self.done(&Request::NextBoot { machine: name.clone(), boot }).await
+        self.done(&Request::NextBoot {
+            machine: name.clone(),
+            boot,
+        })
+        .await
     }
 
     /// Plugs in or unplugs all network cables of the machine; this holds across launches.
@@ -100,7 +114,11 @@ impl RackClient {
     /// # Errors
     /// If there is no such machine, or QEMU refuses.
     pub async fn set_plugged(&self, name: &NodeName, plugged: bool) -> Result<(), RackError> {
-        self.done(&Request::Link { machine: name.clone(), plugged }).await
+        self.done(&Request::Link {
+            machine: name.clone(),
+            plugged,
+        })
+        .await
     }
 
     /// The identity that the installer showed on the console since the machine's last launch.
@@ -119,17 +137,20 @@ impl RackClient {
     ///
     /// # Errors
     /// If there is no such machine.
-    pub async fn console(
-        &self,
-        name: &NodeName,
-        history_bytes: u64,
-    ) -> Result<Console, RackError> {
+    pub async fn console(&self, name: &NodeName, history_bytes: u64) -> Result<Console, RackError> {
         let mut connection = self.open().await?;
-        let request = Request::Console { machine: name.clone(), history_bytes };
+        let request = Request::Console {
+            machine: name.clone(),
+            history_bytes,
+        };
         match within_limit(connection.ask(&request)).await? {
-            Reply::Done => Ok(Console { stream: connection.stream }),
+            Reply::Done => Ok(Console {
+                stream: connection.stream,
+            }),
             Reply::Refused { refusal } => Err(RackError::Refused(refusal)),
-            other => Err(RackError::Protocol { detail: format!("{other:?}") }),
+            other => Err(RackError::Protocol {
+                detail: format!("{other:?}"),
+            }),
         }
     }
 
@@ -145,7 +166,9 @@ impl RackClient {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
             Err(e) => return Err(RackError::io("read", path, e)),
         };
-        Ok(VariableStore::parse(&image).map(|store| store.boot_order()).unwrap_or_default())
+        Ok(VariableStore::parse(&image)
+            .map(|store| store.boot_order())
+            .unwrap_or_default())
     }
 
     /// Adds a machine, powered off.
@@ -161,7 +184,10 @@ impl RackClient {
     /// # Errors
     /// If there is no such machine.
     pub async fn remove_machine(&self, name: &NodeName) -> Result<(), RackError> {
-        self.done(&Request::RemoveMachine { machine: name.clone() }).await
+        self.done(&Request::RemoveMachine {
+            machine: name.clone(),
+        })
+        .await
     }
 
     /// Ends the rack and returns when all its processes are gone. Disks stay.
@@ -174,7 +200,8 @@ impl RackClient {
         {
             return Err(error);
         }
-        self.wait_until_gone(Duration::from_millis(SHUTDOWN_MS)).await
+        self.wait_until_gone(Duration::from_millis(SHUTDOWN_MS))
+            .await
     }
 
     pub(crate) async fn wait_until_gone(&self, limit: Duration) -> Result<(), RackError> {
@@ -194,7 +221,9 @@ impl RackClient {
     async fn done(&self, request: &Request) -> Result<(), RackError> {
         match self.ask(request).await? {
             Reply::Done => Ok(()),
-            other => Err(RackError::Protocol { detail: format!("{other:?}") }),
+            other => Err(RackError::Protocol {
+                detail: format!("{other:?}"),
+            }),
         }
     }
 
@@ -209,13 +238,17 @@ impl RackClient {
     async fn open(&self) -> Result<Connection, RackError> {
         let sockets = self.dir.sockets()?;
         match UnixStream::connect(sockets.path(CONTROL_SOCKET)).await {
-            Ok(stream) => Ok(Connection { stream: BufReader::new(stream) }),
-            Err(_) if !self.record.is_alive() => {
-                Err(RackError::NotRunning { state_dir: self.dir.root().into() })
-            }
-            Err(source) => {
-                Err(RackError::io("connect to", self.dir.root().join(CONTROL_SOCKET), source))
-            }
+            Ok(stream) => Ok(Connection {
+                stream: BufReader::new(stream),
+            }),
+            Err(_) if !self.record.is_alive() => Err(RackError::NotRunning {
+                state_dir: self.dir.root().into(),
+            }),
+            Err(source) => Err(RackError::io(
+                "connect to",
+                self.dir.root().join(CONTROL_SOCKET),
+                source,
+            )),
         }
     }
 }
@@ -223,12 +256,14 @@ impl RackClient {
 async fn within_limit<T>(
     request: impl Future<Output = Result<T, RackError>>,
 ) -> Result<T, RackError> {
-    timeout(Duration::from_millis(REQUEST_MS), request).await.unwrap_or_else(|_| {
-        Err(RackError::TimedOut {
-            what: "a request to the rack's supervisor".into(),
-            limit_ms: REQUEST_MS,
+    timeout(Duration::from_millis(REQUEST_MS), request)
+        .await
+        .unwrap_or_else(|_| {
+            Err(RackError::TimedOut {
+                what: "a request to the rack's supervisor".into(),
+                limit_ms: REQUEST_MS,
+            })
         })
-    })
 }
 
 struct Connection {
@@ -237,14 +272,21 @@ struct Connection {
 
 impl Connection {
     async fn ask(&mut self, request: &Request) -> Result<Reply, RackError> {
-        let broken = |e: std::io::Error| RackError::Protocol { detail: e.to_string() };
-        let mut line = serde_json::to_vec(request)
-            .map_err(|e| RackError::Protocol { detail: e.to_string() })?;
+        let broken = |e: std::io::Error| RackError::Protocol {
+            detail: e.to_string(),
+        };
+        let mut line = serde_json::to_vec(request).map_err(|e| RackError::Protocol {
+            detail: e.to_string(),
+        })?;
         line.push(b'\n');
         self.stream.write_all(&line).await.map_err(broken)?;
         let mut reply = Vec::new();
         let limit = REPLY_BYTES_MAX as u64;
-        (&mut self.stream).take(limit).read_until(b'\n', &mut reply).await.map_err(broken)?;
+        (&mut self.stream)
+            .take(limit)
+            .read_until(b'\n', &mut reply)
+            .await
+            .map_err(broken)?;
         serde_json::from_slice(&reply).map_err(|e| RackError::Protocol {
             detail: format!("{e} in {} bytes", reply.len()),
         })

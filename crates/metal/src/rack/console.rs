@@ -34,8 +34,16 @@ pub struct ConsoleIdentity {
 
 impl std::fmt::Display for ConsoleIdentity {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { fingerprint, nonce, boot_id, address } = self;
-        write!(f, "{IDENTITY_MARKER}{fingerprint} nonce {nonce} boot-id {boot_id} address {address}")
+        let Self {
+            fingerprint,
+            nonce,
+            boot_id,
+            address,
+        } = self;
+        write!(
+            f,
+            "{IDENTITY_MARKER}{fingerprint} nonce {nonce} boot-id {boot_id} address {address}"
+        )
     }
 }
 
@@ -44,7 +52,9 @@ impl std::fmt::Display for ConsoleIdentity {
 /// A line that the kernel wrote into the middle of gives `None`: the installer repeats its line.
 pub fn parse_identity(line: &[u8]) -> Option<ConsoleIdentity> {
     let marker = IDENTITY_MARKER.as_bytes();
-    let start = line.windows(marker.len()).rposition(|window| window == marker)?;
+    let start = line
+        .windows(marker.len())
+        .rposition(|window| window == marker)?;
     let rest = line.get(start + marker.len()..)?;
     let rest = std::str::from_utf8(rest).ok()?;
     let mut words = rest.split_ascii_whitespace();
@@ -66,7 +76,9 @@ pub fn parse_identity(line: &[u8]) -> Option<ConsoleIdentity> {
 fn is_fingerprint(word: &str) -> bool {
     word.strip_prefix("SHA256:").is_some_and(|digest| {
         digest.len() == FINGERPRINT_CHARS
-            && digest.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'+' || b == b'/')
+            && digest
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b == b'+' || b == b'/')
     })
 }
 
@@ -181,7 +193,10 @@ mod tests {
         let mut scanner = ConsoleScanner::new();
         let second = LINE.replace("10.88.0.11", "10.88.0.12");
         scanner.feed(format!("{LINE}\n{second}\n{IDENTITY_MARKER}nonsense\n").as_bytes());
-        assert_eq!(scanner.identity().unwrap().address.to_string(), "10.88.0.12");
+        assert_eq!(
+            scanner.identity().unwrap().address.to_string(),
+            "10.88.0.12"
+        );
     }
 
     proptest! {

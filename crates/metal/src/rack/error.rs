@@ -141,16 +141,27 @@ pub struct Refusal {
 }
 
 fn output_of(output: &str) -> String {
-    if output.is_empty() { String::new() } else { format!("; it said:\n{output}") }
+    if output.is_empty() {
+        String::new()
+    } else {
+        format!("; it said:\n{output}")
+    }
 }
 
 impl RackError {
     pub(crate) fn io(what: &'static str, path: impl Into<PathBuf>, source: io::Error) -> Self {
-        Self::Io { what, path: path.into(), source }
+        Self::Io {
+            what,
+            path: path.into(),
+            source,
+        }
     }
 
     pub(crate) fn refused(message: impl Into<String>, hint: impl Into<String>) -> Self {
-        Self::Refused(Refusal { message: message.into(), hint: Some(hint.into()) })
+        Self::Refused(Refusal {
+            message: message.into(),
+            hint: Some(hint.into()),
+        })
     }
 
     /// What to try, in a sentence.
@@ -199,21 +210,45 @@ impl RackError {
     }
 
     pub(crate) fn to_refusal(&self) -> Refusal {
-        Refusal { message: self.to_string(), hint: self.hint() }
+        Refusal {
+            message: self.to_string(),
+            hint: self.hint(),
+        }
     }
 }
 
 fn qemu_hint(output: &str) -> Option<&'static str> {
     let known = [
-        ("/dev/net/tun", "Open /dev/net/tun to this user (`sudo chmod 0666 /dev/net/tun`)."),
-        ("Cannot allocate memory", "The host is out of memory: give the machine less, or end others."),
-        ("cannot set up guest memory", "The host is out of memory: give the machine less, or end others."),
-        ("No space left on device", "The host's disk is full: free some space."),
-        ("romfile", "Install iPXE's option ROMs for QEMU (Debian and Ubuntu: ipxe-qemu)."),
-        ("is not a valid device model name", "This QEMU is built without a device that the rack needs; \
-          install the distribution's full package."),
+        (
+            "/dev/net/tun",
+            "Open /dev/net/tun to this user (`sudo chmod 0666 /dev/net/tun`).",
+        ),
+        (
+            "Cannot allocate memory",
+            "The host is out of memory: give the machine less, or end others.",
+        ),
+        (
+            "cannot set up guest memory",
+            "The host is out of memory: give the machine less, or end others.",
+        ),
+        (
+            "No space left on device",
+            "The host's disk is full: free some space.",
+        ),
+        (
+            "romfile",
+            "Install iPXE's option ROMs for QEMU (Debian and Ubuntu: ipxe-qemu).",
+        ),
+        (
+            "is not a valid device model name",
+            "This QEMU is built without a device that the rack needs; \
+          install the distribution's full package.",
+        ),
     ];
-    known.iter().find(|(sign, _)| output.contains(sign)).map(|(_, hint)| *hint)
+    known
+        .iter()
+        .find(|(sign, _)| output.contains(sign))
+        .map(|(_, hint)| *hint)
 }
 
 fn network_hint(output: &str) -> String {
@@ -248,12 +283,28 @@ mod tests {
         };
         for (error, word) in [
             (RackError::NoTun { source: denied() }, "chmod 0666"),
-            (RackError::NoTun { source: io::ErrorKind::NotFound.into() }, "modprobe tun"),
+            (
+                RackError::NoTun {
+                    source: io::ErrorKind::NotFound.into(),
+                },
+                "modprobe tun",
+            ),
             (RackError::io("create", "/x", full), "free some space"),
-            (network("RTNETLINK answers: Operation not permitted"), "root"),
+            (
+                network("RTNETLINK answers: Operation not permitted"),
+                "root",
+            ),
             (network("Error: Unknown device type."), "modprobe bridge"),
-            (qemu("could not open /dev/net/tun: Permission denied"), "chmod"),
-            (RackError::NotRunning { state_dir: "/x".into() }, "rack up"),
+            (
+                qemu("could not open /dev/net/tun: Permission denied"),
+                "chmod",
+            ),
+            (
+                RackError::NotRunning {
+                    state_dir: "/x".into(),
+                },
+                "rack up",
+            ),
         ] {
             let hint = error.hint().unwrap();
             assert!(hint.contains(word), "{error}: {hint}");

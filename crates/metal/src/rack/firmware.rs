@@ -61,24 +61,43 @@ struct Target {
 
 /// The known places, as (code, variables): Debian and Ubuntu, Fedora, Arch.
 const X86_64_PLACES: [(&str, &str); 4] = [
-    ("/usr/share/OVMF/OVMF_CODE_4M.fd", "/usr/share/OVMF/OVMF_VARS_4M.fd"),
-    ("/usr/share/edk2/ovmf/OVMF_CODE.fd", "/usr/share/edk2/ovmf/OVMF_VARS.fd"),
-    ("/usr/share/edk2/x64/OVMF_CODE.4m.fd", "/usr/share/edk2/x64/OVMF_VARS.4m.fd"),
-    ("/usr/share/OVMF/OVMF_CODE.fd", "/usr/share/OVMF/OVMF_VARS.fd"),
+    (
+        "/usr/share/OVMF/OVMF_CODE_4M.fd",
+        "/usr/share/OVMF/OVMF_VARS_4M.fd",
+    ),
+    (
+        "/usr/share/edk2/ovmf/OVMF_CODE.fd",
+        "/usr/share/edk2/ovmf/OVMF_VARS.fd",
+    ),
+    (
+        "/usr/share/edk2/x64/OVMF_CODE.4m.fd",
+        "/usr/share/edk2/x64/OVMF_VARS.4m.fd",
+    ),
+    (
+        "/usr/share/OVMF/OVMF_CODE.fd",
+        "/usr/share/OVMF/OVMF_VARS.fd",
+    ),
 ];
 const AARCH64_PLACES: [(&str, &str); 3] = [
-    ("/usr/share/AAVMF/AAVMF_CODE.fd", "/usr/share/AAVMF/AAVMF_VARS.fd"),
+    (
+        "/usr/share/AAVMF/AAVMF_CODE.fd",
+        "/usr/share/AAVMF/AAVMF_VARS.fd",
+    ),
     (
         "/usr/share/edk2/aarch64/QEMU_EFI-pflash.raw",
         "/usr/share/edk2/aarch64/vars-template-pflash.raw",
     ),
-    ("/usr/share/edk2/aarch64/QEMU_CODE.fd", "/usr/share/edk2/aarch64/QEMU_VARS.fd"),
+    (
+        "/usr/share/edk2/aarch64/QEMU_CODE.fd",
+        "/usr/share/edk2/aarch64/QEMU_VARS.fd",
+    ),
 ];
 
 /// Finds UEFI firmware without Secure Boot for a kind of machine.
 pub(crate) fn find_uefi(system: System, qemu: &Path) -> Result<UefiFirmware, RackError> {
-    let mut folders: Vec<PathBuf> =
-        ["/etc/qemu/firmware", "/usr/share/qemu/firmware"].map(PathBuf::from).into();
+    let mut folders: Vec<PathBuf> = ["/etc/qemu/firmware", "/usr/share/qemu/firmware"]
+        .map(PathBuf::from)
+        .into();
     // QEMU brings firmware of its own beside itself; in Nix's store that is the only place.
     if let Ok(real) = qemu.canonicalize()
         && let Some(prefix) = real.parent().and_then(Path::parent)
@@ -92,10 +111,16 @@ pub(crate) fn find_uefi(system: System, qemu: &Path) -> Result<UefiFirmware, Rac
     if let Some(found) = from_descriptors(system, &folders) {
         return Ok(found);
     }
-    let raw = |path: &str| FlashImage { path: path.into(), format: "raw".into() };
+    let raw = |path: &str| FlashImage {
+        path: path.into(),
+        format: "raw".into(),
+    };
     for (code, vars) in places {
         if Path::new(code).is_file() && Path::new(vars).is_file() {
-            return Ok(UefiFirmware { code: raw(code), vars: raw(vars) });
+            return Ok(UefiFirmware {
+                code: raw(code),
+                vars: raw(vars),
+            });
         }
     }
     let (what, packages) = match system {
@@ -124,13 +149,18 @@ fn from_descriptors(system: System, folders: &[PathBuf]) -> Option<UefiFirmware>
         for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
             if entry.path().extension().is_some_and(|e| e == "json") {
                 // The first folder's file hides those of the same name, as QEMU's document says.
-                by_name.entry(entry.file_name()).or_insert_with(|| entry.path());
+                by_name
+                    .entry(entry.file_name())
+                    .or_insert_with(|| entry.path());
             }
         }
     }
     let fitting: Vec<UefiFirmware> = by_name
         .values()
-        .filter(|path| path.metadata().is_ok_and(|m| m.len() <= DESCRIPTOR_BYTES_MAX))
+        .filter(|path| {
+            path.metadata()
+                .is_ok_and(|m| m.len() <= DESCRIPTOR_BYTES_MAX)
+        })
         .filter_map(|path| std::fs::read(path).ok())
         .filter_map(|text| pick(system, &text))
         .filter(|found| found.code.path.is_file() && found.vars.path.is_file())
@@ -148,11 +178,24 @@ fn pick(system: System, descriptor: &[u8]) -> Option<UefiFirmware> {
         System::X86_64Darwin | System::Aarch64Darwin => return None,
     };
     // Secure Boot needs signed loaders and, on x86_64, system management mode.
-    let unwanted = ["secure-boot", "enrolled-keys", "requires-smm", "amd-sev-snp", "intel-tdx"];
+    let unwanted = [
+        "secure-boot",
+        "enrolled-keys",
+        "requires-smm",
+        "amd-sev-snp",
+        "intel-tdx",
+    ];
     let fits = descriptor.interface_types.iter().any(|t| t == "uefi")
         && descriptor.mapping.device == "flash"
-        && descriptor.mapping.mode.as_deref().is_none_or(|mode| mode == "split")
-        && !descriptor.features.iter().any(|f| unwanted.contains(&f.as_str()))
+        && descriptor
+            .mapping
+            .mode
+            .as_deref()
+            .is_none_or(|mode| mode == "split")
+        && !descriptor
+            .features
+            .iter()
+            .any(|f| unwanted.contains(&f.as_str()))
         && descriptor.targets.iter().any(|t| {
             t.architecture == architecture && t.machines.iter().any(|m| m.starts_with(machine))
         });
@@ -162,11 +205,7 @@ fn pick(system: System, descriptor: &[u8]) -> Option<UefiFirmware> {
 }
 
 /// Finds a program in `PATH`.
-pub(crate) fn find_program(
-    program: &str,
-    purpose: &str,
-    hint: &str,
-) -> Result<PathBuf, RackError> {
+pub(crate) fn find_program(program: &str, purpose: &str, hint: &str) -> Result<PathBuf, RackError> {
     use rustix::fs::{Access, access};
     let path = std::env::var_os("PATH").unwrap_or_default();
     // The administrator's programs are often outside an ordinary user's PATH.
@@ -227,7 +266,11 @@ mod tests {
         assert!(pick(System::Aarch64Linux, arm.as_bytes()).is_some());
         for feature in ["\"secure-boot\"", "\"requires-smm\"", "\"enrolled-keys\""] {
             let secure = descriptor("x86_64", "pc-q35-*", feature);
-            assert_eq!(pick(System::X86_64Linux, secure.as_bytes()), None, "{feature}");
+            assert_eq!(
+                pick(System::X86_64Linux, secure.as_bytes()),
+                None,
+                "{feature}"
+            );
         }
         assert_eq!(pick(System::X86_64Linux, b"{"), None);
     }

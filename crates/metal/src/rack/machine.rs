@@ -87,8 +87,11 @@ impl MachineHandle {
             serial_bytes: 0,
         });
         // KVM runs guests of the host's own kind only.
-        let accelerator =
-            if Some(spec.system) == host_system() { accelerator } else { Accelerator::Tcg };
+        let accelerator = if Some(spec.system) == host_system() {
+            accelerator
+        } else {
+            Accelerator::Tcg
+        };
         let machine = Machine {
             output: SerialOutput::new(dir.clone()),
             spec,
@@ -100,7 +103,11 @@ impl MachineHandle {
             resets: VecDeque::new(),
         };
         tokio::spawn(machine.run(inbox));
-        Self { taps, orders, status: watched }
+        Self {
+            taps,
+            orders,
+            status: watched,
+        }
     }
 
     pub(crate) fn status(&self) -> MachineStatus {
@@ -212,7 +219,8 @@ impl Machine {
     async fn resume(&mut self) -> Result<(), RackError> {
         if matches!(self.status.borrow().power, PowerState::Paused { .. }) {
             self.execute("cont", None).await?;
-            self.status.send_modify(|status| status.power = PowerState::On);
+            self.status
+                .send_modify(|status| status.power = PowerState::On);
         }
         Ok(())
     }
@@ -274,7 +282,11 @@ impl Machine {
         let nvram = self.dir.nvram();
         let set = nvram::boot_network_next(&nvram, mac)
             .map_err(|e| RackError::io("set BootNext in", nvram, e))?;
-        Ok(if set { BootPath::BootNext } else { BootPath::BootIndex })
+        Ok(if set {
+            BootPath::BootNext
+        } else {
+            BootPath::BootIndex
+        })
     }
 
     /// Sends QEMU a command and waits for its reply; what happens meanwhile is dealt with.
@@ -284,29 +296,43 @@ impl Machine {
         arguments: Option<serde_json::Value>,
     ) -> Result<(), RackError> {
         let machine = self.spec.name.to_string();
-        let failed = |what: String| RackError::Qemu { machine, what, output: String::new() };
+        let failed = |what: String| RackError::Qemu {
+            machine,
+            what,
+            output: String::new(),
+        };
         let Some(running) = &mut self.running else {
             return Err(failed("QEMU is not running".into()));
         };
         let (output, status) = (&mut self.output, &self.status);
         let reply = running.execute(command, arguments, |bytes| printed(output, status, bytes));
-        reply.await.map_err(|what| failed(format!("QEMU's command {command} failed: {what}")))
+        reply
+            .await
+            .map_err(|what| failed(format!("QEMU's command {command} failed: {what}")))
     }
 
     /// Ends QEMU: for a cut at once, else after it has closed its files. What the guest still
     /// prints is taken.
     async fn stop(&mut self, reason: StopReason) {
-        let Some(mut running) = self.running.take() else { return };
+        let Some(mut running) = self.running.take() else {
+            return;
+        };
         let (output, status) = (&mut self.output, &self.status);
         let cut = reason == StopReason::Cut;
-        running.end(cut, |bytes| printed(output, status, bytes)).await;
+        running
+            .end(cut, |bytes| printed(output, status, bytes))
+            .await;
         self.stopped(reason, None);
     }
 
     fn stopped(&self, reason: StopReason, detail: Option<String>) {
         self.status.send_modify(|status| {
             status.power = PowerState::Off;
-            status.last_stop = Some(MachineStop { reason, at_ms: now_ms(), detail });
+            status.last_stop = Some(MachineStop {
+                reason,
+                at_ms: now_ms(),
+                detail,
+            });
         });
     }
 
@@ -322,7 +348,8 @@ impl Machine {
                 };
             }),
             Happening::Resumed => {
-                self.status.send_modify(|status| status.power = PowerState::On);
+                self.status
+                    .send_modify(|status| status.power = PowerState::On);
             }
             Happening::Shutdown(ShutdownCause::GuestReset) => self.on_guest_reset().await,
             Happening::Shutdown(ShutdownCause::GuestShutdown) => {
@@ -335,25 +362,33 @@ impl Machine {
             Happening::Ended(how) => {
                 self.running = None;
                 let log_end = end_of_file(&self.dir.qemu_log(), LOG_END_BYTES);
-                self.stopped(StopReason::Failed, Some(format!("QEMU ended by itself ({how}): {log_end}")));
+                self.stopped(
+                    StopReason::Failed,
+                    Some(format!("QEMU ended by itself ({how}): {log_end}")),
+                );
             }
         }
     }
 
     async fn on_guest_reset(&mut self) {
         let now = Instant::now();
-        self.resets.retain(|at| now.duration_since(*at) < RESET_WINDOW);
+        self.resets
+            .retain(|at| now.duration_since(*at) < RESET_WINDOW);
         self.resets.push_back(now);
         if self.resets.len() > RESETS_PER_MINUTE_MAX {
             self.resets.clear();
             self.stop(StopReason::ResetLoop).await;
-            let detail = format!("it restarted more than {RESETS_PER_MINUTE_MAX} times in a minute");
+            let detail =
+                format!("it restarted more than {RESETS_PER_MINUTE_MAX} times in a minute");
             self.stopped(StopReason::ResetLoop, Some(detail));
             return;
         }
         self.stop(StopReason::GuestReset).await;
         if let Err(error) = self.launch().await {
-            eprintln!("machine {} cannot be launched again: {error}", self.spec.name);
+            eprintln!(
+                "machine {} cannot be launched again: {error}",
+                self.spec.name
+            );
             self.stopped(StopReason::Failed, Some(error.to_string()));
         }
     }

@@ -48,9 +48,12 @@ impl SupervisorCommand {
     /// # Errors
     /// If the program's own path can't be found.
     pub fn current_exe(subcommand: &str) -> Result<Self, RackError> {
-        let program = std::env::current_exe()
-            .map_err(|e| RackError::io("find", "the running program", e))?;
-        Ok(Self { program, args: vec![subcommand.into()] })
+        let program =
+            std::env::current_exe().map_err(|e| RackError::io("find", "the running program", e))?;
+        Ok(Self {
+            program,
+            args: vec![subcommand.into()],
+        })
     }
 }
 
@@ -78,7 +81,10 @@ pub async fn up(
     spec.validate()?;
     let dir = StateDir::new(state_dir)?;
     if let Some(record) = SupervisorRecord::find(&dir) {
-        return Err(RackError::AlreadyRunning { state_dir: dir.root().into(), pid: record.pid });
+        return Err(RackError::AlreadyRunning {
+            state_dir: dir.root().into(),
+            pid: record.pid,
+        });
     }
     let programs = Programs::find()?;
     check_needs(spec)?;
@@ -87,8 +93,9 @@ pub async fn up(
         accelerator: accel::choose(spec.accelerator, &dir).await?,
         spec: spec.clone(),
     };
-    let text = serde_json::to_vec_pretty(&orders)
-        .map_err(|e| RackError::Protocol { detail: e.to_string() })?;
+    let text = serde_json::to_vec_pretty(&orders).map_err(|e| RackError::Protocol {
+        detail: e.to_string(),
+    })?;
     write_file(&dir.spec(), &text)?;
     for stale in [dir.failure(), dir.record(), dir.root().join(CONTROL_SOCKET)] {
         match fs::remove_file(&stale) {
@@ -109,7 +116,11 @@ struct Programs {
 
 impl Programs {
     fn find() -> Result<Self, RackError> {
-        find_program("ip", "the rack's network", "Install iproute2 (Fedora: iproute).")?;
+        find_program(
+            "ip",
+            "the rack's network",
+            "Install iproute2 (Fedora: iproute).",
+        )?;
         find_program("nsenter", "entering the rack's network", UTIL_LINUX)?;
         Ok(Self {
             setsid: find_program("setsid", "starting the rack", UTIL_LINUX)?,
@@ -150,10 +161,20 @@ fn spawn(
     supervisor: &SupervisorCommand,
 ) -> Result<Child, RackError> {
     let log = File::create(dir.log()).map_err(|e| RackError::io("create", dir.log(), e))?;
-    let errors = log.try_clone().map_err(|e| RackError::io("open", dir.log(), e))?;
+    let errors = log
+        .try_clone()
+        .map_err(|e| RackError::io("open", dir.log(), e))?;
     Command::new(&programs.setsid)
         .arg(&programs.unshare)
-        .args(["--user", "--map-root-user", "--net", "--pid", "--fork", "--kill-child", "--"])
+        .args([
+            "--user",
+            "--map-root-user",
+            "--net",
+            "--pid",
+            "--fork",
+            "--kill-child",
+            "--",
+        ])
         .arg(&supervisor.program)
         .args(&supervisor.args)
         .arg(dir.root())
@@ -171,14 +192,19 @@ async fn wait_until_up(dir: &StateDir, mut child: Child) -> Result<RackClient, R
         if SupervisorRecord::find(dir).is_some() {
             return RackClient::connect(dir.root()).await;
         }
-        if let Some(status) = child.try_wait().map_err(|e| RackError::io("wait for", "unshare", e))?
+        if let Some(status) = child
+            .try_wait()
+            .map_err(|e| RackError::io("wait for", "unshare", e))?
         {
             return Err(why_not_up(dir, &status.to_string()));
         }
         if Instant::now() >= deadline {
             // `unshare --kill-child` ends the supervisor with itself.
             let _ = child.kill().await;
-            return Err(RackError::TimedOut { what: "starting the rack".into(), limit_ms: UP_MS });
+            return Err(RackError::TimedOut {
+                what: "starting the rack".into(),
+                limit_ms: UP_MS,
+            });
         }
         sleep(Duration::from_millis(UP_POLL_MS)).await;
     }
@@ -193,15 +219,25 @@ fn why_not_up(dir: &StateDir, status: &str) -> RackError {
     }
     let log_end = end_of_file(&dir.log(), LOG_END_BYTES);
     if let Some(line) = log_end.lines().find(|line| line.starts_with("unshare:")) {
-        return RackError::NamespaceRefused { detail: line.into(), hint: namespace_hint() };
+        return RackError::NamespaceRefused {
+            detail: line.into(),
+            hint: namespace_hint(),
+        };
     }
-    RackError::SupervisorFailed { status: status.into(), log: dir.log(), log_end }
+    RackError::SupervisorFailed {
+        status: status.into(),
+        log: dir.log(),
+        log_end,
+    }
 }
 
 /// Says which of the known settings forbids namespaces to ordinary users.
 pub(crate) fn namespace_hint() -> String {
     let setting = |name: &str| {
-        fs::read_to_string(Path::new("/proc/sys").join(name)).unwrap_or_default().trim().to_owned()
+        fs::read_to_string(Path::new("/proc/sys").join(name))
+            .unwrap_or_default()
+            .trim()
+            .to_owned()
     };
     if setting("kernel/apparmor_restrict_unprivileged_userns") == "1" {
         return "This system's AppArmor forbids user namespaces to ordinary programs (Ubuntu 23.10 \
@@ -313,7 +349,9 @@ where
 {
     let dir = StateDir::new(state_dir)?;
     let Some(record) = SupervisorRecord::find(&dir) else {
-        return Err(RackError::NotRunning { state_dir: dir.root().into() });
+        return Err(RackError::NotRunning {
+            state_dir: dir.root().into(),
+        });
     };
     let nsenter = find_program("nsenter", "entering the rack's network", UTIL_LINUX)?;
     let mut command = std::process::Command::new(nsenter);

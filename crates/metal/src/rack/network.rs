@@ -25,8 +25,20 @@ pub(crate) async fn set_up(network: &RackNetwork) -> Result<(), RackError> {
     // A port forwards at once: a firmware's first DHCP request must not be lost to the listening
     // and learning of the spanning tree. Snooping would ask who listens, which firmware ignores.
     ip(&[
-        "link", "add", "name", bridge, "address", BRIDGE_MAC, "type", "bridge", "stp_state", "0",
-        "forward_delay", "0", "mcast_snooping", "0",
+        "link",
+        "add",
+        "name",
+        bridge,
+        "address",
+        BRIDGE_MAC,
+        "type",
+        "bridge",
+        "stp_state",
+        "0",
+        "forward_delay",
+        "0",
+        "mcast_snooping",
+        "0",
     ])
     .await?;
     ip(&["address", "add", &address, "dev", bridge]).await?;
@@ -45,12 +57,23 @@ pub(crate) async fn remove_tap(tap: &str) -> Result<(), RackError> {
 }
 
 async fn ip(args: &[&str]) -> Result<(), RackError> {
-    let program = find_program("ip", "the rack's network", "Install iproute2 (Fedora: iproute).")?;
+    let program = find_program(
+        "ip",
+        "the rack's network",
+        "Install iproute2 (Fedora: iproute).",
+    )?;
     let shown = format!("ip {}", args.join(" "));
-    let run = Command::new(&program).args(args).stdin(Stdio::null()).kill_on_drop(true).output();
+    let run = Command::new(&program)
+        .args(args)
+        .stdin(Stdio::null())
+        .kill_on_drop(true)
+        .output();
     let output = timeout(Duration::from_millis(IP_MS), run)
         .await
-        .map_err(|_| RackError::TimedOut { what: format!("`{shown}`"), limit_ms: IP_MS })?
+        .map_err(|_| RackError::TimedOut {
+            what: format!("`{shown}`"),
+            limit_ms: IP_MS,
+        })?
         .map_err(|e| RackError::io("run", &program, e))?;
     if output.status.success() {
         return Ok(());

@@ -100,11 +100,20 @@ impl<'a> VariableStore<'a> {
             records.push(record);
             at = next;
         }
-        Some(Self { records, free_at: at, end, image })
+        Some(Self {
+            records,
+            free_at: at,
+            end,
+            image,
+        })
     }
 
     fn value(&self, name: &str) -> Option<&'a [u8]> {
-        self.records.iter().rev().find(|record| record.is_called(name)).map(|record| record.data)
+        self.records
+            .iter()
+            .rev()
+            .find(|record| record.is_called(name))
+            .map(|record| record.data)
     }
 
     /// The boot order, as far as its entries exist.
@@ -115,7 +124,10 @@ impl<'a> VariableStore<'a> {
             .filter_map(|pair| {
                 let number = u16_at(pair, 0)?;
                 let (description, _) = self.load_option(number)?;
-                Some(BootEntry { number, description })
+                Some(BootEntry {
+                    number,
+                    description,
+                })
             })
             .collect()
     }
@@ -131,7 +143,8 @@ impl<'a> VariableStore<'a> {
             .into_iter()
             .map(|entry| entry.number)
             .find(|number| {
-                self.load_option(*number).is_some_and(|(_, path)| is_pxe_v4(path, mac))
+                self.load_option(*number)
+                    .is_some_and(|(_, path)| is_pxe_v4(path, mac))
             })
     }
 
@@ -169,12 +182,19 @@ impl<'a> VariableStore<'a> {
         record.extend(GLOBAL_VARIABLE);
         record.extend(&name);
         record.extend(data);
-        let free = self.image.get(self.free_at..self.end)?.get(..record.len())?;
+        let free = self
+            .image
+            .get(self.free_at..self.end)?
+            .get(..record.len())?;
         if free.iter().any(|byte| *byte != 0xff) {
             return None;
         }
         let mut edits = vec![(self.free_at, record)];
-        for old in self.records.iter().filter(|record| record.is_called("BootNext")) {
+        for old in self
+            .records
+            .iter()
+            .filter(|record| record.is_called("BootNext"))
+        {
             edits.push((old.at + 2, vec![old.state & STATE_DELETED_MASK]));
         }
         Some(edits)
@@ -211,7 +231,9 @@ fn is_pxe_v4(mut path: &[u8], mac: MacAddr) -> bool {
         (path.first(), path.get(1), u16_at(path, 2))
     {
         let length = usize::from(length);
-        let (Some(node), true) = (path.get(..length), length >= 4) else { return false };
+        let (Some(node), true) = (path.get(..length), length >= 4) else {
+            return false;
+        };
         match (kind, subtype) {
             (3, 11) => card |= node.get(4..10) == Some(mac.0.as_slice()),
             (3, 12) => ipv4 = true,
@@ -239,13 +261,18 @@ fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
 
 /// A name as variables store it: UTF-16, with a final zero.
 fn utf16(text: &str) -> Vec<u8> {
-    text.encode_utf16().chain([0]).flat_map(u16::to_le_bytes).collect()
+    text.encode_utf16()
+        .chain([0])
+        .flat_map(u16::to_le_bytes)
+        .collect()
 }
 
 /// Reads the part of a flash image that holds variables.
 pub(crate) fn read_image(path: &Path) -> io::Result<Vec<u8>> {
     let mut image = Vec::new();
-    File::open(path)?.take(NVRAM_BYTES_MAX).read_to_end(&mut image)?;
+    File::open(path)?
+        .take(NVRAM_BYTES_MAX)
+        .read_to_end(&mut image)?;
     Ok(image)
 }
 
@@ -253,8 +280,8 @@ pub(crate) fn read_image(path: &Path) -> io::Result<Vec<u8>> {
 /// for that yet, or the image is of another format or full.
 pub(crate) fn boot_network_next(path: &Path, mac: MacAddr) -> io::Result<bool> {
     let image = read_image(path)?;
-    let edits = VariableStore::parse(&image)
-        .and_then(|store| store.set_boot_next(store.pxe_entry(mac)?));
+    let edits =
+        VariableStore::parse(&image).and_then(|store| store.set_boot_next(store.pxe_entry(mac)?));
     let Some(edits) = edits else { return Ok(false) };
     let file = OpenOptions::new().write(true).open(path)?;
     for (at, bytes) in edits {
@@ -323,12 +350,37 @@ mod tests {
         let mut http = network.to_vec();
         http.push((3, 24, &[]));
         vec![
-            record(STATE_ADDED, GLOBAL_VARIABLE, "Boot0001", &option("UEFI HTTPv4", &http)),
-            record(STATE_ADDED, GLOBAL_VARIABLE, "Boot000A", &option("UEFI PXEv4", &network)),
-            record(STATE_ADDED, GLOBAL_VARIABLE, "Boot0003", &option("Linux Boot Manager", &[])),
-            record(STATE_ADDED & STATE_DELETED_MASK, GLOBAL_VARIABLE, "BootOrder", &[9, 0]),
+            record(
+                STATE_ADDED,
+                GLOBAL_VARIABLE,
+                "Boot0001",
+                &option("UEFI HTTPv4", &http),
+            ),
+            record(
+                STATE_ADDED,
+                GLOBAL_VARIABLE,
+                "Boot000A",
+                &option("UEFI PXEv4", &network),
+            ),
+            record(
+                STATE_ADDED,
+                GLOBAL_VARIABLE,
+                "Boot0003",
+                &option("Linux Boot Manager", &[]),
+            ),
+            record(
+                STATE_ADDED & STATE_DELETED_MASK,
+                GLOBAL_VARIABLE,
+                "BootOrder",
+                &[9, 0],
+            ),
             record(STATE_ADDED, [9; 16], "BootOrder", &[8, 0]),
-            record(STATE_ADDED, GLOBAL_VARIABLE, "BootOrder", &[3, 0, 1, 0, 10, 0]),
+            record(
+                STATE_ADDED,
+                GLOBAL_VARIABLE,
+                "BootOrder",
+                &[3, 0, 1, 0, 10, 0],
+            ),
         ]
     }
 
@@ -336,7 +388,11 @@ mod tests {
     fn the_order_is_read_and_the_network_entry_found() {
         let image = image(&installed(), 512);
         let store = VariableStore::parse(&image).unwrap();
-        let names: Vec<String> = store.boot_order().into_iter().map(|e| e.description).collect();
+        let names: Vec<String> = store
+            .boot_order()
+            .into_iter()
+            .map(|e| e.description)
+            .collect();
         assert_eq!(names, ["Linux Boot Manager", "UEFI HTTPv4", "UEFI PXEv4"]);
         assert_eq!(store.pxe_entry(MAC), Some(10));
         assert_eq!(store.pxe_entry(MacAddr([2; 6])), None);
@@ -356,7 +412,11 @@ mod tests {
             let store = VariableStore::parse(&after).unwrap();
             assert_eq!(store.boot_next(), Some(10));
             assert_eq!(store.boot_order().len(), 3);
-            let live = store.records.iter().filter(|r| r.is_called("BootNext")).count();
+            let live = store
+                .records
+                .iter()
+                .filter(|r| r.is_called("BootNext"))
+                .count();
             assert_eq!(live, 1, "round {round}");
         }
         assert!(!boot_network_next(&path, MacAddr([2; 6])).unwrap());

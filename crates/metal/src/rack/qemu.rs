@@ -61,23 +61,39 @@ pub(crate) fn arguments(machine: &RackMachine, launch: &Launch<'_>) -> Vec<Strin
     add("-m", machine.memory_mb.to_string());
     add("-uuid", machine.uuid.to_string());
     add("-display", "none".into());
-    add("-chardev", format!("socket,id=qmp,path={QMP_SOCKET},server=off"));
+    add(
+        "-chardev",
+        format!("socket,id=qmp,path={QMP_SOCKET},server=off"),
+    );
     add("-mon", "chardev=qmp,mode=control".into());
-    add("-chardev", format!("socket,id=serial,path={SERIAL_SOCKET},server=off"));
+    add(
+        "-chardev",
+        format!("socket,id=serial,path={SERIAL_SOCKET},server=off"),
+    );
     add("-serial", "chardev:serial".into());
 
     if let Some(uefi) = launch.uefi {
         let (code, format) = (escaped(&uefi.code.path), &uefi.code.format);
-        add("-drive", format!("if=pflash,unit=0,readonly=on,format={format},file={code}"));
+        add(
+            "-drive",
+            format!("if=pflash,unit=0,readonly=on,format={format},file={code}"),
+        );
         let format = &uefi.vars.format;
-        add("-drive", format!("if=pflash,unit=1,format={format},file={NVRAM_FILE}"));
+        add(
+            "-drive",
+            format!("if=pflash,unit=1,format={format},file={NVRAM_FILE}"),
+        );
     }
 
     // A BIOS keeps no boot order of its own: disks come first, then the network, except for a
     // launch that is to boot from the network. UEFI gets no order from QEMU other than for such
     // a launch, since OVMF would write it into the machine's variables.
     let disk_order = |index: usize| {
-        if bios { format!(",bootindex={}", 10 + index) } else { String::new() }
+        if bios {
+            format!(",bootindex={}", 10 + index)
+        } else {
+            String::new()
+        }
     };
     let nic_order = match (launch.network_first, bios) {
         (true, _) => ",bootindex=1",
@@ -98,10 +114,16 @@ pub(crate) fn arguments(machine: &RackMachine, launch: &Launch<'_>) -> Vec<Strin
             DiskBus::Nvme => "nvme",
         };
         let (serial, order) = (&disk.serial, disk_order(index));
-        add("-device", format!("{device},drive=disk{index},serial={serial}{order}"));
+        add(
+            "-device",
+            format!("{device},drive=disk{index},serial={serial}{order}"),
+        );
     }
     for (index, (mac, tap)) in machine.macs.iter().zip(launch.taps).enumerate() {
-        add("-netdev", format!("tap,id=net{index},ifname={tap},script=no,downscript=no,vhost=off"));
+        add(
+            "-netdev",
+            format!("tap,id=net{index},ifname={tap},script=no,downscript=no,vhost=off"),
+        );
         let nic = nic_id(index);
         // A BIOS boots from the network by the card's option ROM, which QEMU takes from the iPXE
         // project. UEFI does it by itself, and would skip that with the ROM there.
@@ -110,11 +132,21 @@ pub(crate) fn arguments(machine: &RackMachine, launch: &Launch<'_>) -> Vec<Strin
             (false, 0) => (",romfile=", nic_order),
             _ => (",romfile=", ""),
         };
-        add("-device", format!("virtio-net-pci,id={nic},netdev=net{index},mac={mac}{rom}{order}"));
+        add(
+            "-device",
+            format!("virtio-net-pci,id={nic},netdev=net{index},mac={mac}{rom}{order}"),
+        );
     }
     add("-device", "virtio-rng-pci".into());
     args.extend(
-        ["-nodefaults", "-no-user-config", "-no-reboot", "-no-shutdown", "-S"].map(str::to_owned),
+        [
+            "-nodefaults",
+            "-no-user-config",
+            "-no-reboot",
+            "-no-shutdown",
+            "-S",
+        ]
+        .map(str::to_owned),
     );
     args
 }
@@ -131,8 +163,14 @@ mod tests {
     use super::*;
 
     fn firmware() -> UefiFirmware {
-        let image = |path: &str| FlashImage { path: path.into(), format: "raw".into() };
-        UefiFirmware { code: image("/fw/a,b/CODE.fd"), vars: image("/fw/VARS.fd") }
+        let image = |path: &str| FlashImage {
+            path: path.into(),
+            format: "raw".into(),
+        };
+        UefiFirmware {
+            code: image("/fw/a,b/CODE.fd"),
+            vars: image("/fw/VARS.fd"),
+        }
     }
 
     fn line(machine: &RackMachine, launch: &Launch<'_>) -> String {
@@ -155,7 +193,31 @@ mod tests {
             taps: &taps,
             network_first: false,
         };
-        insta::assert_snapshot!(line(&machine("gpu-01", 1), &launch), @"");
+        insta::assert_snapshot!(line(&machine("gpu-01", 1), &launch), @r"
+        -name gpu-01
+        -accel tcg,thread=multi
+        -machine q35
+        -smp 1
+        -m 1024
+        -uuid 01010101-0101-0101-0101-010101010101
+        -display none
+        -chardev socket,id=qmp,path=qmp.sock,server=off
+        -mon chardev=qmp,mode=control
+        -chardev socket,id=serial,path=serial.sock,server=off
+        -serial chardev:serial
+        -drive if=pflash,unit=0,readonly=on,format=raw,file=/fw/a,,b/CODE.fd
+        -drive if=pflash,unit=1,format=raw,file=nvram.fd
+        -drive if=none,id=disk0,format=raw,cache=unsafe,discard=unmap,file=disk0.img
+        -device virtio-blk-pci,drive=disk0,serial=UC-gpu-01
+        -netdev tap,id=net0,ifname=uc0,script=no,downscript=no,vhost=off
+        -device virtio-net-pci,id=nic0,netdev=net0,mac=52:54:00:00:00:01,romfile=
+        -device virtio-rng-pci
+        -nodefaults
+        -no-user-config
+        -no-reboot
+        -no-shutdown
+        -S
+        ");
     }
 
     #[test]
@@ -170,15 +232,31 @@ mod tests {
             network_first: false,
         };
         let order = |text: &str, device: &str| -> u32 {
-            let line = text.lines().find(|l| l.starts_with("-device") && l.contains(device));
-            line.unwrap().rsplit_once("bootindex=").unwrap().1.parse().unwrap()
+            let line = text
+                .lines()
+                .find(|l| l.starts_with("-device") && l.contains(device));
+            line.unwrap()
+                .rsplit_once("bootindex=")
+                .unwrap()
+                .1
+                .parse()
+                .unwrap()
         };
         let text = line(&machine, &launch);
-        assert!(order(&text, "virtio-blk") < order(&text, "virtio-net"), "{text}");
-        assert!(!text.contains("romfile"), "the option ROM is what boots: {text}");
+        assert!(
+            order(&text, "virtio-blk") < order(&text, "virtio-net"),
+            "{text}"
+        );
+        assert!(
+            !text.contains("romfile"),
+            "the option ROM is what boots: {text}"
+        );
         launch.network_first = true;
         let text = line(&machine, &launch);
-        assert!(order(&text, "virtio-blk") > order(&text, "virtio-net"), "{text}");
+        assert!(
+            order(&text, "virtio-blk") > order(&text, "virtio-net"),
+            "{text}"
+        );
     }
 
     #[test]

@@ -32,7 +32,9 @@ pub(crate) enum ShutdownCause {
 
 /// Reads a line; any bytes give a message.
 pub(crate) fn parse(line: &[u8]) -> Message {
-    let Ok(value) = serde_json::from_slice::<Value>(line) else { return Message::Other };
+    let Ok(value) = serde_json::from_slice::<Value>(line) else {
+        return Message::Other;
+    };
     if let Some(id) = value.get("id").and_then(Value::as_u64) {
         let result = match value.get("error") {
             None => Ok(()),
@@ -49,7 +51,9 @@ pub(crate) fn parse(line: &[u8]) -> Message {
             _ => ShutdownCause::Host,
         }),
         Some("BLOCK_IO_ERROR") if data.get("nospace").and_then(Value::as_bool) == Some(true) => {
-            Message::DiskFull { device: text(&data, "device") }
+            Message::DiskFull {
+                device: text(&data, "device"),
+            }
         }
         Some("RESUME") => Message::Resumed,
         _ => Message::Other,
@@ -57,7 +61,11 @@ pub(crate) fn parse(line: &[u8]) -> Message {
 }
 
 fn text(value: &Value, key: &str) -> String {
-    value.get(key).and_then(Value::as_str).unwrap_or_default().to_owned()
+    value
+        .get(key)
+        .and_then(Value::as_str)
+        .unwrap_or_default()
+        .to_owned()
 }
 
 /// A command as a line.
@@ -80,10 +88,19 @@ mod tests {
     #[test]
     fn lines_that_qemu_sends_are_understood() {
         for (line, message) in [
-            (r#"{"return": {}, "id": 7}"#, Message::Reply { id: 7, result: Ok(()) }),
+            (
+                r#"{"return": {}, "id": 7}"#,
+                Message::Reply {
+                    id: 7,
+                    result: Ok(()),
+                },
+            ),
             (
                 r#"{"id": 8, "error": {"class": "DeviceNotFound", "desc": "Device 'x' not found"}}"#,
-                Message::Reply { id: 8, result: Err("Device 'x' not found".into()) },
+                Message::Reply {
+                    id: 8,
+                    result: Err("Device 'x' not found".into()),
+                },
             ),
             (
                 r#"{"timestamp": {}, "event": "SHUTDOWN", "data": {"guest": true, "reason": "guest-reset"}}"#,
@@ -91,9 +108,14 @@ mod tests {
             ),
             (
                 r#"{"event": "BLOCK_IO_ERROR", "data": {"device": "disk0", "nospace": true}}"#,
-                Message::DiskFull { device: "disk0".into() },
+                Message::DiskFull {
+                    device: "disk0".into(),
+                },
             ),
-            (r#"{"event": "BLOCK_IO_ERROR", "data": {"nospace": false}}"#, Message::Other),
+            (
+                r#"{"event": "BLOCK_IO_ERROR", "data": {"nospace": false}}"#,
+                Message::Other,
+            ),
             (r#"{"QMP": {"version": {}}}"#, Message::Other),
             ("nonsense", Message::Other),
         ] {

@@ -121,7 +121,10 @@ impl RackSpec {
         if self.machines.len() > MACHINES_MAX {
             return Err(bad(
                 "the rack",
-                format!("has {} machines; the most is {MACHINES_MAX}", self.machines.len()),
+                format!(
+                    "has {} machines; the most is {MACHINES_MAX}",
+                    self.machines.len()
+                ),
             ));
         }
         let mut names = BTreeSet::new();
@@ -134,11 +137,17 @@ impl RackSpec {
                 return Err(bad(who, "is there twice"));
             }
             if !uuids.insert(machine.uuid) {
-                return Err(bad(who, format!("has the UUID {} of another machine", machine.uuid)));
+                return Err(bad(
+                    who,
+                    format!("has the UUID {} of another machine", machine.uuid),
+                ));
             }
             for mac in &machine.macs {
                 if !macs.insert(*mac) {
-                    return Err(bad(who, format!("uses the MAC address {mac} that is taken")));
+                    return Err(bad(
+                        who,
+                        format!("uses the MAC address {mac} that is taken"),
+                    ));
                 }
             }
         }
@@ -151,7 +160,10 @@ impl RackNetwork {
         let name_is_plain = !self.bridge.is_empty()
             && self.bridge.len() <= INTERFACE_NAME_CHARS_MAX
             && self.bridge.starts_with(|c: char| c.is_ascii_alphabetic())
-            && self.bridge.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_');
+            && self
+                .bridge
+                .chars()
+                .all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_');
         if !name_is_plain || self.bridge == "lo" {
             return Err(bad(
                 "the network",
@@ -164,7 +176,10 @@ impl RackNetwork {
         if !(1..=30).contains(&self.prefix_len) {
             return Err(bad(
                 "the network",
-                format!("has the prefix length {}; it must be 1 to 30", self.prefix_len),
+                format!(
+                    "has the prefix length {}; it must be 1 to 30",
+                    self.prefix_len
+                ),
             ));
         }
         Ok(())
@@ -186,22 +201,34 @@ impl RackMachine {
             (other, _) => return refuse(format!("is {other}, which a rack cannot run")),
         }
         if self.uuid.is_unset() {
-            return refuse(format!("has the UUID {}, which means \"not set\"", self.uuid));
+            return refuse(format!(
+                "has the UUID {}, which means \"not set\"",
+                self.uuid
+            ));
         }
         if self.macs.is_empty() || self.macs.len() > NICS_MAX {
-            return refuse(format!("has {} MAC addresses; give 1 to {NICS_MAX}", self.macs.len()));
+            return refuse(format!(
+                "has {} MAC addresses; give 1 to {NICS_MAX}",
+                self.macs.len()
+            ));
         }
         if let Some(mac) = self.macs.iter().find(|m| m.is_multicast()) {
             return refuse(format!("has the multicast address {mac} as a MAC address"));
         }
         if self.disks.len() > DISKS_MAX {
-            return refuse(format!("has {} disks; the most is {DISKS_MAX}", self.disks.len()));
+            return refuse(format!(
+                "has {} disks; the most is {DISKS_MAX}",
+                self.disks.len()
+            ));
         }
         let mut serials = BTreeSet::new();
         for disk in &self.disks {
             let plain = !disk.serial.is_empty()
                 && disk.serial.len() <= SERIAL_CHARS_MAX
-                && disk.serial.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c));
+                && disk
+                    .serial
+                    .chars()
+                    .all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c));
             if !plain {
                 return refuse(format!(
                     "has a disk with the serial {:?}: use 1 to {SERIAL_CHARS_MAX} letters, digits, - _ and .",
@@ -219,7 +246,10 @@ impl RackMachine {
             }
         }
         if !(64..=1024 * 1024).contains(&self.memory_mb) {
-            return refuse(format!("has {} MiB of memory; give 64 MiB to 1 TiB", self.memory_mb));
+            return refuse(format!(
+                "has {} MiB of memory; give 64 MiB to 1 TiB",
+                self.memory_mb
+            ));
         }
         if !(1..=255).contains(&self.cpus) {
             return refuse(format!("has {} processors; give 1 to 255", self.cpus));
@@ -229,7 +259,10 @@ impl RackMachine {
 }
 
 fn bad(who: impl Into<String>, what: impl Into<String>) -> RackError {
-    RackError::BadSpec { who: who.into(), what: what.into() }
+    RackError::BadSpec {
+        who: who.into(),
+        what: what.into(),
+    }
 }
 
 #[cfg(test)]
@@ -281,9 +314,15 @@ pub(crate) mod tests {
             (|r| r.network.prefix_len = 31, "prefix length"),
             (|r| r.machines[1].name = r.machines[0].name.clone(), "twice"),
             (|r| r.machines[1].uuid = r.machines[0].uuid, "UUID"),
-            (|r| r.machines[1].macs = r.machines[0].macs.clone(), "MAC address"),
+            (
+                |r| r.machines[1].macs = r.machines[0].macs.clone(),
+                "MAC address",
+            ),
             (|r| r.machines[0].macs.clear(), "MAC addresses"),
-            (|r| r.machines[0].system = System::Aarch64Darwin, "cannot run"),
+            (
+                |r| r.machines[0].system = System::Aarch64Darwin,
+                "cannot run",
+            ),
             (
                 |r| {
                     r.machines[0].system = System::Aarch64Linux;
@@ -291,7 +330,10 @@ pub(crate) mod tests {
                 },
                 "BIOS",
             ),
-            (|r| r.machines[0].disks[0].serial = "a,file=/etc/passwd".into(), "serial"),
+            (
+                |r| r.machines[0].disks[0].serial = "a,file=/etc/passwd".into(),
+                "serial",
+            ),
             (|r| r.machines[0].disks[0].size_bytes = 1000, "multiple"),
             (|r| r.machines[0].memory_mb = 1, "memory"),
             (|r| r.machines[0].cpus = 0, "processors"),

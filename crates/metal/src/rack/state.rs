@@ -127,9 +127,13 @@ pub(crate) struct SocketDir(OwnedFd);
 
 impl SocketDir {
     pub(crate) fn open(path: &Path) -> Result<Self, RackError> {
-        rustix::fs::open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
-            .map(Self)
-            .map_err(|errno| RackError::io("open", path, errno.into()))
+        rustix::fs::open(
+            path,
+            OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+            Mode::empty(),
+        )
+        .map(Self)
+        .map_err(|errno| RackError::io("open", path, errno.into()))
     }
 
     /// A short path to a socket; good as long as this value lives, in this process.
@@ -164,10 +168,18 @@ impl SupervisorRecord {
             .to_str()
             .and_then(|name| name.parse().ok())
             .ok_or_else(|| {
-                RackError::io("understand", "/proc/self", io::ErrorKind::InvalidData.into())
+                RackError::io(
+                    "understand",
+                    "/proc/self",
+                    io::ErrorKind::InvalidData.into(),
+                )
             })?;
         let start_ticks = start_ticks(pid).ok_or_else(|| {
-            RackError::io("read", format!("/proc/{pid}/stat"), io::ErrorKind::NotFound.into())
+            RackError::io(
+                "read",
+                format!("/proc/{pid}/stat"),
+                io::ErrorKind::NotFound.into(),
+            )
         })?;
         Ok(Self {
             pid,
@@ -186,13 +198,18 @@ impl SupervisorRecord {
     /// The record of the rack that runs in a directory.
     pub(crate) fn find(dir: &StateDir) -> Option<Self> {
         let text = fs::read(dir.record()).ok()?;
-        serde_json::from_slice::<Self>(&text).ok().filter(Self::is_alive)
+        serde_json::from_slice::<Self>(&text)
+            .ok()
+            .filter(Self::is_alive)
     }
 }
 
 /// The kernel's id of this boot of the host; empty where `/proc` doesn't say.
 pub(crate) fn host_boot_id() -> String {
-    fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
+    fs::read_to_string("/proc/sys/kernel/random/boot_id")
+        .unwrap_or_default()
+        .trim()
+        .to_owned()
 }
 
 /// The network namespace of a process, such as `net:[4026531840]`.
@@ -241,7 +258,9 @@ pub(crate) fn end_of_file(path: &Path, limit_bytes: u64) -> String {
         file.take(limit_bytes).read_to_end(&mut bytes)?;
         Ok(bytes)
     };
-    String::from_utf8_lossy(&read().unwrap_or_default()).trim().to_owned()
+    String::from_utf8_lossy(&read().unwrap_or_default())
+        .trim()
+        .to_owned()
 }
 
 /// Milliseconds since 1970.

@@ -87,11 +87,13 @@ fn run(dir: &StateDir) -> Result<(), RackError> {
 }
 
 fn lock(dir: &StateDir) -> Result<File, RackError> {
-    let file =
-        File::create(dir.lock()).map_err(|e| RackError::io("create", dir.lock(), e))?;
+    let file = File::create(dir.lock()).map_err(|e| RackError::io("create", dir.lock(), e))?;
     flock(&file, FlockOperation::NonBlockingLockExclusive).map_err(|_| {
         let pid = SupervisorRecord::find(dir).map_or(0, |record| record.pid);
-        RackError::AlreadyRunning { state_dir: dir.root().into(), pid }
+        RackError::AlreadyRunning {
+            state_dir: dir.root().into(),
+            pid,
+        }
     })?;
     Ok(file)
 }
@@ -108,7 +110,13 @@ async fn supervise(dir: &StateDir) -> Result<(), RackError> {
         record,
         ending: Notify::new(),
         inner: Mutex::new(Inner {
-            orders: Orders { spec: RackSpec { machines: Vec::new(), ..orders.spec.clone() }, ..orders },
+            orders: Orders {
+                spec: RackSpec {
+                    machines: Vec::new(),
+                    ..orders.spec.clone()
+                },
+                ..orders
+            },
             machines: BTreeMap::new(),
             next_tap: 0,
         }),
@@ -120,11 +128,12 @@ async fn supervise(dir: &StateDir) -> Result<(), RackError> {
     let listener = UnixListener::bind(sockets.path(CONTROL_SOCKET))
         .map_err(|e| RackError::io("listen on", dir.root().join(CONTROL_SOCKET), e))?;
     // As process 1 this process gets only the signals that it handles.
-    let mut terminate = signal(SignalKind::terminate())
-        .map_err(|e| RackError::io("handle", "SIGTERM", e))?;
+    let mut terminate =
+        signal(SignalKind::terminate()).map_err(|e| RackError::io("handle", "SIGTERM", e))?;
     // The record says that the rack is ready, so it comes last.
-    let text = serde_json::to_vec_pretty(&rack.record)
-        .map_err(|e| RackError::Protocol { detail: e.to_string() })?;
+    let text = serde_json::to_vec_pretty(&rack.record).map_err(|e| RackError::Protocol {
+        detail: e.to_string(),
+    })?;
     write_file(&dir.record(), &text)?;
     tokio::select! {
         () = serve(&listener, &rack) => {}
@@ -139,7 +148,9 @@ async fn serve(listener: &UnixListener, rack: &Arc<Rack>) {
     let seats = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     loop {
         // The semaphore is never closed.
-        let Ok(seat) = Arc::clone(&seats).acquire_owned().await else { return };
+        let Ok(seat) = Arc::clone(&seats).acquire_owned().await else {
+            return;
+        };
         match listener.accept().await {
             Ok((stream, _)) => {
                 let rack = Arc::clone(rack);
@@ -194,16 +205,25 @@ impl Rack {
             let request = match serde_json::from_slice::<Request>(&line) {
                 Ok(request) => request,
                 Err(e) => {
-                    let error = RackError::Protocol { detail: format!("not a request: {e}") };
+                    let error = RackError::Protocol {
+                        detail: format!("not a request: {e}"),
+                    };
                     answer(&mut stream, &refused(&error)).await?;
                     continue;
                 }
             };
-            if let Request::Console { machine, history_bytes } = request {
+            if let Request::Console {
+                machine,
+                history_bytes,
+            } = request
+            {
                 return self.show_console(stream, &machine, history_bytes).await;
             }
             let ending = request == Request::Shutdown;
-            let reply = self.carry_out(request).await.unwrap_or_else(|e| refused(&e));
+            let reply = self
+                .carry_out(request)
+                .await
+                .unwrap_or_else(|e| refused(&e));
             answer(&mut stream, &reply).await?;
             if ending {
                 self.ending.notify_one();
@@ -214,16 +234,27 @@ impl Rack {
     async fn carry_out(&self, request: Request) -> Result<Reply, RackError> {
         match request {
             Request::Status => {
-                return Ok(Reply::Status { status: Box::new(self.status().await) });
+                return Ok(Reply::Status {
+                    status: Box::new(self.status().await),
+                });
             }
             Request::Power { machine, action } => {
-                self.machine(&machine).await?.order(|a| Order::Power(action, a)).await?;
+                self.machine(&machine)
+                    .await?
+                    .order(|a| Order::Power(action, a))
+                    .await?;
             }
             Request::NextBoot { machine, boot } => {
-                self.machine(&machine).await?.order(|a| Order::NextBoot(boot, a)).await?;
+                self.machine(&machine)
+                    .await?
+                    .order(|a| Order::NextBoot(boot, a))
+                    .await?;
             }
             Request::Link { machine, plugged } => {
-                self.machine(&machine).await?.order(|a| Order::Plug(plugged, a)).await?;
+                self.machine(&machine)
+                    .await?
+                    .order(|a| Order::Plug(plugged, a))
+                    .await?;
             }
             Request::AddMachine { machine } => {
                 let mut inner = self.inner.lock().await;
@@ -243,7 +274,11 @@ impl Rack {
 
     async fn machine(&self, name: &NodeName) -> Result<MachineHandle, RackError> {
         let inner = self.inner.lock().await;
-        inner.machines.get(name).cloned().ok_or_else(|| no_such_machine(name))
+        inner
+            .machines
+            .get(name)
+            .cloned()
+            .ok_or_else(|| no_such_machine(name))
     }
 
     async fn status(&self) -> RackStatus {
@@ -265,7 +300,9 @@ impl Rack {
     ) -> std::io::Result<()> {
         let opened: Result<(MachineHandle, ConsoleFeed), RackError> = async {
             let machine = self.machine(name).await?;
-            let feed = machine.order(|a| Order::OpenConsole(history_bytes, a)).await?;
+            let feed = machine
+                .order(|a| Order::OpenConsole(history_bytes, a))
+                .await?;
             Ok((machine, feed))
         }
         .await;
@@ -312,7 +349,10 @@ impl Rack {
                 let _ = end.await;
             }
         };
-        if timeout(Duration::from_millis(RETIRE_MS), all).await.is_err() {
+        if timeout(Duration::from_millis(RETIRE_MS), all)
+            .await
+            .is_err()
+        {
             eprintln!("machines that did not end in {RETIRE_MS} ms are killed");
         }
     }
@@ -340,7 +380,10 @@ impl Inner {
     }
 
     async fn remove(&mut self, dir: &StateDir, name: &NodeName) -> Result<(), RackError> {
-        let machine = self.machines.remove(name).ok_or_else(|| no_such_machine(name))?;
+        let machine = self
+            .machines
+            .remove(name)
+            .ok_or_else(|| no_such_machine(name))?;
         self.orders.spec.machines.retain(|m| m.name != *name);
         machine.order(Order::Retire).await?;
         for tap in &machine.taps {
@@ -351,14 +394,17 @@ impl Inner {
     }
 
     fn save(&self, dir: &StateDir) -> Result<(), RackError> {
-        let text = serde_json::to_vec_pretty(&self.orders)
-            .map_err(|e| RackError::Protocol { detail: e.to_string() })?;
+        let text = serde_json::to_vec_pretty(&self.orders).map_err(|e| RackError::Protocol {
+            detail: e.to_string(),
+        })?;
         write_file(&dir.spec(), &text)
     }
 }
 
 fn refused(error: &RackError) -> Reply {
-    Reply::Refused { refusal: error.to_refusal() }
+    Reply::Refused {
+        refusal: error.to_refusal(),
+    }
 }
 
 async fn answer(stream: &mut BufReader<UnixStream>, reply: &Reply) -> std::io::Result<()> {

@@ -7,7 +7,7 @@ use std::process::Command;
 
 /// What the program does after it wrote its text.
 #[derive(Debug, Clone, Copy)]
-pub enum Then {
+pub(crate) enum Then {
     Reset,
     ShutDown,
     StandStill,
@@ -15,7 +15,7 @@ pub enum Then {
 
 /// Writes a FAT file system with the program as `\EFI\BOOT\BOOTX64.EFI` over a disk's image;
 /// `false`, after it said why, without mtools.
-pub fn make_bootable(disk: &Path, text: &str, then: Then) -> bool {
+pub(crate) fn make_bootable(disk: &Path, text: &str, then: Then) -> bool {
     let folder = tempfile::tempdir().expect("a directory");
     let program = folder.path().join("BOOTX64.EFI");
     std::fs::write(&program, program_bytes(text, then)).expect("the program");
@@ -68,7 +68,7 @@ fn code(text: &str, then: Then) -> Vec<u8> {
         0x88, 0xc8,                         // mov al, cl
         0x66, 0xba, 0xf8, 0x03,             // mov dx, 0x3f8       ; data
         0xee,                               // out dx, al
-        0xeb, 0xe6,                         // jmp next
+        0xeb, 0xe7,                         // jmp next
         // done:
         0xb9, kind, 0, 0, 0,                // mov ecx, kind
         0x80, 0xf9, 0xff,                   // cmp cl, 0xff
@@ -128,7 +128,15 @@ fn program_bytes(text: &str, then: Then) -> Vec<u8> {
     image.resize(optional_at + 240, 0);
 
     image.extend(b".text\0\0\0");
-    for field in [body_bytes, SECTION_AT, body_bytes, FILE_ALIGNMENT as u32, 0, 0, 0] {
+    for field in [
+        body_bytes,
+        SECTION_AT,
+        body_bytes,
+        FILE_ALIGNMENT as u32,
+        0,
+        0,
+        0,
+    ] {
         image.extend(field.to_le_bytes());
     }
     image.extend(0xe000_0020u32.to_le_bytes()); // code; read, write, execute

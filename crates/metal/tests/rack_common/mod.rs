@@ -1,8 +1,14 @@
 //! What the tests of the rack share.
 
 #![allow(dead_code, reason = "each test file uses a part of this")]
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "this is test code, which the lints recognize only inside test functions"
+)]
 
-pub mod efi;
+pub(crate) mod efi;
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -22,19 +28,21 @@ const SUPERVISOR_VARIABLE: &str = "UNDERCROFT_TEST_RACK_SUPERVISOR";
 const SUPERVISOR_TEST: &str = "rack_supervisor";
 
 /// How long firmware may take to reach what a test waits for: a few seconds on an idle machine.
-pub const FIRMWARE: Duration = Duration::from_secs(90);
+pub(crate) const FIRMWARE: Duration = Duration::from_secs(90);
 
 /// Runs the supervisor in a test binary that was started for it; a test of that name calls this.
-pub fn be_supervisor() {
+pub(crate) fn be_supervisor() {
     if std::env::var_os(SUPERVISOR_VARIABLE).is_none() {
         return;
     }
-    let state_dir = std::env::args_os().next_back().expect("the rack's directory");
+    let state_dir = std::env::args_os()
+        .next_back()
+        .expect("the rack's directory");
     assert!(rack::supervisor_main([state_dir]) == ExitCode::SUCCESS);
 }
 
 /// This test binary, as the supervisor.
-pub fn supervisor() -> SupervisorCommand {
+pub(crate) fn supervisor() -> SupervisorCommand {
     let this = std::env::current_exe().expect("the test binary");
     let args = [
         OsString::from(format!("{SUPERVISOR_VARIABLE}=1")),
@@ -43,14 +51,17 @@ pub fn supervisor() -> SupervisorCommand {
         "--exact".into(),
         "--nocapture".into(),
     ];
-    SupervisorCommand { program: "/usr/bin/env".into(), args: args.into() }
+    SupervisorCommand {
+        program: "/usr/bin/env".into(),
+        args: args.into(),
+    }
 }
 
-pub fn name(text: &str) -> NodeName {
+pub(crate) fn name(text: &str) -> NodeName {
     NodeName::new(text).expect("a name")
 }
 
-pub fn machine(label: &str, last_octet: u8) -> RackMachine {
+pub(crate) fn machine(label: &str, last_octet: u8) -> RackMachine {
     RackMachine {
         name: name(label),
         system: System::X86_64Linux,
@@ -67,7 +78,7 @@ pub fn machine(label: &str, last_octet: u8) -> RackMachine {
     }
 }
 
-pub fn rack_of(machines: Vec<RackMachine>) -> RackSpec {
+pub(crate) fn rack_of(machines: Vec<RackMachine>) -> RackSpec {
     RackSpec {
         network: RackNetwork {
             bridge: "br0".into(),
@@ -80,14 +91,14 @@ pub fn rack_of(machines: Vec<RackMachine>) -> RackSpec {
 }
 
 /// A rack that is ended, by force if need be, when the test ends in whatever way.
-pub struct TestRack {
-    pub client: RackClient,
-    pub dir: tempfile::TempDir,
+pub(crate) struct TestRack {
+    pub(crate) client: RackClient,
+    pub(crate) dir: tempfile::TempDir,
 }
 
 impl TestRack {
     /// Starts a rack; `None`, after it said why, if this machine can't run one.
-    pub async fn start(spec: &RackSpec) -> Option<Self> {
+    pub(crate) async fn start(spec: &RackSpec) -> Option<Self> {
         let dir = tempfile::tempdir().expect("a directory");
         match rack::up(dir.path(), spec, &supervisor()).await {
             Ok(client) => Some(Self { client, dir }),
@@ -104,17 +115,25 @@ impl TestRack {
         }
     }
 
-    pub async fn machine(&self, label: &str) -> MachineStatus {
-        self.client.machine(&name(label)).await.expect("the machine's status")
+    pub(crate) async fn machine(&self, label: &str) -> MachineStatus {
+        self.client
+            .machine(&name(label))
+            .await
+            .expect("the machine's status")
     }
 
-    pub fn serial(&self, label: &str) -> String {
-        let path = self.dir.path().join("machines").join(label).join("serial.log");
+    pub(crate) fn serial(&self, label: &str) -> String {
+        let path = self
+            .dir
+            .path()
+            .join("machines")
+            .join(label)
+            .join("serial.log");
         String::from_utf8_lossy(&std::fs::read(path).unwrap_or_default()).into_owned()
     }
 
     /// Waits until the machine has printed a text more often than `seen` times.
-    pub async fn printed(&self, label: &str, text: &str, seen: usize) {
+    pub(crate) async fn printed(&self, label: &str, text: &str, seen: usize) {
         let deadline = Instant::now() + FIRMWARE;
         while self.serial(label).matches(text).count() <= seen {
             assert!(
@@ -128,22 +147,31 @@ impl TestRack {
     }
 
     /// Waits until the machine's status is as asked for.
-    pub async fn until(&self, label: &str, what: &str, is: impl Fn(&MachineStatus) -> bool) {
+    pub(crate) async fn until(&self, label: &str, what: &str, is: impl Fn(&MachineStatus) -> bool) {
         let deadline = Instant::now() + FIRMWARE;
         loop {
             let status = self.machine(label).await;
             if is(&status) {
                 return;
             }
-            assert!(Instant::now() < deadline, "{label} is not {what}: {status:?}");
+            assert!(
+                Instant::now() < deadline,
+                "{label} is not {what}: {status:?}"
+            );
             sleep(Duration::from_millis(50)).await;
         }
     }
 
     /// Ends the rack in an orderly way.
-    pub async fn end(self) {
-        rack::down(self.dir.path(), Disks::Delete).await.expect("the rack ends");
-        assert!(!self.dir.path().exists(), "files are left in {}", self.dir.path().display());
+    pub(crate) async fn end(self) {
+        rack::down(self.dir.path(), Disks::Delete)
+            .await
+            .expect("the rack ends");
+        assert!(
+            !self.dir.path().exists(),
+            "files are left in {}",
+            self.dir.path().display()
+        );
     }
 }
 
@@ -163,7 +191,7 @@ impl Drop for TestRack {
 }
 
 /// The ids of processes whose command line names a directory.
-pub fn processes_of(dir: &Path) -> Vec<String> {
+pub(crate) fn processes_of(dir: &Path) -> Vec<String> {
     let needle = dir.to_string_lossy().into_owned();
     let mut found = Vec::new();
     for entry in std::fs::read_dir("/proc").expect("/proc").flatten() {

@@ -89,7 +89,12 @@ fn make_disk(path: &Path, size_bytes: u64) -> Result<(), RackError> {
 }
 
 fn create(path: &Path) -> io::Result<File> {
-    OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)
+    OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(path)
 }
 
 /// Copies an image and leaves out its blank parts: AAVMF's variables are 64 MiB of zeros.

@@ -50,7 +50,9 @@ enum Event {
 pub(super) enum Happening {
     Printed(Vec<u8>),
     Shutdown(ShutdownCause),
-    DiskFull { device: String },
+    DiskFull {
+        device: String,
+    },
     Resumed,
     /// A reply that came too late, or chatter.
     Reply,
@@ -82,10 +84,11 @@ impl Running {
         let sockets = SocketDir::open(dir.root())?;
         let monitor = listen(dir, &sockets, QMP_SOCKET)?;
         let serial = listen(dir, &sockets, SERIAL_SOCKET)?;
-        let log = File::create(dir.qemu_log())
-            .map_err(|e| RackError::io("create", dir.qemu_log(), e))?;
-        let errors =
-            log.try_clone().map_err(|e| RackError::io("open", dir.qemu_log(), e))?;
+        let log =
+            File::create(dir.qemu_log()).map_err(|e| RackError::io("create", dir.qemu_log(), e))?;
+        let errors = log
+            .try_clone()
+            .map_err(|e| RackError::io("open", dir.qemu_log(), e))?;
         let mut child = Command::new(qemu)
             .args(arguments)
             .current_dir(dir.root())
@@ -178,7 +181,10 @@ impl Running {
             .map_err(|_| late())?
             .map_err(|e| e.to_string())?;
         loop {
-            match timeout_at(deadline, self.events.recv()).await.map_err(|_| late())? {
+            match timeout_at(deadline, self.events.recv())
+                .await
+                .map_err(|_| late())?
+            {
                 Some(Event::Monitor(Message::Reply { id, result })) if id == this => return result,
                 Some(Event::Monitor(message)) => self.held.push_back(happening(message)),
                 Some(Event::Printed(bytes)) => printed(&bytes),
@@ -241,11 +247,7 @@ async fn drain(events: &mut mpsc::Receiver<Event>, printed: &mut impl FnMut(&[u8
     }
 }
 
-fn listen(
-    dir: &MachineDir,
-    sockets: &SocketDir,
-    name: &str,
-) -> Result<UnixListener, RackError> {
+fn listen(dir: &MachineDir, sockets: &SocketDir, name: &str) -> Result<UnixListener, RackError> {
     let path = dir.root().join(name);
     match std::fs::remove_file(&path) {
         Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
@@ -263,11 +265,18 @@ async fn read_monitor(monitor: OwnedReadHalf, events: mpsc::Sender<Event>) {
     let mut line = Vec::new();
     loop {
         line.clear();
-        let read = (&mut monitor).take(QMP_LINE_BYTES_MAX).read_until(b'\n', &mut line).await;
+        let read = (&mut monitor)
+            .take(QMP_LINE_BYTES_MAX)
+            .read_until(b'\n', &mut line)
+            .await;
         if !matches!(read, Ok(1..)) {
             return;
         }
-        if events.send(Event::Monitor(qmp::parse(&line))).await.is_err() {
+        if events
+            .send(Event::Monitor(qmp::parse(&line)))
+            .await
+            .is_err()
+        {
             return;
         }
     }

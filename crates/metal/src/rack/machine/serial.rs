@@ -83,7 +83,11 @@ impl SerialOutput {
         &self,
         history_bytes: u64,
     ) -> (Vec<u8>, broadcast::Receiver<Arc<[u8]>>) {
-        (self.history(history_bytes.min(HISTORY_BYTES_MAX)).unwrap_or_default(), self.live.subscribe())
+        (
+            self.history(history_bytes.min(HISTORY_BYTES_MAX))
+                .unwrap_or_default(),
+            self.live.subscribe(),
+        )
     }
 
     fn history(&self, limit_bytes: u64) -> io::Result<Vec<u8>> {
@@ -106,7 +110,9 @@ mod tests {
     #[test]
     fn the_log_is_bounded_and_consoles_miss_nothing() {
         let temp = tempfile::tempdir().unwrap();
-        let dir = StateDir::new(temp.path()).unwrap().machine(&NodeName::new("a").unwrap());
+        let dir = StateDir::new(temp.path())
+            .unwrap()
+            .machine(&NodeName::new("a").unwrap());
         std::fs::create_dir_all(dir.root()).unwrap();
         let mut output = SerialOutput::new(dir.clone());
         output.log_bytes_max = 100;
