@@ -309,7 +309,7 @@ mod tests {
             "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f";
         assert!(is_ssh_key(key));
         assert!(is_ssh_key(&format!("{key} ada@example")));
-        assert!(!is_ssh_key(&key[..key.len() - 4]), "cut short");
+        assert!(!is_ssh_key(key.strip_suffix("HR4f").unwrap()), "cut short");
         assert!(!is_ssh_key(&key.replace("ssh-ed25519", "ssh-rsa")));
         assert!(!is_ssh_key("ssh-ed25519"));
         assert!(!is_ssh_key("-----BEGIN OPENSSH PRIVATE KEY-----"));

@@ -99,7 +99,9 @@ impl Value for String {
     }
     fn schema(rule: Rule) -> Json {
         match rule {
-            Rule::Text(rule) => json!({ "type": "string", "pattern": rule.pattern }),
+            Rule::Text(rule) => {
+                json!({ "type": "string", "title": rule.expected, "pattern": rule.pattern })
+            }
             _ => json!({ "type": "string" }),
         }
     }
@@ -120,7 +122,7 @@ macro_rules! parsed {
                 text(&self.to_string())
             }
             fn schema(_: Rule) -> Json {
-                json!({ "type": "string", "pattern": $pattern })
+                json!({ "type": "string", "title": $expected, "pattern": $pattern })
             }
         }
     )* };
@@ -152,7 +154,7 @@ macro_rules! labels {
                 text(self.as_str())
             }
             fn schema(_: Rule) -> Json {
-                json!({ "type": "string", "pattern": LABEL })
+                json!({ "type": "string", "title": "a name (a DNS label)", "pattern": LABEL })
             }
         }
         impl Name for $ty {

@@ -278,7 +278,10 @@ mod tests {
     use super::*;
 
     fn spans(text: &str) -> Vec<&str> {
-        find(text).into_iter().map(|s| &text[s.span]).collect()
+        find(text)
+            .into_iter()
+            .map(|s| text.get(s.span).unwrap())
+            .collect()
     }
 
     #[test]

@@ -2,7 +2,6 @@
 #![expect(
     clippy::unwrap_used,
     clippy::disallowed_methods,
-    clippy::indexing_slicing,
     clippy::panic,
     reason = "these are tests, and they read their inputs from files"
 )]
