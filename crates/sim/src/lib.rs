@@ -1,1 +1,36 @@
 //! Undercroft's deterministic simulation: world, faults, checkers, seeds.
+//!
+//! [`rehearse`] plans an inventory with the real planner and carries the plan out with the real
+//! engine, in a world of simulated machines with a clock of its own. The machines behave as
+//! machines do: they have firmware that can miss its network boot, disks that hold what was written
+//! before their power was lost, commands that go on when nobody listens any more. Nothing in here
+//! reads a clock, a file or a random device; the same seed gives the same journal, byte for byte.
+//!
+//! While it runs, checkers that trust neither planner nor engine see every record when it becomes
+//! durable, every operation when it is started and every act on a machine when it happens; see
+//! [`Rule`] for what they watch over. A broken rule is a bug in Undercroft, and the seed repeats it.
+
+mod checkers;
+mod clock;
+mod faults;
+mod fleet;
+mod journal;
+mod link;
+mod machine;
+mod profile;
+mod rehearse;
+mod report;
+mod rng;
+mod seeds;
+mod shared;
+mod trace;
+mod world;
+
+pub use checkers::{Rule, Violation};
+pub use faults::{FaultKind, Faults, UnknownFaults};
+pub use profile::{Profile, Spread};
+pub use rehearse::{RehearseError, RehearseOptions, Rehearsal, rehearse};
+pub use report::{
+    FailedNode, Hand, Lane, Leg, LimitReport, Mishap, PeopleReport, PhaseReport, Report, RunReport,
+};
+pub use seeds::{FailedSeed, SeedsReport, run_seeds};

@@ -1,0 +1,155 @@
+//! What the simulation needs to know of an inventory's machines.
+
+use std::{collections::BTreeMap, net::Ipv4Addr};
+
+use undercroft_model::{
+    DiskIdentity, MacAddr, MachineUuid, NodeName, System, SystemTarget,
+    inventory::{DiskRole, Inventory, PowerKind},
+};
+
+use crate::{profile::Profile, rng::Rng};
+
+/// A machine as the inventory describes it.
+#[derive(Debug, Clone)]
+pub(crate) struct Spec {
+    pub(crate) name: NodeName,
+    pub(crate) class: String,
+    pub(crate) macs: Vec<MacAddr>,
+    pub(crate) uuid: Option<MachineUuid>,
+    pub(crate) address: Ipv4Addr,
+    pub(crate) disks: Vec<SpecDisk>,
+    pub(crate) system: System,
+    pub(crate) memory_mb: u64,
+    /// Whether a person has to press its button.
+    pub(crate) manual_power: bool,
+    pub(crate) target: SystemTarget,
+    pub(crate) host_key: String,
+}
+
+/// A disk as the inventory describes it.
+#[derive(Debug, Clone)]
+pub(crate) struct SpecDisk {
+    pub(crate) identity: DiskIdentity,
+    pub(crate) size_bytes: u64,
+    /// Whether the inventory lets it be written to.
+    pub(crate) wipeable: bool,
+}
+
+/// The least size of a disk in the simulation where the inventory gives none: 1 TB.
+const DISK_BYTES_DEFAULT: u64 = 1_000_000_000_000;
+/// Memory of a machine whose inventory asks for no least amount: 64 GiB.
+const MEMORY_MB_DEFAULT: u64 = 65_536;
+
+/// A fingerprint as OpenSSH prints it, made from a number: 43 characters of base64.
+pub(crate) fn fingerprint(key: u64) -> String {
+    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    text_of(key, "SHA256:", 43, ALPHABET)
+}
+
+/// A store path's hash, made from a number: 32 characters of Nix's base32.
+fn store_hash(number: u64) -> String {
+    const ALPHABET: &[u8; 32] = b"0123456789abcdfghijklmnpqrsvwxyz";
+    text_of(number, "", 32, ALPHABET)
+}
+
+/// Hexadecimal digits made from a number.
+pub(crate) fn hex_of(number: u64, digits: usize) -> String {
+    text_of(number, "", digits, b"0123456789abcdef")
+}
+
+/// A boot id as Linux prints it (a random UUID, RFC 9562 version 4), made from a number.
+pub(crate) fn boot_id(number: u64) -> String {
+    let digits = hex_of(number, 32);
+    let mut out = String::with_capacity(36);
+    for (i, c) in digits.chars().enumerate() {
+        if matches!(i, 8 | 12 | 16 | 20) {
+            out.push('-');
+        }
+        out.push(match i {
+            12 => '4',
+            16 => 'a',
+            _ => c,
+        });
+    }
+    out
+}
+
+fn text_of(number: u64, prefix: &str, length: usize, alphabet: &[u8]) -> String {
+    let mut rng = Rng::new(number);
+    let mut out = String::with_capacity(prefix.len() + length);
+    out.push_str(prefix);
+    let letters = u64::try_from(alphabet.len()).unwrap_or(1);
+    for _ in 0..length {
+        let letter = usize::try_from(rng.below(letters)).unwrap_or(0);
+        out.push(alphabet.get(letter).copied().map_or('0', char::from));
+    }
+    out
+}
+
+/// All machines of an inventory that are installed, in the order of their names.
+pub(crate) fn specs(inventory: &Inventory, profile: &Profile) -> Vec<Spec> {
+    let mut rng = Rng::new(0x5eed);
+    inventory
+        .nodes
+        .iter()
+        .map(|(name, node)| {
+            let number = rng.next_u64();
+            Spec {
+                name: name.clone(),
+                class: node.class.to_string(),
+                macs: node.macs.clone(),
+                uuid: node.uuid,
+                address: node.address,
+                disks: node
+                    .disks
+                    .iter()
+                    .map(|disk| SpecDisk {
+                        identity: DiskIdentity {
+                            serial: disk.serial.clone(),
+                            wwn: disk.wwn.clone(),
+                        },
+                        size_bytes: disk
+                            .size_gb
+                            .map_or(DISK_BYTES_DEFAULT, |gb| u64::from(gb) << 30),
+                        wipeable: matches!(disk.role, DiskRole::Root | DiskRole::Longhorn),
+                    })
+                    .collect(),
+                system: node.system,
+                memory_mb: node.min_memory_mb.map_or(MEMORY_MB_DEFAULT, u64::from),
+                manual_power: node.power.kind == PowerKind::Manual,
+                target: SystemTarget {
+                    toplevel: format!(
+                        "/nix/store/{}-nixos-system-{name}",
+                        store_hash(number ^ 1)
+                    ),
+                    disko_script: None,
+                    system: node.system,
+                    closure_bytes: Some(profile.closure_bytes),
+                },
+                host_key: fingerprint(number ^ 2),
+            }
+        })
+        .collect()
+}
+
+/// The places of machines by name.
+pub(crate) fn places(specs: &[Spec]) -> BTreeMap<NodeName, u32> {
+    (0u32..)
+        .zip(specs)
+        .map(|(ix, spec)| (spec.name.clone(), ix))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn made_up_texts_have_the_form_of_real_ones() {
+        assert_eq!(fingerprint(7).len(), 7 + 43);
+        assert_eq!(store_hash(7).len(), 32);
+        let id = boot_id(7);
+        assert_eq!((id.len(), id.matches('-').count()), (36, 4));
+        assert_ne!(boot_id(7), boot_id(8));
+    }
+}

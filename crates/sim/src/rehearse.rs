@@ -1,0 +1,643 @@
+//! One rehearsal: a plan, carried out by the real engine in the simulated world.
+//!
+//! A seed goes through two phases, as TigerBeetle's simulator does. In the safety phase faults
+//! happen and the checkers watch. Then faults stop (machines that are broken for good stay so), and
+//! the liveness phase shows that everything that can be brought up is, within a few runs, that what
+//! can't is reported with its reason, and that planning once more gives nothing to do.
+
+use std::{
+    cell::RefCell,
+    collections::{BTreeMap, BTreeSet},
+    rc::Rc,
+};
+
+use undercroft_engine::{Driver, Engine, Event};
+use undercroft_model::{
+    Found, JOURNAL_VERSION, NodeName, NodeObservation, Observation, Plan, PlanId, Record, RunEnd,
+    inventory::{Inventory, ScaleError, scale_to},
+    view::FleetView,
+};
+use undercroft_planner::{PlanOptions, PlanReport, Severity, check, plan_with};
+
+use crate::{
+    checkers::{Checkers, Rule, Violation},
+    faults::{Dice, FaultKind, Faults},
+    fleet,
+    journal::SimJournal,
+    machine::Running,
+    profile::Profile,
+    report::{Report, build},
+    rng::Rng,
+    shared::{JournalHandle, Shared, SharedRef},
+    trace::Trace,
+    world::{Ev, SimWorld},
+};
+
+/// Runs of the command, one after the other, in which a fleet must come up once faults have
+/// stopped: one that was under way, one that goes on, one that plans anew, and one to spare.
+const LIVENESS_RUNS_MAX: u32 = 4;
+/// Runs in all: no operator goes on for longer without looking into it.
+const RUNS_MAX: u32 = 12;
+/// The longest that one run may take in simulated time, for each machine: nobody waits for longer.
+/// In milliseconds: 8 hours, more than all tries of all steps of one machine together.
+const RUN_MS_MAX_PER_NODE: u64 = 8 * 3_600_000;
+/// Events of one run for each machine, beside those of the fleet: far above what retries allow.
+const RUN_EVENTS_MAX_PER_NODE: u64 = 50_000;
+/// The longest that a controller is away before it is started again, in milliseconds.
+const CONTROLLER_AWAY_MS_MAX: u64 = 10 * 60_000;
+/// How long the world is left to itself between two runs, in milliseconds: a person has come, and
+/// machines that were switched on again have started.
+const BETWEEN_RUNS_MS: u64 = 10 * 60_000;
+
+/// How a rehearsal is done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RehearseOptions {
+    /// The seed that all chance follows from.
+    pub seed: u64,
+    /// How much goes wrong.
+    pub faults: Faults,
+    /// How long things take.
+    pub profile: Profile,
+    /// The number of machines to rehearse with, where it isn't the inventory's.
+    pub nodes: Option<usize>,
+    /// Whether the last events are kept for people to read.
+    pub trace: bool,
+    /// Whether the journal's bytes are kept.
+    pub keep_journal: bool,
+}
+
+impl Default for RehearseOptions {
+    fn default() -> Self {
+        Self {
+            seed: 1,
+            faults: Faults::None,
+            profile: Profile::metal(),
+            nodes: None,
+            trace: false,
+            keep_journal: false,
+        }
+    }
+}
+
+/// Why there is nothing to rehearse.
+#[derive(Debug, thiserror::Error)]
+pub enum RehearseError {
+    /// The fleet can't be given that many machines.
+    #[error("the fleet can't be scaled to {nodes} machines: {source}")]
+    Scale {
+        /// How many.
+        nodes: usize,
+        /// Why.
+        source: ScaleError,
+    },
+    /// The inventory has no machines.
+    #[error("the inventory has no nodes, so there is nothing to rehearse")]
+    NoNodes,
+}
+
+/// What a rehearsal has shown.
+#[derive(Debug, Clone)]
+pub struct Rehearsal {
+    /// The SHA-256 of the journal's bytes, in hexadecimal. The same seed, inventory and options
+    /// give the same.
+    pub digest: String,
+    /// How many entries the journal has.
+    pub entries: u64,
+    /// How many bytes the journal has.
+    pub journal_bytes: u64,
+    /// The journal itself, where it was asked for.
+    pub journal: Option<Vec<u8>>,
+    /// What a person wants to know.
+    pub report: Report,
+    /// The rule that was broken: a bug in Undercroft.
+    pub violation: Option<Violation>,
+    /// The last events, where they were asked for.
+    pub trace: Vec<String>,
+}
+
+/// Carries an inventory's plan out in the simulated world, from machines that are switched off.
+///
+/// # Errors
+/// When the inventory has no machines, or can't be scaled to the number that was asked for. A
+/// broken rule is no error: it is in the result, with everything that led to it.
+pub fn rehearse(
+    inventory: &Inventory,
+    options: &RehearseOptions,
+) -> Result<Rehearsal, RehearseError> {
+    let scaled = match options.nodes {
+        Some(nodes) if nodes != inventory.nodes.len() => Some(
+            scale_to(inventory, nodes).map_err(|source| RehearseError::Scale { nodes, source })?,
+        ),
+        _ => None,
+    };
+    let inventory = scaled.as_ref().unwrap_or(inventory);
+    if inventory.nodes.is_empty() {
+        return Err(RehearseError::NoNodes);
+    }
+    let mut run = Run::new(inventory, options);
+    if let Err(violation) = run.whole() {
+        run.shared.borrow_mut().trace.note(violation.at_ms, "checker", || violation.to_string());
+        run.violation = Some(violation);
+    }
+    Ok(run.finish(options))
+}
+
+/// How one run ended.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct RunLine {
+    pub(crate) end: Option<RunEnd>,
+    pub(crate) start_ms: u64,
+    pub(crate) end_ms: u64,
+    pub(crate) resumed: bool,
+}
+
+/// What stays of a rehearsal when it is over, for the report.
+pub(crate) struct Run<'a> {
+    pub(crate) inventory: &'a Inventory,
+    pub(crate) world: SimWorld,
+    pub(crate) shared: SharedRef,
+    pub(crate) runs: Vec<RunLine>,
+    /// The plan that each run carried out.
+    pub(crate) plans: Vec<std::sync::Arc<Plan>>,
+    pub(crate) first_report: Option<PlanReport>,
+    pub(crate) last_report: Option<PlanReport>,
+    /// Machines that a person had to go to, and why.
+    pub(crate) hands: Vec<(u32, &'static str)>,
+    pub(crate) kills: u32,
+    targets: Observation,
+    rng: Rng,
+    violation: Option<Violation>,
+}
+
+type Checked<T> = Result<T, Violation>;
+
+impl<'a> Run<'a> {
+    fn new(inventory: &'a Inventory, options: &RehearseOptions) -> Self {
+        let specs = fleet::specs(inventory, &options.profile);
+        let targets = Observation {
+            nodes: BTreeMap::new(),
+            targets: specs
+                .iter()
+                .map(|spec| (spec.name.clone(), Ok(spec.target.clone())))
+                .collect(),
+            host_keys: specs
+                .iter()
+                .map(|spec| (spec.name.clone(), spec.host_key.clone()))
+                .collect(),
+            ..Observation::default()
+        };
+        let keep = options.keep_journal || options.faults != Faults::None;
+        let shared = Rc::new(RefCell::new(Shared::new(
+            Dice::new(options.seed, options.faults),
+            Checkers::new(&specs),
+            Trace::new(options.trace),
+            SimJournal::new(keep),
+        )));
+        let world = SimWorld::new(
+            options.seed,
+            specs,
+            options.profile.clone(),
+            Rc::clone(&shared),
+        );
+        Self {
+            inventory,
+            world,
+            shared,
+            runs: Vec::new(),
+            plans: Vec::new(),
+            first_report: None,
+            last_report: None,
+            hands: Vec::new(),
+            kills: 0,
+            targets,
+            rng: Rng::split(options.seed, 0),
+            violation: None,
+        }
+    }
+
+    fn broken<T>(&self, rule: Rule, message: impl Into<String>) -> Checked<T> {
+        Err(Violation {
+            rule,
+            at_ms: self.world.now_ms(),
+            message: message.into(),
+        })
+    }
+
+    fn checked(&self) -> Checked<()> {
+        match self.shared.borrow().checkers.violation() {
+            Some(violation) => Err(violation.clone()),
+            None => Ok(()),
+        }
+    }
+
+    /// Both phases.
+    fn whole(&mut self) -> Checked<()> {
+        let wall_ms = self.world.now().wall_ms;
+        self.shared.borrow_mut().journal.append(
+            wall_ms,
+            vec![Record::Opened {
+                version: JOURNAL_VERSION,
+                fleet: self.inventory.fleet.name.clone(),
+            }],
+        );
+        self.schedule_trouble();
+        let calm_from_start = self.shared.borrow().dice.is_stopped();
+        let plan = self.plan(None, None)?;
+        let mut engine = self.engine(plan)?;
+        let mut calm_runs = 0;
+        let mut resumed = false;
+        for _ in 0..RUNS_MAX {
+            let end = self.carry_out(engine, resumed)?;
+            if calm_from_start && end == RunEnd::Complete {
+                return self.judge();
+            }
+            let interrupted = end == RunEnd::Interrupted;
+            if !interrupted {
+                self.world.stop_faults();
+                calm_runs += 1;
+            }
+            if calm_runs >= LIVENESS_RUNS_MAX {
+                break;
+            }
+            self.person_comes();
+            self.settle();
+            let go_on = interrupted || (end == RunEnd::Incomplete && self.rng.chance(512));
+            if go_on {
+                engine = self.resume()?;
+                resumed = true;
+            } else {
+                let plan = self.replan()?;
+                if plan.is_empty() {
+                    break;
+                }
+                engine = self.engine(plan)?;
+                resumed = false;
+            }
+        }
+        self.judge()
+    }
+
+    /// What is decided before anything begins: when faults stop, whether the operator interrupts.
+    fn schedule_trouble(&mut self) {
+        if self.shared.borrow().dice.is_stopped() {
+            return;
+        }
+        if self.rng.chance(512) {
+            let delay_ms = self.rng.between(60_000, 2 * 3_600_000);
+            self.world.clock.after(delay_ms, Ev::FaultsStop);
+        }
+        if self.shared.borrow_mut().dice.hit(0, None, FaultKind::Interrupted) {
+            let delay_ms = self.rng.between(1000, 3_600_000);
+            self.world.clock.after(delay_ms, Ev::Interrupt);
+        }
+    }
+
+    fn plan(
+        &mut self,
+        parent: Option<PlanId>,
+        only: Option<BTreeSet<NodeName>>,
+    ) -> Checked<Plan> {
+        let mut observation = self.targets.clone();
+        observation.nodes = self.look();
+        if parent.is_some() && self.shared.borrow().journal.is_kept() {
+            observation.installed = self.view()?.installed().clone();
+        }
+        let options = PlanOptions {
+            only,
+            ..PlanOptions::default()
+        };
+        let (plan, report) = plan_with(self.inventory, &observation, parent.as_ref(), &options);
+        let errors: Vec<String> = check(&plan)
+            .iter()
+            .filter(|finding| finding.severity == Severity::Error)
+            .map(ToString::to_string)
+            .collect();
+        if !errors.is_empty() {
+            return self.broken(Rule::PlanMatchesInventory, errors.join("; "));
+        }
+        if self.first_report.is_none() {
+            self.first_report = Some(report.clone());
+        }
+        self.last_report = Some(report);
+        Ok(plan)
+    }
+
+    /// Plans anew, as `up` does after a run that wasn't complete. Where the failure budget stopped
+    /// the rollout, the operator leaves out the machines that failed.
+    fn replan(&mut self) -> Checked<Plan> {
+        let parent = self.plans.last().map(|plan| plan.id.clone());
+        let only = self.shared.borrow().checkers.is_stopped().then(|| {
+            let failed = self.failed_names();
+            self.inventory
+                .nodes
+                .keys()
+                .filter(|name| !failed.contains(*name))
+                .cloned()
+                .collect()
+        });
+        self.plan(parent, only)
+    }
+
+    fn failed_names(&self) -> BTreeSet<NodeName> {
+        self.shared
+            .borrow()
+            .notable
+            .iter()
+            .filter_map(|(_, record)| match record {
+                Record::NodeFailed { node, .. } => Some(node.clone()),
+                _ => None,
+            })
+            .collect()
+    }
+
+    fn view(&self) -> Checked<FleetView> {
+        let entries = self.shared.borrow_mut().journal.recover();
+        match entries {
+            Ok(entries) => Ok(FleetView::fold(&entries)),
+            Err(damaged) => self.broken(Rule::Replay, damaged.to_string()),
+        }
+    }
+
+    fn engine(&self, plan: Plan) -> Checked<Engine> {
+        let next_op = self.shared.borrow().checkers.next_op();
+        match Engine::new(plan) {
+            Ok(engine) => Ok(engine.numbered_from(next_op)),
+            Err(refused) => self.broken(Rule::PlanMatchesInventory, refused.to_string()),
+        }
+    }
+
+    fn resume(&self) -> Checked<Engine> {
+        let entries = self.shared.borrow_mut().journal.recover();
+        let entries = match entries {
+            Ok(entries) => entries,
+            Err(damaged) => return self.broken(Rule::Replay, damaged.to_string()),
+        };
+        match Engine::resume(&entries) {
+            Ok(engine) => Ok(engine),
+            Err(error) => self.broken(Rule::Replay, error.to_string()),
+        }
+    }
+
+    /// What a look at all machines shows.
+    fn look(&mut self) -> BTreeMap<NodeName, NodeObservation> {
+        let now_ms = self.world.now_ms();
+        self.world
+            .machines
+            .iter()
+            .map(|machine| {
+                let connected = machine.is_connected(now_ms);
+                let found = match &machine.running {
+                    Running::System { key, .. } if connected && *key != machine.spec.host_key => {
+                        Found::ForeignHostKey {
+                            fingerprint: key.clone(),
+                        }
+                    }
+                    Running::System { boot, system, .. } if connected => Found::Running {
+                        boot_id: fleet::boot_id(*boot),
+                        booted_system: system.clone(),
+                        current_system: system.clone(),
+                    },
+                    Running::Installer(instance) if connected => Found::Installer {
+                        report: Box::new(machine.report(instance)),
+                    },
+                    _ if machine.ever_up => Found::Unreachable {
+                        reason: "nobody answers at the address".to_owned(),
+                    },
+                    _ => Found::Nothing,
+                };
+                let observation = NodeObservation {
+                    found,
+                    age_ms: Some(0),
+                };
+                (machine.spec.name.clone(), observation)
+            })
+            .collect()
+    }
+
+    /// A person goes to the machines that don't come back by themselves and switches them off and
+    /// on again.
+    fn person_comes(&mut self) {
+        for node in 0..u32::try_from(self.world.machines.len()).unwrap_or(0) {
+            let machine = self.world.machine(node);
+            let why = match &machine.running {
+                Running::Hung => "it hung in its reboot",
+                Running::System { .. } if !machine.runs_target() => {
+                    "it had booted from the wrong device"
+                }
+                Running::NothingToBoot => "its firmware found nothing to boot",
+                Running::Off if machine.dead => "it didn't start",
+                Running::Off if machine.ever_up => "its power was lost",
+                _ => continue,
+            };
+            self.hands.push((node, why));
+            self.world.push_button(node);
+        }
+    }
+
+    /// Lets the world go on without a controller for a while.
+    fn settle(&mut self) {
+        let until_ms = self.world.now_ms() + BETWEEN_RUNS_MS;
+        while self.world.clock.next_ms().is_some_and(|at| at <= until_ms) {
+            self.world.happen();
+            self.world.out.clear();
+        }
+        self.world.clock.advance_to(until_ms);
+        let now_ms = self.world.now_ms();
+        self.shared.borrow_mut().at(now_ms);
+    }
+
+    /// One run, over all deaths of its controller.
+    fn carry_out(&mut self, engine: Engine, resumed: bool) -> Checked<RunEnd> {
+        let start_ms = self.world.now_ms();
+        let run = u32::try_from(self.runs.len()).unwrap_or(u32::MAX);
+        self.shared.borrow_mut().run = run;
+        self.plans.push(std::sync::Arc::clone(engine.plan()));
+        self.runs.push(RunLine {
+            end: None,
+            start_ms,
+            end_ms: start_ms,
+            resumed,
+        });
+        let result = self.drive(engine);
+        self.world.controller_died();
+        let end_ms = self.world.now_ms();
+        if let Some(line) = self.runs.last_mut() {
+            line.end = result.as_ref().ok().copied();
+            line.end_ms = end_ms;
+        }
+        result
+    }
+
+    fn drive(&mut self, engine: Engine) -> Checked<RunEnd> {
+        let nodes = u64::try_from(self.world.machines.len()).unwrap_or(u64::MAX);
+        let deadline_ms = self.world.now_ms() + nodes.saturating_mul(RUN_MS_MAX_PER_NODE);
+        let events_max = nodes.saturating_mul(RUN_EVENTS_MAX_PER_NODE);
+        let mut driver = Driver::new(engine, JournalHandle(Rc::clone(&self.shared)));
+        if self.shared.borrow().killed {
+            self.shared.borrow_mut().killed = false;
+        }
+        self.world.controller_back();
+        let mut pending = Some(Event::Begin);
+        for _ in 0..events_max {
+            let event = match pending.take().or_else(|| self.world.out.pop_front()) {
+                Some(event) => event,
+                None => {
+                    let tick_ms = driver.next_deadline();
+                    let world_ms = self.world.clock.next_ms();
+                    match (tick_ms, world_ms) {
+                        (None, None) => {
+                            return self.broken(Rule::Stuck, "nothing will ever happen again");
+                        }
+                        (Some(tick_ms), world_ms) if world_ms.is_none_or(|w| tick_ms <= w) => {
+                            self.world.clock.advance_to(tick_ms);
+                            let now_ms = self.world.now_ms();
+                            self.shared.borrow_mut().at(now_ms);
+                            Event::Tick
+                        }
+                        _ => {
+                            self.world.happen();
+                            self.checked()?;
+                            continue;
+                        }
+                    }
+                }
+            };
+            if self.world.now_ms() > deadline_ms {
+                return self.broken(Rule::Stuck, "the run goes on for longer than anyone waits");
+            }
+            let handled = driver.handle(self.world.now(), event, &mut self.world);
+            self.checked()?;
+            if let Some(fault) = driver.engine().faults().first() {
+                return self.broken(Rule::EngineFault, fault.to_string());
+            }
+            let killed = self.shared.borrow().killed;
+            match handled {
+                _ if killed => {
+                    driver = self.restart_controller()?;
+                    pending = Some(Event::Begin);
+                }
+                Ok(None) => {}
+                Ok(Some(end)) => return Ok(end),
+                Err(error) => return self.broken(Rule::Replay, error.to_string()),
+            }
+        }
+        self.broken(Rule::Stuck, "the run takes more events than retries allow")
+    }
+
+    /// The controller has died: some time later somebody starts it again, and it goes on from what
+    /// its journal holds.
+    fn restart_controller(&mut self) -> Checked<Driver<JournalHandle>> {
+        self.kills += 1;
+        self.world.controller_died();
+        let away_ms = self.rng.between(1000, CONTROLLER_AWAY_MS_MAX);
+        let until_ms = self.world.now_ms() + away_ms;
+        while self.world.clock.next_ms().is_some_and(|at| at <= until_ms) {
+            self.world.happen();
+        }
+        self.world.clock.advance_to(until_ms);
+        let now_ms = self.world.now_ms();
+        self.shared.borrow_mut().at(now_ms);
+        self.shared.borrow_mut().killed = false;
+        let has_plan = self.shared.borrow().checkers.plan().is_some();
+        let entries = self.shared.borrow_mut().journal.recover();
+        let accepted = entries.as_ref().is_ok_and(|entries| {
+            entries
+                .iter()
+                .rev()
+                .find_map(|entry| match &entry.record {
+                    Record::PlanAccepted { plan } => Some(plan.id.clone()),
+                    _ => None,
+                })
+                == self.plans.last().map(|plan| plan.id.clone())
+        });
+        let engine = if has_plan && accepted {
+            self.resume()?
+        } else {
+            // The plan never reached the journal: the same command plans anew.
+            let plan = self.replan()?;
+            if let Some(last) = self.plans.last_mut() {
+                *last = std::sync::Arc::new(plan.clone());
+            }
+            self.engine(plan)?
+        };
+        self.world.controller_back();
+        self.shared.borrow_mut().trace.note(now_ms, "controller", || "started again".to_owned());
+        Ok(Driver::new(engine, JournalHandle(Rc::clone(&self.shared))))
+    }
+
+    /// The last word: who is up, who can't be, and that nothing is left to do.
+    fn judge(&mut self) -> Checked<()> {
+        let now_ms = self.world.now_ms();
+        let failed = self.failed_names();
+        let mut converged = BTreeSet::new();
+        let mut late = None;
+        let mut silent = None;
+        for machine in &self.world.machines {
+            let name = &machine.spec.name;
+            if machine.runs_target() && machine.is_connected(now_ms) {
+                converged.insert(name.clone());
+            } else if !machine.is_lost() && !machine.impersonated {
+                late = late.or_else(|| Some((name.clone(), machine.running.words())));
+            } else if !failed.contains(name) && !self.is_explained(name) {
+                silent = silent.or_else(|| Some(name.clone()));
+            }
+        }
+        if let Some((name, words)) = late {
+            return self.broken(
+                Rule::Liveness,
+                format!("{name} could be up, and is {words} when all is over"),
+            );
+        }
+        if let Some(name) = silent {
+            let message = format!("{name} is not up, and nothing says why");
+            return self.broken(Rule::FailureReported, message);
+        }
+        let plan = self.replan()?;
+        if let Some(name) = plan.nodes.keys().find(|name| converged.contains(*name)) {
+            let message = format!("{name} is as it should be, and is planned for again");
+            return self.broken(Rule::EmptyReplan, message);
+        }
+        Ok(())
+    }
+
+    /// Whether the last plan says why a machine is left alone.
+    fn is_explained(&self, name: &NodeName) -> bool {
+        self.last_report
+            .as_ref()
+            .and_then(|report| report.nodes.get(name))
+            .is_some_and(|node| !node.status.is_planned())
+    }
+
+    fn finish(self, options: &RehearseOptions) -> Rehearsal {
+        let report = build(&self, options);
+        let Self {
+            shared,
+            world,
+            violation,
+            ..
+        } = self;
+        drop(world);
+        // World, driver and journal handle are gone; nobody else holds it.
+        let empty = || {
+            Shared::new(
+                Dice::new(0, Faults::None),
+                Checkers::new(&[]),
+                Trace::new(false),
+                SimJournal::new(false),
+            )
+        };
+        let shared = Rc::try_unwrap(shared).map_or_else(|_| empty(), RefCell::into_inner);
+        Rehearsal {
+            digest: shared.journal.digest(),
+            entries: shared.journal.entry_count(),
+            journal_bytes: shared.journal.byte_count(),
+            journal: shared
+                .journal
+                .into_bytes()
+                .filter(|_| options.keep_journal),
+            report,
+            violation,
+            trace: shared.trace.into_lines(),
+        }
+    }
+}

@@ -1,0 +1,400 @@
+//! What a person wants to know before touching hardware.
+
+mod path;
+mod text;
+mod timeline;
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use undercroft_model::{Record, Resource, RunEnd, Step, StepId, Work};
+
+use crate::{
+    faults::{FaultKind, Faults},
+    rehearse::{RehearseOptions, Run},
+    shared::Span,
+};
+
+pub use path::Leg;
+pub use timeline::Lane;
+
+/// What a rehearsal has shown, in figures. [`Display`](std::fmt::Display) gives it as text for a
+/// terminal of 80 columns or more.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Report {
+    /// The fleet's name.
+    pub fleet: String,
+    /// The number of machines.
+    pub nodes: usize,
+    /// Machines that run what they should when all is over.
+    pub up: usize,
+    /// The name of the profile that durations come from.
+    pub profile: String,
+    /// The seed.
+    pub seed: u64,
+    /// How much went wrong.
+    pub faults: Faults,
+    /// From the first run's begin to the last one's end, in milliseconds.
+    pub total_ms: u64,
+    /// The runs of the command that it took.
+    pub runs: Vec<RunReport>,
+    /// How long each kind of step takes.
+    pub phases: Vec<PhaseReport>,
+    /// How the limits of concurrency were used.
+    pub limits: Vec<LimitReport>,
+    /// The chain of steps that the end waited for, from the first to the last.
+    pub critical_path: Vec<Leg>,
+    /// The machine at the end of that chain.
+    pub last_node: Option<String>,
+    /// What each class of machines does when.
+    pub timeline: Vec<Lane>,
+    /// What people have to do.
+    pub people: PeopleReport,
+    /// The disks that are wiped: machine, and serials or WWNs as the plan names them.
+    pub wipes: BTreeMap<String, Vec<String>>,
+    /// What went wrong, by kind.
+    pub mishaps: Vec<Mishap>,
+    /// Machines whose part of a run ended without success, with the last reason.
+    pub failures: Vec<FailedNode>,
+    /// How often a machine's steps began again.
+    pub restarts: usize,
+    /// How often the controller was killed and started again.
+    pub controller_restarts: u32,
+    /// Reports of installers that were not trusted.
+    pub quarantined: usize,
+    /// Machines that a person had to switch off and on, and why.
+    pub hands: Vec<Hand>,
+    /// Milliseconds in which the operator's machine sent something.
+    pub uplink_busy_ms: u64,
+    /// Those of them in which its uplink, not the machines, set the pace.
+    pub uplink_shared_ms: u64,
+}
+
+/// One run of the command.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunReport {
+    /// How it ended; `None` where a broken rule ended the rehearsal.
+    pub end: Option<RunEnd>,
+    /// How long it took, in milliseconds.
+    pub took_ms: u64,
+    /// Whether it went on with the plan before it.
+    pub resumed: bool,
+}
+
+/// How long one kind of step takes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PhaseReport {
+    /// The step's verb.
+    pub phase: String,
+    /// How many operations succeeded.
+    pub done: usize,
+    /// How many didn't: tries, time limits, deaths of the controller.
+    pub not_done: usize,
+    /// Of those that succeeded, the middle one's time in milliseconds.
+    pub p50_ms: u64,
+    /// Of those that succeeded, the time that nine in ten keep within, in milliseconds.
+    pub p90_ms: u64,
+    /// Of those that succeeded, the longest, in milliseconds.
+    pub ms_max: u64,
+}
+
+/// How a limit was used.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LimitReport {
+    /// What is limited.
+    pub resource: Resource,
+    /// How many may hold it at once.
+    pub limit: u32,
+    /// The most that did.
+    pub peak: u32,
+    /// The time that machines spent waiting for it, added up, in milliseconds.
+    pub waited_ms: u64,
+    /// Machines that ever waited for it.
+    pub waited_nodes: usize,
+}
+
+/// What people have to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PeopleReport {
+    /// The people that the rehearsal reckons with.
+    pub people: usize,
+    /// Fingerprints to read and approve.
+    pub approvals: u32,
+    /// Machines to switch on by hand.
+    pub buttons: u32,
+    /// The time that this takes, added up, in milliseconds.
+    pub took_ms: u64,
+}
+
+/// One kind of fault, and how often it happened.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mishap {
+    /// What.
+    pub kind: FaultKind,
+    /// How often.
+    pub times: usize,
+    /// The machines, the first few.
+    pub nodes: Vec<String>,
+}
+
+/// A machine whose part of a run ended without success.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FailedNode {
+    /// The machine.
+    pub node: String,
+    /// The step's verb.
+    pub phase: String,
+    /// Why.
+    pub reason: String,
+    /// Whether it came up later.
+    pub up_later: bool,
+}
+
+/// A machine that a person had to go to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hand {
+    /// The machine.
+    pub node: String,
+    /// Why.
+    pub why: String,
+}
+
+/// Machines that a mishap names.
+const MISHAP_NODES_MAX: usize = 4;
+
+pub(crate) struct Spans<'a> {
+    pub(crate) spans: &'a [Span],
+    pub(crate) run: &'a Run<'a>,
+}
+
+impl Spans<'_> {
+    /// The step of a span, in the plan of its run.
+    pub(crate) fn step(&self, span: &Span) -> Option<&Step> {
+        let plan = self.run.plans.get(usize::try_from(span.run).ok()?)?;
+        plan.step(StepId(span.step.0))
+    }
+}
+
+pub(crate) fn build(run: &Run<'_>, options: &RehearseOptions) -> Report {
+    let shared = run.shared.borrow();
+    let spans = Spans {
+        spans: &shared.spans,
+        run,
+    };
+    let name = |node: u32| {
+        run.world
+            .machines
+            .get(usize::try_from(node).unwrap_or(usize::MAX))
+            .map_or_else(String::new, |m| m.spec.name.to_string())
+    };
+    let start_ms = run.runs.first().map_or(0, |r| r.start_ms);
+    let end_ms = run.runs.last().map_or(0, |r| r.end_ms);
+    let now_ms = run.world.now_ms();
+    let (uplink_busy_ms, uplink_shared_ms) = run.world.uplink_ms();
+    let (critical_path, last) = path::critical(&spans);
+    let count = |wanted: fn(&Record) -> bool| {
+        shared
+            .notable
+            .iter()
+            .filter(|(_, record)| wanted(record))
+            .count()
+    };
+    Report {
+        fleet: run.inventory.fleet.name.clone(),
+        nodes: run.world.machines.len(),
+        up: run
+            .world
+            .machines
+            .iter()
+            .filter(|m| m.runs_target() && m.is_connected(now_ms))
+            .count(),
+        profile: options.profile.name.clone(),
+        seed: options.seed,
+        faults: options.faults,
+        total_ms: end_ms.saturating_sub(start_ms),
+        runs: run
+            .runs
+            .iter()
+            .map(|line| RunReport {
+                end: line.end,
+                took_ms: line.end_ms.saturating_sub(line.start_ms),
+                resumed: line.resumed,
+            })
+            .collect(),
+        phases: phases(&spans),
+        limits: limits(&spans),
+        critical_path,
+        last_node: last.map(name),
+        timeline: timeline::lanes(&spans, start_ms, end_ms),
+        people: PeopleReport {
+            people: run.world.people(),
+            approvals: run.world.chores.approvals,
+            buttons: run.world.chores.buttons,
+            took_ms: run.world.chores.person_ms,
+        },
+        wipes: wipes(run),
+        mishaps: mishaps(shared.dice.injected(), name),
+        failures: failures(run, &shared.notable, now_ms),
+        restarts: count(|r| matches!(r, Record::NodeRestarted { .. })),
+        controller_restarts: run.kills,
+        quarantined: count(|r| matches!(r, Record::Quarantined { .. })),
+        hands: run
+            .hands
+            .iter()
+            .map(|(node, why)| Hand {
+                node: name(*node),
+                why: (*why).to_owned(),
+            })
+            .collect(),
+        uplink_busy_ms,
+        uplink_shared_ms,
+    }
+}
+
+/// The value below which so many in a hundred lie (nearest rank).
+fn percentile(sorted: &[u64], percent: usize) -> u64 {
+    let rank = (sorted.len() * percent).div_ceil(100).max(1);
+    sorted.get(rank - 1).copied().unwrap_or(0)
+}
+
+fn phases(spans: &Spans<'_>) -> Vec<PhaseReport> {
+    let mut order: Vec<&str> = Vec::new();
+    let mut times: BTreeMap<&str, (Vec<u64>, usize)> = BTreeMap::new();
+    for span in spans.spans.iter().filter(|s| s.work == Work::Act) {
+        let Some(step) = spans.step(span) else {
+            continue;
+        };
+        let verb = step.action.verb();
+        if !times.contains_key(verb) {
+            order.push(verb);
+        }
+        let (done, not_done) = times.entry(verb).or_default();
+        if span.done {
+            done.push(span.end_ms - span.start_ms);
+        } else {
+            *not_done += 1;
+        }
+    }
+    order
+        .into_iter()
+        .filter_map(|verb| {
+            let (mut done, not_done) = times.remove(verb)?;
+            done.sort_unstable();
+            Some(PhaseReport {
+                phase: verb.to_owned(),
+                done: done.len(),
+                not_done,
+                p50_ms: percentile(&done, 50),
+                p90_ms: percentile(&done, 90),
+                ms_max: done.last().copied().unwrap_or(0),
+            })
+        })
+        .collect()
+}
+
+fn limits(spans: &Spans<'_>) -> Vec<LimitReport> {
+    let shared = spans.run.shared.borrow();
+    let Some(plan) = spans.run.plans.first() else {
+        return Vec::new();
+    };
+    let mut waits: BTreeMap<Resource, (u64, usize)> = BTreeMap::new();
+    let mut free_since: BTreeMap<u32, u64> = BTreeMap::new();
+    for span in spans.spans {
+        let since_ms = free_since.insert(span.node, span.end_ms).unwrap_or(0);
+        let resource = spans.step(span).and_then(|step| step.resource);
+        let wait_ms = span.start_ms.saturating_sub(since_ms);
+        if let Some(resource) = resource
+            && wait_ms > 0
+            && span.run == 0
+        {
+            let (waited, nodes) = waits.entry(resource).or_default();
+            *waited += wait_ms;
+            *nodes += 1;
+        }
+    }
+    Resource::ALL
+        .into_iter()
+        .filter_map(|resource| {
+            let (waited_ms, waited_nodes) = waits.get(&resource).copied().unwrap_or_default();
+            Some(LimitReport {
+                resource,
+                limit: *plan.limits.concurrency.get(&resource)?,
+                peak: shared.checkers.peaks().get(&resource).copied().unwrap_or(0),
+                waited_ms,
+                waited_nodes,
+            })
+        })
+        .collect()
+}
+
+fn wipes(run: &Run<'_>) -> BTreeMap<String, Vec<String>> {
+    let Some(plan) = run.plans.first() else {
+        return BTreeMap::new();
+    };
+    plan.steps
+        .iter()
+        .filter(|step| !step.destroys.is_empty())
+        .map(|step| {
+            let disks = step.destroys.iter().map(ToString::to_string).collect();
+            (step.node.to_string(), disks)
+        })
+        .collect()
+}
+
+fn mishaps(
+    injected: &[(u64, Option<u32>, FaultKind)],
+    name: impl Fn(u32) -> String,
+) -> Vec<Mishap> {
+    let mut kinds: BTreeMap<FaultKind, Mishap> = BTreeMap::new();
+    for (_, node, kind) in injected {
+        let mishap = kinds.entry(*kind).or_insert_with(|| Mishap {
+            kind: *kind,
+            times: 0,
+            nodes: Vec::new(),
+        });
+        mishap.times += 1;
+        if let Some(node) = node.map(&name)
+            && mishap.nodes.len() < MISHAP_NODES_MAX
+            && !mishap.nodes.contains(&node)
+        {
+            mishap.nodes.push(node);
+        }
+    }
+    kinds.into_values().collect()
+}
+
+fn failures(run: &Run<'_>, notable: &[(u64, Record)], now_ms: u64) -> Vec<FailedNode> {
+    let up: std::collections::BTreeSet<&str> = run
+        .world
+        .machines
+        .iter()
+        .filter(|m| m.runs_target() && m.is_connected(now_ms))
+        .map(|m| m.spec.name.as_str())
+        .collect();
+    let mut last: BTreeMap<&str, FailedNode> = BTreeMap::new();
+    for (_, record) in notable {
+        let Record::NodeFailed {
+            node,
+            step,
+            failure,
+        } = record
+        else {
+            continue;
+        };
+        let planned = run
+            .plans
+            .iter()
+            .rev()
+            .find_map(|plan| plan.step(*step).filter(|s| s.node == *node));
+        last.insert(
+            node.as_str(),
+            FailedNode {
+                node: node.to_string(),
+                phase: planned.map_or("?", |s| s.action.verb()).to_owned(),
+                reason: failure.message.clone(),
+                up_later: up.contains(node.as_str()),
+            },
+        );
+    }
+    last.into_values().collect()
+}

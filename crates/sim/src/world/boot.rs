@@ -1,0 +1,235 @@
+//! Power, firmware, and what boots.
+
+use undercroft_engine::Event;
+use undercroft_model::{Evidence, FailureKind, OpId};
+
+use super::{Ev, SimWorld, Stage, Turn};
+use crate::{
+    faults::FaultKind,
+    fleet::boot_id,
+    machine::{Instance, Loader, Running},
+};
+
+impl SimWorld {
+    /// Cuts off whatever a machine does.
+    pub(super) fn cut(&mut self, node: u32) {
+        let machine = self.machine(node);
+        machine.epoch += 1;
+        machine.running = Running::Off;
+        machine.network_once = false;
+        if let Some(flow) = machine.loading.take() {
+            self.leave_link(flow);
+        }
+        self.drop_command(node, "the connection was lost");
+    }
+
+    /// Switches a machine on.
+    pub(super) fn power_on(&mut self, node: u32) {
+        if self.machine(node).dead {
+            return;
+        }
+        self.machine(node).running = Running::Firmware;
+        let post = self.profile.post;
+        let post_ms = post.draw(&mut self.machine(node).rng);
+        self.soon(node, post_ms, Turn::FirmwareDone);
+        self.power_may_fail(node, post_ms * 2);
+    }
+
+    /// A person switches a machine off and on again.
+    pub(crate) fn push_button(&mut self, node: u32) {
+        self.note(node, || "switched off and on by a person".to_owned());
+        self.cut(node);
+        self.power_on(node);
+    }
+
+    pub(super) fn soon(&mut self, node: u32, delay_ms: u64, turn: Turn) {
+        let epoch = self.machine(node).epoch;
+        self.clock.after(delay_ms, Ev::Machine(node, epoch, turn));
+    }
+
+    /// The network boot's own part: cut the power, set the one-time boot, switch on.
+    pub(super) fn power_cycle_for(&mut self, op: OpId, node: u32) {
+        self.cut(node);
+        self.machine(node).network_once = true;
+        self.power_on(node);
+        self.machine(node).waiting.push(op);
+        if let Some(known) = self.ops.get_mut(&op) {
+            known.stage = Stage::AwaitReport;
+        }
+        if self.machine(node).impersonated || self.hit(node, FaultKind::StolenMac) {
+            let delay_ms = self.chance_between(0, 200_000);
+            self.clock.after(delay_ms, Ev::ImpostorReports(node));
+        }
+    }
+
+    pub(super) fn turn(&mut self, node: u32, epoch: u32, turn: Turn) {
+        if self.machine(node).epoch != epoch {
+            return;
+        }
+        match turn {
+            Turn::PowerBack => self.power_on(node),
+            Turn::FirmwareDone => self.firmware_done(node),
+            Turn::LoadInstaller => {
+                let bytes = self.profile.installer_bytes;
+                let flow = self.join_link(node, bytes);
+                self.machine(node).loading = Some(flow);
+            }
+            Turn::InstallerUp => {
+                let number = self.number();
+                self.machine(node).running = Running::Installer(Instance::new(number));
+                self.note(node, || "installer is up".to_owned());
+                self.look_at(node);
+            }
+            Turn::SystemUp => self.system_up(node),
+        }
+    }
+
+    fn firmware_done(&mut self, node: u32) {
+        let machine = self.machine(node);
+        let wanted = std::mem::take(&mut machine.network_once);
+        let bootable = machine.root.loader == Loader::Whole && machine.root.profile.is_some();
+        let fallback = machine.network_fallback;
+        if wanted && !self.hit(node, FaultKind::PxeMissed) {
+            return self.network_boots(node);
+        }
+        if !bootable {
+            if !wanted && fallback {
+                return self.network_boots(node);
+            }
+            self.machine(node).running = Running::NothingToBoot;
+            return self.note(node, || "found nothing to boot".to_owned());
+        }
+        self.machine(node).running = Running::SystemStarting;
+        let start = self.profile.system_start;
+        let start_ms = start.draw(&mut self.machine(node).rng);
+        self.soon(node, start_ms, Turn::SystemUp);
+    }
+
+    fn network_boots(&mut self, node: u32) {
+        self.machine(node).running = Running::Loading;
+        let pxe = self.profile.pxe;
+        let pxe_ms = pxe.draw(&mut self.machine(node).rng);
+        self.soon(node, pxe_ms, Turn::LoadInstaller);
+    }
+
+    /// The installer has come over the network whole.
+    pub(super) fn installer_loaded(&mut self, node: u32) {
+        self.machine(node).loading = None;
+        self.machine(node).running = Running::InstallerStarting;
+        let start = self.profile.installer_start;
+        let start_ms = start.draw(&mut self.machine(node).rng);
+        self.soon(node, start_ms, Turn::InstallerUp);
+    }
+
+    fn system_up(&mut self, node: u32) {
+        let boot = self.number();
+        let wrong = self.hit(node, FaultKind::WrongBootDevice);
+        let machine = self.machine(node);
+        let (system, key) = if wrong {
+            ("/nix/store/an-old-system".to_owned(), "SHA256:an-old-key".to_owned())
+        } else {
+            (
+                machine.root.profile.clone().unwrap_or_default(),
+                machine.root.host_key.clone().unwrap_or_default(),
+            )
+        };
+        if !wrong {
+            machine.last_system = Some((boot, system.clone()));
+        }
+        machine.running = Running::System { boot, system, key };
+        self.note(node, || "its system is up".to_owned());
+        self.look_at(node);
+    }
+
+    /// Somebody else's installer reports in under a machine's Ethernet addresses.
+    pub(super) fn impostor_reports(&mut self, node: u32) {
+        let machine = self.machine(node);
+        let mut report = machine.report(&Instance::new(u64::from(node) ^ 0xbad));
+        report.fingerprint = Self::impostor_fingerprint(node);
+        report.address = std::net::Ipv4Addr::new(169, 254, 1, 1);
+        let name = machine.spec.name.clone();
+        self.note(node, || "somebody else reports in as it".to_owned());
+        self.report_arrives(node, name, report);
+    }
+
+    fn report_arrives(
+        &mut self,
+        node: u32,
+        name: undercroft_model::NodeName,
+        report: undercroft_model::InstallerReport,
+    ) {
+        let report = Box::new(report);
+        self.tell(Event::Reported {
+            node: name,
+            report: report.clone(),
+        });
+        for op in self.waiting_in(node, |stage| matches!(stage, Stage::AwaitReport)) {
+            let report = report.clone();
+            self.done(op, 0, Evidence::Seen { report });
+        }
+    }
+
+    fn waiting_in(&mut self, node: u32, wanted: impl Fn(&Stage) -> bool) -> Vec<OpId> {
+        let waiting = self.machine(node).waiting.clone();
+        waiting
+            .into_iter()
+            .filter(|op| self.ops.get(op).is_some_and(|known| wanted(&known.stage)))
+            .collect()
+    }
+
+    /// Something about a machine has changed: whoever waits for it looks.
+    pub(super) fn look_at(&mut self, node: u32) {
+        let now_ms = self.now_ms();
+        let machine = self.machine(node);
+        if !machine.is_connected(now_ms) {
+            return;
+        }
+        match machine.running.clone() {
+            Running::Installer(instance) => {
+                if !instance.reported {
+                    if let Running::Installer(instance) = &mut machine.running {
+                        instance.reported = true;
+                    }
+                    let report = machine.report(&instance);
+                    let name = self.name(node);
+                    self.report_arrives(node, name, report);
+                }
+                let boot = instance.boot_id();
+                for op in self.waiting_in(node, |stage| matches!(stage, Stage::AwaitReturn)) {
+                    let same = self
+                        .ops
+                        .get(&op)
+                        .is_some_and(|o| o.order.facts.boot_id.as_ref() == Some(&boot));
+                    if !same {
+                        let message = "the machine came back in the installer, not in its system";
+                        self.fail(op, 500, FailureKind::PreconditionLost, message);
+                    }
+                }
+            }
+            Running::System { boot, key, .. } => {
+                for op in self.waiting_in(node, |stage| matches!(stage, Stage::AwaitReturn)) {
+                    let wanted = self.ops.get(&op).and_then(|known| {
+                        let step = known.order.planned()?;
+                        match &step.action {
+                            undercroft_model::Action::Reboot {
+                                host_key_fingerprint,
+                            } => Some(host_key_fingerprint.clone()),
+                            _ => None,
+                        }
+                    });
+                    let ssh = self.profile.ssh;
+                    let way_ms = ssh.draw(&mut self.machine(node).rng);
+                    let hijacked = now_ms < self.machine(node).hijacked_until_ms;
+                    if wanted.as_ref() == Some(&key) && !hijacked {
+                        let boot_id = boot_id(boot);
+                        self.done(op, way_ms, Evidence::Rebooted { boot_id });
+                    } else {
+                        let message = "the machine shows another host key than the one made for it";
+                        self.fail(op, way_ms, FailureKind::Refused, message);
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,536 @@
+//! The simulated world: machines, a network, people, and the operations that work on them.
+//!
+//! It stands where `metal` stands: it takes the engine's orders and gives outcomes. What an
+//! operation does to a machine happens in parts over simulated time, each on the machine as it then
+//! is, so that a power cut between two of them leaves what it would leave of a real machine.
+
+mod boot;
+mod command;
+mod probe;
+mod trouble;
+
+use std::collections::{BTreeMap, VecDeque};
+
+use undercroft_engine::{Event, Order, World};
+use undercroft_model::{
+    Action, Approval, ApprovalMode, Evidence, Failure, FailureKind, NodeName, Now, OpId, Outcome,
+    Work,
+};
+
+use crate::{
+    clock::Clock,
+    faults::{Dice, FaultKind},
+    fleet::{Spec, fingerprint},
+    link::{FlowId, Link},
+    machine::{Command, Machine, Running},
+    profile::Profile,
+    rng::Rng,
+    shared::SharedRef,
+};
+
+/// What is to happen to a machine by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Turn {
+    /// The firmware is through with its tests.
+    FirmwareDone,
+    /// DHCP and TFTP are through; the download of the installer begins.
+    LoadInstaller,
+    /// The installer listens and reports.
+    InstallerUp,
+    /// The system from the disk listens.
+    SystemUp,
+    /// Power comes back after an outage.
+    PowerBack,
+}
+
+/// An event of the simulated world.
+#[derive(Debug)]
+pub(crate) enum Ev {
+    /// An operation has got as far as its machine, or as its person.
+    Arrived(OpId),
+    /// An operation's outcome reaches the controller.
+    Reply(OpId),
+    /// An outcome that nobody waits for reaches the controller.
+    Stray(OpId, Box<Outcome>),
+    /// Something that a machine does by itself, in that epoch.
+    Machine(u32, u32, Turn),
+    /// The next part of that command on that machine.
+    Command(u32, u64),
+    /// A transfer is through, if the link hasn't changed since.
+    Link(u64),
+    /// Power is lost, if that command still runs (or 0: in any case).
+    PowerCut(u32, u64),
+    /// The network is lost for so many milliseconds.
+    NetworkLost(u32, u64),
+    /// The network is back.
+    NetworkBack(u32),
+    /// Somebody else reports in as that machine.
+    ImpostorReports(u32),
+    /// The controller starts again.
+    ControllerBack,
+    /// The operator presses Ctrl-C.
+    Interrupt,
+    /// From now on nothing new goes wrong.
+    FaultsStop,
+}
+
+/// How far an operation is.
+#[derive(Debug)]
+enum Stage {
+    /// On its way to the machine or to the person.
+    Going,
+    /// Its command runs on the machine.
+    Commanding,
+    /// The machine is to report in from another boot than this one.
+    AwaitReport,
+    /// The machine is to return.
+    AwaitReturn,
+    /// Nobody will answer.
+    Forever,
+    /// The outcome is on its way back.
+    Replying(Box<Outcome>),
+}
+
+struct Op {
+    order: Order,
+    node: u32,
+    stage: Stage,
+}
+
+/// What a person had to do.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Chores {
+    pub(crate) buttons: u32,
+    pub(crate) approvals: u32,
+    pub(crate) person_ms: u64,
+}
+
+/// The world.
+pub(crate) struct SimWorld {
+    pub(crate) profile: Profile,
+    pub(crate) clock: Clock<Ev>,
+    pub(crate) machines: Vec<Machine>,
+    pub(crate) shared: SharedRef,
+    /// What the controller is told next.
+    pub(crate) out: VecDeque<Event>,
+    pub(crate) chores: Chores,
+    pub(crate) wiped: Vec<(u32, String)>,
+    places: BTreeMap<NodeName, u32>,
+    ops: BTreeMap<OpId, Op>,
+    link: Link,
+    link_generation: u64,
+    flows: BTreeMap<FlowId, u32>,
+    next_number: u64,
+    /// When each person is free again.
+    people: Vec<u64>,
+    /// What was approved, by fingerprint: the controller's own table of approvals.
+    approvals: BTreeMap<String, Approval>,
+}
+
+impl SimWorld {
+    pub(crate) fn new(seed: u64, specs: Vec<Spec>, profile: Profile, shared: SharedRef) -> Self {
+        let places = crate::fleet::places(&specs);
+        let people = (specs.len() / usize::try_from(profile.nodes_per_person.max(1)).unwrap_or(1))
+            .saturating_add(1);
+        let mut machines: Vec<Machine> = (2u64..)
+            .zip(specs)
+            .map(|(purpose, spec)| Machine::new(spec, Rng::split(seed, purpose)))
+            .collect();
+        {
+            let mut shared = shared.borrow_mut();
+            for (node, machine) in (0u32..).zip(&mut machines) {
+                Self::misfortune(&mut shared.dice, node, machine);
+            }
+        }
+        Self {
+            link: Link::new(profile.uplink_bytes_per_ms, profile.host_bytes_per_ms),
+            profile,
+            clock: Clock::new(),
+            machines,
+            shared,
+            out: VecDeque::new(),
+            chores: Chores::default(),
+            wiped: Vec::new(),
+            places,
+            ops: BTreeMap::new(),
+            link_generation: 0,
+            flows: BTreeMap::new(),
+            next_number: seed ^ 0x0b07,
+            people: vec![0; people],
+            approvals: BTreeMap::new(),
+        }
+    }
+
+    /// Faults that a machine has from the start and for good.
+    fn misfortune(dice: &mut Dice, node: u32, machine: &mut Machine) {
+        machine.dead = dice.hit(0, Some(node), FaultKind::DeadMachine);
+        if dice.hit(0, Some(node), FaultKind::WrongSerial)
+            && let Some(disk) = machine.disks.first_mut()
+        {
+            machine.wrong_serial = true;
+            disk.serial = Some("ANOTHER-DISK".to_owned());
+            disk.wwn = None;
+        }
+        machine.impersonated = dice.hit(0, Some(node), FaultKind::StolenForGood);
+    }
+
+    pub(crate) fn now_ms(&self) -> u64 {
+        self.clock.now_ms()
+    }
+
+    pub(crate) fn now(&self) -> Now {
+        self.clock.now()
+    }
+
+    pub(crate) fn uplink_ms(&self) -> (u64, u64) {
+        self.link.busy_and_shared_ms()
+    }
+
+    pub(crate) fn people(&self) -> usize {
+        self.people.len()
+    }
+
+    /// The machine in that place. Places come from this world alone, so each has its machine.
+    #[expect(
+        clippy::indexing_slicing,
+        reason = "places are made with the machines and neither changes afterwards"
+    )]
+    pub(crate) fn machine(&mut self, node: u32) -> &mut Machine {
+        &mut self.machines[node as usize]
+    }
+
+    fn name(&mut self, node: u32) -> NodeName {
+        self.machine(node).spec.name.clone()
+    }
+
+    fn number(&mut self) -> u64 {
+        self.next_number = self.next_number.wrapping_add(1);
+        Rng::new(self.next_number).next_u64()
+    }
+
+    fn hit(&mut self, node: u32, kind: FaultKind) -> bool {
+        let now_ms = self.now_ms();
+        let hit = self
+            .shared
+            .borrow_mut()
+            .dice
+            .hit(now_ms, Some(node), kind);
+        if hit {
+            self.note(node, || format!("FAULT: {}", kind.words()));
+        }
+        hit
+    }
+
+    fn chance_between(&self, low: u64, high: u64) -> u64 {
+        self.shared.borrow_mut().dice.rng().between(low, high)
+    }
+
+    fn coin(&self) -> bool {
+        self.shared.borrow_mut().dice.rng().chance(512)
+    }
+
+    pub(crate) fn note(&mut self, node: u32, what: impl FnOnce() -> String) {
+        let now_ms = self.now_ms();
+        let name = self
+            .machines
+            .get(node as usize)
+            .map_or("", |m| m.spec.name.as_str());
+        self.shared.borrow_mut().trace.note(now_ms, name, what);
+    }
+
+    /// Lets the next event happen.
+    pub(crate) fn happen(&mut self) {
+        let Some(event) = self.clock.pop() else {
+            return;
+        };
+        self.shared.borrow_mut().at(self.clock.now_ms());
+        match event {
+            Ev::Arrived(op) => self.arrived(op),
+            Ev::Reply(op) => self.reply_arrives(op),
+            Ev::Stray(op, outcome) => self.tell(Event::Ended {
+                op,
+                outcome: *outcome,
+            }),
+            Ev::Machine(node, epoch, turn) => self.turn(node, epoch, turn),
+            Ev::Command(node, id) => self.command_goes_on(node, id),
+            Ev::Link(generation) => self.link_moves(generation),
+            Ev::PowerCut(node, command) => self.power_cut(node, command),
+            Ev::NetworkLost(node, for_ms) => self.network_lost(node, for_ms),
+            Ev::NetworkBack(node) => self.network_back(node),
+            Ev::ImpostorReports(node) => self.impostor_reports(node),
+            Ev::ControllerBack => {}
+            Ev::Interrupt => self.tell(Event::Interrupt),
+            Ev::FaultsStop => self.stop_faults(),
+        }
+    }
+
+    fn tell(&mut self, event: Event) {
+        if !self.shared.borrow().killed {
+            self.out.push_back(event);
+        }
+    }
+
+    /// An operation's way ends: its outcome goes back to the controller.
+    fn reply(&mut self, op: OpId, after_ms: u64, outcome: Outcome) {
+        let Some(known) = self.ops.get_mut(&op) else {
+            return;
+        };
+        known.stage = Stage::Replying(Box::new(outcome));
+        self.clock.after(after_ms, Ev::Reply(op));
+    }
+
+    fn fail(&mut self, op: OpId, after_ms: u64, kind: FailureKind, message: impl Into<String>) {
+        let failure = Failure::new(kind, message);
+        self.reply(op, after_ms, Outcome::Failed { failure });
+    }
+
+    fn done(&mut self, op: OpId, after_ms: u64, evidence: Evidence) {
+        self.reply(op, after_ms, Outcome::Done { evidence });
+    }
+
+    fn reply_arrives(&mut self, op: OpId) {
+        let Some(known) = self.ops.remove(&op) else {
+            return;
+        };
+        let Stage::Replying(outcome) = known.stage else {
+            return;
+        };
+        self.machine(known.node).waiting.retain(|o| *o != op);
+        if let Outcome::Done {
+            evidence:
+                Evidence::Up {
+                    booted_system,
+                    boot_id,
+                    ..
+                },
+        } = &*outcome
+        {
+            let machine = self.machine(known.node);
+            machine.ever_up = true;
+            let name = machine.spec.name.to_string();
+            let ran = machine
+                .last_system
+                .as_ref()
+                .filter(|(boot, _)| crate::fleet::boot_id(*boot) == *boot_id)
+                .map(|(_, system)| system.clone());
+            let wanted = machine.spec.target.toplevel.clone();
+            let mut shared = self.shared.borrow_mut();
+            shared.checkers.on_up(&name, &wanted, ran.as_deref());
+            shared.checkers.on_up(&name, &wanted, Some(booted_system));
+        }
+        if self.hit(known.node, FaultKind::DoubledOutcome) {
+            let delay_ms = self.chance_between(0, 10_000);
+            self.clock.after(delay_ms, Ev::Stray(op, outcome.clone()));
+        }
+        self.tell(Event::Ended {
+            op,
+            outcome: *outcome,
+        });
+    }
+
+    /// An operation has got to its machine, or its person has come to it.
+    fn arrived(&mut self, op: OpId) {
+        let Some(known) = self.ops.get(&op) else {
+            return;
+        };
+        let (node, order) = (known.node, known.order.clone());
+        let Some(step) = order.planned() else {
+            return;
+        };
+        if order.work == Work::Probe {
+            return self.probe(op, node, &order);
+        }
+        match &step.action {
+            Action::NetworkBoot => self.power_cycle_for(op, node),
+            Action::Approve { mode, expires_ms } => {
+                self.fingerprint_is_read(op, node, &order, *mode, *expires_ms);
+            }
+            Action::Prove {
+                toplevel,
+                host_key_fingerprint,
+            } => self.prove(op, node, toplevel, host_key_fingerprint),
+            Action::Inspect { .. }
+            | Action::Partition { .. }
+            | Action::CopyClosure { .. }
+            | Action::Install { .. }
+            | Action::Reboot { .. } => self.begin_command(op, node, &order),
+        }
+    }
+
+    /// Someone, or a console, compares the machine's fingerprint with the reported one.
+    fn fingerprint_is_read(
+        &mut self,
+        op: OpId,
+        node: u32,
+        order: &Order,
+        mode: ApprovalMode,
+        expires_ms: u64,
+    ) {
+        let shown = match &self.machine(node).running {
+            Running::Installer(instance) => Some(instance.fingerprint()),
+            _ => None,
+        };
+        let reported = order.facts.report.as_ref().map(|r| r.fingerprint.clone());
+        match (shown, reported) {
+            (Some(shown), Some(reported)) if shown == reported => {
+                let by = match mode {
+                    ApprovalMode::Operator => "operator alice",
+                    ApprovalMode::Console => "console",
+                };
+                let wall_ms = self.now().wall_ms;
+                let approval = Approval {
+                    fingerprint: shown,
+                    by: by.to_owned(),
+                    granted_wall_ms: wall_ms,
+                    expires_wall_ms: wall_ms.saturating_add(expires_ms),
+                };
+                self.shared.borrow_mut().checkers.on_approved(&approval);
+                self.approvals
+                    .insert(approval.fingerprint.clone(), approval.clone());
+                self.done(op, 0, Evidence::Approved { approval });
+            }
+            _ => {
+                // The screen shows another fingerprint, or none: nobody approves that.
+                self.note(node, || "its screen doesn't show that fingerprint".to_owned());
+                if let Some(known) = self.ops.get_mut(&op) {
+                    known.stage = Stage::Forever;
+                }
+            }
+        }
+    }
+
+    /// The time until one of the people is free and has done something that takes so long.
+    fn person(&mut self, takes_ms: u64) -> u64 {
+        let now_ms = self.now_ms();
+        self.chores.person_ms += takes_ms;
+        let Some(free) = self.people.iter_mut().min() else {
+            return takes_ms;
+        };
+        *free = (*free).max(now_ms) + takes_ms;
+        *free - now_ms
+    }
+
+    /// How long an operation takes to get to its machine.
+    fn way_ms(&mut self, node: u32, order: &Order) -> u64 {
+        let profile = self.profile.clone();
+        let mut rng = self.machine(node).rng.clone();
+        let way_ms = match order.planned().map(|s| &s.action) {
+            Some(Action::NetworkBoot) if order.work == Work::Act => {
+                if self.machine(node).spec.manual_power {
+                    self.chores.buttons += 1;
+                    let takes_ms = profile.person_power.draw(&mut rng);
+                    self.person(takes_ms)
+                } else {
+                    profile.power.draw(&mut rng)
+                }
+            }
+            Some(Action::Approve { mode, .. }) if order.work == Work::Act => match mode {
+                ApprovalMode::Operator => {
+                    self.chores.approvals += 1;
+                    let takes_ms = profile.person_approve.draw(&mut rng);
+                    self.person(takes_ms)
+                }
+                ApprovalMode::Console => profile.console_approve.draw(&mut rng),
+            },
+            _ => profile.ssh.draw(&mut rng),
+        };
+        self.machine(node).rng = rng;
+        way_ms
+    }
+
+    /// The controller has died: nobody waits for anything any more. Commands that run on
+    /// machines end with their sessions, or don't notice.
+    pub(crate) fn controller_died(&mut self) {
+        let ops = std::mem::take(&mut self.ops);
+        self.out.clear();
+        for (op, known) in ops {
+            self.machine(known.node).waiting.retain(|o| *o != op);
+            self.detach(known.node, op);
+        }
+    }
+
+    /// Installers report again to a controller that has begun anew, as they do every few seconds.
+    pub(crate) fn controller_back(&mut self) {
+        for node in 0..u32::try_from(self.machines.len()).unwrap_or(0) {
+            if let Running::Installer(instance) = &mut self.machine(node).running {
+                instance.reported = false;
+                self.look_at(node);
+            }
+        }
+    }
+
+    fn new_command(&mut self, op: OpId, task: crate::machine::Task) -> Command {
+        Command {
+            id: self.number(),
+            reply_to: Some(op),
+            task,
+            stage: 0,
+            flow: None,
+            flow_bytes: 0,
+            flow_end: crate::machine::FlowEnd::Whole,
+            wiped: false,
+        }
+    }
+
+    fn impostor_fingerprint(node: u32) -> String {
+        fingerprint(u64::from(node) ^ 0x1337_0000_0000)
+    }
+}
+
+impl World for SimWorld {
+    fn start(&mut self, order: Order) {
+        let killed = self.shared.borrow().killed;
+        if killed {
+            return;
+        }
+        let Some(node) = self.places.get(&order.node).copied() else {
+            return;
+        };
+        {
+            let mut shared = self.shared.borrow_mut();
+            shared.checkers.on_start(&order);
+            shared.open_span(order.op, order.step, node, order.work);
+        }
+        let way_ms = self.way_ms(node, &order);
+        self.note(node, || {
+            let verb = order.planned().map_or("?", |s| s.action.verb());
+            format!("{}: {:?} {verb}, try {}", order.op, order.work, order.attempt)
+        });
+        let op = order.op;
+        self.ops.insert(
+            op,
+            Op {
+                order,
+                node,
+                stage: Stage::Going,
+            },
+        );
+        self.clock.after(way_ms, Ev::Arrived(op));
+        if !self.shared.borrow().dice.is_stopped() {
+            self.trouble(node);
+            self.shared
+                .borrow_mut()
+                .maybe_kill("after it had started an operation");
+        }
+    }
+
+    fn cancel(&mut self, op: OpId) {
+        if self.shared.borrow().killed {
+            return;
+        }
+        self.shared.borrow_mut().checkers.on_cancel(op);
+        let Some(known) = self.ops.remove(&op) else {
+            return;
+        };
+        let node = known.node;
+        self.note(node, || format!("{op} called off"));
+        self.machine(node).waiting.retain(|o| *o != op);
+        if let Stage::Replying(outcome) = known.stage
+            && self.hit(node, FaultKind::LateOutcome)
+        {
+            let delay_ms = self.chance_between(0, 60_000);
+            self.clock.after(delay_ms, Ev::Stray(op, outcome));
+        }
+        self.stop_command(node, op);
+    }
+}

@@ -1,0 +1,118 @@
+//! What goes wrong with power, network and clock.
+
+use undercroft_model::OpId;
+
+use super::{Ev, SimWorld, Turn};
+use crate::{
+    faults::FaultKind,
+    machine::{Running, Task},
+};
+
+/// The longest that a machine is without its network, in milliseconds.
+const NETWORK_LOSS_MS_MAX: u64 = 20 * 60_000;
+/// The shortest loss that a session notices, in milliseconds.
+const NETWORK_LOSS_MS_MIN: u64 = 20_000;
+/// The longest that another machine answers at an address, in milliseconds.
+const HIJACK_MS_MAX: u64 = 10 * 60_000;
+/// The most that a wall clock jumps, in milliseconds: 26 hours.
+const CLOCK_JUMP_MS_MAX: u64 = 26 * 3_600_000;
+
+impl SimWorld {
+    /// Trouble that may begin with any operation.
+    pub(super) fn trouble(&mut self, node: u32) {
+        let now_ms = self.now_ms();
+        if self.hit(node, FaultKind::NetworkLoss) {
+            let delay_ms = self.chance_between(0, 60_000);
+            let for_ms = self.chance_between(NETWORK_LOSS_MS_MIN, NETWORK_LOSS_MS_MAX);
+            self.clock.after(delay_ms, Ev::NetworkLost(node, for_ms));
+        }
+        if self.hit(node, FaultKind::HostKeyChanged) {
+            let for_ms = self.chance_between(1000, HIJACK_MS_MAX);
+            self.machine(node).hijacked_until_ms = now_ms + for_ms;
+        }
+        if self.hit(node, FaultKind::ClockJump) {
+            let by_ms = self.chance_between(0, 2 * CLOCK_JUMP_MS_MAX);
+            let by_ms = i64::try_from(by_ms).unwrap_or(0)
+                - i64::try_from(CLOCK_JUMP_MS_MAX).unwrap_or(0);
+            self.clock.jump_wall(by_ms);
+        }
+    }
+
+    /// Power may be lost at any point of the coming time.
+    pub(super) fn power_may_fail(&mut self, node: u32, within_ms: u64) {
+        if self.hit(node, FaultKind::PowerLoss) {
+            let delay_ms = self.chance_between(0, within_ms);
+            let command = self.machine(node).command.as_ref().map_or(0, |c| c.id);
+            self.clock.after(delay_ms, Ev::PowerCut(node, command));
+        }
+    }
+
+    pub(super) fn power_cut(&mut self, node: u32, command: u64) {
+        let machine = self.machine(node);
+        let ran = machine.command.as_ref().map_or(0, |c| c.id);
+        if (command != 0 && command != ran) || machine.running == Running::Off {
+            return;
+        }
+        let was = machine.running.words();
+        self.note(node, || format!("power lost while {was}"));
+        self.cut(node);
+        if self.coin() {
+            let delay_ms = self.chance_between(1000, 60_000);
+            self.soon(node, delay_ms, Turn::PowerBack);
+        }
+    }
+
+    pub(super) fn network_lost(&mut self, node: u32, for_ms: u64) {
+        let until_ms = self.now_ms() + for_ms;
+        let machine = self.machine(node);
+        machine.network_down_until_ms = machine.network_down_until_ms.max(until_ms);
+        self.note(node, || format!("network lost for {} s", for_ms / 1000));
+        self.clock.after(for_ms, Ev::NetworkBack(node));
+        let session = self.machine(node).command.as_ref().and_then(|c| c.reply_to);
+        if let Some(op) = session {
+            self.detach(node, op);
+            self.break_session(op, node, "the connection timed out");
+        }
+    }
+
+    pub(super) fn network_back(&mut self, node: u32) {
+        let now_ms = self.now_ms();
+        if self.machine(node).is_connected(now_ms) {
+            self.note(node, || "network is back".to_owned());
+            self.look_at(node);
+        }
+    }
+
+    /// The session of a command is gone. A copy ends with it, as it runs on the controller; other
+    /// commands end, or go on without noticing.
+    pub(super) fn detach(&mut self, node: u32, op: OpId) {
+        let goes_on = self.coin();
+        let Some(command) = self.machine(node).command.as_mut() else {
+            return;
+        };
+        if command.reply_to != Some(op) {
+            return;
+        }
+        command.reply_to = None;
+        let copies = matches!(command.task, Task::Copy { .. });
+        let reboots = matches!(command.task, Task::Reboot);
+        if copies || !(goes_on || reboots) {
+            self.drop_command(node, "");
+        }
+    }
+
+    /// From now on nothing new goes wrong, and what was lost for a while comes back.
+    pub(crate) fn stop_faults(&mut self) {
+        if self.shared.borrow().dice.is_stopped() {
+            return;
+        }
+        self.shared.borrow_mut().dice.stop();
+        self.note(u32::MAX, || "faults stop".to_owned());
+        for node in 0..u32::try_from(self.machines.len()).unwrap_or(0) {
+            let machine = self.machine(node);
+            machine.network_down_until_ms = 0;
+            machine.hijacked_until_ms = 0;
+            self.look_at(node);
+        }
+    }
+}
