@@ -1,7 +1,108 @@
-//! `cargo xtask bench`: speed against real peers in the same run, as ratios.
+//! `cargo xtask bench`: speed against real peers in the same run, as ratios, and scale.
 
-use crate::run::Failed;
+mod page;
+mod rack;
 
-pub(crate) fn run(_rest: &[&str]) -> Result<(), Failed> {
-    Err(Failed::new("bench", "not wired yet"))
+use std::path::PathBuf;
+
+use serde_json::Value;
+
+use crate::{
+    packages,
+    run::{Failed, Step, repo_root},
+};
+
+/// The sizes of fleet at which scale is shown, in machines.
+const SIZES: [u32; 4] = [100, 1_000, 10_000, 100_000];
+/// Each size is measured so often, and the least time counts: others use this machine too.
+const REPEATS: usize = 3;
+/// The inventory that is scaled.
+const INVENTORY: &str = "examples/basement/undercroft.toml";
+
+/// Runs the benchmarks that are named, or all of them, and writes their tables.
+pub(crate) fn run(rest: &[&str]) -> Result<(), Failed> {
+    let all = ["scale", "netboot", "rack"];
+    if let Some(unknown) = rest.iter().find(|name| !all.contains(name)) {
+        return Err(Failed::new(
+            "bench",
+            format!("no {unknown:?}; there are {}", all.join(", ")),
+        ));
+    }
+    let wanted = |name: &str| rest.is_empty() || rest.contains(&name);
+    let tools = packages::ensure(packages::Need::Bench)?;
+    if wanted("scale") {
+        page::replace("scale", &page::scale(&scale()?))?;
+    }
+    if wanted("netboot") {
+        page::replace("netboot", &page::netboot(&netboot(&tools)?))?;
+    }
+    if wanted("rack") {
+        page::replace("rack", &page::rack(&rack::measure(&tools)?))?;
+    }
+    page::replace("machine", &page::machine())
+}
+
+/// Parse, plan and rehearse at each size.
+fn scale() -> Result<Vec<Value>, Failed> {
+    let program = example("undercroft-sim", "bench_scale")?;
+    let mut lines = Vec::new();
+    for what in ["parse", "plan", "rehearse"] {
+        for nodes in SIZES {
+            let mut best: Option<Value> = None;
+            for _ in 0..REPEATS {
+                let line = Step::new("measure", &program)
+                    .args([what, INVENTORY, &nodes.to_string()])
+                    .output()?;
+                let line = json(&line)?;
+                let faster = |a: &Value, b: &Value| {
+                    a.get("milliseconds").and_then(Value::as_f64)
+                        < b.get("milliseconds").and_then(Value::as_f64)
+                };
+                if best.as_ref().is_none_or(|best| faster(&line, best)) {
+                    best = Some(line);
+                }
+            }
+            if let Some(line) = best {
+                println!("{line}");
+                lines.push(line);
+            }
+        }
+    }
+    Ok(lines)
+}
+
+/// Our servers against nginx and dnsmasq.
+fn netboot(tools: &[PathBuf]) -> Result<Vec<Value>, Failed> {
+    let program = example("undercroft-netboot", "bench_netboot")?;
+    let output = Step::new("measure netboot", &program)
+        .path_first(tools)
+        .output()?;
+    let mut lines = Vec::new();
+    for line in output.lines().filter(|line| line.starts_with('{')) {
+        println!("{line}");
+        lines.push(json(line)?);
+    }
+    Ok(lines)
+}
+
+fn json(line: &str) -> Result<Value, Failed> {
+    serde_json::from_str(line.trim()).map_err(|e| Failed::new("bench", format!("{e}: {line}")))
+}
+
+/// Builds an example with optimisation and returns its path.
+fn example(package: &str, name: &str) -> Result<PathBuf, Failed> {
+    Step::new(&format!("build {name}"), "cargo")
+        .args([
+            "build",
+            "--quiet",
+            "--release",
+            "--package",
+            package,
+            "--example",
+            name,
+        ])
+        .run()?;
+    let target = std::env::var_os("CARGO_TARGET_DIR")
+        .map_or_else(|| repo_root().join("target"), PathBuf::from);
+    Ok(target.join("release/examples").join(name))
 }

@@ -45,7 +45,6 @@ pub(crate) fn cache_dir() -> PathBuf {
 pub(crate) struct Step {
     name: String,
     command: Command,
-    quiet: bool,
 }
 
 impl Step {
@@ -55,7 +54,6 @@ impl Step {
         Self {
             name: name.to_owned(),
             command,
-            quiet: false,
         }
     }
 
@@ -70,12 +68,6 @@ impl Step {
 
     pub(crate) fn env(mut self, key: &str, value: impl AsRef<OsStr>) -> Self {
         self.command.env(key, value);
-        self
-    }
-
-    /// Doesn't announce itself.
-    pub(crate) fn quiet(mut self) -> Self {
-        self.quiet = true;
         self
     }
 
@@ -107,22 +99,18 @@ impl Step {
     /// Runs it with the terminal's output.
     pub(crate) fn run(mut self) -> Result<(), Failed> {
         let shown = self.shown();
-        if !self.quiet {
-            eprintln!("==> {}: {shown}", self.name);
-        }
+        eprintln!("==> {}: {shown}", self.name);
         let begun = Instant::now();
         let status = self
             .command
             .status()
             .map_err(|error| Failed::new(&self.name, format!("can't start `{shown}`: {error}")))?;
         if status.success() {
-            if !self.quiet {
-                eprintln!(
-                    "    {} in {:.1} s",
-                    self.name,
-                    begun.elapsed().as_secs_f64()
-                );
-            }
+            eprintln!(
+                "    {} in {:.1} s",
+                self.name,
+                begun.elapsed().as_secs_f64()
+            );
             Ok(())
         } else {
             Err(Failed::new(

@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// The machines of examples/rack that the trial installs.
-const MACHINES: &str = "node-1,node-2";
+const MACHINES: &str = "rack-01,rack-02";
 
 pub(crate) fn run(rest: &[&str]) -> Result<(), Failed> {
     let keep = match rest {
@@ -58,7 +58,7 @@ pub(crate) fn run(rest: &[&str]) -> Result<(), Failed> {
     };
     println!("\nWhat to try next:");
     if keep {
-        println!("{}", shown("ssh node-1"));
+        println!("{}", shown("ssh rack-01"));
         println!(
             "{}",
             shown("plan                 # nothing to do: the fleet is converged")
@@ -69,7 +69,7 @@ pub(crate) fn run(rest: &[&str]) -> Result<(), Failed> {
         );
         println!(
             "{}",
-            shown("doctor node-1        # its boot, packet by packet")
+            shown("doctor rack-01        # its boot, packet by packet")
         );
         println!(
             "{}",
