@@ -6,7 +6,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::{
     cmd_approve, cmd_check, cmd_completions, cmd_events, cmd_init, cmd_installer, cmd_man,
-    cmd_rack, cmd_rehearse, cmd_status, error::CliError,
+    cmd_power, cmd_rack, cmd_rehearse, cmd_ssh, cmd_status, error::CliError,
 };
 
 const LONG_ABOUT: &str = "\
@@ -141,6 +141,11 @@ pub(crate) enum Command {
     Status(cmd_status::StatusArgs),
     Events(cmd_events::EventsArgs),
     Approve(cmd_approve::ApproveArgs),
+    Power(cmd_power::PowerArgs),
+    /// Use a machine's console
+    #[command(after_help = crate::cmd_console::EXAMPLES)]
+    Console(cmd_rack::ConsoleArgs),
+    Ssh(cmd_ssh::SshArgs),
     Rack(cmd_rack::RackArgs),
     Installer(cmd_installer::InstallerArgs),
     Completions(cmd_completions::CompletionsArgs),

@@ -1,7 +1,9 @@
 //! The fleet's journal, as commands that only look use it.
 
+use std::ops::ControlFlow;
+
 use undercroft_metal::journal::{Store, StoreError};
-use undercroft_model::inventory;
+use undercroft_model::{inventory, view::FleetView};
 
 use crate::{
     error::{CliError, Kind},
@@ -31,4 +33,19 @@ pub(crate) fn look(project: &Project) -> Result<Option<Store>, CliError> {
         Err(StoreError::Missing { .. }) => Ok(None),
         Err(error) => Err(store_error(&error)),
     }
+}
+
+/// What the journal says of the fleet; `None` where nothing has ever been carried out.
+pub(crate) fn fold(project: &Project) -> Result<Option<FleetView>, CliError> {
+    let Some(store) = look(project)? else {
+        return Ok(None);
+    };
+    let mut view = FleetView::default();
+    store
+        .for_each_entry(0, |entry| {
+            view.apply(&entry);
+            ControlFlow::Continue(())
+        })
+        .map_err(|e| store_error(&e))?;
+    Ok(Some(view))
 }

@@ -8,13 +8,16 @@ mod bug;
 mod cmd_approve;
 mod cmd_check;
 mod cmd_completions;
+mod cmd_console;
 mod cmd_events;
 mod cmd_init;
 mod cmd_installer;
 mod cmd_man;
+mod cmd_power;
 mod cmd_rack;
 mod cmd_rehearse;
 mod cmd_schema;
+mod cmd_ssh;
 mod cmd_status;
 mod error;
 mod journal;
@@ -48,6 +51,8 @@ pub(crate) enum Done {
     Failed,
     /// The report says what is wrong with what was given.
     BadInput,
+    /// As the program ended that was run in the user's stead.
+    Code(u8),
 }
 
 impl Done {
@@ -56,6 +61,7 @@ impl Done {
             Self::Well => 0,
             Self::Failed => Kind::Failed.exit_code(),
             Self::Changes => 2,
+            Self::Code(code) => code,
             Self::BadInput => Kind::Input.exit_code(),
         }
     }
@@ -104,6 +110,9 @@ fn run(ui: Ui, cli: Cli) -> Result<Done, CliError> {
         Command::Status(args) => cmd_status::run(ui, at, &args),
         Command::Events(args) => cmd_events::run(ui, at, &args),
         Command::Approve(args) => cmd_approve::run(ui, at, &args),
+        Command::Power(args) => cmd_power::run(ui, at, &args),
+        Command::Console(args) => cmd_console::run(ui, at, &args),
+        Command::Ssh(args) => cmd_ssh::run(ui, at, &args),
         Command::Rack(args) => cmd_rack::run(ui, at, &args),
         Command::Installer(args) => cmd_installer::run(ui, &args),
         Command::Completions(args) => cmd_completions::run(ui, &args),

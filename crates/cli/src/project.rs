@@ -7,7 +7,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use undercroft_model::inventory::{self, Inventory};
+use undercroft_model::{
+    NodeName,
+    inventory::{self, Inventory, Node},
+};
 
 use crate::{error::CliError, ui::Ui};
 
@@ -114,6 +117,19 @@ impl Project {
                 ))
             }
         }
+    }
+
+    /// A node of the inventory, or an error that names the nearest.
+    pub(crate) fn node<'a>(
+        &self,
+        inventory: &'a Inventory,
+        name: &NodeName,
+    ) -> Result<&'a Node, CliError> {
+        inventory.nodes.get(name).ok_or_else(|| {
+            let names: Vec<&str> = inventory.nodes.keys().map(NodeName::as_str).collect();
+            CliError::usage(format!("{} has no node {name}", self.inventory.display()))
+                .hint(format!("It has {}.", crate::text::list(&names)))
+        })
     }
 
     /// The folder with what Undercroft knows; it may not be there yet.

@@ -1,0 +1,162 @@
+//! `undercroft ssh`.
+
+use std::{ffi::OsString, net::IpAddr, path::Path};
+
+use clap::Args;
+use undercroft_metal::{
+    keys::{HostKeys, IdentitySource, KeyError, OperatorKey},
+    rack,
+    ssh::{Connection, Endpoint, HostKey},
+};
+use undercroft_model::{
+    NodeName, NodeState,
+    inventory::{Inventory, PowerKind},
+    view::NodeView,
+};
+
+use crate::{
+    Done,
+    cmd_rack::{rack_dir, rack_error},
+    error::{CliError, Kind},
+    journal::fold,
+    project::Project,
+    ui::Ui,
+};
+
+/// What OpenSSH's client exits with when it failed itself.
+const SSH_FAILED: i32 = 255;
+
+/// Log in to a machine as root, or run a command there
+///
+/// The connection is pinned: to the host key that was made for the machine once it is installed,
+/// and to the key that was approved while its installer runs. The key to log in with is the
+/// fleet's own. The exit code is that of the command.
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct SshArgs {
+    /// The machine
+    node: NodeName,
+    /// Its installer rather than its installed system
+    #[arg(long)]
+    installer: bool,
+    /// What to run, after --
+    #[arg(last = true, value_name = "COMMAND")]
+    command: Vec<OsString>,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  undercroft ssh vm-01
+  undercroft ssh vm-01 -- readlink /run/booted-system";
+
+pub(crate) fn run(ui: Ui, at: Option<&Path>, args: &SshArgs) -> Result<Done, CliError> {
+    let project = Project::find(at)?;
+    let inventory = project.load(ui)?;
+    let node = project.node(&inventory, &args.node)?;
+    let view = fold(&project)?;
+    let view = view.as_ref().and_then(|view| view.nodes.get(&args.node));
+    let (address, host_key) = match installer(view, args.installer)? {
+        Some(found) => found,
+        None => (
+            IpAddr::V4(node.address),
+            installed(&project, &inventory, &args.node)?,
+        ),
+    };
+    let key = OperatorKey::ensure(&project.make_state()?, &inventory.fleet.name)
+        .map_err(|e| key_error(&e))?;
+    let expected = host_key.fingerprint();
+    let endpoint = Endpoint::root(args.node.as_str(), address, host_key);
+    let connection = Connection::prepare(endpoint, &key.private_file)
+        .map_err(|e| CliError::from_error(Kind::Failed, &e))?;
+    let mut words: Vec<OsString> = connection
+        .interactive_args()
+        .into_iter()
+        .map(Into::into)
+        .collect();
+    words.extend(args.command.iter().cloned());
+    let rack = rack_dir(&project);
+    let command = if node.power.kind == PowerKind::Rack && !rack::is_inside(&rack) {
+        rack::enter_command(&rack, "ssh", words).map_err(|e| rack_error(&e))?
+    } else {
+        let mut command = std::process::Command::new("ssh");
+        command.args(words);
+        command
+    };
+    let code = crate::block_on(wait(command))?;
+    if code == SSH_FAILED {
+        ui.hint(&format!(
+            "Only the host key {expected} is accepted from {} at {address}. `undercroft doctor {}` \
+             shows what is known of it.",
+            args.node, args.node
+        ));
+    }
+    Ok(Done::Code(u8::try_from(code).unwrap_or(1)))
+}
+
+/// Runs ssh to its end. It gets the terminal's Ctrl-C itself, so that here it means nothing.
+async fn wait(command: std::process::Command) -> Result<i32, CliError> {
+    let failed = |e: std::io::Error| {
+        CliError::failed("can't run ssh")
+            .because(&e)
+            .hint("Install OpenSSH's client.")
+    };
+    let mut child = tokio::process::Command::from(command)
+        .spawn()
+        .map_err(failed)?;
+    loop {
+        tokio::select! {
+            ended = child.wait() => return Ok(ended.map_err(failed)?.code().unwrap_or(SSH_FAILED)),
+            _ = tokio::signal::ctrl_c() => {}
+        }
+    }
+}
+
+/// Where a machine's installer is, and its key, where the machine is in its installer.
+fn installer(view: Option<&NodeView>, wanted: bool) -> Result<Option<(IpAddr, HostKey)>, CliError> {
+    let there =
+        view.filter(|v| (NodeState::Approved..=NodeState::Installed).contains(&v.state) || wanted);
+    let Some(view) = there else {
+        return if wanted {
+            Err(CliError::failed("no installer of it is known"))
+        } else {
+            Ok(None)
+        };
+    };
+    let (Some(report), Some(approval)) = (&view.report, &view.approval) else {
+        return Err(CliError::failed(
+            "its installer isn't approved, so nobody can tell whose it is",
+        )
+        .hint("`undercroft approve` lists the machines that wait."));
+    };
+    let key = HostKey::parse_with_fingerprint(&report.host_key, &approval.fingerprint)
+        .map_err(|e| CliError::from_error(Kind::Failed, &e))?;
+    Ok(Some((IpAddr::V4(report.address), key)))
+}
+
+/// The host key that was made for a machine.
+fn installed(
+    project: &Project,
+    inventory: &Inventory,
+    node: &NodeName,
+) -> Result<HostKey, CliError> {
+    let secrets = project.dir.join(&inventory.secrets.path);
+    let source = IdentitySource::usual(project.state(), Vec::new());
+    let keys = HostKeys::open(&secrets, &inventory.secrets.operators, source)
+        .map_err(|e| key_error(&e))?;
+    let key = keys.public(node).map_err(|e| key_error(&e))?;
+    key.ok_or_else(|| {
+        CliError::failed(format!(
+            "no host key was made for {node} yet, so nothing can be pinned"
+        ))
+        .hint("`undercroft up` makes it when it plans the machine.")
+    })
+}
+
+/// An error of the keys, with what to try.
+pub(crate) fn key_error(error: &KeyError) -> CliError {
+    let kind = match error {
+        KeyError::Io { .. } => Kind::Failed,
+        _ => Kind::Input,
+    };
+    CliError::from_error(kind, error).maybe_hint(error.hint().map(str::to_owned))
+}
