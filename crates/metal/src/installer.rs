@@ -19,6 +19,7 @@ mod debian;
 mod nix;
 
 pub use assets::{programs, system_release};
+pub(crate) use debian::{compress, module_files};
 
 /// The installer's name and version, as it reports them; the builder follows in parentheses.
 pub const INSTALLER_NAME: &str = concat!("undercroft-installer ", env!("CARGO_PKG_VERSION"));

@@ -19,6 +19,7 @@ use sha2::{Digest as _, Sha256};
 use undercroft_model::System;
 
 mod apt;
+mod busybox;
 mod control;
 pub mod elf;
 mod error;
@@ -27,6 +28,7 @@ mod libraries;
 mod sources;
 
 pub use error::PartsError;
+pub(crate) use busybox::APPLETS;
 pub(crate) use kernel::read_module;
 pub use kernel::{Kernel, KernelFlavour, Module};
 pub use libraries::Linked;
@@ -146,6 +148,11 @@ impl PartSet {
     /// The packages by name.
     pub fn parts(&self) -> impl Iterator<Item = &Part> {
         self.parts.values()
+    }
+
+    /// A package of the set by its name.
+    pub fn part(&self, name: &str) -> Option<&Part> {
+        self.parts.get(name)
     }
 
     /// The folder in which a package's content lies.

@@ -12,11 +12,11 @@ use super::assets::{INIT, INITTAB, programs, system_release};
 use super::cpio::Archive;
 use super::{INSTALLER_NAME, InstallerError, InstallerImage, image_digest};
 use crate::parts::{
-    Arch, Kernel, KernelFlavour, Parts, PartsError, Progress, hex, write_atomically,
+    APPLETS, Arch, Kernel, KernelFlavour, Parts, PartsError, Progress, hex, write_atomically,
 };
 
 /// Changes with the way in which an image is put together, so that an old one isn't reused.
-const RECIPE: u32 = 1;
+const RECIPE: u32 = 2;
 /// zstd's level: above it the image hardly shrinks, and making it takes long.
 const ZSTD_LEVEL: &str = "-12";
 
@@ -44,91 +44,6 @@ const PROGRAMS: [&str; 11] = [
     "usr/bin/efibootmgr",
     "usr/sbin/blkid",
     "usr/sbin/wipefs",
-];
-
-/// busybox's own names that are used; those that a real program above has are left to it.
-const APPLETS: [&str; 77] = [
-    "ash",
-    "awk",
-    "base64",
-    "basename",
-    "blockdev",
-    "cat",
-    "chmod",
-    "chown",
-    "chroot",
-    "cmp",
-    "cp",
-    "cut",
-    "date",
-    "dd",
-    "df",
-    "dirname",
-    "dmesg",
-    "du",
-    "echo",
-    "env",
-    "expr",
-    "false",
-    "find",
-    "free",
-    "grep",
-    "gunzip",
-    "head",
-    "hostname",
-    "id",
-    "init",
-    "insmod",
-    "ip",
-    "kill",
-    "less",
-    "ln",
-    "losetup",
-    "ls",
-    "lsmod",
-    "mkdir",
-    "mknod",
-    "mktemp",
-    "mkswap",
-    "modprobe",
-    "more",
-    "mount",
-    "mv",
-    "nc",
-    "od",
-    "ping",
-    "printf",
-    "ps",
-    "readlink",
-    "realpath",
-    "reboot",
-    "poweroff",
-    "rm",
-    "rmdir",
-    "sed",
-    "sh",
-    "sha256sum",
-    "sleep",
-    "sort",
-    "stat",
-    "swapoff",
-    "sync",
-    "tail",
-    "tar",
-    "test",
-    "timeout",
-    "touch",
-    "tr",
-    "true",
-    "udhcpc",
-    "umount",
-    "uname",
-    "usleep",
-    "wc",
-];
-/// More of them, in a second list only because the first one is long.
-const MORE_APPLETS: [&str; 12] = [
-    "[", "halt", "wget", "xargs", "uptime", "which", "xz", "vi", "top", "rmmod", "route", "uniq",
 ];
 
 pub(super) fn build(
@@ -194,7 +109,7 @@ fn inputs_digest(packages: &[&str]) -> String {
     for package in packages {
         hasher.update(package);
     }
-    for name in PROGRAMS.iter().chain(&APPLETS).chain(&MORE_APPLETS) {
+    for name in PROGRAMS.iter().chain(&APPLETS) {
         hasher.update(name);
     }
     hex(&hasher.finalize()).chars().take(16).collect()
@@ -242,7 +157,6 @@ fn assemble(set: &crate::parts::PartSet, kernel: &Kernel) -> Result<Archive, Par
         .collect();
     for name in APPLETS
         .iter()
-        .chain(&MORE_APPLETS)
         .filter(|name| !taken.contains(*name))
     {
         archive.link(&format!("bin/{name}"), "busybox");
@@ -255,6 +169,9 @@ fn assemble(set: &crate::parts::PartSet, kernel: &Kernel) -> Result<Archive, Par
     let libraries = format!("usr/lib/{}", set.arch().triplet());
     for (soname, file) in &linked.libraries {
         archive.file(&format!("{libraries}/{soname}"), 0o755, read(file)?);
+    }
+    for (soname, file) in set.name_services()? {
+        archive.file(&format!("{libraries}/{soname}"), 0o755, read(&file)?);
     }
     if let Some((path, file)) = &linked.loader {
         archive.file(path, 0o755, read(file)?);

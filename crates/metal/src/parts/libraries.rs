@@ -55,6 +55,16 @@ impl PartSet {
         Ok(linked)
     }
 
+    /// The C library's modules for files and DNS, which no program names but Nix loads by name.
+    ///
+    /// # Errors
+    /// [`PartsError::Io`] if the packages can't be read.
+    pub fn name_services(&self) -> Result<BTreeMap<String, PathBuf>, PartsError> {
+        let mut all = self.libraries()?;
+        all.retain(|name, _| matches!(name.as_str(), "libnss_dns.so.2" | "libnss_files.so.2"));
+        Ok(all)
+    }
+
     /// Every library of the packages by file name, symbolic links followed. Those in the loader's
     /// own folders come before those in a program's private folder, which its RUNPATH names.
     fn libraries(&self) -> Result<BTreeMap<String, PathBuf>, PartsError> {
