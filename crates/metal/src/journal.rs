@@ -29,4 +29,6 @@ pub use approvals::{ApprovalError, GrantedApproval, PendingReport};
 pub use entries::{Chain, FleetJournal};
 pub use lock::{ControllerLock, LockError, LockHolder};
 pub use store::{JOURNAL_FILE, STORE_VERSION, Store, StoreError};
-pub use timeline::{TIMELINE_ROWS_PER_NODE_MAX, TimelineRow, TimelineSource};
+pub use timeline::{
+    TIMELINE_ROWS_PER_NODE_MAX, TimelineDetail, TimelineRow, TimelineSource, events_and_marks,
+};

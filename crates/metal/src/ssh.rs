@@ -85,6 +85,7 @@ impl Endpoint {
 #[derive(Debug)]
 pub struct RemoteCommand {
     words: Vec<String>,
+    shown: Option<String>,
     input: Input,
     limit: Duration,
 }
@@ -99,6 +100,7 @@ impl RemoteCommand {
     {
         Self {
             words: words.into_iter().map(Into::into).collect(),
+            shown: None,
             input: Input::Nothing,
             limit,
         }
@@ -118,9 +120,20 @@ impl RemoteCommand {
         self
     }
 
+    /// The same command, shown to people as this one, which it wraps.
+    #[must_use]
+    pub fn shown_as(mut self, words: &[&str]) -> Self {
+        let words: Vec<String> = words.iter().map(|word| (*word).to_owned()).collect();
+        self.shown = Some(quote_all(&words));
+        self
+    }
+
     /// The command as a person would type it on the machine.
     pub fn shown(&self) -> String {
-        quote_all(&self.words)
+        match &self.shown {
+            Some(shown) => shown.clone(),
+            None => quote_all(&self.words),
+        }
     }
 }
 
@@ -364,10 +377,11 @@ impl Connection {
         on_line: &mut (dyn FnMut(&str) + Send),
     ) -> Result<Output, SshError> {
         let shown = command.shown();
+        let line = quote_all(&command.words);
         let escalated = match self.endpoint.escalation {
-            Escalation::None => shown.clone(),
-            Escalation::Sudo => format!("sudo -n -- {shown}"),
-            Escalation::Doas => format!("doas -n -- {shown}"),
+            Escalation::None => line,
+            Escalation::Sudo => format!("sudo -n -- {line}"),
+            Escalation::Doas => format!("doas -n -- {line}"),
         };
         let log = self.fresh_log().map_err(|source| SshError::Local {
             what: "the log of the SSH connection can't be written".to_owned(),

@@ -174,6 +174,20 @@ impl Store {
         Ok(store)
     }
 
+    /// Another connection to the same database, for what may be lost when the power fails:
+    /// timelines and the list of those who wait. It doesn't wait for the disk.
+    ///
+    /// # Errors
+    /// When the database can't be opened again.
+    pub fn second(&self) -> Result<Self, StoreError> {
+        let second = Self::connect(self.path.clone(), self.fleet.clone())?;
+        second
+            .connection
+            .pragma_update(None, "synchronous", "NORMAL")
+            .map_err(|e| second.err(e))?;
+        Ok(second)
+    }
+
     /// The fleet's name.
     pub fn fleet(&self) -> &str {
         &self.fleet
@@ -237,7 +251,8 @@ impl Store {
                      node TEXT NOT NULL,
                      wall_ms INTEGER NOT NULL,
                      source TEXT NOT NULL,
-                     text TEXT NOT NULL
+                     text TEXT NOT NULL,
+                     detail TEXT
                  ) STRICT;
                  CREATE INDEX IF NOT EXISTS timeline_by_node ON timeline (node, id);",
             )?;

@@ -4,6 +4,10 @@
 use rusqlite::params;
 use serde::{Deserialize, Serialize};
 use undercroft_model::NodeName;
+use undercroft_netboot::{
+    NetbootEvent,
+    timeline::{Mark, MarkKind},
+};
 
 use super::{
     entries::{signed, unsigned},
@@ -14,6 +18,9 @@ use super::{
 pub const TIMELINE_ROWS_PER_NODE_MAX: u64 = 500;
 /// The most characters of a row's text.
 const TEXT_CHARS_MAX: usize = 500;
+/// The most bytes of what a row carries for programs; a report of a machine with twenty disks is
+/// half of it. A larger one is left out, and the row's text stays.
+const DETAIL_BYTES_MAX: usize = 16 * 1024;
 
 /// Who saw it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -73,6 +80,45 @@ pub struct TimelineRow {
     pub source: TimelineSource,
     /// What, in one line.
     pub text: String,
+    /// The same for programs, where there is more to say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub detail: Option<TimelineDetail>,
+}
+
+/// What a row carries for programs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TimelineDetail {
+    /// An event of the boot servers.
+    Netboot(Box<NetbootEvent>),
+    /// A mark that the controller has set.
+    Mark(MarkKind),
+}
+
+impl TimelineRow {
+    /// A row that says nothing but its text.
+    pub fn new(wall_ms: u64, source: TimelineSource, text: impl Into<String>) -> Self {
+        Self {
+            wall_ms,
+            source,
+            text: text.into(),
+            detail: None,
+        }
+    }
+
+    /// The same row as a mark in a machine's boot.
+    #[must_use]
+    pub fn with_mark(mut self, kind: MarkKind) -> Self {
+        self.detail = Some(TimelineDetail::Mark(kind));
+        self
+    }
+
+    /// The same row with the boot servers' event that it tells of.
+    #[must_use]
+    pub fn with_event(mut self, event: NetbootEvent) -> Self {
+        self.detail = Some(TimelineDetail::Netboot(Box::new(event)));
+        self
+    }
 }
 
 impl Store {
@@ -88,16 +134,23 @@ impl Store {
             .map(|c| if c.is_control() { ' ' } else { c })
             .take(TEXT_CHARS_MAX)
             .collect();
+        let detail = row
+            .detail
+            .as_ref()
+            .and_then(|detail| serde_json::to_string(detail).ok())
+            .filter(|json| json.len() <= DETAIL_BYTES_MAX);
         let write = || -> rusqlite::Result<()> {
             let tx = self.connection.unchecked_transaction()?;
             tx.prepare_cached(
-                "INSERT INTO timeline (node, wall_ms, source, text) VALUES (?1, ?2, ?3, ?4)",
+                "INSERT INTO timeline (node, wall_ms, source, text, detail)
+                 VALUES (?1, ?2, ?3, ?4, ?5)",
             )?
             .execute(params![
                 node.as_str(),
                 signed(row.wall_ms),
                 row.source.as_str(),
-                text
+                text,
+                detail
             ])?;
             tx.prepare_cached(
                 "DELETE FROM timeline WHERE node = ?1 AND id <= (
@@ -116,19 +169,39 @@ impl Store {
     pub fn timeline(&self, node: &NodeName) -> Result<Vec<TimelineRow>, StoreError> {
         let read = || -> rusqlite::Result<Vec<TimelineRow>> {
             let mut statement = self.connection.prepare_cached(
-                "SELECT wall_ms, source, text FROM timeline WHERE node = ?1 ORDER BY id",
+                "SELECT wall_ms, source, text, detail FROM timeline WHERE node = ?1 ORDER BY id",
             )?;
             let rows = statement.query_map([node.as_str()], |row| {
                 Ok(TimelineRow {
                     wall_ms: unsigned(row.get(0)?),
                     source: TimelineSource::from_word(&row.get::<_, String>(1)?),
                     text: row.get(2)?,
+                    detail: row
+                        .get::<_, Option<String>>(3)?
+                        .and_then(|json| serde_json::from_str(&json).ok()),
                 })
             })?;
             rows.collect()
         };
         read().map_err(|e| self.err(e))
     }
+}
+
+/// A machine's timeline as [`undercroft_netboot::timeline::timeline`] takes it.
+pub fn events_and_marks(rows: &[TimelineRow]) -> (Vec<NetbootEvent>, Vec<Mark>) {
+    let (mut events, mut marks) = (Vec::new(), Vec::new());
+    for row in rows {
+        match &row.detail {
+            Some(TimelineDetail::Netboot(event)) => events.push(NetbootEvent::clone(event)),
+            Some(TimelineDetail::Mark(kind)) => marks.push(Mark {
+                at_ms: row.wall_ms,
+                kind: *kind,
+                detail: row.text.clone(),
+            }),
+            None => {}
+        }
+    }
+    (events, marks)
 }
 
 #[cfg(test)]
@@ -141,10 +214,9 @@ mod tests {
         let store = Store::create(dir.path(), "basement").unwrap();
         store.connection.pragma_update(None, "synchronous", "OFF").unwrap();
         let [one, other] = ["gpu-01", "gpu-02"].map(|n| NodeName::new(n).unwrap());
-        let row = |wall_ms| TimelineRow {
-            wall_ms,
-            source: TimelineSource::Tftp,
-            text: format!("block {wall_ms}\nof many"),
+        let row = |wall_ms| {
+            TimelineRow::new(wall_ms, TimelineSource::Tftp, format!("block {wall_ms}\nof many"))
+                .with_mark(MarkKind::SshFailed)
         };
         store.note(&other, &row(7)).unwrap();
         for wall_ms in 0..TIMELINE_ROWS_PER_NODE_MAX + 25 {
@@ -153,6 +225,8 @@ mod tests {
         let kept = store.timeline(&one).unwrap();
         assert_eq!(kept.len() as u64, TIMELINE_ROWS_PER_NODE_MAX);
         assert_eq!(kept[0].text, "block 25 of many");
+        let (events, marks) = events_and_marks(&kept[..1]);
+        assert_eq!((events.len(), marks[0].at_ms), (0, 25));
         assert_eq!(store.timeline(&other).unwrap().len(), 1);
     }
 }

@@ -1,0 +1,259 @@
+//! Carrying a plan out on real machines: the engine, the journal, the world and the boot servers,
+//! joined.
+//!
+//! ```text
+//! Fleet::open ─▶ prepare (keys, systems) ─▶ observe ─▶ plan ─▶ carry_out ─▶ Finished
+//! ```
+//!
+//! Everything may be stopped at any moment: the journal is durable before anything is done, and
+//! the next run goes on from it.
+
+mod fleet;
+mod narrate;
+mod netboot;
+mod serve;
+mod systems;
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::{
+    sync::{broadcast, mpsc, watch},
+    time::Instant,
+};
+use undercroft_engine::{Driver, Engine, EngineFault, Event, JournalError};
+use undercroft_model::{
+    Entry, NodeName, OpId, Outcome, RunEnd,
+    view::FleetView,
+};
+use undercroft_netboot::{EventKind, Netboot, NetbootError, NetbootEvent};
+
+pub use self::{
+    fleet::{Fleet, FleetError, Prepared, Settings},
+    netboot::{BootError, InstallerChoice},
+    serve::{ServeError, serve},
+    systems::Systems,
+};
+use self::{narrate::Narrator, netboot::start_servers};
+use crate::{
+    clock,
+    journal::{FleetJournal, StoreError},
+    power::PowerError,
+    world::{MetalWorld, Progress, Room, RoomParts, WorldParts},
+};
+
+/// How long a run may take to end after it was interrupted. The engine ends at once; the limit is
+/// for a disk that hangs while the end is written to the journal.
+pub const INTERRUPT_WAIT: Duration = Duration::from_secs(10);
+/// The longest sleep between two ticks, when the engine names no deadline.
+const IDLE_TICK: Duration = Duration::from_secs(60);
+
+/// Why a run could not be begun or gone on with.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The boot servers could not be started.
+    #[error(transparent)]
+    Boot(#[from] BootError),
+    /// The boot servers refused.
+    #[error(transparent)]
+    Netboot(#[from] NetbootError),
+    /// A machine can't be switched.
+    #[error(transparent)]
+    Power(#[from] PowerError),
+    /// The database can't be used.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The journal can't be written; what runs was called off.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// The run did not end in time after it was interrupted.
+    #[error("the run did not end within {} s of the interruption; run the same command again to go on", INTERRUPT_WAIT.as_secs())]
+    NotEnding,
+}
+
+impl RunError {
+    /// What to try, in a sentence.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Boot(error) => error.hint(),
+            Self::Power(error) => error.hint(),
+            Self::Store(error) => error.hint().map(str::to_owned),
+            Self::Netboot(_) | Self::Journal(_) | Self::NotEnding => None,
+        }
+    }
+}
+
+/// A run that has ended.
+#[derive(Debug)]
+pub struct Finished {
+    /// How.
+    pub end: RunEnd,
+    /// Promises of the engine's own that it would have broken. Empty, or there is a bug.
+    pub faults: Vec<EngineFault>,
+    /// The journal, still locked by this process.
+    pub journal: FleetJournal,
+}
+
+/// What a run is given.
+pub struct Run<'a> {
+    /// The fleet.
+    pub fleet: &'a Fleet,
+    /// Its keys and systems.
+    pub prepared: Prepared,
+    /// The engine, new or resumed.
+    pub engine: Engine,
+    /// The fleet's journal.
+    pub journal: FleetJournal,
+    /// What it says; it tells which machines boot their disks.
+    pub view: &'a FleetView,
+    /// Set to true to interrupt.
+    pub interrupt: watch::Receiver<bool>,
+}
+
+/// Carries a plan out until it is done, can't go on, or is interrupted. `observer` is shown every
+/// entry of the journal when it is durable.
+///
+/// # Errors
+/// When it can't be begun, or the journal can't be written.
+pub async fn carry_out(
+    run: Run<'_>,
+    observer: impl FnMut(&Entry) + Send + 'static,
+) -> Result<Finished, RunError> {
+    let Run {
+        fleet,
+        prepared,
+        engine,
+        journal,
+        view,
+        interrupt,
+    } = run;
+    let settings = fleet.settings();
+    let nodes: Vec<NodeName> = engine.plan().nodes.keys().cloned().collect();
+    let netboot = start_servers(settings, &prepared, engine.plan(), view).await?;
+    let room = Room::new(RoomParts {
+        inventory: &settings.inventory,
+        nodes: &nodes,
+        rack_state_dir: settings.rack_state_dir.as_deref(),
+        netboot: Arc::clone(&netboot),
+    })
+    .await?;
+    let parts = WorldParts {
+        room: Arc::new(room),
+        host_keys: prepared.host_keys,
+        operator: prepared.operator,
+        stores: prepared.systems.stores,
+        options: settings.options.clone(),
+        progress: Arc::clone(&settings.progress),
+    };
+    let (world, outcomes) = MetalWorld::new(parts, journal.store())?;
+    let events = netboot.events();
+    let ended = Loop {
+        driver: Driver::new(engine, journal).with_observer(observer),
+        world,
+        outcomes,
+        events,
+        interrupt,
+        narrator: Narrator::default(),
+    }
+    .go()
+    .await;
+    // The world is gone with the loop, and with it the other owners of the servers.
+    if let Ok(netboot) = Arc::try_unwrap(netboot) {
+        Netboot::stop(netboot).await;
+    }
+    ended
+}
+
+struct Loop {
+    driver: Driver<FleetJournal>,
+    world: MetalWorld,
+    outcomes: mpsc::UnboundedReceiver<(OpId, Outcome)>,
+    events: broadcast::Receiver<NetbootEvent>,
+    interrupt: watch::Receiver<bool>,
+    narrator: Narrator,
+}
+
+impl Loop {
+    async fn go(mut self) -> Result<Finished, RunError> {
+        let mut end = self.handle(Event::Begin)?;
+        let mut give_up: Option<Instant> = None;
+        let mut interruptible = true;
+        loop {
+            if let Some(end) = end {
+                let faults = self.driver.engine().faults().to_vec();
+                return Ok(Finished {
+                    end,
+                    faults,
+                    journal: self.driver.into_journal(),
+                });
+            }
+            if give_up.is_some_and(|at| Instant::now() >= at) {
+                return Err(RunError::NotEnding);
+            }
+            let tick = self.next_tick(give_up);
+            let event = tokio::select! {
+                // What the operator asks comes first, then what has ended, so that a flood of
+                // packets delays neither.
+                biased;
+                changed = self.interrupt.changed(), if interruptible => match changed {
+                    Ok(()) if *self.interrupt.borrow_and_update() => {
+                        give_up = Some(Instant::now() + INTERRUPT_WAIT);
+                        Some(Event::Interrupt)
+                    }
+                    Ok(()) => None,
+                    // Nobody is left who could interrupt.
+                    Err(_) => {
+                        interruptible = false;
+                        None
+                    }
+                },
+                Some((op, outcome)) = self.outcomes.recv() => Some(Event::Ended { op, outcome }),
+                event = self.events.recv() => self.seen(event),
+                () = tokio::time::sleep_until(tick) => Some(Event::Tick),
+            };
+            if let Some(event) = event {
+                end = self.handle(event)?;
+            }
+        }
+    }
+
+    fn handle(&mut self, event: Event) -> Result<Option<RunEnd>, RunError> {
+        Ok(self.driver.handle(clock::now(), event, &mut self.world)?)
+    }
+
+    fn next_tick(&self, give_up: Option<Instant>) -> Instant {
+        let idle = Instant::now() + IDLE_TICK;
+        let due = self.driver.next_deadline().map_or(idle, |mono_ms| {
+            let wait = mono_ms.saturating_sub(clock::now().mono_ms);
+            Instant::now() + Duration::from_millis(wait)
+        });
+        due.min(idle).min(give_up.unwrap_or(idle))
+    }
+
+    /// What the boot servers saw: all of it for the timelines, reports for the engine.
+    fn seen(&mut self, event: Result<NetbootEvent, broadcast::error::RecvError>) -> Option<Event> {
+        // An installer repeats its report, so that one that was missed comes again.
+        let event = event.ok()?;
+        let node = event.node.clone()?;
+        let report = match &event.kind {
+            EventKind::Report { report } => Some(report.clone()),
+            _ => None,
+        };
+        let new = report
+            .as_ref()
+            .is_none_or(|report| self.world.reported(&node, InstallerReportOf::clone(report)));
+        if new && let Some(row) = self.narrator.row(&node, event) {
+            self.world.note(&node, &row);
+        }
+        report.map(|report| Event::Reported { node, report })
+    }
+}
+
+type InstallerReportOf = undercroft_model::InstallerReport;
+
+/// Tells a line that belongs to no machine.
+fn tell(settings: &Settings, text: impl Into<String>) {
+    (settings.progress)(Progress::Line {
+        node: None,
+        text: text.into(),
+    });
+}

@@ -1,0 +1,201 @@
+//! A fleet as one operator has it: its inventory, its repository, its state.
+
+use std::{collections::BTreeSet, path::PathBuf, sync::Arc};
+
+use undercroft_model::{
+    Entry, NodeName, Observation,
+    inventory::Inventory,
+    view::FleetView,
+};
+
+use super::{InstallerChoice, Systems, systems};
+use crate::{
+    journal::{FleetJournal, Store, StoreError},
+    keys::{HostKeys, IdentitySource, KeyError, OperatorKey},
+    observe::{Looking, observe},
+    system::SystemBuilder,
+    world::{InstallOptions, ProgressSink},
+};
+
+/// Everything that a run is told.
+#[derive(Clone)]
+pub struct Settings {
+    /// The inventory.
+    pub inventory: Arc<Inventory>,
+    /// The folder that it stands in.
+    pub repository: PathBuf,
+    /// The fleet's state directory.
+    pub state_dir: PathBuf,
+    /// Where packages, images and stores are kept.
+    pub cache_dir: PathBuf,
+    /// Identity files to decrypt secrets with, beside those in the usual places.
+    pub identity_files: Vec<PathBuf>,
+    /// The virtual rack's directory, where it has machines of the fleet.
+    pub rack_state_dir: Option<PathBuf>,
+    /// Which installer is served; `None`: what fits the inventory.
+    pub installer: Option<InstallerChoice>,
+    /// Who builds the systems; `None`: as the inventory says.
+    pub system_builder: Option<SystemBuilder>,
+    /// A number that goes into systems of the `debian-rack` builder, so that another one gives
+    /// another system to update to.
+    pub generation: u32,
+    /// How to install.
+    pub options: InstallOptions,
+    /// Where progress goes.
+    pub progress: ProgressSink,
+}
+
+impl std::fmt::Debug for Settings {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Settings")
+            .field("fleet", &self.inventory.fleet.name)
+            .field("repository", &self.repository)
+            .field("state_dir", &self.state_dir)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Why a fleet could not be made ready.
+#[derive(Debug, thiserror::Error)]
+pub enum FleetError {
+    /// A key can't be made or read.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    /// The journal can't be used.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// An option can't be done.
+    #[error(transparent)]
+    Option(#[from] crate::world::OptionError),
+}
+
+impl FleetError {
+    /// What to try, in a sentence.
+    pub fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::Key(error) => error.hint(),
+            Self::Store(error) => error.hint(),
+            Self::Option(_) => None,
+        }
+    }
+}
+
+/// A fleet's keys and systems.
+#[derive(Debug)]
+pub struct Prepared {
+    /// The machines' host keys; each machine that was prepared has one.
+    pub host_keys: HostKeys,
+    /// The key to log in with.
+    pub operator: OperatorKey,
+    /// The machines' systems.
+    pub systems: Systems,
+}
+
+/// A fleet as one operator has it.
+#[derive(Debug)]
+pub struct Fleet {
+    settings: Settings,
+}
+
+impl Fleet {
+    /// A fleet with these settings.
+    ///
+    /// # Errors
+    /// When an option can't be done; nothing was changed.
+    pub fn new(settings: Settings) -> Result<Self, FleetError> {
+        settings.options.check(&[])?;
+        Ok(Self { settings })
+    }
+
+    /// What it was told.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// Opens the journal as the only controller. `command` is what others are told, such as
+    /// `undercroft up`.
+    ///
+    /// # Errors
+    /// As [`FleetJournal::open`].
+    pub fn journal(&self, command: &str) -> Result<FleetJournal, FleetError> {
+        let fleet = &self.settings.inventory.fleet.name;
+        Ok(FleetJournal::open(&self.settings.state_dir, fleet, command)?)
+    }
+
+    /// All entries of the journal, without being the controller; none where there is no journal.
+    ///
+    /// # Errors
+    /// When it can't be read.
+    pub fn entries(&self) -> Result<Vec<Entry>, FleetError> {
+        let fleet = &self.settings.inventory.fleet.name;
+        match Store::open(&self.settings.state_dir, Some(fleet)) {
+            Ok(store) => Ok(store.entries(0, usize::MAX)?),
+            Err(StoreError::Missing { .. }) => Ok(Vec::new()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// The machines' host keys and the operator's key, made where they are missing.
+    ///
+    /// # Errors
+    /// When a key can't be made or read.
+    pub fn keys(&self) -> Result<(HostKeys, OperatorKey), FleetError> {
+        let settings = &self.settings;
+        let inventory = &settings.inventory;
+        let host_keys = HostKeys::open(
+            &settings.repository.join(&inventory.secrets.path),
+            &inventory.secrets.operators,
+            IdentitySource::usual(&settings.state_dir, settings.identity_files.clone()),
+        )?;
+        let operator = OperatorKey::ensure(&settings.state_dir, &inventory.fleet.name)?;
+        Ok((host_keys, operator))
+    }
+
+    /// Makes keys and builds systems for those machines, or for all.
+    ///
+    /// # Errors
+    /// When a key can't be made, or this operator can't decrypt one that a machine needs. A system
+    /// that can't be built is in [`Systems::targets`] with its reason.
+    pub async fn prepare(&self, only: Option<&BTreeSet<NodeName>>) -> Result<Prepared, FleetError> {
+        let (host_keys, operator) = self.keys()?;
+        let inventory = &self.settings.inventory;
+        let nodes: Vec<NodeName> = inventory
+            .nodes
+            .keys()
+            .filter(|name| only.is_none_or(|only| only.contains(*name)))
+            .cloned()
+            .collect();
+        for name in &nodes {
+            host_keys.ensure(name)?;
+            // Better now than when the machine's disk is wiped already.
+            host_keys.private(name)?;
+        }
+        let mut authorized = vec![operator.authorized_key.clone()];
+        authorized.extend(inventory.fleet.admin_keys.iter().cloned());
+        let systems = systems::build(&self.settings, &nodes, authorized).await;
+        Ok(Prepared {
+            host_keys,
+            operator,
+            systems,
+        })
+    }
+
+    /// Looks at the fleet.
+    ///
+    /// # Errors
+    /// When a host key's file can't be read.
+    pub async fn observe(
+        &self,
+        prepared: &Prepared,
+        view: &FleetView,
+    ) -> Result<Observation, FleetError> {
+        Ok(observe(Looking {
+            inventory: &self.settings.inventory,
+            view,
+            host_keys: &prepared.host_keys,
+            identity: &prepared.operator.private_file,
+            targets: &prepared.systems.targets,
+        })
+        .await?)
+    }
+}

@@ -1,0 +1,87 @@
+//! The boot servers' events as rows of a timeline.
+
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
+
+use undercroft_model::NodeName;
+use undercroft_netboot::{
+    EventKind, NetbootEvent,
+    event::Service,
+    timeline::timeline,
+};
+
+use crate::journal::{TimelineRow, TimelineSource};
+
+/// How long the same event of the same machine isn't written again: firmware repeats itself, and
+/// anybody on the boot network can make it seem to.
+const REPEAT_AFTER: Duration = Duration::from_secs(2);
+/// The most kinds of events whose repetition is remembered; past it all are forgotten, which costs
+/// a few rows.
+const REMEMBERED_MAX: usize = 4096;
+
+#[derive(Debug, Default)]
+pub(super) struct Narrator {
+    last: BTreeMap<(NodeName, String), Instant>,
+}
+
+impl Narrator {
+    /// The row for an event; `None` for a repetition.
+    pub(super) fn row(&mut self, node: &NodeName, event: NetbootEvent) -> Option<TimelineRow> {
+        let text = text(&event);
+        let key = (node.clone(), text.clone());
+        let now = Instant::now();
+        if self
+            .last
+            .get(&key)
+            .is_some_and(|at| now.duration_since(*at) < REPEAT_AFTER)
+        {
+            return None;
+        }
+        if self.last.len() >= REMEMBERED_MAX {
+            self.last.clear();
+        }
+        self.last.insert(key, now);
+        let source = source(&event.kind);
+        Some(TimelineRow::new(event.at_ms, source, text).with_event(event))
+    }
+}
+
+/// The words are those of netboot's own timeline, so that they are the same wherever they stand.
+fn text(event: &NetbootEvent) -> String {
+    let line = timeline(std::slice::from_ref(event), &[], event.at_ms);
+    match line.entries.into_iter().next() {
+        Some(entry) => entry.text,
+        None => kind_name(&event.kind),
+    }
+}
+
+fn kind_name(kind: &EventKind) -> String {
+    serde_json::to_value(kind)
+        .ok()
+        .and_then(|value| Some(value.get("event")?.as_str()?.to_owned()))
+        .unwrap_or_default()
+}
+
+fn source(kind: &EventKind) -> TimelineSource {
+    match kind {
+        EventKind::TftpRequest { .. }
+        | EventKind::TftpDone { .. }
+        | EventKind::TftpAborted { .. }
+        | EventKind::TftpRefused { .. }
+        | EventKind::Dropped {
+            service: Service::Tftp,
+            ..
+        } => TimelineSource::Tftp,
+        EventKind::HttpRequest { .. }
+        | EventKind::HttpDone { .. }
+        | EventKind::HttpAborted { .. }
+        | EventKind::Dropped {
+            service: Service::Http,
+            ..
+        } => TimelineSource::Http,
+        EventKind::Report { .. } => TimelineSource::Installer,
+        _ => TimelineSource::Dhcp,
+    }
+}

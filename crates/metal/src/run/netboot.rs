@@ -1,0 +1,304 @@
+//! The boot servers of a run: what they serve, and to whom.
+
+use std::{collections::BTreeMap, net::Ipv4Addr, process::Command, sync::Arc};
+
+use undercroft_model::{
+    NodeName, NodeState, Plan, System,
+    inventory::{self, Dhcp, Firmware, Inventory, Node, PowerKind},
+    view::FleetView,
+};
+use undercroft_netboot::{
+    BootIntent, BootTable, Machine, Mode, Netboot, NetbootConfig, NetbootError,
+    arch::IpxeBinary,
+    server::{DhcpSettings, InstallerFiles, Ports},
+    table::{FirmwareKind, MachineSwitches, UnknownPolicy},
+};
+
+use super::{Prepared, Settings, tell};
+use crate::{
+    installer::{InstallerBuilder, InstallerError, InstallerImage},
+    parts::{Arch, Ipxe, KernelFlavour, Parts, PartsError},
+    world::Progress,
+};
+
+/// Which installer is served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum InstallerChoice {
+    /// Made from Debian's packages, for virtual machines.
+    DebianCloud,
+    /// Made from Debian's packages, for any machine.
+    DebianGeneric,
+    /// The flake's.
+    Flake,
+}
+
+/// Why the boot servers could not be started.
+#[derive(Debug, thiserror::Error)]
+pub enum BootError {
+    /// The installer's image could not be made.
+    #[error(transparent)]
+    Installer(#[from] InstallerError),
+    /// iPXE could not be had.
+    #[error(transparent)]
+    Parts(#[from] PartsError),
+    /// The servers refused.
+    #[error(transparent)]
+    Netboot(#[from] NetbootError),
+    /// No interface has the address that the inventory names.
+    #[error("no network interface of this machine has the address {address}, which is the inventory's network.server_address")]
+    NoInterface {
+        /// The address.
+        address: Ipv4Addr,
+    },
+    /// Part of the work stopped.
+    #[error("making the installer stopped because of a fault in Undercroft itself")]
+    Stopped,
+}
+
+impl BootError {
+    /// What to try, in a sentence.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::NoInterface { .. } => Some(
+                "Give the machine that address on the nodes' network, or name the interface as network.interface.".to_owned(),
+            ),
+            _ => None,
+        }
+    }
+}
+
+/// Makes what is served, and starts the servers.
+pub(super) async fn start_servers(
+    settings: &Settings,
+    prepared: &Prepared,
+    plan: &Plan,
+    view: &FleetView,
+) -> Result<Arc<Netboot>, BootError> {
+    let table = table(&settings.inventory, plan, view)?;
+    let config = config(settings, prepared, plan).await?;
+    let netboot = Netboot::start(config, table)?;
+    Ok(Arc::new(netboot))
+}
+
+/// All machines of the inventory. Only a machine that the plan installs, and that isn't installed
+/// yet, is given an installer; all others boot their disks.
+pub(super) fn table(
+    inventory: &Inventory,
+    plan: &Plan,
+    view: &FleetView,
+) -> Result<BootTable, NetbootError> {
+    let machines = inventory.nodes.iter().map(|(name, node)| Machine {
+        uuid: node.uuid,
+        address: Some(node.address),
+        firmware: match node.firmware {
+            Firmware::Uefi | Firmware::UefiHttp => FirmwareKind::Uefi,
+            Firmware::Bios => FirmwareKind::Bios,
+            Firmware::Rpi => FirmwareKind::RaspberryPi,
+        },
+        switches: MachineSwitches {
+            snponly: node.netboot.snponly,
+            ..MachineSwitches::default()
+        },
+        kernel_params: kernel_params(node),
+        ..Machine::new(
+            name.clone(),
+            node.macs.clone(),
+            node.system,
+            intent(name, plan, view),
+        )
+    });
+    let unknown = match inventory.network.dhcp_range {
+        Some(_) => UnknownPolicy::Discover,
+        None => UnknownPolicy::AddressOnly,
+    };
+    BootTable::new(machines, unknown)
+}
+
+fn intent(name: &NodeName, plan: &Plan, view: &FleetView) -> BootIntent {
+    let planned = plan.nodes.get(name).is_some_and(|node| {
+        node.steps.iter().filter_map(|id| plan.step(*id)).any(|step| {
+            matches!(step.action, undercroft_model::Action::NetworkBoot)
+        })
+    });
+    // The view is of this very plan only when a run goes on with it.
+    let reached = (view.plan_id.as_ref() == Some(&plan.id))
+        .then(|| view.nodes.get(name).map(|node| node.state))
+        .flatten()
+        .unwrap_or(NodeState::Unknown);
+    if planned && reached < NodeState::Installed {
+        BootIntent::Install
+    } else {
+        BootIntent::Local
+    }
+}
+
+/// A machine of the rack shows everything on its serial port, which is its console.
+fn kernel_params(node: &Node) -> Vec<String> {
+    let mut params = node.kernel_params.clone();
+    if node.power.kind == PowerKind::Rack && !params.iter().any(|p| p.starts_with("console=")) {
+        params.push(match node.system {
+            System::Aarch64Linux => "console=ttyAMA0".to_owned(),
+            _ => "console=ttyS0".to_owned(),
+        });
+    }
+    params
+}
+
+async fn config(
+    settings: &Settings,
+    prepared: &Prepared,
+    plan: &Plan,
+) -> Result<NetbootConfig, BootError> {
+    let inventory = &settings.inventory;
+    let network = &inventory.network;
+    let interface = match &network.interface {
+        Some(name) => name.clone(),
+        None => interface_of(network.server_address).ok_or(BootError::NoInterface {
+            address: network.server_address,
+        })?,
+    };
+    let mode = match network.dhcp {
+        Dhcp::Server => Mode::Server(dhcp(inventory)),
+        Dhcp::Proxy => Mode::Proxy,
+        // Without DHCP of ours the network's own server names the boot file; answering on the
+        // boot server port is harmless and helps firmware that asks there.
+        Dhcp::Port4011 | Dhcp::Off => Mode::Port4011Only,
+    };
+    let mut config = NetbootConfig::new(
+        interface,
+        network.server_address,
+        network.node_cidr.prefix_len(),
+        mode,
+    );
+    config.ports = Ports {
+        http: network.http_port,
+        ..Ports::default()
+    };
+    let mut keys = prepared.operator.authorized_key.clone();
+    for key in &inventory.fleet.admin_keys {
+        keys.push('\n');
+        keys.push_str(key);
+    }
+    keys.push('\n');
+    config.authorized_keys = keys;
+
+    let (installers, ipxe) = images(settings, plan).await?;
+    for (system, image) in installers {
+        config.installers.insert(
+            system,
+            InstallerFiles {
+                kernel: image.kernel,
+                initrd: image.initrd,
+                params: image.parameters,
+            },
+        );
+    }
+    if let Some(ipxe) = ipxe {
+        config.ipxe = BTreeMap::from([
+            (IpxeBinary::X64, ipxe.x86_64_efi),
+            (IpxeBinary::SnponlyX64, ipxe.x86_64_snponly_efi),
+            (IpxeBinary::Undionly, ipxe.x86_bios),
+            (IpxeBinary::Arm64, ipxe.aarch64_efi),
+        ]);
+    }
+    Ok(config)
+}
+
+fn dhcp(inventory: &Inventory) -> DhcpSettings {
+    let network = &inventory.network;
+    let (first, last) = match &network.dhcp_range {
+        Some(range) => (range.first, range.last),
+        // Machines that nobody knows get no address where the inventory has none for them; the
+        // server's own address can't be handed out, so that this range is empty.
+        None => (network.server_address, network.server_address),
+    };
+    DhcpSettings {
+        gateway: network.gateway,
+        dns: network.dns.clone(),
+        domain: inventory.fleet.domain.clone(),
+        ..DhcpSettings::range(first, last)
+    }
+}
+
+/// The installer of each system that the plan installs, and iPXE. Nothing is made where nothing
+/// will boot from the network.
+async fn images(
+    settings: &Settings,
+    plan: &Plan,
+) -> Result<(BTreeMap<System, InstallerImage>, Option<Ipxe>), BootError> {
+    let mut systems: Vec<System> = plan
+        .nodes
+        .values()
+        .map(|node| node.target.system)
+        .collect();
+    systems.sort_unstable();
+    systems.dedup();
+    if systems.is_empty() {
+        return Ok((BTreeMap::new(), None));
+    }
+    tell(settings, "preparing the installer");
+    let in_rack = settings
+        .inventory
+        .nodes
+        .values()
+        .all(|node| node.power.kind == PowerKind::Rack);
+    let choice = settings
+        .installer
+        .unwrap_or(match settings.inventory.fleet.builder {
+            inventory::Builder::Flake => InstallerChoice::Flake,
+            inventory::Builder::DebianRack if in_rack => InstallerChoice::DebianCloud,
+            inventory::Builder::DebianRack => InstallerChoice::DebianGeneric,
+        });
+    let debian = |kernel| InstallerBuilder::Debian {
+        cache_dir: settings.cache_dir.clone(),
+        kernel,
+    };
+    let builder = match choice {
+        InstallerChoice::DebianCloud => debian(KernelFlavour::Cloud),
+        InstallerChoice::DebianGeneric => debian(KernelFlavour::Generic),
+        InstallerChoice::Flake => InstallerBuilder::Nix {
+            flake: settings
+                .repository
+                .join(&settings.inventory.fleet.flake)
+                .display()
+                .to_string(),
+            cache_dir: settings.cache_dir.clone(),
+        },
+    };
+    let progress = settings.progress.clone();
+    let cache_dir = settings.cache_dir.clone();
+    let work = move || -> Result<_, BootError> {
+        let mut say = |line: &str| {
+            progress(Progress::Line {
+                node: None,
+                text: line.to_owned(),
+            });
+        };
+        let mut images = BTreeMap::new();
+        for system in systems {
+            if let Some(arch) = Arch::of_system(system) {
+                images.insert(system, builder.build(arch, &mut say)?);
+            }
+        }
+        let ipxe = Parts::open(&cache_dir)?.ipxe(&mut say)?;
+        Ok((images, Some(ipxe)))
+    };
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|_| BootError::Stopped)?
+}
+
+/// The interface that has an address, as `ip` of iproute2 tells.
+fn interface_of(address: Ipv4Addr) -> Option<String> {
+    let output = Command::new("ip")
+        .args(["-4", "-o", "address", "show"])
+        .output()
+        .ok()?;
+    let text = String::from_utf8(output.stdout).ok()?;
+    text.lines().find_map(|line| {
+        let mut words = line.split_whitespace();
+        let name = words.nth(1)?;
+        let shown = words.nth(1)?.split('/').next()?;
+        (shown.parse() == Ok(address)).then(|| name.to_owned())
+    })
+}

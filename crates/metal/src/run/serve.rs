@@ -1,0 +1,91 @@
+//! Netboot and reconcile as a service: look, plan, carry out, and again.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use tokio::sync::watch;
+use undercroft_engine::{Engine, PlanRefused, ResumeError};
+use undercroft_model::{Entry, NodeName, Observation, Plan, PlanId, RunEnd, view::FleetView};
+
+use super::{Finished, Fleet, FleetError, Run, RunError, carry_out, tell};
+use crate::journal::FleetJournal;
+
+/// Why a service has ended by itself.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The fleet could not be made ready.
+    #[error(transparent)]
+    Fleet(#[from] FleetError),
+    /// A run could not be begun.
+    #[error(transparent)]
+    Run(#[from] RunError),
+    /// A plan was refused.
+    #[error(transparent)]
+    Refused(#[from] PlanRefused),
+    /// The journal can't be gone on from.
+    #[error(transparent)]
+    Resume(#[from] ResumeError),
+}
+
+/// Looks at the fleet, plans, carries the plan out, and begins again after `interval`, until it is
+/// interrupted. A plan that a former run has left unfinished is gone on with first.
+///
+/// `plan` is the planner; what it gives for a converged fleet is empty. `observer` is shown every
+/// entry of the journal.
+///
+/// # Errors
+/// When the fleet can't be made ready, or a run can't be begun. That machines fail is no error.
+pub async fn serve(
+    fleet: &Fleet,
+    mut journal: FleetJournal,
+    interval: Duration,
+    mut interrupt: watch::Receiver<bool>,
+    mut plan: impl FnMut(&Observation, Option<&PlanId>) -> Plan,
+    observer: impl FnMut(&Entry) + Send + Clone + 'static,
+) -> Result<RunEnd, ServeError> {
+    let only: Option<&BTreeSet<NodeName>> = None;
+    loop {
+        let entries = journal.load().map_err(FleetError::from)?;
+        let view = FleetView::fold(&entries);
+        let prepared = fleet.prepare(only).await?;
+        let observation = fleet.observe(&prepared, &view).await?;
+        let new = plan(&observation, view.plan_id.as_ref());
+        let engine = if view.in_flight() {
+            Some(Engine::resume(&entries)?)
+        } else if new.is_empty() {
+            None
+        } else {
+            Some(Engine::new(new)?.numbered_from(view.next_op()))
+        };
+        match engine {
+            None => tell(fleet.settings(), "everything is as it should be"),
+            Some(engine) => {
+                let run = Run {
+                    fleet,
+                    prepared,
+                    engine,
+                    journal,
+                    view: &view,
+                    interrupt: interrupt.clone(),
+                };
+                let Finished {
+                    end, journal: back, ..
+                } = carry_out(run, observer.clone()).await?;
+                journal = back;
+                if end == RunEnd::Interrupted {
+                    return Ok(end);
+                }
+            }
+        }
+        tokio::select! {
+            () = tokio::time::sleep(interval) => {}
+            () = interrupted(&mut interrupt) => return Ok(RunEnd::Interrupted),
+        }
+    }
+}
+
+/// Waits until an interruption is asked for; for ever where nobody can ask any longer.
+async fn interrupted(interrupt: &mut watch::Receiver<bool>) {
+    if interrupt.wait_for(|asked| *asked).await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}

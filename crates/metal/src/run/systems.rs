@@ -1,0 +1,93 @@
+//! Building the machines' systems.
+
+use std::collections::BTreeMap;
+
+use undercroft_model::{NodeName, SystemTarget, inventory::Builder};
+
+use super::{Settings, tell};
+use crate::{
+    parts::Arch,
+    system::{NixStore, NodeSystem, SystemBuilder},
+    world::Progress,
+};
+
+/// The machines' systems as they were built, or why one could not be.
+#[derive(Debug, Clone, Default)]
+pub struct Systems {
+    /// What each machine is to run.
+    pub targets: BTreeMap<NodeName, Result<SystemTarget, String>>,
+    /// The store that it was built in.
+    pub stores: BTreeMap<NodeName, NixStore>,
+}
+
+/// Builds the systems of those machines, one after the other: a builder uses all processors
+/// already. One that can't be built keeps none of the others.
+pub(super) async fn build(
+    settings: &Settings,
+    nodes: &[NodeName],
+    authorized_keys: Vec<String>,
+) -> Systems {
+    let mut systems = Systems::default();
+    for name in nodes {
+        let Some(node) = settings.inventory.nodes.get(name) else {
+            continue;
+        };
+        let Some(arch) = Arch::of_system(node.system) else {
+            let why = format!("Undercroft doesn't install {}", node.system);
+            systems.targets.insert(name.clone(), Err(why));
+            continue;
+        };
+        let builder = builder(settings);
+        let request = NodeSystem {
+            name: name.to_string(),
+            arch,
+            authorized_keys: authorized_keys.clone(),
+        };
+        let progress = settings.progress.clone();
+        let about = name.clone();
+        let built = tokio::task::spawn_blocking(move || {
+            builder.build(&request, &mut |line| {
+                progress(Progress::Line {
+                    node: Some(about.clone()),
+                    text: line.to_owned(),
+                });
+            })
+        })
+        .await;
+        let target = match built {
+            Ok(Ok(built)) => {
+                systems.stores.insert(name.clone(), built.store);
+                Ok(SystemTarget {
+                    toplevel: built.toplevel,
+                    disko_script: built.disko_script,
+                    system: built.arch.into(),
+                    closure_bytes: Some(built.closure_bytes),
+                })
+            }
+            Ok(Err(error)) => Err(error.to_string()),
+            Err(_) => Err("building it stopped because of a fault in Undercroft itself".to_owned()),
+        };
+        if let Err(why) = &target {
+            tell(settings, format!("{name}: its system can't be built: {why}"));
+        }
+        systems.targets.insert(name.clone(), target);
+    }
+    systems
+}
+
+fn builder(settings: &Settings) -> SystemBuilder {
+    if let Some(builder) = &settings.system_builder {
+        return builder.clone();
+    }
+    match settings.inventory.fleet.builder {
+        Builder::DebianRack => SystemBuilder::RackDebian {
+            cache_dir: settings.cache_dir.clone(),
+            generation: settings.generation,
+            broken: false,
+        },
+        Builder::Flake => SystemBuilder::Flake {
+            dir: settings.repository.join(&settings.inventory.fleet.flake),
+            cache_dir: settings.cache_dir.clone(),
+        },
+    }
+}

@@ -1,0 +1,384 @@
+//! The real world: each action of a plan carried out on a real (or a rack's) machine, and each of
+//! its probes.
+//!
+//! An operation is a task that ends with exactly one outcome, or is called off and gives none.
+//! Calling it off kills the programs that it runs here; what runs on a machine may outlive its
+//! connection, so every command there first waits until the one before it has ended, and refuses
+//! to run in another boot than the one that was approved.
+//!
+//! The kind of a failure decides how the engine goes on, so each way of failing is mapped with
+//! care: nothing is called transient that may have happened, and nothing is tried again on a
+//! machine that isn't the one that was meant.
+
+mod approve;
+mod boot;
+mod copy;
+mod disks;
+mod inspect;
+mod install;
+mod installed;
+mod installer;
+mod nixlog;
+mod options;
+mod reports;
+mod room;
+
+use std::{
+    collections::BTreeMap,
+    net::Ipv4Addr,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use tokio::{sync::mpsc, task::AbortHandle};
+use undercroft_engine::{Order, World};
+use undercroft_netboot::timeline::MarkKind;
+use undercroft_model::{
+    Action, Evidence, Failure, FailureKind, InstallerReport, NodeName, NodePlan, OpId, Outcome,
+    Step, Work,
+};
+
+pub use self::{
+    options::{DiskKey, InstallOptions, OptionError, Phase},
+    room::{MachineRoom, Pending, Room, RoomParts},
+};
+pub(crate) use self::{
+    installed::look_at_installed,
+    reports::ReportBoard,
+};
+use crate::{
+    clock::wall_ms_now,
+    journal::{Store, StoreError, TimelineRow, TimelineSource},
+    keys::{HostKeys, OperatorKey},
+    system::NixStore,
+};
+
+/// What a run tells people while it works. Nothing is decided by it, and losing some is no harm.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "kebab-case", tag = "progress")]
+pub enum Progress {
+    /// Bytes under way to a machine.
+    Bytes {
+        /// The machine.
+        node: NodeName,
+        /// The step, as [`Action::verb`] names it.
+        phase: &'static str,
+        /// How many bytes have arrived.
+        done_bytes: u64,
+        /// How many there are, where known.
+        total_bytes: Option<u64>,
+        /// The rate of the last seconds, in bytes a second.
+        bytes_per_s: u64,
+        /// The time left at that rate, in seconds, where it can be told.
+        left_s: Option<u64>,
+    },
+    /// A line for people.
+    Line {
+        /// The machine that it is about, if it is about one.
+        node: Option<NodeName>,
+        /// The line.
+        text: String,
+    },
+    /// A machine waits for `undercroft approve`.
+    WaitsForApproval {
+        /// The machine.
+        node: NodeName,
+        /// The fingerprint that it reported.
+        fingerprint: String,
+    },
+}
+
+/// Where progress goes.
+pub type ProgressSink = Arc<dyn Fn(Progress) + Send + Sync>;
+
+/// Everything that operations share.
+pub struct WorldParts {
+    /// Power, consoles and boot servers.
+    pub room: Arc<dyn MachineRoom>,
+    /// The machines' host keys.
+    pub host_keys: HostKeys,
+    /// The key to log in with.
+    pub operator: OperatorKey,
+    /// Where each machine's system was built.
+    pub stores: BTreeMap<NodeName, NixStore>,
+    /// How to install.
+    pub options: InstallOptions,
+    /// Where progress goes.
+    pub progress: ProgressSink,
+}
+
+pub(crate) struct Shared {
+    parts: WorldParts,
+    store: Mutex<Store>,
+    pub(crate) reports: ReportBoard,
+}
+
+/// The world of real machines.
+pub struct MetalWorld {
+    shared: Arc<Shared>,
+    running: BTreeMap<OpId, AbortHandle>,
+    // One message per operation in flight, and the plan bounds those.
+    outcomes: mpsc::UnboundedSender<(OpId, Outcome)>,
+}
+
+impl MetalWorld {
+    /// A world, and where its outcomes come out. Must be used within a tokio runtime. `store` is
+    /// the fleet's database, for approvals and timelines.
+    ///
+    /// # Errors
+    /// When the database can't be opened again.
+    pub fn new(
+        parts: WorldParts,
+        store: &Store,
+    ) -> Result<(Self, mpsc::UnboundedReceiver<(OpId, Outcome)>), StoreError> {
+        let store = store.second()?;
+        let (outcomes, receiver) = mpsc::unbounded_channel();
+        let shared = Arc::new(Shared {
+            parts,
+            store: Mutex::new(store),
+            reports: ReportBoard::default(),
+        });
+        let world = Self {
+            shared,
+            running: BTreeMap::new(),
+            outcomes,
+        };
+        Ok((world, receiver))
+    }
+
+    /// Takes an installer's report in. Gives whether it is one that wasn't seen before.
+    pub fn reported(&self, node: &NodeName, report: InstallerReport) -> bool {
+        self.shared.reports.put(node, report)
+    }
+
+    /// Adds a row to a machine's timeline.
+    pub fn note(&self, node: &NodeName, row: &TimelineRow) {
+        self.shared.keep(node, row);
+    }
+}
+
+impl World for MetalWorld {
+    fn start(&mut self, order: Order) {
+        self.running.retain(|_, task| !task.is_finished());
+        let op = order.op;
+        let shared = Arc::clone(&self.shared);
+        let work = tokio::spawn(async move { carry_out(&shared, order).await });
+        self.running.insert(op, work.abort_handle());
+        let outcomes = self.outcomes.clone();
+        tokio::spawn(async move {
+            let outcome = match work.await {
+                Ok(outcome) => outcome,
+                // It was called off, and nobody waits for its outcome.
+                Err(e) if e.is_cancelled() => return,
+                Err(_) => Outcome::Failed {
+                    failure: Failure::new(
+                        FailureKind::Ambiguous,
+                        "the operation stopped because of a fault in Undercroft itself",
+                    ),
+                },
+            };
+            // Without a receiver the run is over.
+            let _ = outcomes.send((op, outcome));
+        });
+    }
+
+    fn cancel(&mut self, op: OpId) {
+        if let Some(task) = self.running.remove(&op) {
+            task.abort();
+        }
+    }
+}
+
+impl Drop for MetalWorld {
+    fn drop(&mut self) {
+        for task in self.running.values() {
+            task.abort();
+        }
+    }
+}
+
+impl Shared {
+    fn store(&self) -> MutexGuard<'_, Store> {
+        self.store.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn note(&self, node: &NodeName, source: TimelineSource, text: impl Into<String>) {
+        self.keep(node, &TimelineRow::new(wall_ms_now(), source, text));
+    }
+
+    fn mark(&self, node: &NodeName, source: TimelineSource, kind: MarkKind, text: &str) {
+        let row = TimelineRow::new(wall_ms_now(), source, text).with_mark(kind);
+        self.keep(node, &row);
+    }
+
+    fn keep(&self, node: &NodeName, row: &TimelineRow) {
+        // The timeline is a help for people; work goes on without it.
+        let _ = self.store().note(node, row);
+    }
+
+    fn tell(&self, progress: Progress) {
+        (self.parts.progress)(progress);
+    }
+
+    fn line(&self, node: &NodeName, text: impl Into<String>) {
+        self.tell(Progress::Line {
+            node: Some(node.clone()),
+            text: text.into(),
+        });
+    }
+}
+
+/// Why an operation ended without evidence.
+#[derive(Debug)]
+enum Stop {
+    /// A probe has found that it isn't done.
+    NotDone,
+    /// It failed.
+    Failed(Failure),
+}
+
+impl From<Failure> for Stop {
+    fn from(failure: Failure) -> Self {
+        Self::Failed(failure)
+    }
+}
+
+impl Stop {
+    fn new(kind: FailureKind, message: impl Into<String>) -> Self {
+        Self::Failed(Failure::new(kind, message))
+    }
+}
+
+/// One operation under way.
+struct Job<'a> {
+    shared: &'a Shared,
+    order: &'a Order,
+    step: &'a Step,
+    node: &'a NodePlan,
+    started: Instant,
+}
+
+impl Job<'_> {
+    fn name(&self) -> &NodeName {
+        &self.order.node
+    }
+
+    fn address(&self) -> Ipv4Addr {
+        self.node.address
+    }
+
+    /// The time that is left of the step's limit. The engine calls the operation off when it is
+    /// over; commands are given the same limit so that they end first, with their output.
+    fn left(&self) -> Duration {
+        Duration::from_millis(self.order.timeout_ms).saturating_sub(self.started.elapsed())
+    }
+
+    fn note(&self, source: TimelineSource, text: impl Into<String>) {
+        self.shared.note(self.name(), source, text);
+    }
+
+    fn mark(&self, source: TimelineSource, kind: MarkKind, text: &str) {
+        self.shared.mark(self.name(), source, kind, text);
+    }
+
+    /// The report that the machine's current steps stand on.
+    fn report(&self) -> Result<&InstallerReport, Failure> {
+        self.order.facts.report.as_ref().ok_or_else(|| {
+            Failure::new(
+                FailureKind::PreconditionLost,
+                "no installer of this machine has reported in",
+            )
+        })
+    }
+}
+
+async fn carry_out(shared: &Shared, order: Order) -> Outcome {
+    let Some((step, node)) = order
+        .planned()
+        .and_then(|step| Some((step, order.plan.nodes.get(&order.node)?)))
+    else {
+        return Outcome::Failed {
+            failure: Failure::new(FailureKind::Permanent, "the plan has no such step"),
+        };
+    };
+    let job = Job {
+        shared,
+        order: &order,
+        step,
+        node,
+        started: Instant::now(),
+    };
+    let what = match order.work {
+        Work::Act => format!("{}: try {} begins", step.action.verb(), order.attempt),
+        Work::Probe => format!("{}: looking whether it is done", step.action.verb()),
+    };
+    job.note(TimelineSource::Controller, what);
+    let done = match (&step.action, order.work) {
+        (Action::NetworkBoot, Work::Act) => boot::act(&job).await,
+        (Action::NetworkBoot, Work::Probe) => boot::probe(&job).await,
+        (Action::Approve { mode, expires_ms }, work) => {
+            approve::wait(&job, *mode, *expires_ms, work).await
+        }
+        (
+            Action::Inspect {
+                disks,
+                system,
+                memory_mb_min,
+            },
+            _,
+        ) => inspect::inspect(&job, disks, *system, *memory_mb_min).await,
+        (
+            Action::Partition {
+                disks,
+                layout,
+                disko_script,
+            },
+            work,
+        ) => disks::partition(&job, disks, layout, disko_script.as_deref(), work).await,
+        (
+            Action::CopyClosure {
+                toplevel,
+                closure_bytes,
+            },
+            work,
+        ) => copy::copy(&job, toplevel, *closure_bytes, work).await,
+        (
+            Action::Install {
+                toplevel,
+                host_key_fingerprint,
+            },
+            work,
+        ) => install::install(&job, toplevel, host_key_fingerprint, work).await,
+        (
+            Action::Reboot {
+                host_key_fingerprint,
+            },
+            work,
+        ) => installed::reboot(&job, host_key_fingerprint, work).await,
+        (
+            Action::Prove {
+                toplevel,
+                host_key_fingerprint,
+            },
+            _,
+        ) => installed::prove(&job, toplevel, host_key_fingerprint).await,
+    };
+    let (outcome, said) = match done {
+        Ok(evidence) => {
+            let said = format!("{}: done", step.action.verb());
+            (Outcome::Done { evidence }, said)
+        }
+        Err(Stop::NotDone) => {
+            let said = format!("{}: not done yet", step.action.verb());
+            (Outcome::NotDone, said)
+        }
+        Err(Stop::Failed(failure)) => {
+            let said = format!("{}: {}", step.action.verb(), failure.message);
+            (Outcome::Failed { failure }, said)
+        }
+    };
+    job.note(TimelineSource::Controller, said);
+    outcome
+}
+
+type Done = Result<Evidence, Stop>;

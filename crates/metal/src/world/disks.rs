@@ -1,0 +1,196 @@
+//! Laying out and mounting the disks.
+
+use undercroft_model::{Evidence, Failure, FailureKind, PlannedDisk, Work};
+
+use super::{
+    Done, Job, Stop, copy,
+    inspect::{ask, find},
+    installer::{Installer, exit, refused, values},
+};
+use crate::journal::TimelineSource;
+
+/// The mount point of the new system.
+const MOUNT_POINT: &str = "/mnt";
+
+/// Lays out the disks; a probe mounts them if they are laid out by this plan already.
+pub(super) async fn partition(
+    job: &Job<'_>,
+    disks: &[PlannedDisk],
+    layout: &str,
+    disko_script: Option<&str>,
+    work: Work,
+) -> Done {
+    let installer = Installer::of(job)?;
+    // Only what the plan says will be lost is handed to anything that writes.
+    let wiped: Vec<&PlannedDisk> = disks
+        .iter()
+        .filter(|disk| job.step.destroys.contains(&disk.identity))
+        .collect();
+    if work == Work::Act {
+        // The identity was compared when the machine was inspected; between then and now somebody
+        // may have pulled a disk. The programs on the machine compare it once more.
+        let found = ask(&installer).await?;
+        for disk in disks {
+            find(disk, &found.disks)?;
+        }
+    }
+    match (disko_script, wiped.as_slice()) {
+        (Some(script), wiped) => with_disko(job, &installer, script, wiped, work).await,
+        (None, [disk]) => own_layout(job, &installer, disk, layout, work).await,
+        (None, several) => Err(Stop::new(
+            FailureKind::Permanent,
+            format!(
+                "the plan lays out {} disks, and Undercroft's own layouts are for one",
+                several.len()
+            ),
+        )),
+    }
+}
+
+async fn own_layout(
+    job: &Job<'_>,
+    installer: &Installer<'_>,
+    disk: &PlannedDisk,
+    layout: &str,
+    work: Work,
+) -> Done {
+    let identity = disk
+        .identity
+        .serial
+        .as_deref()
+        .or(disk.identity.wwn.as_deref())
+        .ok_or_else(|| Stop::new(FailureKind::Refused, "the planned disk has no identity"))?;
+    let guid = disk.table_guid.to_string();
+    let mut words = vec![
+        "/undercroft/partition",
+        "--disk",
+        identity,
+        "--layout",
+        layout,
+        "--disk-guid",
+        &guid,
+    ];
+    if work == Work::Probe {
+        words.push("--probe");
+    }
+    let output = installer.run(&words).await?;
+    match output.code {
+        exit::DONE => {
+            let wiped = values(&output.stdout).get("state") == Some(&"created");
+            if wiped {
+                job.note(
+                    TimelineSource::Controller,
+                    format!("the disk with {} was wiped and laid out", disk.identity),
+                );
+            }
+            Ok(Evidence::Partitioned {
+                boot_id: installer.boot_id(),
+                wiped,
+            })
+        }
+        exit::NOT_YET if work == Work::Probe => Err(Stop::NotDone),
+        _ => Err(refused(&output).into()),
+    }
+}
+
+/// What became of a disko layout.
+enum Committed {
+    /// Every disk has its GUID and the new system is mounted.
+    Mounted,
+    /// Every disk has its GUID.
+    Unmounted,
+    /// Some disk hasn't its GUID.
+    No,
+}
+
+/// Runs a disko script, and then gives every table its GUID: as with Undercroft's own layouts it
+/// is written last, so that a disk that has it is never wiped again.
+async fn with_disko(
+    job: &Job<'_>,
+    installer: &Installer<'_>,
+    script: &str,
+    wiped: &[&PlannedDisk],
+    work: Work,
+) -> Done {
+    let found = ask(installer).await?;
+    let mut tables = Vec::new();
+    for disk in wiped {
+        tables.push((find(disk, &found.disks)?, disk.table_guid.to_string()));
+    }
+    let evidence = |wiped| Evidence::Partitioned {
+        boot_id: installer.boot_id(),
+        wiped,
+    };
+    match committed(installer, &tables).await? {
+        Committed::Mounted => return Ok(evidence(false)),
+        Committed::Unmounted => {
+            return Err(Stop::Failed(
+                Failure::new(
+                    FailureKind::Permanent,
+                    "the disks were laid out by this plan and aren't mounted, and a disko script can only wipe them again",
+                )
+                .with_hint("Mount them at /mnt by hand and run the command again, or plan with --reinstall to wipe them."),
+            ));
+        }
+        Committed::No if work == Work::Probe => return Err(Stop::NotDone),
+        Committed::No => {}
+    }
+    for key in &job.shared.parts.options.disk_keys {
+        // umask first: the key is never readable by others, not even while it is written.
+        let write = "umask 077; mkdir -p \"${1%/*}\" && cat >\"$1\"";
+        let words = ["sh", "-c", write, "undercroft", key.path_on_machine.as_str()];
+        let output = installer.run_with_file(&words, &key.file).await?;
+        if output.code != exit::DONE {
+            return Err(refused(&output).into());
+        }
+    }
+    copy::push(job, installer.connection(), script, copy::Destination::Installer, None).await?;
+    let output = installer.run(&[script]).await?;
+    if output.code != exit::DONE {
+        return Err(Stop::Failed(
+            Failure::new(
+                FailureKind::Permanent,
+                format!("the disko script failed with exit code {}", output.code),
+            )
+            .with_command(output.failed_command()),
+        ));
+    }
+    for (device, guid) in &tables {
+        let option = format!("--disk-guid={guid}");
+        let output = installer.run(&["sgdisk", &option, device]).await?;
+        if output.code != exit::DONE {
+            return Err(refused(&output).into());
+        }
+    }
+    match committed(installer, &tables).await? {
+        Committed::Mounted => Ok(evidence(true)),
+        Committed::Unmounted | Committed::No => Err(Stop::new(
+            FailureKind::Permanent,
+            format!("the disko script ended well, and nothing is mounted at {MOUNT_POINT} or a disk has no GPT"),
+        )),
+    }
+}
+
+async fn committed(
+    installer: &Installer<'_>,
+    tables: &[(String, String)],
+) -> Result<Committed, Failure> {
+    // Positional arguments: device, GUID, device, GUID, …
+    let look = "while [ $# -gt 1 ]; do
+    [ \"$(blkid -p -s PTUUID -o value \"$1\" 2>/dev/null | tr A-F a-f)\" = \"$2\" ] || exit 10
+    shift 2
+done
+while read -r _ at _; do [ \"$at\" = /mnt ] && exit 0; done </proc/mounts
+exit 11";
+    let mut words = vec!["sh", "-c", look, "undercroft"];
+    for (device, guid) in tables {
+        words.extend([device.as_str(), guid.as_str()]);
+    }
+    let output = installer.run(&words).await?;
+    match output.code {
+        0 => Ok(Committed::Mounted),
+        11 => Ok(Committed::Unmounted),
+        10 => Ok(Committed::No),
+        _ => Err(refused(&output)),
+    }
+}
