@@ -1,0 +1,134 @@
+//! Events in words.
+
+use crate::event::{EventKind, NetbootEvent};
+use crate::timeline::{Entry, Mark, MarkKind, Stage};
+
+pub(super) fn entries(events: &[&NetbootEvent], marks: &[&Mark]) -> Vec<Entry> {
+    let mut all: Vec<(u64, Stage, String)> = events
+        .iter()
+        .filter_map(|event| {
+            let (stage, text) = describe(event)?;
+            Some((event.at_ms, stage, text))
+        })
+        .collect();
+    for mark in marks {
+        let (stage, text) = match mark.kind {
+            MarkKind::PowerOn => (Stage::Power, "switched on"),
+            MarkKind::Approved => (Stage::Installer, "approved"),
+            MarkKind::SshReached => (Stage::Ssh, "SSH reached with the pinned key"),
+            MarkKind::SshFailed => (Stage::Ssh, "SSH failed"),
+        };
+        let text = if mark.detail.is_empty() {
+            text.to_owned()
+        } else {
+            format!("{text}: {}", mark.detail)
+        };
+        all.push((mark.at_ms, stage, text));
+    }
+    all.sort_by_key(|(at_ms, ..)| *at_ms);
+    let mut entries: Vec<Entry> = Vec::new();
+    for (at_ms, stage, text) in all {
+        match entries.last_mut() {
+            Some(last) if last.stage == stage && last.text == text => {
+                last.count = last.count.saturating_add(1);
+            }
+            _ => entries.push(Entry {
+                at_ms,
+                stage,
+                text,
+                count: 1,
+            }),
+        }
+    }
+    entries
+}
+
+fn describe(event: &NetbootEvent) -> Option<(Stage, String)> {
+    let address = event
+        .address
+        .map_or_else(|| "no address".to_owned(), |a| a.to_string());
+    let boot = |boot: &Option<String>| boot.clone().unwrap_or_else(|| "nothing to boot".to_owned());
+    let rate = |bytes: u64, duration_ms: u64| format!("{bytes} bytes in {} ms", duration_ms.max(1));
+    Some(match &event.kind {
+        EventKind::DhcpDiscover { arch, client } => match arch {
+            Some(arch) => (
+                Stage::Dhcp,
+                format!("DISCOVER from {client}, architecture {arch}"),
+            ),
+            None => (Stage::Dhcp, format!("DISCOVER from {client}")),
+        },
+        EventKind::DhcpOffer { boot: b } => (Stage::Dhcp, format!("OFFER {address}: {}", boot(b))),
+        EventKind::ProxyOffer { boot: b } => (Stage::Dhcp, format!("proxy OFFER: {}", boot(b))),
+        EventKind::DhcpRequest { client, server } => {
+            let server = server.map_or_else(String::new, |s| format!(", to server {s}"));
+            (Stage::Dhcp, format!("REQUEST from {client}{server}"))
+        }
+        EventKind::DhcpAck { boot: b } => (Stage::Dhcp, format!("ACK {address}: {}", boot(b))),
+        EventKind::DhcpNak { reason } => (Stage::Dhcp, format!("NAK: {reason}")),
+        EventKind::DhcpDecline => (Stage::Dhcp, "DECLINE: the address is in use".to_owned()),
+        EventKind::DhcpRelease => (Stage::Dhcp, "RELEASE".to_owned()),
+        EventKind::Pxe4011Request { .. } => (Stage::Dhcp, "REQUEST on port 4011".to_owned()),
+        EventKind::Pxe4011Ack { boot: b } => {
+            (Stage::Dhcp, format!("ACK from port 4011: {}", boot(b)))
+        }
+        EventKind::NothingToBoot { reason } => (Stage::Dhcp, format!("nothing to boot: {reason}")),
+        EventKind::Quarantined { reason } => (Stage::Dhcp, format!("quarantined: {reason}")),
+        EventKind::TftpRequest { path } => (Stage::Tftp, format!("asked for {path}")),
+        EventKind::TftpDone {
+            path,
+            bytes,
+            duration_ms,
+        } => (
+            Stage::Tftp,
+            format!("sent {path}, {}", rate(*bytes, *duration_ms)),
+        ),
+        EventKind::TftpAborted {
+            path,
+            bytes,
+            reason,
+        } => (
+            Stage::Tftp,
+            format!("broke off {path} after {bytes} bytes: {reason}"),
+        ),
+        EventKind::TftpRefused { path, reason } => {
+            (Stage::Tftp, format!("refused {path}: {reason}"))
+        }
+        EventKind::HttpRequest { method, path } => (Stage::Http, format!("{method} {path}")),
+        EventKind::HttpDone {
+            path,
+            status,
+            bytes,
+            duration_ms,
+        } => (
+            Stage::Http,
+            format!("{status} {path}, {}", rate(*bytes, *duration_ms)),
+        ),
+        EventKind::HttpAborted {
+            path,
+            bytes,
+            reason,
+        } => (
+            Stage::Http,
+            format!("broke off {path} after {bytes} bytes: {reason}"),
+        ),
+        EventKind::Report { report } => (
+            Stage::Installer,
+            format!(
+                "reported in from {address}, fingerprint {}",
+                report.fingerprint
+            ),
+        ),
+        EventKind::Dropped { service, reason } => {
+            let stage = match service {
+                crate::event::Service::Dhcp | crate::event::Service::Pxe4011 => Stage::Dhcp,
+                crate::event::Service::Tftp => Stage::Tftp,
+                crate::event::Service::Http => Stage::Http,
+            };
+            // That the client chose its own server is said by its REQUEST already.
+            if *reason == crate::event::DropReason::OtherServer {
+                return None;
+            }
+            (stage, format!("dropped: {reason}"))
+        }
+    })
+}
