@@ -13,8 +13,10 @@
 //!    step may be done already.
 //! 3. A transient failure is tried again after a wait that doubles, as often as the step allows. An
 //!    act that may have happened (an ambiguous failure, a time limit, a controller that died) is
-//!    probed before anything else. A lost precondition begins the machine's steps again, as often
-//!    as the plan allows. A refusal fails the machine for good, until another plan.
+//!    probed before anything else. A lost precondition begins the machine's steps again, as often as
+//!    the plan allows; so does a machine that stays out of a probe's sight as often as the step may
+//!    be tried, since it may have lost its power. A refusal fails the machine for good, until
+//!    another plan.
 //! 4. A machine that failed stops no other. When more have failed than the plan's budget, no
 //!    machine is begun any more; those under way go on to their end.
 //!

@@ -121,14 +121,41 @@ impl Engine {
                     self.fail(n, failure.clone(), out);
                 }
                 FailureKind::Transient | FailureKind::Ambiguous if work == Work::Probe => {
-                    self.try_again(now, n, step, blind, trouble, out);
+                    self.look_again(now, n, step, blind, trouble, out);
                 }
                 FailureKind::Transient => self.try_again(now, n, step, attempt, trouble, out),
                 FailureKind::Ambiguous => self.todo.push_back(n),
             },
             // An act may have happened: the probe follows at once and keeps what the act held.
             Outcome::TimedOut if work == Work::Act => self.todo.push_back(n),
-            Outcome::TimedOut => self.try_again(now, n, step, blind, trouble, out),
+            Outcome::TimedOut => self.look_again(now, n, step, blind, trouble, out),
+        }
+    }
+
+    /// Looks once more, or begins the machine again when it stays out of sight: it may have lost
+    /// its power, and then no number of looks brings it back.
+    fn look_again(
+        &mut self,
+        now: Now,
+        n: NodeIndex,
+        step: &Step,
+        blind: u32,
+        trouble: Option<Failure>,
+        out: &mut Vec<Effect>,
+    ) {
+        match trouble {
+            Some(trouble) if blind >= step.retry.attempts_max && step.restart_from.is_some() => {
+                let failure = Failure {
+                    kind: FailureKind::PreconditionLost,
+                    message: format!(
+                        "{blind} looks could not tell whether it is done; the last one: {}",
+                        trouble.message
+                    ),
+                    ..trouble
+                };
+                self.restart(n, step, failure, out);
+            }
+            trouble => self.try_again(now, n, step, blind, trouble, out),
         }
     }
 

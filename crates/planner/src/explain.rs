@@ -43,12 +43,12 @@ fn write(out: &mut String, plan: &Plan, report: &PlanReport) -> std::fmt::Result
         let limit = |resource| plan.limits.concurrency.get(&resource).copied().unwrap_or(0);
         writeln!(
             out,
-            "\nAt most {} network boots, {} copies and {} reboots at a time. The rollout stops when \
-             more than {} fail.",
+            "\nAt most {} network boots, {} copies and {} reboots at a time. Once more than {} failed, \
+             no further machine is begun.",
             limit(Resource::NetworkBoot),
             limit(Resource::ClosureCopy),
             limit(Resource::Reboot),
-            machines(usize::try_from(plan.limits.failure_budget).unwrap_or(usize::MAX)),
+            machines(plan.limits.failure_budget),
         )?;
         writeln!(
             out,
@@ -147,10 +147,10 @@ fn left_alone(status: &NodeStatus) -> Option<String> {
     }
 }
 
-fn machines(count: usize) -> String {
+fn machines(count: u32) -> String {
     match count {
-        1 => "1 machine".to_owned(),
-        n => format!("{n} machines"),
+        1 => "1 machine has".to_owned(),
+        n => format!("{n} machines have"),
     }
 }
 

@@ -1,0 +1,512 @@
+//! What is planned for what is seen.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "in a test a panic is the finding"
+)]
+
+mod fleet;
+
+use std::collections::BTreeSet;
+
+use fleet::{installer, inventory, inventory_with, name, prepared, report, running, see, target};
+use proptest::prelude::*;
+use undercroft_model::{
+    Action, ApprovalMode, Found, Installed, NodeState, Observation, Plan, System,
+    inventory::Inventory,
+};
+use undercroft_planner::{NodeStatus, PlanOptions, PlanReport, check, explain, plan, plan_with};
+
+fn reinstall(node: &str) -> PlanOptions {
+    PlanOptions {
+        only: None,
+        reinstall: BTreeSet::from([name(node)]),
+    }
+}
+
+fn planned(inventory: &Inventory, observation: &Observation) -> (Plan, PlanReport) {
+    let (plan, report) = plan(inventory, observation, None);
+    assert_eq!(check(&plan), []);
+    (plan, report)
+}
+
+fn status(report: &PlanReport, node: &str) -> NodeStatus {
+    report.nodes[&name(node)].status.clone()
+}
+
+fn reasons(report: &PlanReport, node: &str) -> String {
+    match status(report, node) {
+        NodeStatus::Blocked { reasons } => reasons.join("; "),
+        other => panic!("{node} isn't blocked: {other:?}"),
+    }
+}
+
+fn guid(plan: &Plan, node: &str) -> String {
+    plan.steps
+        .iter()
+        .filter(|step| step.node == name(node))
+        .find_map(|step| match &step.action {
+            Action::Partition { disks, .. } => Some(disks[0].table_guid.to_string()),
+            _ => None,
+        })
+        .unwrap()
+}
+
+#[test]
+fn a_new_machine_gets_the_whole_chain() {
+    let inventory = inventory(2);
+    let (plan, report) = planned(&inventory, &prepared(&inventory));
+    assert_eq!(report.summary.install, 2);
+    let steps: Vec<_> = plan.nodes[&name("n00001")]
+        .steps
+        .iter()
+        .map(|id| plan.step(*id).unwrap())
+        .collect();
+    let verbs: Vec<_> = steps.iter().map(|step| step.action.verb()).collect();
+    assert_eq!(
+        verbs,
+        [
+            "network-boot",
+            "approve",
+            "inspect",
+            "partition",
+            "copy",
+            "install",
+            "reboot",
+            "prove"
+        ]
+    );
+    let reached: Vec<_> = steps.iter().map(|step| step.reaches).collect();
+    assert_eq!(reached, NodeState::ALL[1..=8]);
+    assert_eq!(steps[3].destroys[0].serial.as_deref(), Some("S00001"));
+    assert!(steps.iter().filter(|s| !s.destroys.is_empty()).count() == 1);
+    assert!(steps.iter().filter(|s| s.delivers_secrets).count() == 1);
+    assert!(steps[5].delivers_secrets);
+    assert!(
+        steps[1..]
+            .iter()
+            .all(|s| s.restart_from == Some(steps[0].id))
+    );
+    assert_eq!(
+        plan.nodes[&name("n00000")].not_applicable[&NodeState::Ready],
+        "kubernetes.distribution is \"none\""
+    );
+}
+
+#[test]
+fn joining_is_said_not_to_be_planned_where_there_is_a_cluster() {
+    let inventory = inventory_with(2, "ext4", "k3s", "");
+    let (plan, _) = planned(&inventory, &prepared(&inventory));
+    let why = |node: &str| plan.nodes[&name(node)].not_applicable[&NodeState::Joined].clone();
+    assert_eq!(why("n00000"), "joining a cluster of k3s is not planned yet");
+    assert_eq!(
+        why("n00001"),
+        "its role is \"none\": it is no part of the cluster"
+    );
+}
+
+#[test]
+fn a_converged_fleet_gives_an_empty_plan() {
+    let inventory = inventory(3);
+    let mut observation = prepared(&inventory);
+    for node in ["n00000", "n00001", "n00002"] {
+        see(&mut observation, node, running(node));
+    }
+    let (plan, report) = planned(&inventory, &observation);
+    assert!(plan.is_empty() && plan.nodes.is_empty() && report.is_converged());
+}
+
+#[test]
+fn the_same_input_gives_the_same_plan() {
+    let inventory = inventory(5);
+    let observation = prepared(&inventory);
+    let (a, b) = (
+        plan(&inventory, &observation, None).0,
+        plan(&inventory, &observation, None).0,
+    );
+    assert_eq!(a, b);
+    assert_eq!(a.id, a.content_id());
+    let child = plan(&inventory, &observation, Some(&a.id)).0;
+    assert_ne!(child.id, a.id);
+    assert_eq!(child.parent, Some(a.id));
+}
+
+#[test]
+fn a_machine_that_runs_something_else_is_left_alone() {
+    let inventory = inventory(2);
+    let mut observation = prepared(&inventory);
+    let other = "/nix/store/1c0vdzlgl5n8kbzvxjmmdhdnjgcl7c6x-older".to_owned();
+    see(
+        &mut observation,
+        "n00000",
+        Found::Running {
+            boot_id: "b".to_owned(),
+            booted_system: other.clone(),
+            current_system: other.clone(),
+        },
+    );
+    let (plan, report) = planned(&inventory, &observation);
+    assert!(!plan.nodes.contains_key(&name("n00000")));
+    assert_eq!(
+        status(&report, "n00000"),
+        NodeStatus::Differs {
+            booted: other.clone(),
+            current: other,
+            target: target(&name("n00000")).toplevel,
+        }
+    );
+}
+
+#[test]
+fn what_does_not_answer_or_is_foreign_is_never_planned() {
+    let inventory = inventory(4);
+    let mut observation = prepared(&inventory);
+    let reason = "connection timed out".to_owned();
+    see(
+        &mut observation,
+        "n00000",
+        Found::Unreachable {
+            reason: reason.clone(),
+        },
+    );
+    let fingerprint = "SHA256:other".to_owned();
+    see(
+        &mut observation,
+        "n00001",
+        Found::ForeignHostKey { fingerprint },
+    );
+    let up = Installed {
+        proved_up: true,
+        ..Installed::default()
+    };
+    observation.installed.insert(name("n00002"), up);
+    let mut foreign = report(&inventory, "n00003");
+    foreign.macs = vec!["52:54:00:ff:ff:ff".parse().unwrap()];
+    see(&mut observation, "n00003", installer(foreign));
+    let (plan, report) = planned(&inventory, &observation);
+    assert!(plan.is_empty());
+    assert_eq!(
+        status(&report, "n00000"),
+        NodeStatus::Unreachable { reason }
+    );
+    assert!(matches!(
+        status(&report, "n00001"),
+        NodeStatus::Quarantined { .. }
+    ));
+    assert!(matches!(
+        status(&report, "n00002"),
+        NodeStatus::Unreachable { .. }
+    ));
+    assert!(matches!(
+        status(&report, "n00003"),
+        NodeStatus::Quarantined { .. }
+    ));
+}
+
+#[test]
+fn a_machine_that_never_came_up_is_planned_again_with_the_same_tables() {
+    let inventory = inventory(1);
+    let mut observation = prepared(&inventory);
+    let (first, _) = planned(&inventory, &observation);
+    let before = Installed {
+        generation: 0,
+        disks: match &first.steps[3].action {
+            Action::Partition { disks, .. } => disks.clone(),
+            other => panic!("{other:?}"),
+        },
+        proved_up: false,
+    };
+    observation.installed.insert(name("n00000"), before.clone());
+    let reason = "no route to host".to_owned();
+    see(&mut observation, "n00000", Found::Unreachable { reason });
+    // Another system is meant by now, and that makes no difference to the tables.
+    let mut newer = target(&name("n00000"));
+    newer.toplevel.push_str("-newer");
+    observation.targets.insert(name("n00000"), Ok(newer));
+    let (second, _) = planned(&inventory, &observation);
+    assert_eq!(guid(&first, "n00000"), guid(&second, "n00000"));
+
+    // A deliberate reinstallation is another generation, once.
+    let (third, report) = plan_with(&inventory, &observation, None, &reinstall("n00000"));
+    assert_eq!(check(&third), []);
+    assert_eq!(status(&report, "n00000"), NodeStatus::Reinstall);
+    assert_ne!(guid(&first, "n00000"), guid(&third, "n00000"));
+    let halfway = Installed {
+        generation: third.nodes[&name("n00000")].generation,
+        ..before
+    };
+    observation.installed.insert(name("n00000"), halfway);
+    let (fourth, _) = planned(&inventory, &observation);
+    assert_eq!(guid(&third, "n00000"), guid(&fourth, "n00000"));
+}
+
+#[test]
+fn a_running_machine_is_wiped_only_when_it_is_named() {
+    let inventory = inventory(2);
+    let mut observation = prepared(&inventory);
+    see(&mut observation, "n00000", running("n00000"));
+    see(&mut observation, "n00001", running("n00001"));
+    let (plan, report) = plan_with(&inventory, &observation, None, &reinstall("n00001"));
+    assert_eq!(check(&plan), []);
+    assert_eq!(plan.nodes.keys().collect::<Vec<_>>(), [&name("n00001")]);
+    assert_eq!(plan.nodes[&name("n00001")].generation, 1);
+    assert_eq!(status(&report, "n00000"), NodeStatus::Converged);
+}
+
+#[test]
+fn a_changed_layout_does_not_wipe_what_was_up() {
+    let before = inventory(1);
+    let (first, _) = planned(&before, &prepared(&before));
+    let disks = match &first.steps[3].action {
+        Action::Partition { disks, .. } => disks.clone(),
+        other => panic!("{other:?}"),
+    };
+    let after = inventory_with(1, "zfs", "none", "");
+    let mut observation = prepared(&after);
+    let installed = Installed {
+        generation: 0,
+        disks,
+        proved_up: true,
+    };
+    observation.installed.insert(name("n00000"), installed);
+    see(
+        &mut observation,
+        "n00000",
+        installer(report(&after, "n00000")),
+    );
+    let (plan, report) = planned(&after, &observation);
+    assert!(plan.is_empty());
+    assert!(reasons(&report, "n00000").contains("name the machine with --reinstall"));
+}
+
+#[test]
+fn what_is_missing_blocks_with_its_reason() {
+    let inventory = inventory(3);
+    let mut observation = prepared(&inventory);
+    observation
+        .targets
+        .insert(name("n00000"), Err("attribute missing".to_owned()));
+    observation.host_keys.remove(&name("n00000"));
+    let mut other = target(&name("n00001"));
+    other.system = System::Aarch64Linux;
+    observation.targets.insert(name("n00001"), Ok(other));
+    let (plan, report) = planned(&inventory, &observation);
+    assert_eq!(plan.nodes.len(), 1);
+    assert_eq!(
+        reasons(&report, "n00000"),
+        "its system could not be built: attribute missing; no host key was made for it"
+    );
+    assert!(reasons(&report, "n00001").contains("built for aarch64-linux"));
+
+    let bios = inventory_with(1, "ext4", "none", "firmware = \"bios\"");
+    let (_, report) = planned(&bios, &prepared(&bios));
+    assert!(reasons(&report, "n00000").contains("bios"));
+}
+
+#[test]
+fn an_installer_that_reports_another_disk_blocks_with_both_named() {
+    let inventory = inventory(1);
+    let mut observation = prepared(&inventory);
+    let mut wrong = report(&inventory, "n00000");
+    wrong.disks[0].serial = Some("OTHER".to_owned());
+    wrong.memory_mb = 256;
+    see(&mut observation, "n00000", installer(wrong));
+    let (plan, planned_report) = planned(&inventory, &observation);
+    assert!(plan.is_empty());
+    assert_eq!(
+        reasons(&planned_report, "n00000"),
+        "its installer reports 256 MiB of memory, and the inventory asks for 512; its installer \
+         doesn't report the root disk with serial S00000; it reports /dev/vda with serial OTHER"
+    );
+
+    let mut twice = report(&inventory, "n00000");
+    twice.disks.push(twice.disks[0].clone());
+    twice.disks[1].path = "/dev/vdb".to_owned();
+    twice.disks[0].size_bytes = 1 << 20;
+    see(&mut observation, "n00000", installer(twice));
+    let (_, planned_report) = planned(&inventory, &observation);
+    let why = reasons(&planned_report, "n00000");
+    assert!(
+        why.contains("two disks") && why.contains("/dev/vdb"),
+        "{why}"
+    );
+    assert!(why.contains("has 1 MiB"), "{why}");
+}
+
+#[test]
+fn an_installer_that_is_there_is_looked_at_first() {
+    let inventory = inventory(1);
+    let mut observation = prepared(&inventory);
+    see(
+        &mut observation,
+        "n00000",
+        installer(report(&inventory, "n00000")),
+    );
+    let (plan, _) = planned(&inventory, &observation);
+    assert!(plan.steps[0].probe_first);
+    assert!(plan.steps[1..].iter().all(|step| !step.probe_first));
+}
+
+#[test]
+fn only_some_machines_are_planned_when_asked() {
+    let inventory = inventory(3);
+    let options = PlanOptions {
+        only: Some(BTreeSet::from([name("n00002"), name("nowhere")])),
+        reinstall: BTreeSet::new(),
+    };
+    let (plan, report) = plan_with(&inventory, &prepared(&inventory), None, &options);
+    assert_eq!(check(&plan), []);
+    assert_eq!(plan.nodes.len(), 1);
+    assert_eq!(report.unknown, [name("nowhere")]);
+    assert_eq!(report.summary.left_out, 2);
+}
+
+#[test]
+fn data_disks_are_not_wiped_and_kept_disks_are_no_part_of_it() {
+    let text = r#"
+        [fleet]
+        name = "cellar"
+        [network]
+        node_cidr = "172.16.0.0/12"
+        server_address = "172.16.0.1"
+        [classes.plain]
+        longhorn = {}
+        role = "agent"
+        power = { kind = "command", on = ["on"], off = ["off"], console = ["ipmi", "{node}"] }
+        [nodes.a]
+        class = "plain"
+        macs = ["52:54:00:00:00:01"]
+        address = "172.16.0.10"
+        disks = [
+          { serial = "DATA", role = "data" },
+          { wwn = "0x5000c500a1b2c3d4", role = "longhorn" },
+          { serial = "KEEP", role = "keep" },
+          { serial = "ROOT" },
+        ]
+    "#;
+    let parsed = undercroft_model::inventory::parse("undercroft.toml", text.as_bytes());
+    let inventory = parsed
+        .inventory
+        .unwrap_or_else(|| panic!("{:?}", parsed.diagnostics));
+    let (plan, report) = planned(&inventory, &prepared(&inventory));
+    let roles: Vec<_> = match &plan.steps[3].action {
+        Action::Partition { disks, .. } => disks.iter().map(|d| d.role.as_str()).collect(),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(roles, ["root", "longhorn", "data"]);
+    let wiped: Vec<_> = plan.steps[3]
+        .destroys
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    assert_eq!(wiped, ["serial ROOT", "WWN 0x5000c500a1b2c3d4"]);
+    assert!(matches!(
+        plan.steps[1].action,
+        Action::Approve {
+            mode: ApprovalMode::Console,
+            ..
+        }
+    ));
+    assert_eq!(report.nodes[&name("a")].waits_on, Vec::<String>::new());
+}
+
+#[test]
+fn a_plan_reads_well() {
+    let inventory = inventory(5);
+    let mut observation = prepared(&inventory);
+    see(&mut observation, "n00001", running("n00001"));
+    observation.host_keys.remove(&name("n00002"));
+    let reason = "connection refused".to_owned();
+    see(&mut observation, "n00003", Found::Unreachable { reason });
+    see(&mut observation, "n00004", running("n00004"));
+    let (plan, report) = plan_with(&inventory, &observation, None, &reinstall("n00004"));
+    let text = explain(&plan, &report);
+    let id: String = plan.id.0.chars().take(12).collect();
+    insta::assert_snapshot!(text.replace(&id, "PLAN"));
+}
+
+fn any_found(inventory: &Inventory, node: &str) -> impl Strategy<Value = Found> + use<> {
+    let node = node.to_owned();
+    let good = report(inventory, &node);
+    prop_oneof![
+        Just(Found::Nothing),
+        Just(running(&node)),
+        Just(Found::Unreachable {
+            reason: "no answer".to_owned()
+        }),
+        Just(Found::ForeignHostKey {
+            fingerprint: "SHA256:x".to_owned()
+        }),
+        (any::<bool>(), any::<bool>(), any::<bool>()).prop_map(move |(serial, mac, small)| {
+            let mut report = good.clone();
+            if serial {
+                report.disks[0].serial = Some("OTHER".to_owned());
+            }
+            if mac {
+                report.macs.clear();
+            }
+            if small {
+                report.disks[0].size_bytes = 1;
+            }
+            installer(report)
+        }),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn every_plan_is_sound_and_touches_only_what_may_be_touched(
+        seen in (0..4usize).prop_flat_map(|_| {
+            let inventory = inventory(4);
+            let each: Vec<_> = ["n00000", "n00001", "n00002", "n00003"]
+                .iter()
+                .map(|node| (
+                    any_found(&inventory, node),
+                    any::<bool>(),
+                    any::<bool>(),
+                    any::<bool>(),
+                    any::<bool>(),
+                ))
+                .collect();
+            each
+        })
+    ) {
+        let inventory = inventory(4);
+        let mut observation = prepared(&inventory);
+        let mut options = PlanOptions::default();
+        for (n, (found, target, key, again, was_up)) in seen.iter().enumerate() {
+            let node = format!("n{n:05}");
+            see(&mut observation, &node, found.clone());
+            if !target {
+                observation.targets.insert(name(&node), Err("broken".to_owned()));
+            }
+            if !key {
+                observation.host_keys.remove(&name(&node));
+            }
+            if *again {
+                options.reinstall.insert(name(&node));
+            }
+            if *was_up {
+                let up = Installed { proved_up: true, ..Installed::default() };
+                observation.installed.insert(name(&node), up);
+            }
+        }
+        let (plan, report) = plan_with(&inventory, &observation, None, &options);
+        prop_assert_eq!(check(&plan), vec![]);
+        prop_assert_eq!(report.nodes.len(), 4);
+        for (n, (found, target, key, again, was_up)) in seen.iter().enumerate() {
+            let node = name(&format!("n{n:05}"));
+            let planned = plan.nodes.contains_key(&node);
+            prop_assert_eq!(planned, report.nodes[&node].status.is_planned());
+            if planned {
+                prop_assert!(target & key);
+                let idle = matches!(found, Found::Nothing if !was_up);
+                let installer = matches!(found, Found::Installer { .. });
+                prop_assert!(*again || idle || installer);
+            }
+        }
+    }
+}
