@@ -27,8 +27,8 @@ mod kernel;
 mod libraries;
 mod sources;
 
-pub use error::PartsError;
 pub(crate) use busybox::APPLETS;
+pub use error::PartsError;
 pub(crate) use kernel::read_module;
 pub use kernel::{Kernel, KernelFlavour, Module};
 pub use libraries::Linked;
@@ -263,7 +263,7 @@ impl Parts {
         let _lock = self.lock()?;
         let mut index = self.read_index()?;
         let known = index.entry(arch.debian().to_owned()).or_default();
-        if let Some(set) = self.from_index(packages, arch, known) {
+        if let Some(set) = self.recorded(packages, arch, known) {
             return Ok(set);
         }
         let candidates = self.apt.resolve(packages, arch, progress)?;
@@ -277,7 +277,7 @@ impl Parts {
         for (name, candidate) in candidates {
             known.insert(name, candidate.part);
         }
-        let set = self.from_index(packages, arch, known);
+        let set = self.recorded(packages, arch, known);
         self.write_index(&index)?;
         set.ok_or_else(|| PartsError::NoPackage {
             package: packages.join(" "),
@@ -302,7 +302,7 @@ impl Parts {
     }
 
     /// The set of packages and everything that they need, if all of it is at hand.
-    fn from_index(
+    fn recorded(
         &self,
         packages: &[&str],
         arch: Arch,

@@ -10,8 +10,8 @@ mod flake;
 mod nix;
 mod rack;
 
-pub use nix::{NixError, NixStore};
 pub(crate) use nix::{Nix, built_path};
+pub use nix::{NixError, NixStore};
 
 /// What a node's system needs to know of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -83,13 +83,17 @@ pub enum SystemError {
     #[error(transparent)]
     Image(#[from] crate::installer::InstallerError),
     /// A flake isn't where it should be.
-    #[error("{dir} has no flake.nix\n  try: `undercroft init` makes one, or name another folder with --flake")]
+    #[error(
+        "{dir} has no flake.nix\n  try: `undercroft init` makes one, or name another folder with --flake"
+    )]
     NoFlake {
         /// The folder.
         dir: PathBuf,
     },
     /// A flake has no configuration for a node.
-    #[error("the flake {dir} has no nixosConfigurations.{name}; it has: {known}\n  try: let the flake read undercroft.toml, as the one of `undercroft init` does")]
+    #[error(
+        "the flake {dir} has no nixosConfigurations.{name}; it has: {known}\n  try: let the flake read undercroft.toml, as the one of `undercroft init` does"
+    )]
     NotInFlake {
         /// The flake's folder.
         dir: PathBuf,
@@ -107,7 +111,9 @@ pub enum SystemError {
         store: String,
     },
     /// A store path isn't a system.
-    #[error("{path} isn't a NixOS system: it has no {missing}\n  try: name `config.system.build.toplevel` of a NixOS configuration")]
+    #[error(
+        "{path} isn't a NixOS system: it has no {missing}\n  try: name `config.system.build.toplevel` of a NixOS configuration"
+    )]
     NotASystem {
         /// The path.
         path: String,
@@ -115,7 +121,9 @@ pub enum SystemError {
         missing: &'static str,
     },
     /// A system is for another architecture.
-    #[error("{path} is for {found}, and {name} is {wanted}\n  try: set nixpkgs.hostPlatform of that configuration, or the node's system in undercroft.toml")]
+    #[error(
+        "{path} is for {found}, and {name} is {wanted}\n  try: set nixpkgs.hostPlatform of that configuration, or the node's system in undercroft.toml"
+    )]
     OtherArch {
         /// The path.
         path: String,
@@ -144,12 +152,19 @@ impl SystemBuilder {
                 let (toplevel, disko) = flake::build(dir, &node.name, &store, progress)?;
                 (toplevel, disko, store)
             }
-            SystemBuilder::StorePaths { toplevel, disko_script, store } => {
-                (toplevel.clone(), disko_script.clone(), store.clone())
-            }
-            SystemBuilder::RackDebian { cache_dir, generation, broken } => {
+            SystemBuilder::StorePaths {
+                toplevel,
+                disko_script,
+                store,
+            } => (toplevel.clone(), disko_script.clone(), store.clone()),
+            SystemBuilder::RackDebian {
+                cache_dir,
+                generation,
+                broken,
+            } => {
                 let store = NixStore::choose(cache_dir)?;
-                let toplevel = rack::build(cache_dir, node, *generation, *broken, &store, progress)?;
+                let toplevel =
+                    rack::build(cache_dir, node, *generation, *broken, &store, progress)?;
                 (toplevel, None, store)
             }
         };
@@ -158,8 +173,17 @@ impl SystemBuilder {
             check_path(script, &store)?;
         }
         let closure_bytes = nix::closure_bytes(&store, &toplevel)?;
-        progress(&format!("{toplevel} ({:.1} MB)", closure_bytes as f64 / 1e6));
-        Ok(SystemTarget { toplevel, disko_script, arch: node.arch, store, closure_bytes })
+        progress(&format!(
+            "{toplevel} ({:.1} MB)",
+            closure_bytes as f64 / 1e6
+        ));
+        Ok(SystemTarget {
+            toplevel,
+            disko_script,
+            arch: node.arch,
+            store,
+            closure_bytes,
+        })
     }
 }
 
@@ -167,7 +191,9 @@ impl SystemBuilder {
 const SYSTEM_FILES: [&str; 4] = ["init", "kernel", "initrd", "bin/switch-to-configuration"];
 
 fn check_path(path: &str, store: &NixStore) -> Result<(), SystemError> {
-    let name = path.strip_prefix("/nix/store/").filter(|name| !name.contains('/'));
+    let name = path
+        .strip_prefix("/nix/store/")
+        .filter(|name| !name.contains('/'));
     if name.is_some_and(|name| name.len() > 33) && store.physical(path).exists() {
         return Ok(());
     }
@@ -181,7 +207,10 @@ fn check_system(path: &str, store: &NixStore, node: &NodeSystem) -> Result<(), S
     check_path(path, store)?;
     for missing in SYSTEM_FILES {
         if store.resolve(&format!("{path}/{missing}")).is_none() {
-            return Err(SystemError::NotASystem { path: path.to_owned(), missing });
+            return Err(SystemError::NotASystem {
+                path: path.to_owned(),
+                missing,
+            });
         }
     }
     let system = store.physical(path).join("system");

@@ -155,10 +155,7 @@ fn assemble(set: &crate::parts::PartSet, kernel: &Kernel) -> Result<Archive, Par
         .iter()
         .filter_map(|p| p.rsplit('/').next())
         .collect();
-    for name in APPLETS
-        .iter()
-        .filter(|name| !taken.contains(*name))
-    {
+    for name in APPLETS.iter().filter(|name| !taken.contains(*name)) {
         archive.link(&format!("bin/{name}"), "busybox");
     }
     archive.link("sbin/init", "/bin/busybox");

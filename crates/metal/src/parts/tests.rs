@@ -63,9 +63,9 @@ fn a_record_is_used_only_while_all_that_it_names_is_there() {
         .map(|part| (part.name.clone(), part))
         .into();
     fs::create_dir(dir.path().join("parts/unpacked/sum-of-a")).unwrap();
-    assert!(parts.from_index(&["a"], Arch::X86_64, &known).is_none());
+    assert!(parts.recorded(&["a"], Arch::X86_64, &known).is_none());
     fs::create_dir(dir.path().join("parts/unpacked/sum-of-liba")).unwrap();
-    let set = parts.from_index(&["a"], Arch::X86_64, &known).unwrap();
+    let set = parts.recorded(&["a"], Arch::X86_64, &known).unwrap();
     assert_eq!(set.parts().count(), 2);
-    assert!(parts.from_index(&["b"], Arch::X86_64, &known).is_none());
+    assert!(parts.recorded(&["b"], Arch::X86_64, &known).is_none());
 }

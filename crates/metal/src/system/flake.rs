@@ -21,7 +21,13 @@ pub(super) fn build(
     let flake = dir.display();
     let eval = |attribute: &str, apply: &str| {
         Nix::new("nix")
-            .args(["eval", "--json", &format!("{flake}#{attribute}"), "--apply", apply])
+            .args([
+                "eval",
+                "--json",
+                &format!("{flake}#{attribute}"),
+                "--apply",
+                apply,
+            ])
             .store(store)
             .hint(OFFLINE_HINT)
     };
@@ -37,8 +43,16 @@ pub(super) fn build(
         .run(progress)?;
     let known: Vec<String> = serde_json::from_str(&outputs).unwrap_or_default();
     if !known.iter().any(|known| known == name) {
-        let known = if known.is_empty() { "none".to_owned() } else { known.join(" ") };
-        return Err(SystemError::NotInFlake { dir, name: name.to_owned(), known });
+        let known = if known.is_empty() {
+            "none".to_owned()
+        } else {
+            known.join(" ")
+        };
+        return Err(SystemError::NotInFlake {
+            dir,
+            name: name.to_owned(),
+            known,
+        });
     }
     let base = format!("nixosConfigurations.\"{name}\".config.system.build");
     let has_disko = eval(&base, "build: build ? diskoScript").run(progress)? == "true";
@@ -53,13 +67,22 @@ pub(super) fn build(
         built_path(&output)
     };
     let toplevel = build("toplevel")?;
-    let disko_script = if has_disko { Some(build("diskoScript")?) } else { None };
+    let disko_script = if has_disko {
+        Some(build("diskoScript")?)
+    } else {
+        None
+    };
     Ok((toplevel, disko_script))
 }
 
 /// A string literal of the Nix language.
 fn nix_string(text: &str) -> String {
-    format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\"").replace("${", "\\${"))
+    format!(
+        "\"{}\"",
+        text.replace('\\', "\\\\")
+            .replace('"', "\\\"")
+            .replace("${", "\\${")
+    )
 }
 
 #[cfg(test)]

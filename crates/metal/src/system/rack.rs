@@ -24,18 +24,54 @@ const RECIPE: u32 = 1;
 
 /// The Nix expression and its scripts, by file name.
 const SOURCES: [(&str, &str); 12] = [
-    ("default.nix", include_str!("../../../../nix/rack-system/default.nix")),
-    ("build-libraries.sh", include_str!("../../../../nix/rack-system/build-libraries.sh")),
-    ("build-programs.sh", include_str!("../../../../nix/rack-system/build-programs.sh")),
-    ("build-etc.sh", include_str!("../../../../nix/rack-system/build-etc.sh")),
-    ("build-system.sh", include_str!("../../../../nix/rack-system/build-system.sh")),
-    ("init.sh", include_str!("../../../../nix/rack-system/init.sh")),
-    ("inittab", include_str!("../../../../nix/rack-system/inittab")),
-    ("start.sh", include_str!("../../../../nix/rack-system/start.sh")),
-    ("sshd.sh", include_str!("../../../../nix/rack-system/sshd.sh")),
-    ("activate.sh", include_str!("../../../../nix/rack-system/activate.sh")),
-    ("dhcp-event.sh", include_str!("../../../../nix/rack-system/dhcp-event.sh")),
-    ("install-boot.sh", include_str!("../../../../nix/rack-system/install-boot.sh")),
+    (
+        "default.nix",
+        include_str!("../../../../nix/rack-system/default.nix"),
+    ),
+    (
+        "build-libraries.sh",
+        include_str!("../../../../nix/rack-system/build-libraries.sh"),
+    ),
+    (
+        "build-programs.sh",
+        include_str!("../../../../nix/rack-system/build-programs.sh"),
+    ),
+    (
+        "build-etc.sh",
+        include_str!("../../../../nix/rack-system/build-etc.sh"),
+    ),
+    (
+        "build-system.sh",
+        include_str!("../../../../nix/rack-system/build-system.sh"),
+    ),
+    (
+        "init.sh",
+        include_str!("../../../../nix/rack-system/init.sh"),
+    ),
+    (
+        "inittab",
+        include_str!("../../../../nix/rack-system/inittab"),
+    ),
+    (
+        "start.sh",
+        include_str!("../../../../nix/rack-system/start.sh"),
+    ),
+    (
+        "sshd.sh",
+        include_str!("../../../../nix/rack-system/sshd.sh"),
+    ),
+    (
+        "activate.sh",
+        include_str!("../../../../nix/rack-system/activate.sh"),
+    ),
+    (
+        "dhcp-event.sh",
+        include_str!("../../../../nix/rack-system/dhcp-event.sh"),
+    ),
+    (
+        "install-boot.sh",
+        include_str!("../../../../nix/rack-system/install-boot.sh"),
+    ),
 ];
 const SWITCH: (&str, &str) = (
     "switch-to-configuration.sh",
@@ -43,12 +79,24 @@ const SWITCH: (&str, &str) = (
 );
 const STAGE_1: &str = include_str!("../../../../nix/rack-system/stage-1.sh");
 
-const PACKAGES: [&str; 4] = ["busybox-static", "dropbear-bin", "nix-bin", "systemd-boot-efi"];
+const PACKAGES: [&str; 4] = [
+    "busybox-static",
+    "dropbear-bin",
+    "nix-bin",
+    "systemd-boot-efi",
+];
 /// What the builds run, on the machine that builds.
 const BUILD_PACKAGES: [&str; 2] = ["busybox-static", "patchelf"];
 /// The programs of each package that the system has.
 const PROGRAMS: [(&str, &[&str]); 2] = [
-    ("dropbear", &["usr/sbin/dropbear", "usr/bin/dropbearkey", "usr/lib/dropbear/dropbearconvert"]),
+    (
+        "dropbear",
+        &[
+            "usr/sbin/dropbear",
+            "usr/bin/dropbearkey",
+            "usr/lib/dropbear/dropbearconvert",
+        ],
+    ),
     ("nix", &["usr/bin/nix"]),
 ];
 
@@ -65,12 +113,33 @@ pub(super) fn build(
     let generation = generation.to_string();
     let keys = node.authorized_keys.join("\n");
     let output = Nix::new("nix")
-        .args(["build", "--json", "--no-link", "--impure", "--print-build-logs", "--file"])
+        .args([
+            "build",
+            "--json",
+            "--no-link",
+            "--impure",
+            "--print-build-logs",
+            "--file",
+        ])
         .args([parts.join("expression/default.nix")])
         .args(["--argstr", "parts"])
         .args([&parts])
-        .args(["--argstr", "name", &node.name, "--argstr", "system", node.arch.nix_system()])
-        .args(["--argstr", "authorizedKeys", &keys, "--argstr", "generation", &generation])
+        .args([
+            "--argstr",
+            "name",
+            &node.name,
+            "--argstr",
+            "system",
+            node.arch.nix_system(),
+        ])
+        .args([
+            "--argstr",
+            "authorizedKeys",
+            &keys,
+            "--argstr",
+            "generation",
+            &generation,
+        ])
         .args(["--argstr", "broken", if broken { "true" } else { "false" }])
         .store(store)
         .without_substituters()
@@ -92,7 +161,12 @@ fn stage(cache_dir: &Path, arch: Arch, progress: Progress<'_>) -> Result<PathBuf
     let (kernel, kernel_set) = parts.kernel(KernelFlavour::Cloud, arch, progress)?;
 
     let mut hasher = Sha256::new();
-    hasher.update(format!("{RECIPE}\n{}\n{}\n{}\n", set.digest(), tools.digest(), kernel_set.digest()));
+    hasher.update(format!(
+        "{RECIPE}\n{}\n{}\n{}\n",
+        set.digest(),
+        tools.digest(),
+        kernel_set.digest()
+    ));
     for (name, text) in SOURCES.iter().chain([&SWITCH, &("stage-1.sh", STAGE_1)]) {
         hasher.update(name);
         hasher.update(Sha256::digest(text));
@@ -105,20 +179,34 @@ fn stage(cache_dir: &Path, arch: Arch, progress: Progress<'_>) -> Result<PathBuf
     if folder.is_dir() {
         return Ok(folder);
     }
-    progress(&format!("laying out the rack's system for {arch} from Debian packages"));
-    let partial = base.join(format!(".{}-{digest}-{}", arch.nix_system(), std::process::id()));
+    progress(&format!(
+        "laying out the rack's system for {arch} from Debian packages"
+    ));
+    let partial = base.join(format!(
+        ".{}-{digest}-{}",
+        arch.nix_system(),
+        std::process::id()
+    ));
     remove_dir(&partial)?;
-    let layout = Layout { root: partial.clone() };
+    let layout = Layout {
+        root: partial.clone(),
+    };
     layout.expression()?;
     layout.busybox("busybox", &set)?;
     layout.build_tools(&tools)?;
     let loader_name = layout.programs(&set)?;
     layout.kernel(&kernel, &set)?;
     let loader = format!("systemd-boot{}.efi", arch.efi());
-    layout.copy(&set.file(&format!("usr/lib/systemd/boot/efi/{loader}"))?, &format!("loader/{loader}"), 0o444)?;
+    layout.copy(
+        &set.file(&format!("usr/lib/systemd/boot/efi/{loader}"))?,
+        &format!("loader/{loader}"),
+        0o444,
+    )?;
 
     let version = |package: &str| {
-        let version = set.part(package).map_or("unknown", |part| part.version.as_str());
+        let version = set
+            .part(package)
+            .map_or("unknown", |part| part.version.as_str());
         // Nix allows few characters in a store path's name.
         version.replace([':', '~'], "-")
     };
@@ -134,7 +222,10 @@ fn stage(cache_dir: &Path, arch: Arch, progress: Progress<'_>) -> Result<PathBuf
         "efi": arch.efi(),
         "console": match arch { Arch::X86_64 => "ttyS0", Arch::Aarch64 => "ttyAMA0" },
     });
-    write_atomically(&partial.join("parts.json"), format!("{facts:#}\n").as_bytes())?;
+    write_atomically(
+        &partial.join("parts.json"),
+        format!("{facts:#}\n").as_bytes(),
+    )?;
     match fs::rename(&partial, &folder) {
         // Another process made the same folder meanwhile.
         Err(_) if folder.is_dir() => remove_dir(&partial)?,
@@ -177,7 +268,11 @@ impl Layout {
     }
 
     fn busybox(&self, folder: &str, set: &PartSet) -> Result<(), PartsError> {
-        self.copy(&set.file("usr/bin/busybox")?, &format!("{folder}/bin/busybox"), 0o755)?;
+        self.copy(
+            &set.file("usr/bin/busybox")?,
+            &format!("{folder}/bin/busybox"),
+            0o755,
+        )?;
         for name in APPLETS {
             self.link(&format!("{folder}/bin/{name}"), "busybox")?;
         }
@@ -211,7 +306,13 @@ impl Layout {
                 all.push(file);
             }
         }
-        for name in ["nix-store", "nix-env", "nix-daemon", "nix-build", "nix-collect-garbage"] {
+        for name in [
+            "nix-store",
+            "nix-env",
+            "nix-daemon",
+            "nix-build",
+            "nix-collect-garbage",
+        ] {
             self.link(&format!("programs/nix/bin/{name}"), "nix")?;
         }
         let linked = set.link(&all)?;

@@ -2,7 +2,7 @@
 #
 # UNDERCROFT_ROOT is put before /sys, /proc, /dev and /run: tests give a made-up machine there.
 
-PATH=/usr/sbin:/usr/bin:/sbin:/bin:/run/current-system/sw/bin
+PATH=${PATH:+$PATH:}/usr/sbin:/usr/bin:/sbin:/bin:/run/current-system/sw/bin
 export PATH
 R=${UNDERCROFT_ROOT:-}
 SYS=$R/sys
