@@ -49,7 +49,10 @@ fn main() -> Result<(), Box<dyn Error>> {
             if plan.nodes.len() != nodes {
                 return Err(format!("only {} of {nodes} are planned", plan.nodes.len()).into());
             }
-            (taken.as_secs_f64() * 1e3, json!({ "steps": plan.steps.len() }))
+            (
+                taken.as_secs_f64() * 1e3,
+                json!({ "steps": plan.steps.len() }),
+            )
         }
         "rehearse" => {
             let begun = Instant::now();
@@ -89,13 +92,18 @@ fn never_seen(inventory: &Inventory) -> Observation {
             closure_bytes: Some(2 << 30),
         };
         observation.targets.insert(name.clone(), Ok(target));
-        observation.host_keys.insert(name.clone(), format!("SHA256:{name}"));
+        observation
+            .host_keys
+            .insert(name.clone(), format!("SHA256:{name}"));
     }
     observation
 }
 
 /// A value of `/proc/self/status`, in KiB.
-#[expect(clippy::disallowed_methods, reason = "a measurement reads its own memory's size")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a measurement reads its own memory's size"
+)]
 fn memory_kib(key: &str) -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find(|line| line.starts_with(key))?;

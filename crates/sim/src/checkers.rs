@@ -627,3 +627,6 @@ impl Checkers {
         });
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -135,17 +135,6 @@ impl FaultKind {
     }
 }
 
-/// A fault that happened.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Injected {
-    /// When, in milliseconds since the rehearsal began.
-    pub at_ms: u64,
-    /// To which machine; `None` where to the controller.
-    pub node: Option<String>,
-    /// What.
-    pub kind: FaultKind,
-}
-
 /// Decides at each opportunity whether a fault happens.
 ///
 /// The mix differs from seed to seed: each seed draws which kinds occur at all, and how often
@@ -220,11 +209,7 @@ mod tests {
     fn without_faults_nothing_is_drawn() {
         let mut dice = Dice::new(5, Faults::None);
         let before = dice.rng.clone();
-        assert!(
-            FaultKind::ALL
-                .iter()
-                .all(|kind| !dice.hit(0, None, *kind))
-        );
+        assert!(FaultKind::ALL.iter().all(|kind| !dice.hit(0, None, *kind)));
         assert_eq!(dice.rng, before);
     }
 

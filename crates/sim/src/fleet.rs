@@ -118,10 +118,7 @@ pub(crate) fn specs(inventory: &Inventory, profile: &Profile) -> Vec<Spec> {
                 memory_mb: node.min_memory_mb.map_or(MEMORY_MB_DEFAULT, u64::from),
                 manual_power: node.power.kind == PowerKind::Manual,
                 target: SystemTarget {
-                    toplevel: format!(
-                        "/nix/store/{}-nixos-system-{name}",
-                        store_hash(number ^ 1)
-                    ),
+                    toplevel: format!("/nix/store/{}-nixos-system-{name}", store_hash(number ^ 1)),
                     disko_script: None,
                     system: node.system,
                     closure_bytes: Some(profile.closure_bytes),

@@ -12,7 +12,11 @@ const CRC_TABLE: [u32; 256] = {
         let mut c = n as u32;
         let mut bit = 0;
         while bit < 8 {
-            c = if c & 1 == 1 { 0xEDB8_8320 ^ (c >> 1) } else { c >> 1 };
+            c = if c & 1 == 1 {
+                0xEDB8_8320 ^ (c >> 1)
+            } else {
+                c >> 1
+            };
             bit += 1;
         }
         #[expect(clippy::indexing_slicing, reason = "n is below the table's length")]
@@ -106,7 +110,10 @@ impl SimJournal {
     fn read(bytes: &[u8]) -> Result<(Vec<Entry>, usize), Damaged> {
         let (mut entries, mut pending) = (Vec::new(), Vec::new());
         let (mut good, mut at) = (0, 0);
-        let mut lines = bytes.split_inclusive(|b| *b == b'\n').enumerate().peekable();
+        let mut lines = bytes
+            .split_inclusive(|b| *b == b'\n')
+            .enumerate()
+            .peekable();
         while let Some((index, line)) = lines.next() {
             at += line.len();
             match Self::parse_line(line) {

@@ -29,7 +29,7 @@ mod world;
 pub use checkers::{Rule, Violation};
 pub use faults::{FaultKind, Faults, UnknownFaults};
 pub use profile::{Profile, Spread};
-pub use rehearse::{RehearseError, RehearseOptions, Rehearsal, rehearse};
+pub use rehearse::{Rehearsal, RehearseError, RehearseOptions, rehearse};
 pub use report::{
     FailedNode, Hand, Lane, Leg, LimitReport, Mishap, PeopleReport, PhaseReport, Report, RunReport,
 };

@@ -115,7 +115,11 @@ mod tests {
     fn two_flows_share_and_the_second_gets_the_rest() {
         let mut link = Link::new(100, 80);
         let a = link.join(0, 1000);
-        assert_eq!(link.next_in_ms(0), Some(13), "alone, the machine's own rate");
+        assert_eq!(
+            link.next_in_ms(0),
+            Some(13),
+            "alone, the machine's own rate"
+        );
         let b = link.join(10, 1000);
         assert_eq!(link.next_in_ms(10), Some(4), "200 bytes at 50 each");
         assert_eq!(link.take_done(14), Some(a));

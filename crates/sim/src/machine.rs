@@ -203,6 +203,8 @@ pub(crate) struct Machine {
     pub(crate) waiting: Vec<OpId>,
     pub(crate) dead: bool,
     pub(crate) impersonated: bool,
+    /// Until when somebody else answers who reported in as it.
+    pub(crate) impostor_until_ms: u64,
     pub(crate) wrong_serial: bool,
     /// Whether it has ever been installed as the journal may know.
     pub(crate) ever_up: bool,
@@ -239,6 +241,7 @@ impl Machine {
             waiting: Vec::new(),
             dead: false,
             impersonated: false,
+            impostor_until_ms: 0,
             wrong_serial: false,
             ever_up: false,
             last_system: None,

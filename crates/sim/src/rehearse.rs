@@ -34,12 +34,16 @@ use crate::{
 };
 
 /// Runs of the command, one after the other, in which a fleet must come up once faults have
-/// stopped: one that was under way, one that goes on, one that plans anew, and one to spare.
-const LIVENESS_RUNS_MAX: u32 = 4;
+/// stopped: one that was under way, one that goes on, one that plans anew, one that leaves out what
+/// is broken where the failure budget asks for that, and one to spare.
+const LIVENESS_RUNS_MAX: u32 = 5;
 /// Runs in all: no operator goes on for longer without looking into it.
 const RUNS_MAX: u32 = 12;
-/// The longest that one run may take in simulated time, for each machine: nobody waits for longer.
-/// In milliseconds: 8 hours, more than all tries of all steps of one machine together.
+/// The longest that faults go on, in milliseconds: while they do, a fleet may get nowhere.
+const FAULTS_MS_MAX: u64 = 24 * 3_600_000;
+/// The longest that one run may take in simulated time when faults have stopped, for each machine:
+/// nobody waits for longer. In milliseconds: 8 hours, more than all tries of all steps of one
+/// machine together.
 const RUN_MS_MAX_PER_NODE: u64 = 8 * 3_600_000;
 /// Events of one run for each machine, beside those of the fleet: far above what retries allow.
 const RUN_EVENTS_MAX_PER_NODE: u64 = 50_000;
@@ -136,7 +140,10 @@ pub fn rehearse(
     }
     let mut run = Run::new(inventory, options);
     if let Err(violation) = run.whole() {
-        run.shared.borrow_mut().trace.note(violation.at_ms, "checker", || violation.to_string());
+        run.shared
+            .borrow_mut()
+            .trace
+            .note(violation.at_ms, "checker", || violation.to_string());
         run.violation = Some(violation);
     }
     Ok(run.finish(options))
@@ -149,6 +156,8 @@ pub(crate) struct RunLine {
     pub(crate) start_ms: u64,
     pub(crate) end_ms: u64,
     pub(crate) resumed: bool,
+    /// Whether it began after faults had stopped.
+    pub(crate) calm: bool,
 }
 
 /// What stays of a rehearsal when it is over, for the report.
@@ -163,7 +172,6 @@ pub(crate) struct Run<'a> {
     pub(crate) last_report: Option<PlanReport>,
     /// Machines that a person had to go to, and why.
     pub(crate) hands: Vec<(u32, &'static str)>,
-    pub(crate) kills: u32,
     targets: Observation,
     rng: Rng,
     violation: Option<Violation>,
@@ -208,7 +216,6 @@ impl<'a> Run<'a> {
             first_report: None,
             last_report: None,
             hands: Vec::new(),
-            kills: 0,
             targets,
             rng: Rng::split(options.seed, 0),
             violation: None,
@@ -261,7 +268,9 @@ impl<'a> Run<'a> {
             }
             self.person_comes();
             self.settle();
-            let go_on = interrupted || (end == RunEnd::Incomplete && self.rng.chance(512));
+            // What was refused stays so until a plan is made anew, so nobody only ever goes on.
+            let may_go_on = end == RunEnd::Incomplete && !resumed;
+            let go_on = interrupted || (may_go_on && self.rng.chance(512));
             if go_on {
                 engine = self.resume()?;
                 resumed = true;
@@ -282,21 +291,25 @@ impl<'a> Run<'a> {
         if self.shared.borrow().dice.is_stopped() {
             return;
         }
-        if self.rng.chance(512) {
-            let delay_ms = self.rng.between(60_000, 2 * 3_600_000);
-            self.world.clock.after(delay_ms, Ev::FaultsStop);
-        }
-        if self.shared.borrow_mut().dice.hit(0, None, FaultKind::Interrupted) {
+        // In half of the seeds faults stop in the middle of a run, else they outlast most runs.
+        let stop_ms = if self.rng.chance(512) {
+            self.rng.between(60_000, 2 * 3_600_000)
+        } else {
+            FAULTS_MS_MAX
+        };
+        self.world.clock.after(stop_ms, Ev::FaultsStop);
+        if self
+            .shared
+            .borrow_mut()
+            .dice
+            .hit(0, None, FaultKind::Interrupted)
+        {
             let delay_ms = self.rng.between(1000, 3_600_000);
             self.world.clock.after(delay_ms, Ev::Interrupt);
         }
     }
 
-    fn plan(
-        &mut self,
-        parent: Option<PlanId>,
-        only: Option<BTreeSet<NodeName>>,
-    ) -> Checked<Plan> {
+    fn plan(&mut self, parent: Option<PlanId>, only: Option<BTreeSet<NodeName>>) -> Checked<Plan> {
         let mut observation = self.targets.clone();
         observation.nodes = self.look();
         if parent.is_some() && self.shared.borrow().journal.is_kept() {
@@ -323,11 +336,18 @@ impl<'a> Run<'a> {
     }
 
     /// Plans anew, as `up` does after a run that wasn't complete. Where the failure budget stopped
-    /// the rollout, the operator leaves out the machines that failed.
+    /// the rollout although nothing new went wrong, the operator leaves out the machines that
+    /// failed: they are broken.
     fn replan(&mut self) -> Checked<Plan> {
         let parent = self.plans.last().map(|plan| plan.id.clone());
-        let only = self.shared.borrow().checkers.is_stopped().then(|| {
-            let failed = self.failed_names();
+        let stopped = self.shared.borrow().checkers.is_stopped();
+        let calm_since_ms = self
+            .runs
+            .last()
+            .filter(|run| run.calm)
+            .map(|run| run.start_ms);
+        let only = calm_since_ms.filter(|_| stopped).map(|since_ms| {
+            let failed = self.failed_since(since_ms);
             self.inventory
                 .nodes
                 .keys()
@@ -338,13 +358,14 @@ impl<'a> Run<'a> {
         self.plan(parent, only)
     }
 
-    fn failed_names(&self) -> BTreeSet<NodeName> {
+    /// Machines whose part of a run ended without success since then.
+    fn failed_since(&self, since_ms: u64) -> BTreeSet<NodeName> {
         self.shared
             .borrow()
             .notable
             .iter()
-            .filter_map(|(_, record)| match record {
-                Record::NodeFailed { node, .. } => Some(node.clone()),
+            .filter_map(|(at_ms, record)| match record {
+                Record::NodeFailed { node, .. } if *at_ms >= since_ms => Some(node.clone()),
                 _ => None,
             })
             .collect()
@@ -457,6 +478,7 @@ impl<'a> Run<'a> {
             start_ms,
             end_ms: start_ms,
             resumed,
+            calm: self.shared.borrow().dice.is_stopped(),
         });
         let result = self.drive(engine);
         self.world.controller_died();
@@ -470,7 +492,8 @@ impl<'a> Run<'a> {
 
     fn drive(&mut self, engine: Engine) -> Checked<RunEnd> {
         let nodes = u64::try_from(self.world.machines.len()).unwrap_or(u64::MAX);
-        let deadline_ms = self.world.now_ms() + nodes.saturating_mul(RUN_MS_MAX_PER_NODE);
+        let deadline_ms =
+            self.world.now_ms().max(FAULTS_MS_MAX) + nodes.saturating_mul(RUN_MS_MAX_PER_NODE);
         let events_max = nodes.saturating_mul(RUN_EVENTS_MAX_PER_NODE);
         let mut driver = Driver::new(engine, JournalHandle(Rc::clone(&self.shared)));
         if self.shared.borrow().killed {
@@ -527,7 +550,6 @@ impl<'a> Run<'a> {
     /// The controller has died: some time later somebody starts it again, and it goes on from what
     /// its journal holds.
     fn restart_controller(&mut self) -> Checked<Driver<JournalHandle>> {
-        self.kills += 1;
         self.world.controller_died();
         let away_ms = self.rng.between(1000, CONTROLLER_AWAY_MS_MAX);
         let until_ms = self.world.now_ms() + away_ms;
@@ -541,14 +563,10 @@ impl<'a> Run<'a> {
         let has_plan = self.shared.borrow().checkers.plan().is_some();
         let entries = self.shared.borrow_mut().journal.recover();
         let accepted = entries.as_ref().is_ok_and(|entries| {
-            entries
-                .iter()
-                .rev()
-                .find_map(|entry| match &entry.record {
-                    Record::PlanAccepted { plan } => Some(plan.id.clone()),
-                    _ => None,
-                })
-                == self.plans.last().map(|plan| plan.id.clone())
+            entries.iter().rev().find_map(|entry| match &entry.record {
+                Record::PlanAccepted { plan } => Some(plan.id.clone()),
+                _ => None,
+            }) == self.plans.last().map(|plan| plan.id.clone())
         });
         let engine = if has_plan && accepted {
             self.resume()?
@@ -561,14 +579,17 @@ impl<'a> Run<'a> {
             self.engine(plan)?
         };
         self.world.controller_back();
-        self.shared.borrow_mut().trace.note(now_ms, "controller", || "started again".to_owned());
+        self.shared
+            .borrow_mut()
+            .trace
+            .note(now_ms, "controller", || "started again".to_owned());
         Ok(Driver::new(engine, JournalHandle(Rc::clone(&self.shared))))
     }
 
     /// The last word: who is up, who can't be, and that nothing is left to do.
     fn judge(&mut self) -> Checked<()> {
         let now_ms = self.world.now_ms();
-        let failed = self.failed_names();
+        let failed = self.failed_since(0);
         let mut converged = BTreeSet::new();
         let mut late = None;
         let mut silent = None;
@@ -631,10 +652,7 @@ impl<'a> Run<'a> {
             digest: shared.journal.digest(),
             entries: shared.journal.entry_count(),
             journal_bytes: shared.journal.byte_count(),
-            journal: shared
-                .journal
-                .into_bytes()
-                .filter(|_| options.keep_journal),
+            journal: shared.journal.into_bytes().filter(|_| options.keep_journal),
             report,
             violation,
             trace: shared.trace.into_lines(),

@@ -12,10 +12,12 @@ use crate::{
     trace::Trace,
 };
 
+/// How often the controller dies in one rehearsal: each time the whole journal is read again.
+const KILLS_MAX: u32 = 60;
+
 /// One operation's time, for the report.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Span {
-    pub(crate) op: OpId,
     pub(crate) step: StepId,
     pub(crate) node: u32,
     pub(crate) work: Work,
@@ -32,6 +34,8 @@ pub(crate) struct Shared {
     pub(crate) checkers: Checkers,
     pub(crate) trace: Trace,
     pub(crate) journal: SimJournal,
+    /// How often the controller has died.
+    pub(crate) kills: u32,
     /// Set when the controller has died; nothing that it asks for happens any more.
     pub(crate) killed: bool,
     pub(crate) spans: Vec<Span>,
@@ -51,6 +55,7 @@ impl Shared {
             checkers,
             trace,
             journal,
+            kills: 0,
             killed: false,
             spans: Vec::new(),
             open_spans: std::collections::BTreeMap::new(),
@@ -69,7 +74,6 @@ impl Shared {
     pub(crate) fn open_span(&mut self, op: OpId, step: StepId, node: u32, work: Work) {
         self.open_spans.insert(op, self.spans.len());
         self.spans.push(Span {
-            op,
             step,
             node,
             work,
@@ -97,8 +101,9 @@ impl Shared {
             Record::OpEnded { op, outcome, .. } => {
                 self.close_span(*op, matches!(outcome, Outcome::Done { .. }));
                 if !matches!(outcome, Outcome::Done { .. }) {
-                    self.trace
-                        .note(self.now_ms, "journal", || format!("{op} ended: {outcome:?}"));
+                    self.trace.note(self.now_ms, "journal", || {
+                        format!("{op} ended: {outcome:?}")
+                    });
                 }
             }
             Record::NodeRestarted { .. }
@@ -116,6 +121,7 @@ impl Shared {
 
     fn kill(&mut self, how: &str) {
         self.killed = true;
+        self.kills += 1;
         self.trace
             .note(self.now_ms, "controller", || format!("killed {how}"));
     }
@@ -123,9 +129,13 @@ impl Shared {
     /// Kills the controller, if the dice say so.
     pub(crate) fn maybe_kill(&mut self, how: &str) {
         let now_ms = self.now_ms;
-        if !self.killed && self.dice.hit(now_ms, None, FaultKind::ControllerKilled) {
+        if !self.killed && self.dies(now_ms) {
             self.kill(how);
         }
+    }
+
+    fn dies(&mut self, now_ms: u64) -> bool {
+        self.kills < KILLS_MAX && self.dice.hit(now_ms, None, FaultKind::ControllerKilled)
     }
 }
 
@@ -141,7 +151,7 @@ impl Journal for JournalHandle {
             return Err(killed());
         }
         let now_ms = shared.now_ms;
-        if shared.dice.hit(now_ms, None, FaultKind::ControllerKilled) {
+        if shared.dies(now_ms) {
             if shared.dice.rng().chance(512) {
                 shared.kill("before it could write its journal");
             } else {

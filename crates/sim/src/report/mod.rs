@@ -236,7 +236,7 @@ pub(crate) fn build(run: &Run<'_>, options: &RehearseOptions) -> Report {
         mishaps: mishaps(shared.dice.injected(), name),
         failures: failures(run, &shared.notable, now_ms),
         restarts: count(|r| matches!(r, Record::NodeRestarted { .. })),
-        controller_restarts: run.kills,
+        controller_restarts: shared.kills,
         quarantined: count(|r| matches!(r, Record::Quarantined { .. })),
         hands: run
             .hands

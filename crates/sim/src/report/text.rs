@@ -77,7 +77,11 @@ impl Report {
                     (_, true) => ", going on with the plan",
                     (_, false) => ", planned anew",
                 };
-                writeln!(f, "  run {number}: {end} after {}{how}", duration(run.took_ms))?;
+                writeln!(
+                    f,
+                    "  run {number}: {end} after {}{how}",
+                    duration(run.took_ms)
+                )?;
             }
         }
         Ok(())
@@ -151,7 +155,11 @@ impl Report {
         }
         for limit in &self.limits {
             let name = resource(limit.resource);
-            write!(f, "  {:<15} {} of {} at once", name, limit.peak, limit.limit)?;
+            write!(
+                f,
+                "  {:<15} {} of {} at once",
+                name, limit.peak, limit.limit
+            )?;
             if limit.waited_nodes > 0 {
                 let nodes = u64::try_from(limit.waited_nodes).unwrap_or(1).max(1);
                 write!(
@@ -165,11 +173,7 @@ impl Report {
         }
         let binding = self.limits.iter().max_by_key(|limit| limit.waited_ms);
         if let Some(limit) = binding.filter(|limit| limit.waited_ms > 0) {
-            writeln!(
-                f,
-                "  The limit of {} binds most.",
-                resource(limit.resource)
-            )?;
+            writeln!(f, "  The limit of {} binds most.", resource(limit.resource))?;
         }
         if self.uplink_busy_ms > 0 {
             writeln!(
@@ -342,7 +346,14 @@ mod tests {
             .collect();
         assert_eq!(
             all,
-            ["0 s", "1 s", "1 min 0 s", "12 min 5 s", "1 h 0 min", "3 h 20 min"]
+            [
+                "0 s",
+                "1 s",
+                "1 min 0 s",
+                "12 min 5 s",
+                "1 h 0 min",
+                "3 h 20 min"
+            ]
         );
     }
 }

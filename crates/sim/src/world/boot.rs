@@ -10,6 +10,9 @@ use crate::{
     machine::{Instance, Loader, Running},
 };
 
+/// The longest that somebody else who uses a machine's Ethernet addresses stays, in milliseconds.
+const IMPOSTOR_MS_MAX: u64 = 2 * 3_600_000;
+
 impl SimWorld {
     /// Cuts off whatever a machine does.
     pub(super) fn cut(&mut self, node: u32) {
@@ -126,7 +129,10 @@ impl SimWorld {
         let wrong = self.hit(node, FaultKind::WrongBootDevice);
         let machine = self.machine(node);
         let (system, key) = if wrong {
-            ("/nix/store/an-old-system".to_owned(), "SHA256:an-old-key".to_owned())
+            (
+                "/nix/store/an-old-system".to_owned(),
+                "SHA256:an-old-key".to_owned(),
+            )
         } else {
             (
                 machine.root.profile.clone().unwrap_or_default(),
@@ -143,7 +149,13 @@ impl SimWorld {
 
     /// Somebody else's installer reports in under a machine's Ethernet addresses.
     pub(super) fn impostor_reports(&mut self, node: u32) {
+        let until_ms = self.now_ms() + self.chance_between(60_000, IMPOSTOR_MS_MAX);
         let machine = self.machine(node);
+        machine.impostor_until_ms = if machine.impersonated {
+            u64::MAX
+        } else {
+            until_ms
+        };
         let mut report = machine.report(&Instance::new(u64::from(node) ^ 0xbad));
         report.fingerprint = Self::impostor_fingerprint(node);
         report.address = std::net::Ipv4Addr::new(169, 254, 1, 1);

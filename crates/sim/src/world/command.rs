@@ -2,7 +2,7 @@
 
 use undercroft_engine::Order;
 use undercroft_model::{
-    Action, DiskIdentity, Evidence, Failure, FailureKind, Outcome, OpId, PlannedDisk,
+    Action, DiskIdentity, Evidence, Failure, FailureKind, OpId, Outcome, PlannedDisk,
 };
 
 use super::{Ev, SimWorld, Stage};
@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// How long a connection is tried before nobody is taken to answer, in milliseconds.
-const CONNECT_MS_MAX: u64 = 10_000;
+pub(super) const CONNECT_MS_MAX: u64 = 10_000;
 /// How often a command looks whether an earlier one is through, in milliseconds.
 const LOCK_POLL_MS: u64 = 1000;
 
@@ -26,10 +26,18 @@ impl SimWorld {
         let machine = self.machine(node);
         let fail = |after_ms, kind, message: &str| Err((after_ms, Failure::new(kind, message)));
         if !machine.is_connected(now.mono_ms) {
-            return fail(CONNECT_MS_MAX, FailureKind::Transient, "nobody answers at the address");
+            return fail(
+                CONNECT_MS_MAX,
+                FailureKind::Transient,
+                "nobody answers at the address",
+            );
         }
         let (Some(report), Some(approval)) = (&order.facts.report, &order.facts.approval) else {
-            return fail(0, FailureKind::PreconditionLost, "the machine was never approved");
+            return fail(
+                0,
+                FailureKind::PreconditionLost,
+                "the machine was never approved",
+            );
         };
         let other_key = "another key answers at the address than the approved one";
         if now.mono_ms < machine.hijacked_until_ms {
@@ -58,7 +66,11 @@ impl SimWorld {
                 Ok(instance.clone())
             }
             Running::System { .. } => fail(0, FailureKind::PreconditionLost, other_key),
-            _ => fail(CONNECT_MS_MAX, FailureKind::Transient, "nobody answers at the address"),
+            _ => fail(
+                CONNECT_MS_MAX,
+                FailureKind::Transient,
+                "nobody answers at the address",
+            ),
         }
     }
 
@@ -70,11 +82,17 @@ impl SimWorld {
             // An earlier command holds the machine's lock.
             return self.clock.after(LOCK_POLL_MS, Ev::Arrived(op));
         }
-        let Some(task) = order.planned().and_then(|step| task_of(&step.action, &self.profile))
+        let Some(task) = order
+            .planned()
+            .and_then(|step| task_of(&step.action, &self.profile))
         else {
             return;
         };
-        let within_ms = if matches!(task, Task::Copy { .. }) { 150_000 } else { 25_000 };
+        let within_ms = if matches!(task, Task::Copy { .. }) {
+            150_000
+        } else {
+            25_000
+        };
         let command = self.new_command(op, task);
         let id = command.id;
         self.machine(node).command = Some(command);
@@ -184,14 +202,21 @@ impl SimWorld {
     }
 
     /// Looks at the machine's disks: their devices, or the one that isn't there.
-    pub(super) fn devices(&mut self, node: u32, disks: &[PlannedDisk]) -> Result<Vec<String>, Failure> {
+    pub(super) fn devices(
+        &mut self,
+        node: u32,
+        disks: &[PlannedDisk],
+    ) -> Result<Vec<String>, Failure> {
         let machine = self.machine(node);
         disks
             .iter()
             .map(|planned| match machine.find_disk(planned) {
                 None => Err(missing(&planned.identity)),
                 Some(place)
-                    if machine.disks.get(place).is_some_and(|d| d.size_bytes < planned.size_bytes_min) =>
+                    if machine
+                        .disks
+                        .get(place)
+                        .is_some_and(|d| d.size_bytes < planned.size_bytes_min) =>
                 {
                     Err(Failure::new(
                         FailureKind::Refused,
@@ -215,10 +240,12 @@ impl SimWorld {
                 _ => None,
             })
             .unwrap_or_default();
-        let result = self.devices(node, &disks).map(|disk_paths| Evidence::Inspected {
-            boot_id: instance.boot_id(),
-            disk_paths,
-        });
+        let result = self
+            .devices(node, &disks)
+            .map(|disk_paths| Evidence::Inspected {
+                boot_id: instance.boot_id(),
+                disk_paths,
+            });
         self.end_command(node, result);
     }
 
@@ -407,7 +434,11 @@ impl SimWorld {
             }
             _ => {
                 if self.hit(node, FaultKind::LoaderFails) {
-                    let kind = if self.coin() { FailureKind::Transient } else { FailureKind::Permanent };
+                    let kind = if self.coin() {
+                        FailureKind::Transient
+                    } else {
+                        FailureKind::Permanent
+                    };
                     return self.give_up(node, kind, "the boot loader could not be written");
                 }
                 self.machine(node).root.loader = Loader::Whole;
@@ -464,7 +495,11 @@ impl SimWorld {
             return self.fail(op, 0, FailureKind::Refused, foreign);
         }
         match machine.running.clone() {
-            Running::System { boot, system, key: shown } if shown == key => {
+            Running::System {
+                boot,
+                system,
+                key: shown,
+            } if shown == key => {
                 if system == toplevel {
                     self.done(
                         op,

@@ -66,8 +66,6 @@ pub(crate) enum Ev {
     NetworkBack(u32),
     /// Somebody else reports in as that machine.
     ImpostorReports(u32),
-    /// The controller starts again.
-    ControllerBack,
     /// The operator presses Ctrl-C.
     Interrupt,
     /// From now on nothing new goes wrong.
@@ -210,11 +208,7 @@ impl SimWorld {
 
     fn hit(&mut self, node: u32, kind: FaultKind) -> bool {
         let now_ms = self.now_ms();
-        let hit = self
-            .shared
-            .borrow_mut()
-            .dice
-            .hit(now_ms, Some(node), kind);
+        let hit = self.shared.borrow_mut().dice.hit(now_ms, Some(node), kind);
         if hit {
             self.note(node, || format!("FAULT: {}", kind.words()));
         }
@@ -244,6 +238,18 @@ impl SimWorld {
             return;
         };
         self.shared.borrow_mut().at(self.clock.now_ms());
+        let late = matches!(
+            event,
+            Ev::PowerCut(..) | Ev::NetworkLost(..) | Ev::ImpostorReports(..) | Ev::Interrupt
+        );
+        if late && self.shared.borrow().dice.is_stopped() {
+            // It was on its way when faults stopped; only an impostor for good goes on.
+            let stays =
+                matches!(event, Ev::ImpostorReports(node) if self.machine(node).impersonated);
+            if !stays {
+                return;
+            }
+        }
         match event {
             Ev::Arrived(op) => self.arrived(op),
             Ev::Reply(op) => self.reply_arrives(op),
@@ -258,7 +264,6 @@ impl SimWorld {
             Ev::NetworkLost(node, for_ms) => self.network_lost(node, for_ms),
             Ev::NetworkBack(node) => self.network_back(node),
             Ev::ImpostorReports(node) => self.impostor_reports(node),
-            Ev::ControllerBack => {}
             Ev::Interrupt => self.tell(Event::Interrupt),
             Ev::FaultsStop => self.stop_faults(),
         }
@@ -391,7 +396,9 @@ impl SimWorld {
             }
             _ => {
                 // The screen shows another fingerprint, or none: nobody approves that.
-                self.note(node, || "its screen doesn't show that fingerprint".to_owned());
+                self.note(node, || {
+                    "its screen doesn't show that fingerprint".to_owned()
+                });
                 if let Some(known) = self.ops.get_mut(&op) {
                     known.stage = Stage::Forever;
                 }
@@ -494,7 +501,10 @@ impl World for SimWorld {
         let way_ms = self.way_ms(node, &order);
         self.note(node, || {
             let verb = order.planned().map_or("?", |s| s.action.verb());
-            format!("{}: {:?} {verb}, try {}", order.op, order.work, order.attempt)
+            format!(
+                "{}: {:?} {verb}, try {}",
+                order.op, order.work, order.attempt
+            )
         });
         let op = order.op;
         self.ops.insert(

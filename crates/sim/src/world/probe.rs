@@ -3,8 +3,15 @@
 use undercroft_engine::Order;
 use undercroft_model::{Action, Evidence, Failure, FailureKind, OpId, Outcome, PlannedDisk};
 
-use super::SimWorld;
-use crate::{fleet::boot_id, machine::{Instance, Loader, Running}};
+use super::{SimWorld, Stage, command::CONNECT_MS_MAX};
+use crate::{
+    fleet::boot_id,
+    machine::{Instance, Loader, Running},
+};
+
+/// How far in the future an approval may have been granted, as the clock may have been set back a
+/// little since; an older one is asked for anew. In milliseconds.
+const CLOCK_BACK_MS_MAX: u64 = 60_000;
 
 impl SimWorld {
     pub(super) fn probe(&mut self, op: OpId, node: u32, order: &Order) {
@@ -13,7 +20,7 @@ impl SimWorld {
         };
         match &step.action {
             Action::NetworkBoot => self.probe_report(op, node),
-            Action::Approve { .. } => self.probe_approval(op, order),
+            Action::Approve { .. } => self.probe_approval(op, node, order),
             Action::Prove {
                 toplevel,
                 host_key_fingerprint,
@@ -123,7 +130,7 @@ impl SimWorld {
         }
     }
 
-    fn probe_approval(&mut self, op: OpId, order: &Order) {
+    fn probe_approval(&mut self, op: OpId, node: u32, order: &Order) {
         let wall_ms = self.now().wall_ms;
         let Some(report) = &order.facts.report else {
             let message = "the machine has not reported in";
@@ -132,27 +139,55 @@ impl SimWorld {
         let approval = self
             .approvals
             .get(&report.fingerprint)
-            .filter(|approval| wall_ms <= approval.expires_wall_ms)
+            .filter(|approval| {
+                wall_ms <= approval.expires_wall_ms
+                    && approval.granted_wall_ms <= wall_ms + CLOCK_BACK_MS_MAX
+            })
             .cloned();
-        match approval {
-            Some(approval) => self.done(op, 0, Evidence::Approved { approval }),
-            None => self.reply(op, 0, Outcome::NotDone),
+        if let Some(approval) = approval {
+            return self.done(op, 0, Evidence::Approved { approval });
+        }
+        // An approval is worth waiting for only while the installer that asks for it is there.
+        let now_ms = self.now_ms();
+        let impostor = report.fingerprint == Self::impostor_fingerprint(node);
+        let machine = self.machine(node);
+        match &machine.running {
+            _ if impostor && now_ms < machine.impostor_until_ms => {
+                self.reply(op, 0, Outcome::NotDone);
+            }
+            Running::Installer(instance) if machine.is_connected(now_ms) && !impostor => {
+                if instance.fingerprint() == report.fingerprint {
+                    self.reply(op, 0, Outcome::NotDone);
+                } else {
+                    let message = "another boot of the installer answers";
+                    self.fail(op, 0, FailureKind::PreconditionLost, message);
+                }
+            }
+            Running::System { .. } if machine.is_connected(now_ms) => {
+                let message = "the machine has left the installer";
+                self.fail(op, 0, FailureKind::PreconditionLost, message);
+            }
+            _ => {
+                let message = "nobody answers at the address";
+                self.fail(op, CONNECT_MS_MAX, FailureKind::Transient, message);
+            }
         }
     }
 
     fn probe_return(&mut self, op: OpId, node: u32, order: &Order, key: &str) {
         let now_ms = self.now_ms();
         let machine = self.machine(node);
-        let silent = "nobody answers at the address";
         if !machine.is_connected(now_ms) {
-            return self.fail(op, 10_000, FailureKind::Transient, silent);
+            return self.await_return(op, node);
         }
         let foreign = "the machine shows another host key than the one made for it";
         if now_ms < machine.hijacked_until_ms {
             return self.fail(op, 0, FailureKind::Refused, foreign);
         }
         match machine.running.clone() {
-            Running::System { boot, key: shown, .. } if shown == key => {
+            Running::System {
+                boot, key: shown, ..
+            } if shown == key => {
                 let boot_id = boot_id(boot);
                 self.done(op, 0, Evidence::Rebooted { boot_id });
             }
@@ -170,7 +205,16 @@ impl SimWorld {
                     self.fail(op, 0, FailureKind::PreconditionLost, message);
                 }
             }
-            _ => self.fail(op, 10_000, FailureKind::Transient, silent),
+            _ => self.await_return(op, node),
+        }
+    }
+
+    /// A machine that is on its way isn't a machine that is lost: the probe waits for it, until its
+    /// time limit.
+    fn await_return(&mut self, op: OpId, node: u32) {
+        self.machine(node).waiting.push(op);
+        if let Some(known) = self.ops.get_mut(&op) {
+            known.stage = Stage::AwaitReturn;
         }
     }
 }

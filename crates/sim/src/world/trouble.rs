@@ -32,8 +32,8 @@ impl SimWorld {
         }
         if self.hit(node, FaultKind::ClockJump) {
             let by_ms = self.chance_between(0, 2 * CLOCK_JUMP_MS_MAX);
-            let by_ms = i64::try_from(by_ms).unwrap_or(0)
-                - i64::try_from(CLOCK_JUMP_MS_MAX).unwrap_or(0);
+            let by_ms =
+                i64::try_from(by_ms).unwrap_or(0) - i64::try_from(CLOCK_JUMP_MS_MAX).unwrap_or(0);
             self.clock.jump_wall(by_ms);
         }
     }
@@ -112,6 +112,9 @@ impl SimWorld {
             let machine = self.machine(node);
             machine.network_down_until_ms = 0;
             machine.hijacked_until_ms = 0;
+            if !machine.impersonated {
+                machine.impostor_until_ms = 0;
+            }
             self.look_at(node);
         }
     }
