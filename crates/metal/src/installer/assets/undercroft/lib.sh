@@ -225,6 +225,14 @@ partition_of() {
     esac
 }
 
+# The device files of a disk's own partitions, from the kernel and not from their names:
+# /dev/nvme0n10 begins with the name of /dev/nvme0n1 and is another disk.
+partitions_of() {
+    for part in "$SYS/block/$1/$1"*; do
+        [ -e "$part/partition" ] && printf '/dev/%s\n' "${part##*/}"
+    done
+}
+
 # Finds the one disk that has this serial number or World Wide Name; sets name.
 find_disk() {
     wanted=$(lower "$1")
