@@ -1,6 +1,8 @@
 //! Pinned SSH against a real OpenSSH server on loopback: what is accepted, what is refused, and
 //! how each way of failing is told from the others.
 
+#![expect(clippy::unwrap_used, reason = "a test that can't go on stops")]
+
 use std::{
     fs,
     net::{Ipv4Addr, TcpListener, TcpStream},

@@ -8,7 +8,11 @@ use undercroft_model::{
     view::FleetView,
 };
 
-use super::{InstallerChoice, Systems, systems};
+use super::{
+    BootError, InstallerChoice, Systems,
+    netboot::images,
+    systems,
+};
 use crate::{
     journal::{FleetJournal, Store, StoreError},
     keys::{HostKeys, IdentitySource, KeyError, OperatorKey},
@@ -178,6 +182,24 @@ impl Fleet {
             operator,
             systems,
         })
+    }
+
+    /// Makes what the boot servers will serve to those machines, or to all, so that it is in the
+    /// cache: for a controller that runs where no package mirror can be reached, such as inside the
+    /// virtual rack's network.
+    ///
+    /// # Errors
+    /// When the installer or iPXE can't be had.
+    pub async fn fetch_boot_files(
+        &self,
+        only: Option<&BTreeSet<NodeName>>,
+    ) -> Result<(), BootError> {
+        let nodes = self.settings.inventory.nodes.iter();
+        let systems = nodes
+            .filter(|(name, _)| only.is_none_or(|only| only.contains(*name)))
+            .map(|(_, node)| node.system)
+            .collect();
+        images(&self.settings, systems).await.map(drop)
     }
 
     /// Looks at the fleet.

@@ -1,6 +1,6 @@
 //! The boot servers of a run: what they serve, and to whom.
 
-use std::{collections::BTreeMap, net::Ipv4Addr, process::Command, sync::Arc};
+use std::{collections::{BTreeMap, BTreeSet}, net::Ipv4Addr, process::Command, sync::Arc};
 
 use undercroft_model::{
     NodeName, NodeState, Plan, System,
@@ -182,7 +182,8 @@ async fn config(
     keys.push('\n');
     config.authorized_keys = keys;
 
-    let (installers, ipxe) = images(settings, plan).await?;
+    let systems = plan.nodes.values().map(|node| node.target.system);
+    let (installers, ipxe) = images(settings, systems.collect()).await?;
     for (system, image) in installers {
         config.installers.insert(
             system,
@@ -220,19 +221,12 @@ fn dhcp(inventory: &Inventory) -> DhcpSettings {
     }
 }
 
-/// The installer of each system that the plan installs, and iPXE. Nothing is made where nothing
-/// will boot from the network.
-async fn images(
+/// The installer of each of those systems, and iPXE. Nothing is made where nothing will boot from
+/// the network.
+pub(super) async fn images(
     settings: &Settings,
-    plan: &Plan,
+    systems: BTreeSet<System>,
 ) -> Result<(BTreeMap<System, InstallerImage>, Option<Ipxe>), BootError> {
-    let mut systems: Vec<System> = plan
-        .nodes
-        .values()
-        .map(|node| node.target.system)
-        .collect();
-    systems.sort_unstable();
-    systems.dedup();
     if systems.is_empty() {
         return Ok((BTreeMap::new(), None));
     }
