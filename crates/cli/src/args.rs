@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::{
-    cmd_approve, cmd_check, cmd_completions, cmd_events, cmd_init, cmd_installer, cmd_man,
-    cmd_power, cmd_rack, cmd_rehearse, cmd_ssh, cmd_status, error::CliError,
+    cmd_approve, cmd_check, cmd_completions, cmd_doctor, cmd_events, cmd_init, cmd_installer,
+    cmd_man, cmd_plan, cmd_power, cmd_rack, cmd_rehearse, cmd_serve, cmd_ssh, cmd_status, cmd_up,
+    error::CliError,
 };
 
 const LONG_ABOUT: &str = "\
@@ -137,7 +138,10 @@ pub(crate) enum Command {
     /// Print the JSON Schema of undercroft.toml, for editors
     #[command(after_help = crate::cmd_schema::EXAMPLES)]
     Schema,
+    Plan(cmd_plan::PlanArgs),
     Rehearse(cmd_rehearse::RehearseArgs),
+    Up(cmd_up::UpArgs),
+    Serve(cmd_serve::ServeArgs),
     Status(cmd_status::StatusArgs),
     Events(cmd_events::EventsArgs),
     Approve(cmd_approve::ApproveArgs),
@@ -146,6 +150,7 @@ pub(crate) enum Command {
     #[command(after_help = crate::cmd_console::EXAMPLES)]
     Console(cmd_rack::ConsoleArgs),
     Ssh(cmd_ssh::SshArgs),
+    Doctor(cmd_doctor::DoctorArgs),
     Rack(cmd_rack::RackArgs),
     Installer(cmd_installer::InstallerArgs),
     Completions(cmd_completions::CompletionsArgs),

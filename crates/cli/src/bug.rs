@@ -16,7 +16,12 @@ pub(crate) fn install_hook() {
 }
 
 fn describe(info: &PanicHookInfo<'_>) -> String {
-    let what = info.payload_as_str().unwrap_or("a panic without a message");
+    let payload = info.payload();
+    let what = payload
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| payload.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("a panic without a message");
     let place = info
         .location()
         .map_or_else(|| "an unknown place".to_owned(), ToString::to_string);

@@ -72,7 +72,10 @@ pub(crate) fn run(ui: Ui, at: Option<&Path>, args: &EventsArgs) -> Result<Done, 
         None if args.follow => ui.note("Nothing has happened yet; waiting."),
         None => ui.note("Nothing has happened yet: `undercroft up` writes the journal."),
     }
-    while args.follow {
+    if !args.follow {
+        return Ok(Done::Well);
+    }
+    loop {
         std::thread::sleep(Duration::from_millis(FOLLOW_POLL_MS));
         if store.is_none() {
             store = look(&project)?;
@@ -81,7 +84,6 @@ pub(crate) fn run(ui: Ui, at: Option<&Path>, args: &EventsArgs) -> Result<Done, 
             told.tell(store)?;
         }
     }
-    Ok(Done::Well)
 }
 
 struct Told<'a> {

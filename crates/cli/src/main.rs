@@ -9,23 +9,30 @@ mod cmd_approve;
 mod cmd_check;
 mod cmd_completions;
 mod cmd_console;
+mod cmd_doctor;
 mod cmd_events;
 mod cmd_init;
 mod cmd_installer;
 mod cmd_man;
+mod cmd_plan;
 mod cmd_power;
 mod cmd_rack;
 mod cmd_rehearse;
 mod cmd_schema;
+mod cmd_serve;
 mod cmd_ssh;
 mod cmd_status;
+mod cmd_up;
 mod error;
+mod interrupt;
 mod journal;
 mod narrate;
+mod prepare;
 mod progress;
 mod project;
 mod rack_spec;
 mod style;
+mod summary;
 mod terminal;
 mod text;
 mod ui;
@@ -106,13 +113,17 @@ fn run(ui: Ui, cli: Cli) -> Result<Done, CliError> {
         Command::Init(args) => cmd_init::run(ui, at, &args),
         Command::Check(args) => cmd_check::run(ui, at, &args),
         Command::Schema => cmd_schema::run(ui),
+        Command::Plan(args) => cmd_plan::run(ui, at, &args),
         Command::Rehearse(args) => cmd_rehearse::run(ui, at, &args),
+        Command::Up(args) => cmd_up::run(ui, at, &args),
+        Command::Serve(args) => cmd_serve::run(ui, at, &args),
         Command::Status(args) => cmd_status::run(ui, at, &args),
         Command::Events(args) => cmd_events::run(ui, at, &args),
         Command::Approve(args) => cmd_approve::run(ui, at, &args),
         Command::Power(args) => cmd_power::run(ui, at, &args),
         Command::Console(args) => cmd_console::run(ui, at, &args),
         Command::Ssh(args) => cmd_ssh::run(ui, at, &args),
+        Command::Doctor(args) => cmd_doctor::run(ui, at, &args),
         Command::Rack(args) => cmd_rack::run(ui, at, &args),
         Command::Installer(args) => cmd_installer::run(ui, &args),
         Command::Completions(args) => cmd_completions::run(ui, &args),

@@ -275,7 +275,7 @@ fn proof(evidence: &Evidence) -> String {
                 "installer-ready: it is the machine that is meant".to_owned()
             } else {
                 format!(
-                    "installer-ready: it is the machine that is meant; its disks are {}",
+                    "installer-ready: it is the machine that is meant, with {}",
                     crate::text::list(disk_paths)
                 )
             }
@@ -317,3 +317,6 @@ pub(crate) fn why(failure: &Failure) -> String {
 pub(crate) fn short(digest: &str) -> &str {
     digest.get(..10).unwrap_or(digest)
 }
+
+#[cfg(test)]
+mod tests;

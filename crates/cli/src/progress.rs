@@ -7,6 +7,7 @@ use std::{
 };
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use undercroft_metal::world;
 use undercroft_model::{
     Entry, NodeName, Record, Work,
     view::{FleetView, NodeStatus},
@@ -29,6 +30,8 @@ pub(crate) enum Form {
     Bars,
     /// A line an event.
     Lines,
+    /// A line an event, on standard error beside a report.
+    Notes,
     /// A JSON object an event, each on a line.
     Json,
     /// Nothing.
@@ -60,7 +63,10 @@ struct State {
     all: Option<MultiProgress>,
     total: Option<ProgressBar>,
     bars: BTreeMap<NodeName, ProgressBar>,
+    /// The last quarter of a copy that was told, by machine.
+    quarters: BTreeMap<NodeName, u64>,
     every_machine_has_a_line: bool,
+    muted: bool,
     name_width: usize,
     view: FleetView,
 }
@@ -77,7 +83,9 @@ impl Progress {
             all,
             total: None,
             bars: BTreeMap::new(),
+            quarters: BTreeMap::new(),
             every_machine_has_a_line: true,
+            muted: false,
             name_width: 0,
             view: FleetView::default(),
         })))
@@ -105,6 +113,7 @@ impl Progress {
                 Form::Silent => {}
                 Form::Json => drop(state.ui.json_line(entry)),
                 Form::Lines => drop(state.ui.line(&sentence.line())),
+                Form::Notes => state.ui.stderr(&sentence.line()),
                 Form::Bars => {
                     if !matches!(sentence.tone, Tone::Begin | Tone::Note) {
                         state.above(&sentence.line());
@@ -115,30 +124,43 @@ impl Progress {
         });
     }
 
-    /// Shows how far a copy has come.
-    pub(crate) fn copied(&self, node: &NodeName, done_bytes: u64, total_bytes: Option<u64>) {
+    /// Shows what the world tells while it works.
+    pub(crate) fn told(&self, told: &world::Progress) {
         self.with(|state| {
-            let Some(bar) = state.bars.get(node) else {
+            if state.muted {
                 return;
-            };
-            if let Some(total) = total_bytes.filter(|total| *total > 0) {
-                if bar.length() != Some(total) {
-                    bar.set_style(copy_style());
-                    bar.set_length(total);
-                    bar.reset_eta();
+            }
+            if state.form == Form::Json {
+                drop(state.ui.json_line(told));
+                return;
+            }
+            match told {
+                world::Progress::Bytes {
+                    node,
+                    phase,
+                    done_bytes,
+                    total_bytes,
+                    bytes_per_s,
+                    left_s,
+                } => {
+                    let text = transfer(phase, *done_bytes, *total_bytes, *bytes_per_s, *left_s);
+                    state.transfer(node, *done_bytes, *total_bytes, &text);
                 }
-                bar.set_position(done_bytes.min(total));
+                world::Progress::Line { node, text } => state.line(node.as_ref(), text),
+                world::Progress::WaitsForApproval { node, fingerprint } => {
+                    let text = format!(
+                        "waits for approval. Is {fingerprint} what its screen shows? Then: \
+                         undercroft approve {node}"
+                    );
+                    state.important(node, &text);
+                }
             }
         });
     }
 
-    /// Shows what a machine is waiting for, as a part of what it is at.
-    pub(crate) fn detail(&self, node: &NodeName, text: &str) {
-        self.with(|state| {
-            if let Some(bar) = state.bars.get(node) {
-                bar.set_message(crate::text::plain(text));
-            }
-        });
+    /// Keeps still for a while about what the world tells.
+    pub(crate) fn mute(&self, mute: bool) {
+        self.with(|state| state.muted = mute);
     }
 
     /// Says something that doesn't belong to a machine, such as what is being built.
@@ -146,6 +168,7 @@ impl Progress {
         self.with(|state| match state.form {
             Form::Silent | Form::Json => {}
             Form::Lines => drop(state.ui.line(text)),
+            Form::Notes => state.ui.stderr(text),
             Form::Bars => state.above(text),
         });
     }
@@ -166,6 +189,61 @@ impl Progress {
 }
 
 impl State {
+    /// A line about a machine or about none; on a terminal it becomes what the machine is at.
+    fn line(&mut self, node: Option<&NodeName>, text: &str) {
+        let text = crate::text::plain(text);
+        match (self.form, node) {
+            (Form::Silent | Form::Json, _) => {}
+            (Form::Lines, Some(node)) => drop(self.ui.line(&format!("{node}: {text}"))),
+            (Form::Lines, None) => drop(self.ui.line(&text)),
+            (Form::Notes, Some(node)) => self.ui.stderr(&format!("{node}: {text}")),
+            (Form::Notes, None) => self.ui.stderr(&text),
+            (Form::Bars, Some(node)) => match self.bars.get(node) {
+                Some(bar) => bar.set_message(text),
+                None => self.above(&format!("{node}: {text}")),
+            },
+            (Form::Bars, None) => self.above(&text),
+        }
+    }
+
+    /// A line that somebody has to act upon.
+    fn important(&self, node: &NodeName, text: &str) {
+        use crate::style::{BOLD, WARN, paint};
+        let text = crate::text::plain(text);
+        let line = format!("{}: {}", paint(BOLD, node.as_str()), paint(WARN, &text));
+        match self.form {
+            Form::Json => {}
+            // Whoever asked for quiet must still learn that the run waits for them.
+            Form::Silent | Form::Notes => self.ui.stderr(&line),
+            Form::Lines => drop(self.ui.line(&line)),
+            Form::Bars => self.above(&line),
+        }
+    }
+
+    fn transfer(&mut self, node: &NodeName, done_bytes: u64, total_bytes: Option<u64>, text: &str) {
+        if self.form == Form::Lines {
+            let quarter = total_bytes
+                .filter(|total| *total > 0)
+                .map_or(0, |total| done_bytes.saturating_mul(4) / total);
+            let told = self.quarters.get(node).copied().unwrap_or(0);
+            if quarter > told && quarter < 4 {
+                drop(self.ui.line(&format!("{node}: {text}")));
+            }
+            self.quarters.insert(node.clone(), quarter);
+        }
+        let Some(bar) = self.bars.get(node) else {
+            return;
+        };
+        if let Some(total) = total_bytes.filter(|total| *total > 0) {
+            if bar.length() != Some(total) {
+                bar.set_style(copy_style());
+                bar.set_length(total);
+            }
+            bar.set_position(done_bytes.min(total));
+        }
+        bar.set_message(text.to_owned());
+    }
+
     fn above(&self, line: &str) {
         match &self.all {
             // The line goes through the bars' own terminal, which doesn't take colours out.
@@ -295,6 +373,28 @@ impl State {
     }
 }
 
+/// How far something on its way to a machine has come.
+fn transfer(
+    phase: &str,
+    done_bytes: u64,
+    total_bytes: Option<u64>,
+    bytes_per_s: u64,
+    left_s: Option<u64>,
+) -> String {
+    use crate::text::{bytes, duration};
+    let mut text = match total_bytes {
+        Some(total) => format!("{phase}: {} of {}", bytes(done_bytes), bytes(total)),
+        None => format!("{phase}: {}", bytes(done_bytes)),
+    };
+    if bytes_per_s > 0 {
+        text.push_str(&format!(", {}/s", bytes(bytes_per_s)));
+    }
+    if let Some(left_s) = left_s {
+        text.push_str(&format!(", {} left", duration(left_s.saturating_mul(1000))));
+    }
+    text
+}
+
 /// A machine that is worked on.
 fn phase_style() -> ProgressStyle {
     style("{prefix}  {spinner} {msg}  {elapsed}")
@@ -302,10 +402,7 @@ fn phase_style() -> ProgressStyle {
 
 /// A machine that is sent its system.
 fn copy_style() -> ProgressStyle {
-    style(
-        "{prefix}  {spinner} {msg}  {bar:24} {binary_bytes} of {binary_total_bytes}  \
-         {binary_bytes_per_sec}  {eta} left",
-    )
+    style("{prefix}  {spinner} {bar:20} {msg}")
 }
 
 /// A machine that nothing is done to now.
@@ -330,10 +427,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_templates_are_good() {
+    fn figures_and_templates_are_good() {
+        assert_eq!(
+            transfer("copy", 50 << 20, Some(97 << 20), 12 << 20, Some(4)),
+            "copy: 50.0 MiB of 97.0 MiB, 12.0 MiB/s, 4.0 s left"
+        );
+        assert_eq!(transfer("copy", 1024, None, 0, None), "copy: 1.0 KiB");
         for template in [
             "{prefix}  {spinner} {msg}  {elapsed}",
-            "{prefix}  {spinner} {msg}  {bar:24} {binary_bytes} of {binary_total_bytes}  {binary_bytes_per_sec}  {eta} left",
+            "{prefix}  {spinner} {bar:20} {msg}",
             "{prefix}    {msg}",
             "{msg}, {elapsed}",
         ] {

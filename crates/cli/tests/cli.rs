@@ -8,4 +8,5 @@ mod cli {
     mod basics;
     mod errors;
     mod help;
+    mod journal;
 }

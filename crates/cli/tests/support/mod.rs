@@ -63,7 +63,7 @@ impl Sandbox {
     /// Runs a command to its end.
     pub(crate) fn finish(&self, command: &mut Command) -> Ran {
         let output = command.output().unwrap();
-        let clean = |bytes: &[u8]| self.clean(&String::from_utf8(bytes.to_vec()).unwrap());
+        let clean = |bytes: &[u8]| self.clean(std::str::from_utf8(bytes).unwrap());
         Ran {
             code: output.status.code().expect("the command wasn't killed"),
             out: clean(&output.stdout),

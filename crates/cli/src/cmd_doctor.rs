@@ -1,0 +1,159 @@
+//! `undercroft doctor`.
+
+use std::path::Path;
+
+use clap::Args;
+use serde::Serialize;
+use undercroft_metal::{
+    clock::wall_ms_now,
+    journal::{TimelineRow, events_and_marks},
+};
+use undercroft_model::{NodeName, NodeState};
+use undercroft_netboot::timeline::{Diagnosis, Missing, Timeline, timeline};
+
+use crate::{
+    Done,
+    cmd_status::failure_words,
+    error::CliError,
+    journal::{fold, look, store_error},
+    project::Project,
+    style::{BOLD, DIM, GOOD, HINT, WARN, paint},
+    text::{Table, clock, plain},
+    ui::Ui,
+};
+
+/// The most lines of a timeline that are shown without --all.
+const LINES_MAX: usize = 40;
+
+/// Say why a machine doesn't boot: its timeline, and the packet that is missing
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct DoctorArgs {
+    /// The machine
+    node: NodeName,
+    /// Show the whole timeline, earlier boots included
+    #[arg(long)]
+    all: bool,
+    /// Print timeline and diagnosis as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  undercroft doctor vm-01
+  undercroft doctor vm-01 --json | jq -r .diagnosis.summary
+
+With --json: {\"node\", \"state\", \"diagnosis\": {\"missing\", \"summary\", \"hints\"}, \"timeline\":
+[{\"wall_ms\", \"source\", \"text\", …}]}";
+
+#[derive(Debug, Serialize)]
+struct Report<'a> {
+    node: &'a NodeName,
+    state: NodeState,
+    diagnosis: &'a Diagnosis,
+    timeline: &'a [TimelineRow],
+}
+
+pub(crate) fn run(ui: Ui, at: Option<&Path>, args: &DoctorArgs) -> Result<Done, CliError> {
+    let project = Project::find(at)?;
+    let inventory = project.load(ui)?;
+    project.node(&inventory, &args.node)?;
+    let rows = match look(&project)? {
+        Some(store) => store.timeline(&args.node).map_err(|e| store_error(&e))?,
+        None => Vec::new(),
+    };
+    let (events, marks) = events_and_marks(&rows);
+    let Timeline { entries, diagnosis } = timeline(&events, &marks, wall_ms_now());
+    let view = fold(&project)?;
+    let node = view.as_ref().and_then(|view| view.nodes.get(&args.node));
+    let state = node.map_or(NodeState::Unknown, |node| node.state);
+    if args.json {
+        ui.json(&Report {
+            node: &args.node,
+            state,
+            diagnosis: &diagnosis,
+            timeline: &rows,
+        })?;
+        return Ok(Done::Well);
+    }
+    ui.line(&format!("{}: {state}", paint(BOLD, args.node.as_str())))?;
+    if rows.is_empty() {
+        ui.line("Nothing was ever seen of it.")?;
+    }
+    let since_ms = entries.first().map_or(0, |entry| entry.at_ms);
+    let mut lines: Vec<(u64, &'static str, String)> = Vec::new();
+    if args.all {
+        lines.extend(
+            rows.iter()
+                .map(|row| (row.wall_ms, row.source.as_str(), plain(&row.text))),
+        );
+    } else {
+        lines.extend(entries.iter().map(|entry| {
+            let times = if entry.count > 1 {
+                format!(" ({} times)", entry.count)
+            } else {
+                String::new()
+            };
+            (
+                entry.at_ms,
+                stage(entry.stage),
+                format!("{}{times}", plain(&entry.text)),
+            )
+        }));
+        let others = rows
+            .iter()
+            .filter(|row| row.detail.is_none() && row.wall_ms >= since_ms);
+        lines.extend(others.map(|row| (row.wall_ms, row.source.as_str(), plain(&row.text))));
+        lines.sort_by_key(|(at_ms, _, _)| *at_ms);
+        let hidden = lines.len().saturating_sub(LINES_MAX);
+        if hidden > 0 {
+            ui.line(&paint(
+                DIM,
+                &format!("({hidden} earlier lines; --all shows them)"),
+            ))?;
+            lines.drain(..hidden);
+        }
+    }
+    let mut table = Table::plain(0);
+    for (at_ms, source, text) in &lines {
+        table.row([
+            paint(DIM, &format!("{}.{:03}", clock(*at_ms), at_ms % 1000)),
+            (*source).to_owned(),
+            text.replace('\n', " "),
+        ]);
+    }
+    ui.print(&table.render())?;
+    let style = match diagnosis.missing {
+        Missing::Nothing => GOOD,
+        _ => WARN,
+    };
+    ui.line(&format!("\n{}", paint(style, &plain(&diagnosis.summary))))?;
+    for hint in &diagnosis.hints {
+        ui.line(&format!("  {} {}", paint(HINT, "try:"), plain(hint)))?;
+    }
+    if let Some(node) = node {
+        ui.print(&failure_words(&args.node, node))?;
+        if let Some(quarantine) = &node.quarantine {
+            ui.line(&format!(
+                "\nAn installer at {} with fingerprint {} was not believed: {}",
+                quarantine.address,
+                plain(&quarantine.fingerprint),
+                plain(&quarantine.reason)
+            ))?;
+        }
+    }
+    Ok(Done::Well)
+}
+
+fn stage(stage: undercroft_netboot::timeline::Stage) -> &'static str {
+    use undercroft_netboot::timeline::Stage;
+    match stage {
+        Stage::Power => "power",
+        Stage::Dhcp => "dhcp",
+        Stage::Tftp => "tftp",
+        Stage::Http => "http",
+        Stage::Installer => "installer",
+        Stage::Ssh => "ssh",
+    }
+}

@@ -1,0 +1,129 @@
+//! `undercroft plan`.
+
+use std::{path::Path, sync::Arc};
+
+use clap::Args;
+use undercroft_metal::run::Fleet;
+use undercroft_model::{NodeName, Plan, inventory::Inventory, view::FleetView};
+use undercroft_planner::{PlanOptions, PlanReport, Severity, check, explain, plan_with};
+
+use crate::{
+    Done,
+    args::DirArg,
+    error::CliError,
+    prepare::{self, Place, Selection, fleet_error, is_prepared},
+    progress::{Form, Progress},
+    project::Project,
+    ui::Ui,
+};
+
+/// Look at the machines and show what `up` would do
+///
+/// It builds the machines' systems, looks at what runs on them, and plans. The disks whose content
+/// would be lost are named by their serial numbers. No machine is changed.
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct PlanArgs {
+    #[command(flatten)]
+    dir: DirArg,
+    #[command(flatten)]
+    selection: Selection,
+    /// Print the plan and what it means as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  undercroft plan
+  undercroft plan --only vm-01,vm-02
+  undercroft plan --json | jq '.report.nodes[] | select(.destroys != [])'
+
+Exit codes: 0 every machine runs what it should, 2 there is something to do or to look at, 65 the
+inventory is wrong.
+
+With --json: {\"plan\": {\"id\", \"nodes\", \"steps\": [{\"node\", \"action\", \"destroys\", …}], …},
+\"report\": {\"nodes\": {NAME: {\"status\", \"waits_on\", \"destroys\", \"notes\"}}, \"summary\", \"estimate_ms\"}}";
+
+pub(crate) fn run(ui: Ui, at: Option<&Path>, args: &PlanArgs) -> Result<Done, CliError> {
+    let project = Project::find(args.dir.or(at)?)?;
+    let inventory = project.load(ui)?;
+    let only = args.selection.only(&project, &inventory)?;
+    let place = prepare::place(&project, &inventory, only.as_ref(), false)?;
+    // The plan is the report: what is built on the way is told beside it.
+    let form = match Form::of(ui, false) {
+        Form::Lines => Form::Notes,
+        form => form,
+    };
+    let form = if is_prepared() { Form::Silent } else { form };
+    let progress = Progress::new(ui, form);
+    let sink = progress.clone();
+    let fleet = args.selection.fleet(
+        &project,
+        inventory,
+        undercroft_metal::world::InstallOptions::default(),
+        Arc::new(move |told| sink.told(&told)),
+    )?;
+    crate::block_on(async {
+        if let Place::InRack(rack) = &place {
+            prepare::warm(&fleet, only.as_ref(), false).await?;
+            return Err(prepare::enter(rack));
+        }
+        let entries = fleet.entries().map_err(|e| fleet_error(&e))?;
+        let view = FleetView::fold(&entries);
+        let prepared = fleet
+            .prepare(only.as_ref())
+            .await
+            .map_err(|e| fleet_error(&e))?;
+        let observation = fleet
+            .observe(&prepared, &view)
+            .await
+            .map_err(|e| fleet_error(&e))?;
+        let (plan, report) = decide(&fleet, &args.selection, only.as_ref(), &observation, &view)?;
+        progress.end();
+        if args.json {
+            ui.json(&serde_json::json!({ "plan": plan, "report": report }))?;
+        } else {
+            ui.print(&explain(&plan, &report))?;
+            if view.unfinished() {
+                ui.hint("An earlier plan isn't done; `undercroft up` goes on with it, or replaces it by this one where they differ.");
+            }
+        }
+        Ok(if plan.is_empty() && report.is_converged() {
+            Done::Well
+        } else {
+            Done::Changes
+        })
+    })
+}
+
+/// Plans, and refuses a plan that the lints find a fault in.
+pub(crate) fn decide(
+    fleet: &Fleet,
+    selection: &Selection,
+    only: Option<&std::collections::BTreeSet<NodeName>>,
+    observation: &undercroft_model::Observation,
+    view: &FleetView,
+) -> Result<(Plan, PlanReport), CliError> {
+    let inventory: &Inventory = &fleet.settings().inventory;
+    let options = PlanOptions {
+        only: only.cloned(),
+        reinstall: selection.reinstall.iter().cloned().collect(),
+    };
+    let (plan, report) = plan_with(inventory, observation, view.plan_id.as_ref(), &options);
+    let faults: Vec<String> = check(&plan)
+        .iter()
+        .filter(|finding| finding.severity == Severity::Error)
+        .map(ToString::to_string)
+        .collect();
+    if faults.is_empty() {
+        Ok((plan, report))
+    } else {
+        Err(
+            CliError::bug(format!("the plan has a fault: {}", faults.join("; "))).hint(format!(
+                "Nothing was done. Please report it at {}.",
+                crate::bug::REPORT_AT
+            )),
+        )
+    }
+}

@@ -1,0 +1,119 @@
+//! `undercroft serve`.
+
+use std::{path::Path, sync::Arc, time::Duration};
+
+use clap::Args;
+use undercroft_metal::run::{ServeError, serve};
+use undercroft_planner::{PlanOptions, plan_with};
+
+use crate::{
+    Done,
+    args::DirArg,
+    cmd_up::run_error,
+    error::{CliError, Kind},
+    interrupt,
+    prepare::{self, InstallArgs, Place, Selection, fleet_error},
+    progress::{Form, Progress},
+    project::Project,
+    ui::Ui,
+};
+
+/// Keep the machines as the inventory says: netboot and reconcile, as a service
+///
+/// It looks at the fleet, plans, carries the plan out, and begins again after a while, until it is
+/// interrupted. Machines that were never installed are installed without a question, so it asks
+/// once at the beginning, unless --yes is given. A machine that runs is never wiped.
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct ServeArgs {
+    #[command(flatten)]
+    dir: DirArg,
+    /// Don't ask before machines that were never installed are wiped
+    #[arg(long, short)]
+    yes: bool,
+    /// Seconds from the end of one look to the next
+    #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    interval: u64,
+    #[command(flatten)]
+    selection: Selection,
+    #[command(flatten)]
+    install: InstallArgs,
+    /// Print what happens as lines of JSON, as `up --json` does
+    #[arg(long)]
+    json: bool,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  undercroft serve --yes
+  undercroft serve --yes --json >> /var/log/undercroft.jsonl";
+
+pub(crate) fn run(ui: Ui, at: Option<&Path>, args: &ServeArgs) -> Result<Done, CliError> {
+    let project = Project::find(args.dir.or(at)?)?;
+    let inventory = project.load(ui)?;
+    let only = args.selection.only(&project, &inventory)?;
+    if !args.selection.reinstall.is_empty() {
+        return Err(CliError::usage("a service reinstalls nothing")
+            .hint("Use `undercroft up --reinstall NODE`."));
+    }
+    let options = args.install.options()?;
+    let place = prepare::place(&project, &inventory, only.as_ref(), true)?;
+    if !args.yes && !prepare::is_prepared() {
+        let question =
+            "Machines that were never installed will be wiped and installed without a question.";
+        if !ui.confirm(question, "Give --yes if that is what you want.")? {
+            return Err(CliError::failed("nothing was done"));
+        }
+    }
+    // A service has no end to show progress towards: what happens is told line by line.
+    let form = match Form::of(ui, args.json) {
+        Form::Bars => Form::Lines,
+        form => form,
+    };
+    let progress = Progress::new(ui, form);
+    let sink = progress.clone();
+    let fleet = args.selection.fleet(
+        &project,
+        inventory,
+        options,
+        Arc::new(move |told| sink.told(&told)),
+    )?;
+    crate::block_on(async {
+        let journal = fleet
+            .journal("undercroft serve")
+            .map_err(|e| fleet_error(&e))?;
+        if let Place::InRack(rack) = &place {
+            drop(journal);
+            prepare::warm(&fleet, only.as_ref(), true).await?;
+            return Err(prepare::enter(rack));
+        }
+        let interrupted = interrupt::listen(progress.clone(), "undercroft serve");
+        let shown = progress.clone();
+        let options = PlanOptions {
+            only,
+            ..PlanOptions::default()
+        };
+        let inventory = Arc::clone(&fleet.settings().inventory);
+        serve(
+            &fleet,
+            journal,
+            Duration::from_secs(args.interval),
+            interrupted,
+            move |observation, parent| plan_with(&inventory, observation, parent, &options).0,
+            move |entry| shown.entry(entry),
+        )
+        .await
+        .map_err(|e| serve_error(&e))?;
+        ui.hint("`undercroft serve` goes on from here.");
+        Ok(Done::Well)
+    })
+}
+
+fn serve_error(error: &ServeError) -> CliError {
+    match error {
+        ServeError::Fleet(error) => fleet_error(error),
+        ServeError::Run(error) => run_error(error),
+        ServeError::Refused(_) => CliError::from_error(Kind::Bug, error),
+        ServeError::Resume(_) => CliError::from_error(Kind::Failed, error),
+    }
+}

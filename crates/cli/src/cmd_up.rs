@@ -1,0 +1,320 @@
+//! `undercroft up`.
+
+use std::{collections::BTreeSet, path::Path, sync::Arc};
+
+use clap::Args;
+use tokio::sync::watch;
+use undercroft_engine::Engine;
+use undercroft_metal::{
+    journal::FleetJournal,
+    run::{Finished, Fleet, Prepared, Run, RunError, carry_out},
+};
+use undercroft_model::{NodeName, Plan, RunEnd, view::FleetView};
+use undercroft_planner::{PlanReport, explain};
+
+use crate::{
+    Done,
+    args::DirArg,
+    cmd_plan::decide,
+    error::{CliError, Kind},
+    interrupt,
+    journal::store_error,
+    narrate::short,
+    prepare::{self, InstallArgs, Place, Selection, fleet_error, is_prepared},
+    progress::{Form, Progress},
+    project::Project,
+    style::{BAD, BOLD, GOOD, paint},
+    summary::{self, Summary},
+    text::{count, list},
+    ui::Ui,
+};
+
+/// Bring the machines up: network boot, approval, install, reboot, proof
+///
+/// It builds the systems, looks at the machines, plans, shows the plan, and carries it out. Before
+/// a disk is wiped it asks, unless --yes is given. It can be interrupted at any moment, by Ctrl-C
+/// or by kill -9; the same command goes on where it was.
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct UpArgs {
+    #[command(flatten)]
+    dir: DirArg,
+    /// Don't ask before disks are wiped
+    #[arg(long, short)]
+    yes: bool,
+    #[command(flatten)]
+    selection: Selection,
+    #[command(flatten)]
+    install: InstallArgs,
+    /// Plan anew, even if an earlier plan isn't done
+    #[arg(long)]
+    replan: bool,
+    /// Print what happens as lines of JSON
+    #[arg(long)]
+    json: bool,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  undercroft up
+  undercroft up --only vm-01,vm-02 --yes
+  undercroft up --reinstall vm-02        wipe vm-02 and install it anew
+  undercroft up --only gpu-01 --store-paths /nix/store/…-disko /nix/store/…-nixos-system-gpu-01
+
+Exit codes: 0 all machines that were asked for are up, 1 some aren't, or it was interrupted.
+
+With --json, lines: the journal's records as `undercroft events --json` has them; {\"progress\":
+\"bytes\" | \"line\" | \"waits-for-approval\", …}; and at the end {\"summary\": {\"end\", \"up\", \"nodes\",
+\"took_ms\", \"view\"}}.";
+
+pub(crate) fn run(ui: Ui, at: Option<&Path>, args: &UpArgs) -> Result<Done, CliError> {
+    let project = Project::find(args.dir.or(at)?)?;
+    let inventory = project.load(ui)?;
+    let only = args.selection.only(&project, &inventory)?;
+    let options = args.install.options()?;
+    let place = prepare::place(&project, &inventory, only.as_ref(), true)?;
+    let progress = Progress::new(ui, Form::of(ui, args.json));
+    let sink = progress.clone();
+    let fleet = args.selection.fleet(
+        &project,
+        inventory,
+        options,
+        Arc::new(move |told| sink.told(&told)),
+    )?;
+    crate::block_on(async {
+        let up = Up {
+            ui,
+            args,
+            only,
+            progress,
+            fleet,
+        };
+        if let Place::InRack(rack) = &place {
+            // Whoever is the controller already says so at once, not after minutes of building.
+            drop(up.journal()?);
+            prepare::warm(&up.fleet, up.only.as_ref(), true).await?;
+            up.progress.end();
+            return Err(prepare::enter(rack));
+        }
+        up.whole().await
+    })
+}
+
+struct Up<'a> {
+    ui: Ui,
+    args: &'a UpArgs,
+    only: Option<BTreeSet<NodeName>>,
+    progress: Progress,
+    fleet: Fleet,
+}
+
+impl Up<'_> {
+    fn journal(&self) -> Result<FleetJournal, CliError> {
+        self.fleet
+            .journal("undercroft up")
+            .map_err(|e| fleet_error(&e))
+    }
+
+    async fn prepare(&self) -> Result<Prepared, CliError> {
+        self.progress.mute(is_prepared());
+        let prepared = self.fleet.prepare(self.only.as_ref()).await;
+        self.progress.mute(false);
+        prepared.map_err(|e| fleet_error(&e))
+    }
+
+    async fn whole(&self) -> Result<Done, CliError> {
+        let mut journal = self.journal()?;
+        let interrupted = interrupt::listen(self.progress.clone(), "undercroft up");
+        let mut replan = self.args.replan || !self.args.selection.reinstall.is_empty();
+        loop {
+            let entries = journal.load().map_err(|e| store_error(&e))?;
+            let view = FleetView::fold(&entries);
+            let prepared = self.prepare().await?;
+            let goes_on = !replan && self.goes_on(&view, &prepared);
+            let engine = if goes_on {
+                let plan = view.plan_id.as_ref().map_or("", |id| short(&id.0));
+                self.progress.say(&format!("Going on with plan {plan}."));
+                Engine::resume(&entries)
+                    .map_err(|e| CliError::failed("can't go on from the journal").because(&e))?
+            } else {
+                match self.plan(&view, &prepared).await? {
+                    Next::Carry(plan) => Engine::new(*plan)
+                        .map_err(|e| CliError::bug("the plan was refused").because(&e))?
+                        .numbered_from(view.next_op()),
+                    Next::Nothing(done) => return Ok(done),
+                }
+            };
+            for entry in &entries {
+                self.progress.past(entry);
+            }
+            let shown = self.progress.clone();
+            let run = Run {
+                fleet: &self.fleet,
+                prepared,
+                engine,
+                journal,
+                view: &view,
+                interrupt: interrupted.clone(),
+            };
+            let finished = carry_out(run, move |entry| shown.entry(entry)).await;
+            self.progress.end();
+            let finished = finished.map_err(|e| run_error(&e))?;
+            journal = match self.conclude(finished)? {
+                // What an earlier `up` had planned is done; there may be more to do by now.
+                (RunEnd::Complete, journal) if goes_on => journal,
+                (end, _) => return Ok(exit(end)),
+            };
+            replan = true;
+        }
+    }
+
+    /// Whether the plan that the journal holds is the one to carry out: a run of it was cut short,
+    /// and what it was made from is the same as now.
+    fn goes_on(&self, view: &FleetView, prepared: &Prepared) -> bool {
+        let Some(plan) = view.plan().filter(|_| view.unfinished()) else {
+            return false;
+        };
+        let cut_short = match view.run.as_ref().and_then(|run| run.end) {
+            None | Some(RunEnd::Interrupted) => true,
+            Some(RunEnd::Complete | RunEnd::Incomplete) => false,
+        };
+        let same_systems = plan.nodes.iter().all(|(name, node)| {
+            matches!(prepared.systems.targets.get(name), Some(Ok(target)) if *target == node.target)
+        });
+        cut_short
+            && same_systems
+            && plan.inventory_digest == self.fleet.settings().inventory.digest()
+    }
+
+    async fn plan(&self, view: &FleetView, prepared: &Prepared) -> Result<Next, CliError> {
+        let observation = self
+            .fleet
+            .observe(prepared, view)
+            .await
+            .map_err(|e| fleet_error(&e))?;
+        let (plan, report) = decide(
+            &self.fleet,
+            &self.args.selection,
+            self.only.as_ref(),
+            &observation,
+            view,
+        )?;
+        self.progress.say(explain(&plan, &report).trim_end());
+        if plan.is_empty() {
+            return Ok(Next::Nothing(self.nothing(&report)));
+        }
+        self.confirm(&plan)?;
+        Ok(Next::Carry(Box::new(plan)))
+    }
+
+    /// There is nothing to do: because all is well, or because nothing can be done.
+    fn nothing(&self, report: &PlanReport) -> Done {
+        if report.is_converged() {
+            self.progress.say(&paint(
+                GOOD,
+                "Nothing to do: every machine runs what it should.",
+            ));
+            return Done::Well;
+        }
+        self.ui.stderr(&format!(
+            "{} nothing can be done now, and not every machine runs what it should",
+            paint(BAD, "error:")
+        ));
+        Done::Failed
+    }
+
+    fn confirm(&self, plan: &Plan) -> Result<(), CliError> {
+        let wiped: Vec<String> = plan
+            .steps
+            .iter()
+            .filter(|step| !step.probe_first)
+            .flat_map(|step| {
+                step.destroys
+                    .iter()
+                    .map(move |disk| format!("{} ({disk})", step.node))
+            })
+            .collect();
+        if wiped.is_empty() || self.args.yes {
+            return Ok(());
+        }
+        let question = format!(
+            "{} of {} will be lost: {}.",
+            paint(BAD, "Everything on the disks"),
+            count(wiped.len(), "disk"),
+            list(&wiped)
+        );
+        let question =
+            question.replace("Everything on the disks of 1 disk", "Everything on 1 disk");
+        if self
+            .ui
+            .confirm(&question, "Give --yes if that is what you want.")?
+        {
+            Ok(())
+        } else {
+            Err(CliError::failed("nothing was done"))
+        }
+    }
+
+    fn conclude(&self, finished: Finished) -> Result<(RunEnd, FleetJournal), CliError> {
+        let Finished {
+            end,
+            faults,
+            journal,
+        } = finished;
+        let entries = journal.load().map_err(|e| store_error(&e))?;
+        let view = FleetView::fold(&entries);
+        if self.args.json {
+            self.ui.json_line(&Summary::of(&view, Some(end)))?;
+        } else {
+            self.ui.print(&summary::text(&view))?;
+        }
+        if let Some(fault) = faults.first() {
+            return Err(
+                CliError::bug(format!("the engine broke a promise of its own: {fault}")).hint(
+                    format!(
+                        "Please report it at {}, with `undercroft events --json`.",
+                        crate::bug::REPORT_AT
+                    ),
+                ),
+            );
+        }
+        match end {
+            RunEnd::Complete => {}
+            RunEnd::Interrupted => {
+                self.ui.hint(&format!(
+                    "{} goes on from here.",
+                    paint(BOLD, "undercroft up")
+                ));
+            }
+            RunEnd::Incomplete => self.ui.hint(&format!(
+                "{} tries the others again; `undercroft doctor NODE` shows what a machine did.",
+                paint(BOLD, "undercroft up")
+            )),
+        }
+        Ok((end, journal))
+    }
+}
+
+/// What follows from a look at the fleet.
+enum Next {
+    Carry(Box<Plan>),
+    Nothing(Done),
+}
+
+fn exit(end: RunEnd) -> Done {
+    match end {
+        RunEnd::Complete => Done::Well,
+        RunEnd::Incomplete | RunEnd::Interrupted => Done::Failed,
+    }
+}
+
+/// An error of a run, with what to try.
+pub(crate) fn run_error(error: &RunError) -> CliError {
+    match error {
+        RunError::Store(error) => store_error(error),
+        other => CliError::from_error(Kind::Failed, other).maybe_hint(other.hint()),
+    }
+}
+
+/// The receiver of an interruption.
+pub(crate) type Interrupted = watch::Receiver<bool>;

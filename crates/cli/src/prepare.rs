@@ -1,0 +1,322 @@
+//! What `plan`, `up` and `serve` do first: the fleet's settings, its systems, and the way into the
+//! rack's network.
+
+use std::{
+    collections::BTreeSet,
+    os::unix::process::CommandExt as _,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use clap::Args;
+use undercroft_metal::{
+    installer::InstallerBuilder,
+    journal::StoreError,
+    parts::{Arch, KernelFlavour, Parts},
+    rack::{self, RackError},
+    run::{Fleet, FleetError, InstallerChoice, Settings},
+    system::{NixStore, SystemBuilder},
+    world::{self, DiskKey, InstallOptions, ProgressSink},
+};
+use undercroft_model::{
+    NodeName,
+    inventory::{Builder, Inventory, PowerKind},
+};
+
+use crate::{
+    cmd_installer::installer_error,
+    cmd_rack::{rack_dir, rack_error},
+    cmd_ssh::key_error,
+    error::{CliError, Kind},
+    journal::store_error,
+    project::{Project, cache_dir},
+};
+
+/// Set in the process that runs inside the rack's network: everything that needs the internet was
+/// made before, outside.
+const PREPARED: &str = "UNDERCROFT_PREPARED";
+
+/// Which machines, and what they get; `plan` and `up` take the same.
+#[derive(Debug, Args, Clone)]
+pub(crate) struct Selection {
+    /// Only these machines: NODE,NODE…
+    #[arg(long, value_name = "NODES", value_delimiter = ',')]
+    pub(crate) only: Vec<NodeName>,
+    /// Wipe this machine and install it anew, though it was installed before
+    #[arg(long, value_name = "NODE")]
+    pub(crate) reinstall: Vec<NodeName>,
+    /// The flake's folder, in place of the inventory's fleet.flake
+    #[arg(long, value_name = "FOLDER", value_hint = clap::ValueHint::DirPath)]
+    flake: Option<PathBuf>,
+    /// A disko script and a system that are built already, for the one machine of --only; `-` for
+    /// the script means Undercroft's own layout
+    #[arg(long, value_names = ["DISKO", "TOPLEVEL"], num_args = 2, conflicts_with = "flake")]
+    store_paths: Vec<String>,
+    /// A file with your age identity or SSH private key, beside the usual places
+    #[arg(long, value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
+    identity: Vec<PathBuf>,
+    /// With the rack's own systems: another number gives another system to install
+    #[arg(long, value_name = "N", default_value_t = 1, hide_default_value = true)]
+    generation: u32,
+}
+
+/// How to install, as nixos-anywhere has it.
+#[derive(Debug, Args, Clone, Default)]
+pub(crate) struct InstallArgs {
+    /// A folder whose files are put into the new systems, at the same paths below /
+    #[arg(long, value_name = "FOLDER", value_hint = clap::ValueHint::DirPath)]
+    extra_files: Option<PathBuf>,
+    /// A key for an encrypted disk: where the disko script looks for it, and the file that holds it
+    #[arg(long, value_names = ["PATH", "FILE"], num_args = 2)]
+    disk_encryption_keys: Vec<String>,
+    /// The phases of an installation; only disko,install,reboot together can be had yet
+    #[arg(long, value_name = "PHASES", value_delimiter = ',')]
+    phases: Vec<world::Phase>,
+}
+
+impl InstallArgs {
+    /// The options, found good before any machine is touched.
+    pub(crate) fn options(&self) -> Result<InstallOptions, CliError> {
+        let options = InstallOptions {
+            extra_files: self.extra_files.clone(),
+            disk_keys: self
+                .disk_encryption_keys
+                .chunks_exact(2)
+                .filter_map(|pair| match pair {
+                    [path, file] => Some(DiskKey {
+                        path_on_machine: path.clone(),
+                        file: PathBuf::from(file),
+                    }),
+                    _ => None,
+                })
+                .collect(),
+        };
+        options
+            .check(&self.phases)
+            .map_err(|e| CliError::from_error(Kind::Input, &e))?;
+        Ok(options)
+    }
+}
+
+impl Selection {
+    /// The machines that `--only` names; `None` for all. All that are named must be there.
+    pub(crate) fn only(
+        &self,
+        project: &Project,
+        inventory: &Inventory,
+    ) -> Result<Option<BTreeSet<NodeName>>, CliError> {
+        for name in self.only.iter().chain(&self.reinstall) {
+            project.node(inventory, name)?;
+        }
+        let only: BTreeSet<NodeName> = self.only.iter().cloned().collect();
+        let count = if only.is_empty() {
+            inventory.nodes.len()
+        } else {
+            only.len()
+        };
+        if !self.store_paths.is_empty() && count != 1 {
+            return Err(CliError::usage(
+                "--store-paths is of one machine, and there is more than one",
+            )
+            .hint("Name it with --only NODE."));
+        }
+        if only.is_empty() {
+            return Ok(None);
+        }
+        if let Some(name) = self.reinstall.iter().find(|name| !only.contains(*name)) {
+            return Err(CliError::usage(format!(
+                "--reinstall names {name}, which --only leaves out"
+            )));
+        }
+        Ok(Some(only))
+    }
+
+    /// The builder that the command line asks for; `None`: as the inventory says.
+    fn builder(
+        &self,
+        inventory: &Inventory,
+        cache_dir: &Path,
+    ) -> Result<Option<SystemBuilder>, CliError> {
+        if let [disko, toplevel] = self.store_paths.as_slice() {
+            let store = NixStore::choose(cache_dir)
+                .map_err(|e| CliError::failed("can't find the Nix store").because(&e))?;
+            return Ok(Some(SystemBuilder::StorePaths {
+                toplevel: toplevel.clone(),
+                disko_script: (disko != "-").then(|| disko.clone()),
+                store,
+            }));
+        }
+        if let Some(dir) = &self.flake {
+            return Ok(Some(SystemBuilder::Flake {
+                dir: dir.clone(),
+                cache_dir: cache_dir.to_owned(),
+            }));
+        }
+        let flake = &inventory.fleet.flake;
+        if inventory.fleet.builder == Builder::Flake && flake.contains(':') {
+            return Err(CliError::input(format!(
+                "fleet.flake is {flake:?}, and only a folder can be built from"
+            ))
+            .hint("Clone the flake and name its folder, or give --store-paths."));
+        }
+        Ok(None)
+    }
+
+    /// The fleet with these settings.
+    pub(crate) fn fleet(
+        &self,
+        project: &Project,
+        inventory: Inventory,
+        options: InstallOptions,
+        progress: ProgressSink,
+    ) -> Result<Fleet, CliError> {
+        let cache_dir = cache_dir()?;
+        let has_rack = any_in_rack(&inventory, None);
+        let system_builder = self.builder(&inventory, &cache_dir)?;
+        let installer = installer_choice(&inventory);
+        Fleet::new(Settings {
+            repository: project.dir.clone(),
+            state_dir: project.make_state()?,
+            cache_dir,
+            identity_files: self.identity.clone(),
+            rack_state_dir: has_rack.then(|| rack_dir(project)),
+            installer: Some(installer),
+            system_builder,
+            generation: self.generation,
+            options,
+            progress,
+            inventory: Arc::new(inventory),
+        })
+        .map_err(|e| fleet_error(&e))
+    }
+}
+
+fn any_in_rack(inventory: &Inventory, only: Option<&BTreeSet<NodeName>>) -> bool {
+    inventory
+        .nodes
+        .iter()
+        .filter(|(name, _)| only.is_none_or(|only| only.contains(*name)))
+        .any(|(_, node)| node.power.kind == PowerKind::Rack)
+}
+
+/// Which installer fits the fleet: the flake's where there is one, else Debian's, with drivers for
+/// real machines where there are any.
+fn installer_choice(inventory: &Inventory) -> InstallerChoice {
+    let all_in_rack = inventory
+        .nodes
+        .values()
+        .all(|n| n.power.kind == PowerKind::Rack);
+    match inventory.fleet.builder {
+        Builder::Flake => InstallerChoice::Flake,
+        Builder::DebianRack if all_in_rack => InstallerChoice::DebianCloud,
+        Builder::DebianRack => InstallerChoice::DebianGeneric,
+    }
+}
+
+/// Where a command must run to reach the machines.
+pub(crate) enum Place {
+    /// Here.
+    Here,
+    /// Inside the network of a rack that is up.
+    InRack(PathBuf),
+}
+
+/// Where to run for these machines. A rack that isn't up is an error where `needed`.
+pub(crate) fn place(
+    project: &Project,
+    inventory: &Inventory,
+    only: Option<&BTreeSet<NodeName>>,
+    needed: bool,
+) -> Result<Place, CliError> {
+    let rack = rack_dir(project);
+    if !any_in_rack(inventory, only) || rack::is_inside(&rack) {
+        return Ok(Place::Here);
+    }
+    match rack::enter_command(&rack, "true", [] as [&str; 0]) {
+        Ok(_) => Ok(Place::InRack(rack)),
+        Err(RackError::NotRunning { .. }) if !needed => Ok(Place::Here),
+        Err(error) => Err(rack_error(&error)),
+    }
+}
+
+/// Whether this process is the one inside the rack, for which everything was made outside.
+pub(crate) fn is_prepared() -> bool {
+    std::env::var_os(PREPARED).is_some()
+}
+
+/// Makes everything that needs the internet, for a process that will have none.
+pub(crate) async fn warm(
+    fleet: &Fleet,
+    only: Option<&BTreeSet<NodeName>>,
+    with_installer: bool,
+) -> Result<(), CliError> {
+    let prepared = fleet.prepare(only).await.map_err(|e| fleet_error(&e))?;
+    let settings = fleet.settings().clone();
+    if !with_installer || settings.installer == Some(InstallerChoice::Flake) {
+        return Ok(());
+    }
+    let kernel = match settings.installer {
+        Some(InstallerChoice::DebianGeneric) => KernelFlavour::Generic,
+        _ => KernelFlavour::Cloud,
+    };
+    let systems = prepared
+        .systems
+        .targets
+        .values()
+        .flatten()
+        .map(|target| target.system);
+    let systems: BTreeSet<_> = systems.collect();
+    let work = move || -> Result<(), CliError> {
+        let mut say = |text: &str| {
+            (settings.progress)(world::Progress::Line {
+                node: None,
+                text: text.to_owned(),
+            });
+        };
+        let builder = InstallerBuilder::Debian {
+            cache_dir: settings.cache_dir.clone(),
+            kernel,
+        };
+        for arch in systems.into_iter().filter_map(Arch::of_system) {
+            builder
+                .build(arch, &mut say)
+                .map_err(|e| installer_error(&e))?;
+        }
+        Parts::open(&settings.cache_dir)
+            .and_then(|parts| parts.ipxe(&mut say))
+            .map(drop)
+            .map_err(|e| CliError::from_error(Kind::Failed, &e))
+    };
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|e| CliError::bug("making the installer stopped").because(&e))?
+}
+
+/// Goes on as the same command inside the rack's network. It returns only if that fails.
+pub(crate) fn enter(rack: &Path) -> CliError {
+    let program = match std::env::current_exe() {
+        Ok(program) => program,
+        Err(e) => return CliError::failed("can't find the running program").because(&e),
+    };
+    match rack::enter_command(rack, program, std::env::args_os().skip(1)) {
+        Ok(mut command) => {
+            let error = command.env(PREPARED, "1").exec();
+            CliError::failed("can't enter the rack's network").because(&error)
+        }
+        Err(error) => rack_error(&error),
+    }
+}
+
+/// An error of the fleet, with what to try.
+pub(crate) fn fleet_error(error: &FleetError) -> CliError {
+    match error {
+        FleetError::Key(error) => key_error(error),
+        FleetError::Store(StoreError::Lock(lock)) => CliError::from_error(Kind::Failed, lock).hint(
+            "Wait until it has ended, or interrupt it; `undercroft status` shows what it does.",
+        ),
+        FleetError::Store(error) => store_error(error),
+        other => {
+            CliError::from_error(Kind::Input, other).maybe_hint(other.hint().map(str::to_owned))
+        }
+    }
+}

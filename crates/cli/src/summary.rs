@@ -1,0 +1,214 @@
+//! What a run has come to, for people: which machines are up and what proves it, how long each
+//! phase took, and why the others aren't up.
+
+use serde::Serialize;
+use undercroft_model::{
+    Action, NodeName, Plan, RunEnd,
+    view::{FleetView, NodeStatus, NodeView},
+};
+
+use crate::{
+    cmd_status::failure_words,
+    style::{BAD, BOLD, DIM, GOOD, WARN, paint},
+    text::{Table, count, duration},
+};
+
+/// The most machines that are described in full; beyond, each has a row of a table.
+const DESCRIBED_MAX: usize = 8;
+
+/// A summary as JSON: the last line of `up --json`.
+#[derive(Debug, Serialize)]
+pub(crate) struct Summary<'a> {
+    summary: Inner<'a>,
+}
+
+#[derive(Debug, Serialize)]
+struct Inner<'a> {
+    end: Option<RunEnd>,
+    up: usize,
+    nodes: usize,
+    took_ms: u64,
+    view: &'a FleetView,
+}
+
+impl<'a> Summary<'a> {
+    /// The summary of what a journal says.
+    pub(crate) fn of(view: &'a FleetView, end: Option<RunEnd>) -> Self {
+        Self {
+            summary: Inner {
+                end,
+                up: view.counts().done,
+                nodes: view.nodes.len(),
+                took_ms: took_ms(view),
+                view,
+            },
+        }
+    }
+}
+
+fn took_ms(view: &FleetView) -> u64 {
+    view.run.as_ref().map_or(0, |run| {
+        let end = run
+            .ended_wall_ms
+            .or(view.last_wall_ms)
+            .unwrap_or(run.started_wall_ms);
+        end.saturating_sub(run.started_wall_ms)
+    })
+}
+
+/// The summary as text.
+pub(crate) fn text(view: &FleetView) -> String {
+    let counts = view.counts();
+    let mut out = String::new();
+    if view.nodes.len() <= DESCRIBED_MAX {
+        for (name, node) in &view.nodes {
+            out.push_str(&described(view.plan(), name, node));
+        }
+    } else {
+        out.push_str(&table(view));
+    }
+    for (name, node) in &view.nodes {
+        out.push_str(&failure_words(name, node));
+    }
+    out.push('\n');
+    let all = view.nodes.len();
+    let line = format!(
+        "{} of {} up after {}",
+        counts.done,
+        count(all, "machine"),
+        duration(took_ms(view))
+    );
+    let style = if counts.done == all { GOOD } else { WARN };
+    out.push_str(&paint(style, &line));
+    let failed = counts.failed + counts.quarantined;
+    if failed > 0 {
+        out.push_str(&paint(BAD, &format!(", {failed} failed")));
+    }
+    out.push('\n');
+    if let Some(line) = ours(view) {
+        out.push_str(&paint(DIM, &line));
+        out.push('\n');
+    }
+    out
+}
+
+fn described(plan: Option<&Plan>, name: &NodeName, node: &NodeView) -> String {
+    let mut out = format!("\n{}  ", paint(BOLD, name.as_str()));
+    out.push_str(&match (node.status, node.total_ms()) {
+        (NodeStatus::Done, Some(ms)) => {
+            paint(GOOD, &format!("{} after {}", node.state, duration(ms)))
+        }
+        (NodeStatus::Done, None) => paint(GOOD, node.state.as_str()),
+        (NodeStatus::Failed | NodeStatus::Quarantined, _) => {
+            paint(BAD, &format!("{}, not up", node.state))
+        }
+        _ => paint(WARN, &format!("{}, not done", node.state)),
+    });
+    out.push('\n');
+    let mut table = Table::plain(2);
+    if let Some(boot_id) = &node.boot_id {
+        table.row(["boot id", boot_id.as_str()]);
+    }
+    if let Some(system) = &node.booted_system {
+        let same = built(plan, name) == Some(system.as_str());
+        let proof = if same {
+            "as it was built"
+        } else {
+            "not what was built"
+        };
+        table.row(["system".to_owned(), format!("{system} ({proof})")]);
+    }
+    if let Some(key) = &node.host_key_fingerprint {
+        table.row(["host key", key.as_str()]);
+    }
+    let phases = phases(plan, name, node);
+    if !phases.is_empty() {
+        table.row(["phases".to_owned(), phases.join(", ")]);
+    }
+    out.push_str(&table.render());
+    out
+}
+
+/// The system that was built for a machine.
+fn built<'a>(plan: Option<&'a Plan>, name: &NodeName) -> Option<&'a str> {
+    plan.and_then(|plan| plan.nodes.get(name))
+        .map(|node| node.target.toplevel.as_str())
+}
+
+/// What each phase took, in the plan's order.
+fn phases(plan: Option<&Plan>, name: &NodeName, node: &NodeView) -> Vec<String> {
+    let steps = plan.and_then(|plan| plan.nodes.get(name).map(|node| (plan, &node.steps)));
+    let verbs: Vec<&str> = match steps {
+        Some((plan, steps)) => steps
+            .iter()
+            .filter_map(|id| plan.step(*id))
+            .map(|step| Action::verb(&step.action))
+            .collect(),
+        None => node.phases.keys().copied().collect(),
+    };
+    verbs
+        .into_iter()
+        .filter_map(|verb| Some((verb, node.phases.get(verb)?)))
+        .map(|(verb, phase)| {
+            let tries = match phase.operations {
+                0 | 1 => String::new(),
+                n => format!(" in {n} operations"),
+            };
+            format!("{verb} {}{tries}", duration(phase.busy_ms))
+        })
+        .collect()
+}
+
+fn table(view: &FleetView) -> String {
+    let mut table = Table::new(&["NODE", "STATE", "TIME", "BOOT ID", "SYSTEM"]);
+    for (name, node) in &view.nodes {
+        let system = node
+            .booted_system
+            .as_deref()
+            .map_or_else(String::new, |system| {
+                let same = built(view.plan(), name) == Some(system);
+                if same {
+                    "as it was built"
+                } else {
+                    "not what was built"
+                }
+                .to_owned()
+            });
+        let state = match node.status {
+            NodeStatus::Done => paint(GOOD, node.state.as_str()),
+            NodeStatus::Failed | NodeStatus::Quarantined => paint(BAD, node.state.as_str()),
+            _ => node.state.to_string(),
+        };
+        table.row([
+            name.to_string(),
+            state,
+            node.total_ms().map_or_else(String::new, duration),
+            node.boot_id.clone().unwrap_or_default(),
+            system,
+        ]);
+    }
+    format!("\n{}", table.render())
+}
+
+/// How much of the machines' time passed between their operations: deciding, writing the journal,
+/// and waiting for a turn. The rest is firmware, kernels, disks, copies, and people.
+fn ours(view: &FleetView) -> Option<String> {
+    let mut total = 0u64;
+    let mut busy = 0u64;
+    for node in view.nodes.values().filter(|n| n.status == NodeStatus::Done) {
+        total = total.saturating_add(node.total_ms()?);
+        let of_node: u64 = node.phases.values().map(|phase| phase.busy_ms).sum();
+        busy = busy.saturating_add(of_node);
+    }
+    if total == 0 {
+        return None;
+    }
+    let between = total.saturating_sub(busy);
+    let tenths = between.saturating_mul(1000) / total;
+    Some(format!(
+        "Between operations, for turns and for the journal, {} passed: {}.{} % of the machines' time.",
+        duration(between),
+        tenths / 10,
+        tenths % 10
+    ))
+}

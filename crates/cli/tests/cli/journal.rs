@@ -1,0 +1,220 @@
+//! Commands that read the journal, on one that a controller has written.
+
+use undercroft_metal::journal::{FleetJournal, PendingReport, Store};
+use undercroft_model::{
+    Evidence, Failure, FailureKind, InstallerReport, NodeName, Observation, OpId, Outcome, Plan,
+    Record, ReportedFirmware, RunEnd, StepId, System, SystemTarget, Work, inventory,
+};
+
+use crate::support::Sandbox;
+
+const FINGERPRINT: &str = "SHA256:47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU";
+
+fn report() -> InstallerReport {
+    InstallerReport {
+        version: 1,
+        nonce: "00112233445566778899aabbccddeeff".to_owned(),
+        uuid: None,
+        macs: vec!["52:54:00:88:00:11".parse().unwrap()],
+        address: "10.88.0.11".parse().unwrap(),
+        boot_id: "5a1c3a54-5b2c-4c0e-9c71-000000000001".to_owned(),
+        host_key: "ssh-ed25519 AAAA".to_owned(),
+        fingerprint: FINGERPRINT.to_owned(),
+        system: System::X86_64Linux,
+        firmware: ReportedFirmware::Uefi,
+        memory_mb: 1024,
+        installer: "undercroft-installer 0.1.0".to_owned(),
+        disks: Vec::new(),
+    }
+}
+
+fn node() -> NodeName {
+    NodeName::new("vm-01").unwrap()
+}
+
+fn waiting(sandbox: &Sandbox) {
+    Store::create(&sandbox.dir().join(".undercroft"), "demo")
+        .unwrap()
+        .set_pending(&PendingReport {
+            node: node(),
+            report: report(),
+            since_wall_ms: 1,
+        })
+        .unwrap();
+}
+
+fn plan(sandbox: &Sandbox) -> Plan {
+    let text = std::fs::read(sandbox.dir().join("undercroft.toml")).unwrap();
+    let inventory = inventory::parse("", &text).inventory.unwrap();
+    let target = SystemTarget {
+        toplevel: "/nix/store/00000000000000000000000000000000-system".to_owned(),
+        disko_script: None,
+        system: System::X86_64Linux,
+        closure_bytes: None,
+    };
+    let names = || inventory.nodes.keys().cloned();
+    let observation = Observation {
+        targets: names().map(|name| (name, Ok(target.clone()))).collect(),
+        host_keys: names()
+            .map(|name| (name, "SHA256:final".to_owned()))
+            .collect(),
+        ..Observation::default()
+    };
+    undercroft_planner::plan(&inventory, &observation, None).0
+}
+
+/// A journal of a run in which vm-01 was seen and vm-02 failed.
+fn history(sandbox: &Sandbox) {
+    let plan = plan(sandbox);
+    let state = sandbox.dir().join(".undercroft");
+    let mut journal = FleetJournal::open(&state, "demo", "undercroft up").unwrap();
+    let first = |name: &str| plan.nodes[&NodeName::new(name).unwrap()].steps[0];
+    let started = |op: u64, step: StepId| Record::OpStarted {
+        op: OpId(op),
+        step,
+        work: Work::Act,
+        attempt: 1,
+    };
+    let failure =
+        Failure::new(FailureKind::Permanent, "it has no network card").with_hint("Put one in.");
+    let records = vec![
+        Record::PlanAccepted {
+            plan: Box::new(plan.clone()),
+        },
+        Record::RunStarted {
+            plan: plan.id.clone(),
+            undercroft: "0.1.0".to_owned(),
+        },
+        started(0, first("vm-01")),
+        started(1, first("vm-02")),
+        Record::OpEnded {
+            op: OpId(0),
+            step: first("vm-01"),
+            outcome: Outcome::Done {
+                evidence: Evidence::Seen {
+                    report: Box::new(report()),
+                },
+            },
+        },
+        Record::OpEnded {
+            op: OpId(1),
+            step: first("vm-02"),
+            outcome: Outcome::Failed {
+                failure: failure.clone(),
+            },
+        },
+        Record::NodeFailed {
+            node: NodeName::new("vm-02").unwrap(),
+            step: first("vm-02"),
+            failure,
+        },
+        Record::RunEnded {
+            end: RunEnd::Interrupted,
+        },
+    ];
+    journal.append_records(1_767_225_600_000, records).unwrap();
+}
+
+#[test]
+fn status_and_events_tell_what_the_journal_says() {
+    let sandbox = Sandbox::rack();
+    history(&sandbox);
+    let status = sandbox.run(["status"]);
+    let text = status.text();
+    let ago = text.find(": the last run ended ").unwrap();
+    let end = ago + text[ago..].find('\n').unwrap();
+    insta::assert_snapshot!(
+        "status",
+        text.replace(&text[ago..end], ": the last run ended [ago]")
+    );
+    let json: serde_json::Value =
+        serde_json::from_str(&sandbox.run(["status", "--json"]).out).unwrap();
+    assert_eq!(json["nodes"]["vm-01"]["state"], "seen");
+    assert_eq!(json["nodes"]["vm-02"]["status"], "failed");
+    assert_eq!(json["run"]["end"], "interrupted");
+
+    let plan = plan(&sandbox).id.0;
+    let events = sandbox
+        .run(["events"])
+        .text()
+        .replace(&plan[..10], "[plan]");
+    // The first record is written when the journal is made: its time is now.
+    let events = events
+        .lines()
+        .filter(|line| !line.contains("the journal of"))
+        .collect::<Vec<_>>();
+    insta::assert_snapshot!("events", events.join("\n"));
+    let of_one = sandbox.run(["events", "--node", "vm-02", "--json"]);
+    let records: Vec<serde_json::Value> = of_one
+        .out
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    assert_eq!(records.len(), 3, "{}", of_one.out);
+    assert!(
+        records
+            .iter()
+            .all(|r| r["seq"].is_u64() && r["wall_ms"].is_u64())
+    );
+    let late = sandbox.run([
+        "events",
+        "--since",
+        &records[2]["seq"].to_string(),
+        "--json",
+    ]);
+    assert_eq!(late.out.lines().count(), 2, "{}", late.out);
+}
+
+#[test]
+fn a_fingerprint_is_approved_only_if_it_is_the_one_that_waits() {
+    let sandbox = Sandbox::rack();
+    waiting(&sandbox);
+    let listed: serde_json::Value =
+        serde_json::from_str(&sandbox.run(["approve", "--json"]).out).unwrap();
+    assert_eq!(listed[0]["node"], "vm-01");
+    assert_eq!(listed[0]["report"]["fingerprint"], FINGERPRINT);
+    insta::assert_snapshot!(
+        "approve_another_fingerprint",
+        sandbox.run(["approve", "vm-01", "SHA256:another"]).text()
+    );
+    insta::assert_snapshot!(
+        "approve_another_node",
+        sandbox.run(["approve", "vm-02", FINGERPRINT]).text()
+    );
+    insta::assert_snapshot!(
+        "approve_unattended",
+        sandbox.run(["approve", "vm-01"]).text()
+    );
+    let done = sandbox.finish(
+        sandbox
+            .command(["approve", "vm-01", FINGERPRINT])
+            .env("USER", "ada"),
+    );
+    insta::assert_snapshot!("approve_done", done.text());
+    let store = Store::open(&sandbox.dir().join(".undercroft"), Some("demo")).unwrap();
+    let now = undercroft_metal::clock::wall_ms_now();
+    let approval = store.approval(&node(), FINGERPRINT, now).unwrap().unwrap();
+    assert_eq!(approval.by, "operator ada");
+}
+
+#[test]
+fn a_journal_of_another_fleet_is_refused() {
+    let sandbox = Sandbox::rack();
+    drop(Store::create(&sandbox.dir().join(".undercroft"), "attic").unwrap());
+    let ran = sandbox.run(["status"]);
+    insta::assert_snapshot!("journal_of_another_fleet", ran.text());
+    assert_eq!(ran.code, 65);
+}
+
+#[test]
+fn a_running_controller_is_named() {
+    let sandbox = Sandbox::rack();
+    history(&sandbox);
+    let state = sandbox.dir().join(".undercroft");
+    let running = FleetJournal::open(&state, "demo", "undercroft up").unwrap();
+    let status = sandbox.run(["status"]);
+    let expected = format!("undercroft up is running (process {})", std::process::id());
+    assert!(status.out.contains(&expected), "{}", status.out);
+    drop(running);
+    assert!(!sandbox.run(["status"]).out.contains("is running"));
+}
