@@ -10,4 +10,4 @@ if [ ! -s $KEY ]; then
         @out@/activate
     done
 fi
-exec dropbear -F -E -s -j -k -m -r $KEY -p 22
+exec dropbear -F -E -s -j -k -m -r $KEY -p 22 2>>/run/undercroft/sshd.log

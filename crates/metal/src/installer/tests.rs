@@ -270,14 +270,34 @@ fn partition_refuses_what_is_not_certain() {
 #[test]
 fn a_disk_whose_name_goes_on_is_another_disk() {
     let machine = Machine::new();
-    machine.disk("nvme0n1", 8_388_608, &[("serial", "first"), ("nvme0n1p1/partition", "1")]);
-    machine.disk("nvme0n10", 8_388_608, &[("serial", "tenth"), ("nvme0n10p1/partition", "1")]);
+    machine.disk(
+        "nvme0n1",
+        8_388_608,
+        &[("serial", "first"), ("nvme0n1p1/partition", "1")],
+    );
+    machine.disk(
+        "nvme0n10",
+        8_388_608,
+        &[("serial", "tenth"), ("nvme0n10p1/partition", "1")],
+    );
     machine.write("proc/mounts", "/dev/nvme0n10p1 /data ext4 rw 0 0\n");
     let probe = |disk: &str| {
-        let arguments = ["--disk", disk, "--layout", "ext4", "--disk-guid", GUID, "--probe"];
+        let arguments = [
+            "--disk",
+            disk,
+            "--layout",
+            "ext4",
+            "--disk-guid",
+            GUID,
+            "--probe",
+        ];
         machine.run("partition", &arguments, b"").status.code()
     };
-    assert_eq!(probe("first"), Some(10), "not partitioned yet, and not in use");
+    assert_eq!(
+        probe("first"),
+        Some(10),
+        "not partitioned yet, and not in use"
+    );
     assert_eq!(probe("tenth"), Some(23), "mounted elsewhere");
 }
 

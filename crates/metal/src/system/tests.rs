@@ -80,3 +80,63 @@ fn a_folder_without_a_flake_is_named() {
         "{error}"
     );
 }
+
+#[test]
+fn the_same_inputs_give_the_same_closure_and_another_generation_another() {
+    let cache = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../.cache");
+    if !cache.join("parts/index.json").is_file() {
+        println!("SKIPPED: no packages in .cache/parts; `cargo xtask try` fetches them");
+        return;
+    }
+    if std::process::Command::new("nix")
+        .arg("--version")
+        .output()
+        .is_err()
+    {
+        println!("SKIPPED: nix isn't installed");
+        return;
+    }
+    let build = |generation, broken| {
+        SystemBuilder::RackDebian {
+            cache_dir: cache.clone(),
+            generation,
+            broken,
+        }
+        .build(&node(), &mut |line| println!("{line}"))
+        .unwrap()
+    };
+    let first = build(1, false);
+    assert!(
+        first
+            .toplevel
+            .ends_with("-nixos-system-gpu-01-0.1.0.debian-rack"),
+        "{first:?}"
+    );
+    assert!(first.closure_bytes > 50_000_000, "{first:?}");
+    assert_eq!(build(1, false), first);
+    assert_ne!(build(2, false).toplevel, first.toplevel);
+    assert_ne!(build(1, true).toplevel, first.toplevel);
+
+    let bootspec = first
+        .store
+        .resolve(&format!("{}/boot.json", first.toplevel))
+        .unwrap();
+    let bootspec: serde_json::Value = serde_json::from_slice(&fs::read(bootspec).unwrap()).unwrap();
+    let bootspec = &bootspec["org.nixos.bootspec.v1"];
+    assert_eq!(bootspec["toplevel"], first.toplevel);
+    assert_eq!(bootspec["system"], "x86_64-linux");
+    assert!(
+        first
+            .store
+            .resolve(bootspec["kernel"].as_str().unwrap())
+            .is_some()
+    );
+
+    // Nothing of Debian's file system may be left in how programs find their libraries.
+    let nix = first
+        .store
+        .resolve(&format!("{}/sw/bin/nix-store", first.toplevel))
+        .unwrap();
+    let elf = crate::parts::elf::parse(&fs::read(nix).unwrap()).unwrap();
+    assert!(elf.interpreter.unwrap().starts_with("/nix/store/"));
+}
