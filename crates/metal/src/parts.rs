@@ -40,11 +40,12 @@ pub type Progress<'a> = &'a mut dyn FnMut(&str);
 
 /// A processor architecture that machines of the fleet have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
 pub enum Arch {
     /// 64-bit x86.
+    #[serde(rename = "x86_64-linux")]
     X86_64,
     /// 64-bit Arm.
+    #[serde(rename = "aarch64-linux")]
     Aarch64,
 }
 
