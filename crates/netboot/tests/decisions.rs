@@ -1,5 +1,10 @@
 //! The boot decision and the DHCP answers, as tables that people can read.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "the helpers of tests may fail as tests may"
+)]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::net::{Ipv4Addr, SocketAddrV4};

@@ -1,6 +1,14 @@
 //! The servers with real clients and a real DHCP server beside them, each test in namespaces of
 //! its own.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "the helpers of tests may fail as tests may"
+)]
+
 mod support;
 
 use std::collections::BTreeMap;
@@ -371,7 +379,7 @@ fn windowed(site: &Site) {
                     next += 1;
                 }
                 let last = in_order && data.len() < 1468;
-                if last || !in_order || (next - 1) % 64 == 0 {
+                if last || !in_order || (next - 1).is_multiple_of(64) {
                     let [.., h, l] = (next - 1).to_be_bytes();
                     client.send_to(&[0, 4, h, l], from).unwrap();
                 }

@@ -14,7 +14,7 @@ use crate::dhcp::reply::{Boot, Destination, Draft, LeaseOptions, Reply};
 use crate::dhcp::wire::{DhcpPacket, decode};
 use crate::event::{ClientKind, DropReason, EventKind};
 use crate::server::config::{DhcpSettings, Mode};
-use crate::table::{BootTable, Machine};
+use crate::table::{BootTable, Machine, is_telling};
 
 /// The port that a packet came in on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -98,7 +98,8 @@ pub fn handle(incoming: Incoming<'_>, view: ServerView<'_>, leases: &mut LeaseSt
         Some(_) => None,
         None => packet
             .client_uuid
-            .map(|octets| view.table.read_uuid(octets)),
+            .map(|octets| view.table.read_uuid(octets))
+            .filter(|uuid| is_telling(*uuid)),
     };
     let decision = decide(
         view.table,

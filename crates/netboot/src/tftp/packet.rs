@@ -223,7 +223,7 @@ mod tests {
     #[test]
     fn senseless_options_are_left_out() {
         let request =
-            read(b"\0\x01/a\0octet\0blksize\x007\0windowsize\x000\0timeout\0256\0tsize\0x\0blk");
+            read(b"\0\x01/a\0octet\0blksize\x007\0windowsize\x000\0timeout\x00256\0tsize\0x\0blk");
         assert_eq!(
             request,
             ReadRequest {

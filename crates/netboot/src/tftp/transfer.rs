@@ -354,7 +354,7 @@ mod tests {
             for number in acks {
                 match transfer.receive(&ClientPacket::Ack(number)) {
                     Step::SendBlocks { first, count } => {
-                        prop_assert!(count >= 1 && count <= 64);
+                        prop_assert!((1..=64).contains(&count));
                         prop_assert!(first + count - 1 <= transfer.last_block());
                     }
                     Step::Done => return Ok(()),

@@ -301,7 +301,7 @@ fn dhcp_stage(seen: &Seen, found: &dyn Fn(Missing, String, &[&str]) -> Diagnosis
         };
         return found(Missing::DhcpDiscover, summary.into(), &hints);
     }
-    if seen.offer && seen.offer_boot.is_none() || !seen.offer {
+    if !seen.offer || seen.offer_boot.is_none() {
         if let Some(reason) = &seen.refused {
             return found(
                 Missing::BootFile,
