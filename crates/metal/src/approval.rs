@@ -150,7 +150,13 @@ mod tests {
 
     #[test]
     fn fingerprints_are_read_as_people_give_them() {
-        for given in ["abc", "SHA256:abc", "sha256:abc", "SHA256:abc=", " SHA256:abc\n"] {
+        for given in [
+            "abc",
+            "SHA256:abc",
+            "sha256:abc",
+            "SHA256:abc=",
+            " SHA256:abc\n",
+        ] {
             assert_eq!(normalize_fingerprint(given), "SHA256:abc");
         }
         assert_eq!(normalize_fingerprint("é€"), "SHA256:é€");

@@ -188,7 +188,9 @@ impl HostKeys {
                 let mut key = generate(&private)?;
                 key.set_comment(node.as_str());
                 let text = encode(&key, &private)?;
-                let sealed = self.identities.encrypt(text.expose_secret().as_bytes(), &private)?;
+                let sealed = self
+                    .identities
+                    .encrypt(text.expose_secret().as_bytes(), &private)?;
                 // The private half first: a public half alone would be a key that nobody has.
                 write_new(&private, &sealed, 0o600)?;
                 self.write_public(node, &key)
@@ -276,10 +278,13 @@ impl OperatorKey {
                 detail: e.to_string(),
             }
         })?;
-        let line = key.public_key().to_openssh().map_err(|e| KeyError::BadKey {
-            path: private_file.clone(),
-            detail: e.to_string(),
-        })?;
+        let line = key
+            .public_key()
+            .to_openssh()
+            .map_err(|e| KeyError::BadKey {
+                path: private_file.clone(),
+                detail: e.to_string(),
+            })?;
         Ok(Self {
             private_file,
             authorized_key: line,
@@ -295,10 +300,12 @@ fn generate(path: &Path) -> Result<PrivateKey, KeyError> {
 }
 
 fn encode(key: &PrivateKey, path: &Path) -> Result<SecretString, KeyError> {
-    let text = key.to_openssh(LineEnding::LF).map_err(|e| KeyError::BadKey {
-        path: path.to_owned(),
-        detail: e.to_string(),
-    })?;
+    let text = key
+        .to_openssh(LineEnding::LF)
+        .map_err(|e| KeyError::BadKey {
+            path: path.to_owned(),
+            detail: e.to_string(),
+        })?;
     Ok(SecretString::from(text.as_str()))
 }
 
@@ -341,7 +348,10 @@ mod tests {
             .unwrap();
         let printed = String::from_utf8(output.stdout).unwrap();
         assert_eq!(HostKey::parse(&printed).unwrap(), public);
-        assert_eq!(mode(&dir.path().join("state").join(OPERATOR_IDENTITY_FILE)), 0o600);
+        assert_eq!(
+            mode(&dir.path().join("state").join(OPERATOR_IDENTITY_FILE)),
+            0o600
+        );
         assert_eq!(mode(&again.private_path(&node())), 0o600);
     }
 
@@ -387,18 +397,33 @@ mod tests {
         let ssh = generate(&ssh_file).unwrap();
         let operators = [
             operator.to_public().to_string(),
-            format!("{} ada@desk", HostKey::from_public(ssh.public_key().clone())),
+            format!(
+                "{} ada@desk",
+                HostKey::from_public(ssh.public_key().clone())
+            ),
         ];
         let keys_of_team = keys(dir.path(), &operators);
         keys_of_team.ensure(&node()).unwrap();
         let nobody = keys_of_team.private(&node()).unwrap_err();
         assert!(matches!(nobody, KeyError::CannotDecrypt { .. }), "{nobody}");
-        assert!(!dir.path().join("state").exists(), "no identity is made beside operators");
+        assert!(
+            !dir.path().join("state").exists(),
+            "no identity is made beside operators"
+        );
 
         let age_file = dir.path().join("age");
-        write_new(&age_file, operator.to_string().expose_secret().as_bytes(), 0o600).unwrap();
-        write_new(&ssh_file, encode(&ssh, &ssh_file).unwrap().expose_secret().as_bytes(), 0o600)
-            .unwrap();
+        write_new(
+            &age_file,
+            operator.to_string().expose_secret().as_bytes(),
+            0o600,
+        )
+        .unwrap();
+        write_new(
+            &ssh_file,
+            encode(&ssh, &ssh_file).unwrap().expose_secret().as_bytes(),
+            0o600,
+        )
+        .unwrap();
         for file in [age_file, ssh_file] {
             let source = IdentitySource {
                 state_dir: dir.path().join("state"),

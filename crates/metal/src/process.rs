@@ -61,10 +61,24 @@ impl Drop for GroupGuard {
 ///
 /// `on_line` is called with each line of standard error.
 pub(crate) async fn run(
+    command: Command,
+    input: Input,
+    limit: Duration,
+    on_line: &mut (dyn FnMut(&str) + Send),
+) -> io::Result<Finished> {
+    run_watched(command, input, limit, on_line, &mut |_| {}).await
+}
+
+/// How often a program that runs is looked at by [`run_watched`].
+pub(crate) const WATCH_INTERVAL: Duration = Duration::from_millis(500);
+
+/// [`run`], with a call of `on_tick` every [`WATCH_INTERVAL`], given the program's process id.
+pub(crate) async fn run_watched(
     mut command: Command,
     input: Input,
     limit: Duration,
     on_line: &mut (dyn FnMut(&str) + Send),
+    on_tick: &mut (dyn FnMut(u32) + Send),
 ) -> io::Result<Finished> {
     let (stdin, secret) = match input {
         Input::Nothing => (Stdio::null(), None),
@@ -78,6 +92,7 @@ pub(crate) async fn run(
         .process_group(0)
         .kill_on_drop(true);
     let mut child = command.spawn()?;
+    let id = child.id().unwrap_or_default();
     let mut guard = GroupGuard(
         child
             .id()
@@ -105,7 +120,17 @@ pub(crate) async fn run(
         ended?;
         child.wait().await
     };
-    match tokio::time::timeout(limit, work).await {
+    let watch = async {
+        loop {
+            tokio::time::sleep(WATCH_INTERVAL).await;
+            on_tick(id);
+        }
+    };
+    let ended = tokio::select! {
+        ended = tokio::time::timeout(limit, work) => ended,
+        () = watch => return Err(io::Error::other("watching a program ended before it did")),
+    };
+    match ended {
         Ok(status) => {
             let status = status?;
             guard.0 = None;
@@ -126,6 +151,30 @@ pub(crate) async fn run(
             })
         }
     }
+}
+
+/// How many bytes the children of a process have written, to files and sockets alike, where the
+/// kernel tells (proc(5), `/proc/PID/io`); 0 elsewhere. The older versions of Nix don't tell how
+/// far they are within one path, but the ssh that they have started can be watched.
+pub(crate) fn bytes_written_by_children(pid: u32) -> u64 {
+    let Ok(tasks) = std::fs::read_dir(format!("/proc/{pid}/task")) else {
+        return 0;
+    };
+    let children = tasks.flatten().filter_map(|task| {
+        let path = task.path().join("children");
+        std::fs::read_to_string(path).ok()
+    });
+    let mut bytes: u64 = 0;
+    for list in children {
+        for child in list.split_whitespace() {
+            let io = std::fs::read_to_string(format!("/proc/{child}/io")).unwrap_or_default();
+            let written = io
+                .lines()
+                .find_map(|line| line.strip_prefix("wchar: ")?.parse::<u64>().ok());
+            bytes = bytes.saturating_add(written.unwrap_or(0));
+        }
+    }
+    bytes
 }
 
 async fn keep_start(from: Option<impl AsyncRead + Unpin>) -> io::Result<Vec<u8>> {
@@ -298,16 +347,25 @@ mod tests {
     async fn a_dropped_run_ends_the_program_and_its_children() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("pid");
-        let script = format!("sleep 300 & echo $! > {}.tmp; mv {0}.tmp {0}; wait", file.display());
+        let script = format!(
+            "sleep 300 & echo $! > {}.tmp; mv {0}.tmp {0}; wait",
+            file.display()
+        );
         let task = tokio::spawn(async move {
-            run(shell(&script), Input::Nothing, LONG, &mut |_| {}).await.map(drop)
+            run(shell(&script), Input::Nothing, LONG, &mut |_| {})
+                .await
+                .map(drop)
         });
         let until = Instant::now() + LONG;
         while !file.exists() {
             assert!(Instant::now() < until);
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
-        let pid: i32 = std::fs::read_to_string(&file).unwrap().trim().parse().unwrap();
+        let pid: i32 = std::fs::read_to_string(&file)
+            .unwrap()
+            .trim()
+            .parse()
+            .unwrap();
         task.abort();
         let _ = task.await;
         let alive = |pid: i32| {
@@ -316,7 +374,10 @@ mod tests {
                 .is_ok_and(|stat| !stat.contains(") Z "))
         };
         while alive(pid) {
-            assert!(Instant::now() < until, "the child of a cancelled program lives on");
+            assert!(
+                Instant::now() < until,
+                "the child of a cancelled program lives on"
+            );
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }

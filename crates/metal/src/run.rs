@@ -21,10 +21,7 @@ use tokio::{
     time::Instant,
 };
 use undercroft_engine::{Driver, Engine, EngineFault, Event, JournalError};
-use undercroft_model::{
-    Entry, NodeName, OpId, Outcome, RunEnd,
-    view::FleetView,
-};
+use undercroft_model::{Entry, NodeName, OpId, Outcome, RunEnd, view::FleetView};
 use undercroft_netboot::{EventKind, Netboot, NetbootError, NetbootEvent};
 
 pub use self::{
@@ -37,6 +34,7 @@ use self::{narrate::Narrator, netboot::start_servers};
 use crate::{
     clock,
     journal::{FleetJournal, StoreError},
+    keys::KeyError,
     power::PowerError,
     world::{MetalWorld, Progress, Room, RoomParts, WorldParts},
 };
@@ -59,6 +57,9 @@ pub enum RunError {
     /// A machine can't be switched.
     #[error(transparent)]
     Power(#[from] PowerError),
+    /// A host key that a machine is to get can't be decrypted.
+    #[error(transparent)]
+    Key(#[from] KeyError),
     /// The database can't be used.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -76,6 +77,7 @@ impl RunError {
         match self {
             Self::Boot(error) => error.hint(),
             Self::Power(error) => error.hint(),
+            Self::Key(error) => error.hint().map(str::to_owned),
             Self::Store(error) => error.hint().map(str::to_owned),
             Self::Netboot(_) | Self::Journal(_) | Self::NotEnding => None,
         }
@@ -127,6 +129,10 @@ pub async fn carry_out(
         interrupt,
     } = run;
     let settings = fleet.settings();
+    // Better now than when a disk is wiped already.
+    for step in engine.plan().steps.iter().filter(|s| s.delivers_secrets) {
+        prepared.host_keys.private(&step.node)?;
+    }
     let nodes: Vec<NodeName> = engine.plan().nodes.keys().cloned().collect();
     let netboot = start_servers(settings, &prepared, engine.plan(), view).await?;
     let room = Room::new(RoomParts {
@@ -144,7 +150,10 @@ pub async fn carry_out(
         options: settings.options.clone(),
         progress: Arc::clone(&settings.progress),
     };
-    let (world, outcomes) = MetalWorld::new(parts, journal.store())?;
+    // What waited in a former run, or waits when this one ends, has nobody to wait for.
+    let waiting = journal.store().second()?;
+    waiting.clear_all_pending()?;
+    let (world, outcomes) = MetalWorld::new(parts, &waiting)?;
     let events = netboot.events();
     let ended = Loop {
         driver: Driver::new(engine, journal).with_observer(observer),
@@ -156,6 +165,7 @@ pub async fn carry_out(
     }
     .go()
     .await;
+    waiting.clear_all_pending()?;
     // The world is gone with the loop, and with it the other owners of the servers.
     if let Ok(netboot) = Arc::try_unwrap(netboot) {
         Netboot::stop(netboot).await;

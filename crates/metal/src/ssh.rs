@@ -17,7 +17,7 @@ mod pin;
 use std::{
     net::IpAddr,
     path::{Path, PathBuf},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use tempfile::TempDir;
@@ -421,34 +421,6 @@ impl Connection {
             format!("`{}` failed with exit code {}", output.command, output.code),
         )
         .with_command(output.failed_command()))
-    }
-
-    /// Waits until a command can be run at all, for as long as `limit`: the server may not listen
-    /// yet. A wrong key or a refused login ends the wait at once.
-    ///
-    /// # Errors
-    /// The last error, when the time is over.
-    pub async fn wait_until_reachable(
-        &self,
-        limit: Duration,
-        between: Duration,
-    ) -> Result<(), SshError> {
-        let until = Instant::now() + limit;
-        loop {
-            let probe = RemoteCommand::new(["true"], CONNECT_TIMEOUT * 3);
-            match self.run(probe).await {
-                Ok(_) => return Ok(()),
-                Err(e @ (SshError::Unreachable { .. } | SshError::TimedOut { .. })) => {
-                    if Instant::now() >= until {
-                        return Err(e);
-                    }
-                }
-                Err(e @ SshError::SessionLost { .. }) if Instant::now() >= until => return Err(e),
-                Err(SshError::SessionLost { .. }) => {}
-                Err(e) => return Err(e),
-            }
-            tokio::time::sleep(between).await;
-        }
     }
 
     /// What went wrong on the connection when a program that used it (Nix) has failed, from the

@@ -32,19 +32,16 @@ use std::{
 
 use tokio::{sync::mpsc, task::AbortHandle};
 use undercroft_engine::{Order, World};
-use undercroft_netboot::timeline::MarkKind;
 use undercroft_model::{
     Action, Evidence, Failure, FailureKind, InstallerReport, NodeName, NodePlan, OpId, Outcome,
     Step, Work,
 };
+use undercroft_netboot::timeline::MarkKind;
 
+pub(crate) use self::{installed::look_at_installed, reports::ReportBoard};
 pub use self::{
     options::{DiskKey, InstallOptions, OptionError, Phase},
     room::{MachineRoom, Pending, Room, RoomParts},
-};
-pub(crate) use self::{
-    installed::look_at_installed,
-    reports::ReportBoard,
 };
 use crate::{
     clock::wall_ms_now,

@@ -45,7 +45,12 @@ fn writer_process() {
 
 fn writer(dir: &Path) -> Child {
     Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "writer_process", "--nocapture", "--test-threads=1"])
+        .args([
+            "--exact",
+            "writer_process",
+            "--nocapture",
+            "--test-threads=1",
+        ])
         .env(CHILD_DIR, dir)
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
@@ -94,9 +99,16 @@ fn a_writer_killed_at_any_moment_loses_nothing_durable_and_leaves_no_lock() {
         let entries = journal.load().unwrap();
         assert!(matches!(entries[0].record, Record::Opened { .. }));
         if let Some(seq) = durable {
-            assert!(entries.len() as u64 > seq, "round {round}: {seq} was durable");
+            assert!(
+                entries.len() as u64 > seq,
+                "round {round}: {seq} was durable"
+            );
         }
-        assert_eq!(entries.len() % BATCH, 1, "round {round}: an append was kept in part");
+        assert_eq!(
+            entries.len() % BATCH,
+            1,
+            "round {round}: an append was kept in part"
+        );
     }
     assert!(appended, "no round lived long enough to append anything");
 }
@@ -121,7 +133,10 @@ fn a_second_controller_is_told_the_process_id_of_the_first_and_readers_read_on()
     let before = store.entries(0, usize::MAX).unwrap().len();
     let until = Instant::now() + Duration::from_secs(60);
     while store.entry_count().unwrap() < before as u64 + 10 {
-        assert!(Instant::now() < until, "the writer stands still while it is read");
+        assert!(
+            Instant::now() < until,
+            "the writer stands still while it is read"
+        );
         std::thread::yield_now();
     }
     child.kill().unwrap();

@@ -41,7 +41,9 @@ pub enum ApprovalError {
         others: Vec<NodeName>,
     },
     /// The machine reported another fingerprint.
-    #[error("{node} reported the fingerprint {reported}, and {given} was given; nothing was approved")]
+    #[error(
+        "{node} reported the fingerprint {reported}, and {given} was given; nothing was approved"
+    )]
     Mismatch {
         /// The machine.
         node: NodeName,
@@ -59,7 +61,9 @@ impl ApprovalError {
     /// What to try, in a sentence.
     pub fn hint(&self) -> Option<&'static str> {
         match self {
-            Self::NotWaiting { .. } => Some("`undercroft approve` without a name lists the machines that wait."),
+            Self::NotWaiting { .. } => {
+                Some("`undercroft approve` without a name lists the machines that wait.")
+            }
             Self::Mismatch { .. } => Some(
                 "Compare with the machine's own screen. If the screen shows what you gave, something else on the boot network reported in its place: don't approve it.",
             ),
@@ -73,7 +77,11 @@ fn waiting(others: &[NodeName]) -> String {
         return "; no machine is".to_owned();
     }
     let names: Vec<&str> = others.iter().map(NodeName::as_str).collect();
-    format!("; {} {}", names.join(", "), if names.len() == 1 { "is" } else { "are" })
+    format!(
+        "; {} {}",
+        names.join(", "),
+        if names.len() == 1 { "is" } else { "are" }
+    )
 }
 
 impl Store {
@@ -115,6 +123,17 @@ impl Store {
                 "DELETE FROM pending WHERE node = ?1 AND fingerprint = ?2",
                 params![node.as_str(), fingerprint],
             )
+            .map(drop)
+            .map_err(|e| self.err(e))
+    }
+
+    /// Takes all machines from those that wait.
+    ///
+    /// # Errors
+    /// When the database can't be written.
+    pub fn clear_all_pending(&self) -> Result<(), StoreError> {
+        self.connection
+            .execute("DELETE FROM pending", [])
             .map(drop)
             .map_err(|e| self.err(e))
     }
@@ -216,14 +235,17 @@ impl Store {
             )
             .and_then(|mut statement| {
                 statement
-                    .query_row(params![node.as_str(), fingerprint, signed(wall_ms)], |row| {
-                        Ok(Approval {
-                            fingerprint: fingerprint.to_owned(),
-                            by: row.get(0)?,
-                            granted_wall_ms: unsigned(row.get(1)?),
-                            expires_wall_ms: unsigned(row.get(2)?),
-                        })
-                    })
+                    .query_row(
+                        params![node.as_str(), fingerprint, signed(wall_ms)],
+                        |row| {
+                            Ok(Approval {
+                                fingerprint: fingerprint.to_owned(),
+                                by: row.get(0)?,
+                                granted_wall_ms: unsigned(row.get(1)?),
+                                expires_wall_ms: unsigned(row.get(2)?),
+                            })
+                        },
+                    )
                     .optional()
             })
             .map_err(|e| self.err(e))

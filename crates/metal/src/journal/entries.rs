@@ -141,10 +141,8 @@ impl Store {
                 "SELECT seq, wall_ms, record, chain FROM entries WHERE seq >= ?1
                  ORDER BY seq LIMIT ?2",
             )?;
-            let rows = statement.query_map(
-                params![signed(from), signed(PAGE_ENTRIES)],
-                Stored::read,
-            )?;
+            let rows =
+                statement.query_map(params![signed(from), signed(PAGE_ENTRIES)], Stored::read)?;
             rows.collect()
         };
         read().map_err(|e| self.err(e))
@@ -379,7 +377,10 @@ mod tests {
     #[test]
     fn a_changed_a_missing_and_an_exchanged_entry_are_found() {
         let damages = [
-            ("UPDATE entries SET record = replace(record, 'complete', 'incomplete') WHERE seq = 2", 2),
+            (
+                "UPDATE entries SET record = replace(record, 'complete', 'incomplete') WHERE seq = 2",
+                2,
+            ),
             ("UPDATE entries SET wall_ms = 99 WHERE seq = 3", 3),
             ("DELETE FROM entries WHERE seq = 1", 1),
             ("UPDATE entries SET chain = x'00' WHERE seq = 4", 4),
@@ -388,7 +389,9 @@ mod tests {
         for (damage, place) in damages {
             let dir = tempfile::tempdir().unwrap();
             let mut journal = open(dir.path());
-            journal.append_records(1, vec![ended(), ended(), ended(), ended()]).unwrap();
+            journal
+                .append_records(1, vec![ended(), ended(), ended(), ended()])
+                .unwrap();
             journal.store.connection.execute(damage, []).unwrap();
             match journal.load().unwrap_err() {
                 StoreError::Damaged { seq, .. } => assert_eq!(seq, place, "{damage}"),

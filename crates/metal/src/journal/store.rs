@@ -104,17 +104,27 @@ impl StoreError {
     /// What to try, in a sentence.
     pub fn hint(&self) -> Option<&'static str> {
         match self {
-            Self::Missing { .. } => Some("Run `undercroft up` first, or name the repository's folder."),
-            Self::NotAJournal { .. } => Some("Move the file away; a new journal is begun in its place."),
+            Self::Missing { .. } => {
+                Some("Run `undercroft up` first, or name the repository's folder.")
+            }
+            Self::NotAJournal { .. } => {
+                Some("Move the file away; a new journal is begun in its place.")
+            }
             Self::ForeignFleet { .. } => Some(
                 "Each fleet needs a state directory of its own; if the fleet was renamed, give it its old name again or move the old journal away.",
             ),
-            Self::NewerVersion { .. } => Some("Use the version of Undercroft that wrote it, or a newer one."),
+            Self::NewerVersion { .. } => {
+                Some("Use the version of Undercroft that wrote it, or a newer one.")
+            }
             Self::Damaged { .. } => Some(
                 "Keep a copy of the file. Move it away to begin again: what runs on the machines is then observed anew.",
             ),
-            Self::DiskFull { .. } => Some("Free some space and run the same command again; it goes on where it stopped."),
-            Self::Lock(_) => Some("Wait until it has ended, or interrupt it; `undercroft status` shows what it does."),
+            Self::DiskFull { .. } => {
+                Some("Free some space and run the same command again; it goes on where it stopped.")
+            }
+            Self::Lock(_) => Some(
+                "Wait until it has ended, or interrupt it; `undercroft status` shows what it does.",
+            ),
             Self::Io { .. } | Self::Sqlite { .. } => None,
         }
     }
@@ -200,8 +210,7 @@ impl Store {
 
     fn connect(path: PathBuf, fleet: String) -> Result<Self, StoreError> {
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let connection =
-            Connection::open_with_flags(&path, flags).map_err(|e| sqlite(&path, e))?;
+        let connection = Connection::open_with_flags(&path, flags).map_err(|e| sqlite(&path, e))?;
         let prepare = || -> rusqlite::Result<()> {
             connection.busy_timeout(BUSY_TIMEOUT)?;
             connection.pragma_update(None, "journal_mode", "WAL")?;
@@ -412,7 +421,10 @@ mod tests {
         drop(Store::create(dir.path(), "basement").unwrap());
         let before = bytes(dir.path());
         let refused = Store::create(dir.path(), "attic").unwrap_err();
-        assert!(matches!(refused, StoreError::ForeignFleet { .. }), "{refused}");
+        assert!(
+            matches!(refused, StoreError::ForeignFleet { .. }),
+            "{refused}"
+        );
         assert!(refused.to_string().contains("\"basement\""), "{refused}");
         assert_eq!(bytes(dir.path()), before);
         assert!(Store::open(dir.path(), Some("attic")).is_err());
@@ -427,15 +439,24 @@ mod tests {
             if newer == "newer records" {
                 store
                     .connection
-                    .execute("UPDATE meta SET value = '99' WHERE key = 'journal_version'", [])
+                    .execute(
+                        "UPDATE meta SET value = '99' WHERE key = 'journal_version'",
+                        [],
+                    )
                     .unwrap();
             } else {
-                store.connection.pragma_update(None, "user_version", 2).unwrap();
+                store
+                    .connection
+                    .pragma_update(None, "user_version", 2)
+                    .unwrap();
             }
             drop(store);
             let before = bytes(dir.path());
             let refused = Store::create(dir.path(), "basement").unwrap_err();
-            assert!(matches!(refused, StoreError::NewerVersion { .. }), "{refused}");
+            assert!(
+                matches!(refused, StoreError::NewerVersion { .. }),
+                "{refused}"
+            );
             assert_eq!(bytes(dir.path()), before);
         }
     }
@@ -444,18 +465,30 @@ mod tests {
     fn a_file_of_another_program_is_refused_and_left_alone() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join(JOURNAL_FILE);
-        std::fs::write(&path, "no database, but long enough to look at twice".repeat(100)).unwrap();
+        std::fs::write(
+            &path,
+            "no database, but long enough to look at twice".repeat(100),
+        )
+        .unwrap();
         let before = bytes(dir.path());
         let refused = Store::create(dir.path(), "basement").unwrap_err();
-        assert!(matches!(refused, StoreError::NotAJournal { .. }), "{refused}");
+        assert!(
+            matches!(refused, StoreError::NotAJournal { .. }),
+            "{refused}"
+        );
         assert_eq!(bytes(dir.path()), before);
 
         std::fs::remove_file(&path).unwrap();
         let other = Connection::open(&path).unwrap();
-        other.execute_batch("CREATE TABLE recipes (name TEXT)").unwrap();
+        other
+            .execute_batch("CREATE TABLE recipes (name TEXT)")
+            .unwrap();
         drop(other);
         let refused = Store::create(dir.path(), "basement").unwrap_err();
-        assert!(matches!(refused, StoreError::NotAJournal { .. }), "{refused}");
+        assert!(
+            matches!(refused, StoreError::NotAJournal { .. }),
+            "{refused}"
+        );
     }
 
     #[test]

@@ -212,11 +212,18 @@ mod tests {
     fn a_timeline_is_bounded_and_keeps_the_latest() {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::create(dir.path(), "basement").unwrap();
-        store.connection.pragma_update(None, "synchronous", "OFF").unwrap();
+        store
+            .connection
+            .pragma_update(None, "synchronous", "OFF")
+            .unwrap();
         let [one, other] = ["gpu-01", "gpu-02"].map(|n| NodeName::new(n).unwrap());
         let row = |wall_ms| {
-            TimelineRow::new(wall_ms, TimelineSource::Tftp, format!("block {wall_ms}\nof many"))
-                .with_mark(MarkKind::SshFailed)
+            TimelineRow::new(
+                wall_ms,
+                TimelineSource::Tftp,
+                format!("block {wall_ms}\nof many"),
+            )
+            .with_mark(MarkKind::SshFailed)
         };
         store.note(&other, &row(7)).unwrap();
         for wall_ms in 0..TIMELINE_ROWS_PER_NODE_MAX + 25 {

@@ -18,7 +18,8 @@ pub(super) fn write_new(path: &Path, bytes: &[u8], mode: u32) -> Result<(), KeyE
         // The temporary file has mode 0600 until it is whole.
         let mut file = tempfile::Builder::new().prefix(".new-").tempfile_in(dir)?;
         file.write_all(bytes)?;
-        file.as_file().set_permissions(Permissions::from_mode(mode))?;
+        file.as_file()
+            .set_permissions(Permissions::from_mode(mode))?;
         file.as_file().sync_all()?;
         file.persist_noclobber(path).map_err(|e| e.error)?;
         File::open(dir)?.sync_all()
@@ -34,7 +35,9 @@ pub(super) fn write_new(path: &Path, bytes: &[u8], mode: u32) -> Result<(), KeyE
 pub(super) fn read_bounded(path: &Path, bytes_max: u64) -> Result<Vec<u8>, KeyError> {
     let attempt = || -> io::Result<Vec<u8>> {
         let mut bytes = Vec::new();
-        let read = File::open(path)?.take(bytes_max + 1).read_to_end(&mut bytes)?;
+        let read = File::open(path)?
+            .take(bytes_max + 1)
+            .read_to_end(&mut bytes)?;
         if u64::try_from(read).unwrap_or(u64::MAX) > bytes_max {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidData,

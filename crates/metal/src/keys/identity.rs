@@ -175,7 +175,8 @@ fn parse_recipient(text: &str) -> Result<Box<dyn Recipient + Send + Sync>, KeyEr
         let recipient: age::ssh::Recipient = text.parse().map_err(|e| bad(format!("{e:?}")))?;
         Ok(Box::new(recipient))
     } else {
-        let recipient: age::x25519::Recipient = text.parse().map_err(|e: &str| bad(e.to_owned()))?;
+        let recipient: age::x25519::Recipient =
+            text.parse().map_err(|e: &str| bad(e.to_owned()))?;
         Ok(Box::new(recipient))
     }
 }

@@ -2,17 +2,9 @@
 
 use std::{collections::BTreeSet, path::PathBuf, sync::Arc};
 
-use undercroft_model::{
-    Entry, NodeName, Observation,
-    inventory::Inventory,
-    view::FleetView,
-};
+use undercroft_model::{Entry, NodeName, Observation, inventory::Inventory, view::FleetView};
 
-use super::{
-    BootError, InstallerChoice, Systems,
-    netboot::images,
-    systems,
-};
+use super::{BootError, InstallerChoice, Systems, netboot::images, systems};
 use crate::{
     journal::{FleetJournal, Store, StoreError},
     keys::{HostKeys, IdentitySource, KeyError, OperatorKey},
@@ -123,7 +115,11 @@ impl Fleet {
     /// As [`FleetJournal::open`].
     pub fn journal(&self, command: &str) -> Result<FleetJournal, FleetError> {
         let fleet = &self.settings.inventory.fleet.name;
-        Ok(FleetJournal::open(&self.settings.state_dir, fleet, command)?)
+        Ok(FleetJournal::open(
+            &self.settings.state_dir,
+            fleet,
+            command,
+        )?)
     }
 
     /// All entries of the journal, without being the controller; none where there is no journal.
@@ -158,8 +154,8 @@ impl Fleet {
     /// Makes keys and builds systems for those machines, or for all.
     ///
     /// # Errors
-    /// When a key can't be made, or this operator can't decrypt one that a machine needs. A system
-    /// that can't be built is in [`Systems::targets`] with its reason.
+    /// When a key can't be made. A system that can't be built is in [`Systems::targets`] with its
+    /// reason.
     pub async fn prepare(&self, only: Option<&BTreeSet<NodeName>>) -> Result<Prepared, FleetError> {
         let (host_keys, operator) = self.keys()?;
         let inventory = &self.settings.inventory;
@@ -171,8 +167,6 @@ impl Fleet {
             .collect();
         for name in &nodes {
             host_keys.ensure(name)?;
-            // Better now than when the machine's disk is wiped already.
-            host_keys.private(name)?;
         }
         let mut authorized = vec![operator.authorized_key.clone()];
         authorized.extend(inventory.fleet.admin_keys.iter().cloned());

@@ -6,17 +6,15 @@ use std::{
 };
 
 use undercroft_model::NodeName;
-use undercroft_netboot::{
-    EventKind, NetbootEvent,
-    event::Service,
-    timeline::timeline,
-};
+use undercroft_netboot::{EventKind, NetbootEvent, event::Service, timeline::timeline};
 
 use crate::journal::{TimelineRow, TimelineSource};
 
 /// How long the same event of the same machine isn't written again: firmware repeats itself, and
 /// anybody on the boot network can make it seem to.
 const REPEAT_AFTER: Duration = Duration::from_secs(2);
+/// The same for what an installer asks for every quarter of a minute as long as it runs.
+const HEARTBEAT_AFTER: Duration = Duration::from_secs(600);
 /// The most kinds of events whose repetition is remembered; past it all are forgotten, which costs
 /// a few rows.
 const REMEMBERED_MAX: usize = 4096;
@@ -30,12 +28,17 @@ impl Narrator {
     /// The row for an event; `None` for a repetition.
     pub(super) fn row(&mut self, node: &NodeName, event: NetbootEvent) -> Option<TimelineRow> {
         let text = text(&event);
-        let key = (node.clone(), text.clone());
         let now = Instant::now();
+        // The text of an answer has its duration in it, which is never the same twice.
+        let (said, after) = match heartbeat(&event.kind) {
+            Some(said) => (said, HEARTBEAT_AFTER),
+            None => (text.clone(), REPEAT_AFTER),
+        };
+        let key = (node.clone(), said);
         if self
             .last
             .get(&key)
-            .is_some_and(|at| now.duration_since(*at) < REPEAT_AFTER)
+            .is_some_and(|at| now.duration_since(*at) < after)
         {
             return None;
         }
@@ -46,6 +49,15 @@ impl Narrator {
         let source = source(&event.kind);
         Some(TimelineRow::new(event.at_ms, source, text).with_event(event))
     }
+}
+
+fn heartbeat(kind: &EventKind) -> Option<String> {
+    let said = match kind {
+        EventKind::HttpRequest { path, .. } => format!("ask {path}"),
+        EventKind::HttpDone { path, status, .. } => format!("{status} {path}"),
+        _ => return None,
+    };
+    said.contains(" /v1/").then_some(said)
 }
 
 /// The words are those of netboot's own timeline, so that they are the same wherever they stand.

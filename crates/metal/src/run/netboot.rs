@@ -1,6 +1,11 @@
 //! The boot servers of a run: what they serve, and to whom.
 
-use std::{collections::{BTreeMap, BTreeSet}, net::Ipv4Addr, process::Command, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::Ipv4Addr,
+    process::Command,
+    sync::Arc,
+};
 
 use undercroft_model::{
     NodeName, NodeState, Plan, System,
@@ -45,7 +50,9 @@ pub enum BootError {
     #[error(transparent)]
     Netboot(#[from] NetbootError),
     /// No interface has the address that the inventory names.
-    #[error("no network interface of this machine has the address {address}, which is the inventory's network.server_address")]
+    #[error(
+        "no network interface of this machine has the address {address}, which is the inventory's network.server_address"
+    )]
     NoInterface {
         /// The address.
         address: Ipv4Addr,
@@ -116,9 +123,10 @@ pub(super) fn table(
 
 fn intent(name: &NodeName, plan: &Plan, view: &FleetView) -> BootIntent {
     let planned = plan.nodes.get(name).is_some_and(|node| {
-        node.steps.iter().filter_map(|id| plan.step(*id)).any(|step| {
-            matches!(step.action, undercroft_model::Action::NetworkBoot)
-        })
+        node.steps
+            .iter()
+            .filter_map(|id| plan.step(*id))
+            .any(|step| matches!(step.action, undercroft_model::Action::NetworkBoot))
     });
     // The view is of this very plan only when a run goes on with it.
     let reached = (view.plan_id.as_ref() == Some(&plan.id))

@@ -68,7 +68,10 @@ pub(super) async fn build(
             Err(_) => Err("building it stopped because of a fault in Undercroft itself".to_owned()),
         };
         if let Err(why) = &target {
-            tell(settings, format!("{name}: its system can't be built: {why}"));
+            tell(
+                settings,
+                format!("{name}: its system can't be built: {why}"),
+            );
         }
         systems.targets.insert(name.clone(), target);
     }

@@ -64,7 +64,9 @@ pub(crate) fn classify(log: &str) -> Transport {
             detail: shorten(line),
         };
     }
-    let detail = lines().next_back().unwrap_or("the SSH client gave no reason");
+    let detail = lines()
+        .next_back()
+        .unwrap_or("the SSH client gave no reason");
     Transport::Unreachable {
         detail: shorten(detail),
     }
@@ -117,7 +119,10 @@ mod tests {
             "Connection timed out during banner exchange\r\nConnection to 10.88.0.11 port 22 timed out\r\n",
             "",
         ] {
-            assert!(matches!(classify(log), Transport::Unreachable { .. }), "{log}");
+            assert!(
+                matches!(classify(log), Transport::Unreachable { .. }),
+                "{log}"
+            );
         }
     }
 

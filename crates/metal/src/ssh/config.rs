@@ -24,7 +24,11 @@ pub(super) fn private_dir() -> io::Result<TempDir> {
     tempfile::Builder::new()
         .prefix("undercroft-ssh-")
         .permissions(Permissions::from_mode(0o700))
-        .tempdir_in(if usable { base.as_path() } else { Path::new("/tmp") })
+        .tempdir_in(if usable {
+            base.as_path()
+        } else {
+            Path::new("/tmp")
+        })
 }
 
 /// Writes the known-hosts file and the configuration of a connection.
@@ -94,9 +98,9 @@ fn text(endpoint: &Endpoint, known_hosts: &Path, identity: &Path) -> io::Result<
 
 /// A path as ssh_config(5) takes it: in quotes, with `%` doubled, because some keywords expand it.
 fn path_word(path: &Path) -> io::Result<String> {
-    let text = path.to_str().filter(|text| {
-        !text.contains(['"', '\\', '$']) && !text.contains(char::is_control)
-    });
+    let text = path
+        .to_str()
+        .filter(|text| !text.contains(['"', '\\', '$']) && !text.contains(char::is_control));
     let text = text.ok_or_else(|| {
         io::Error::new(
             io::ErrorKind::InvalidInput,
@@ -115,7 +119,8 @@ mod tests {
     use crate::ssh::HostKey;
 
     fn endpoint() -> Endpoint {
-        let key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIIZdTn8/lZQnnwA7ICI2WO1bwRCCRMqC7y2J2n7G9VhT";
+        let key =
+            "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIIZdTn8/lZQnnwA7ICI2WO1bwRCCRMqC7y2J2n7G9VhT";
         Endpoint::root(
             "gpu-01",
             "10.88.0.11".parse().unwrap(),
@@ -157,14 +162,20 @@ mod tests {
             let meta = std::fs::metadata(dir.path().join(name)).unwrap();
             meta.permissions().mode() & 0o777
         };
-        assert_eq!([mode(""), mode(CONFIG_FILE), mode(KNOWN_HOSTS_FILE)], [0o700, 0o600, 0o600]);
+        assert_eq!(
+            [mode(""), mode(CONFIG_FILE), mode(KNOWN_HOSTS_FILE)],
+            [0o700, 0o600, 0o600]
+        );
     }
 
     #[test]
     fn a_path_that_could_become_another_option_is_refused() {
         let dir = private_dir().unwrap();
         for bad in ["/a\"\n    ProxyCommand x", "/a$HOME", "/a\\"] {
-            assert!(write(dir.path(), &endpoint(), Path::new(bad)).is_err(), "{bad}");
+            assert!(
+                write(dir.path(), &endpoint(), Path::new(bad)).is_err(),
+                "{bad}"
+            );
             let _ = std::fs::remove_file(dir.path().join(KNOWN_HOSTS_FILE));
         }
     }

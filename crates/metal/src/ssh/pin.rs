@@ -102,7 +102,8 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const KEY: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIIZdTn8/lZQnnwA7ICI2WO1bwRCCRMqC7y2J2n7G9VhT";
+    const KEY: &str =
+        "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIIZdTn8/lZQnnwA7ICI2WO1bwRCCRMqC7y2J2n7G9VhT";
 
     #[test]
     fn a_key_reads_what_it_prints_and_its_fingerprint_is_that_of_openssh() {
@@ -117,21 +118,30 @@ mod tests {
             .output()
             .unwrap();
         let printed = String::from_utf8(output.stdout).unwrap();
-        assert!(printed.contains(&format!(" {} ", key.fingerprint())), "{printed}");
+        assert!(
+            printed.contains(&format!(" {} ", key.fingerprint())),
+            "{printed}"
+        );
         HostKey::parse_with_fingerprint(KEY, &key.fingerprint()).unwrap();
     }
 
     #[test]
     fn a_fingerprint_of_another_key_is_refused() {
         let refused = HostKey::parse_with_fingerprint(KEY, "SHA256:abc").unwrap_err();
-        assert!(matches!(refused, HostKeyError::Fingerprint { .. }), "{refused}");
+        assert!(
+            matches!(refused, HostKeyError::Fingerprint { .. }),
+            "{refused}"
+        );
     }
 
     #[test]
     fn keys_of_other_algorithms_are_refused() {
         let ecdsa = "ecdsa-sha2-nistp256 AAAAE2VjZHNhLXNoYTItbmlzdHAyNTYAAAAIbmlzdHAyNTYAAABBBHwf2HMM5TRXvo2SQJjsNkiDD5KqiiNjrGVv3UUh+mMT5RHxiRtOnlqvjhQtBq0VpmpCV/PwUdhOig4vkbqAcEc=";
         let refused = HostKey::parse(ecdsa).unwrap_err();
-        assert!(matches!(refused, HostKeyError::Algorithm { .. }), "{refused}");
+        assert!(
+            matches!(refused, HostKeyError::Algorithm { .. }),
+            "{refused}"
+        );
     }
 
     proptest! {

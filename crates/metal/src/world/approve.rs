@@ -22,12 +22,7 @@ use crate::{
 const CONSOLE_SETTLE: Duration = Duration::from_secs(45);
 
 /// Waits for the approval of the reported fingerprint; a probe looks once.
-pub(super) async fn wait(
-    job: &Job<'_>,
-    mode: ApprovalMode,
-    expires_ms: u64,
-    work: Work,
-) -> Done {
+pub(super) async fn wait(job: &Job<'_>, mode: ApprovalMode, expires_ms: u64, work: Work) -> Done {
     let report = job.report()?;
     HostKey::parse_with_fingerprint(&report.host_key, &report.fingerprint)
         .map_err(|e| Failure::new(FailureKind::Refused, e.to_string()))?;
@@ -188,9 +183,21 @@ mod tests {
     fn only_the_very_boot_that_the_console_shows_is_confirmed() {
         let compared = |f, n, b| compare(&console(f, n, b), &report());
         assert!(matches!(compared("SHA256:f1", "n1", "b1"), Shown::Same));
-        assert!(matches!(compared("SHA256:f2", "n1", "b1"), Shown::Impostor(_)));
-        assert!(matches!(compared("SHA256:f1", "n2", "b1"), Shown::Impostor(_)));
-        assert!(matches!(compared("SHA256:f1", "n1", "b2"), Shown::Impostor(_)));
-        assert!(matches!(compared("SHA256:f2", "n2", "b2"), Shown::OtherBoot(_)));
+        assert!(matches!(
+            compared("SHA256:f2", "n1", "b1"),
+            Shown::Impostor(_)
+        ));
+        assert!(matches!(
+            compared("SHA256:f1", "n2", "b1"),
+            Shown::Impostor(_)
+        ));
+        assert!(matches!(
+            compared("SHA256:f1", "n1", "b2"),
+            Shown::Impostor(_)
+        ));
+        assert!(matches!(
+            compared("SHA256:f2", "n2", "b2"),
+            Shown::OtherBoot(_)
+        ));
     }
 }

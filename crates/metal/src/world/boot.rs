@@ -41,7 +41,11 @@ pub(super) async fn act(job: &Job<'_>) -> Done {
         job.mark(TimelineSource::Power, MarkKind::PowerOn, &request);
         job.shared.line(name, request);
     } else {
-        job.mark(TimelineSource::Power, MarkKind::PowerOn, "started from the network");
+        job.mark(
+            TimelineSource::Power,
+            MarkKind::PowerOn,
+            "started from the network",
+        );
     }
     let report = job
         .shared

@@ -1,6 +1,9 @@
 //! Copying a closure to a machine.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::atomic::{AtomicU64, Ordering},
+    time::Instant,
+};
 
 use tokio::process::Command;
 use undercroft_model::{Evidence, FailedCommand, Failure, FailureKind, Work};
@@ -16,8 +19,6 @@ use crate::{
     system::NixStore,
 };
 
-/// How often progress is told.
-const TELL_INTERVAL: Duration = Duration::from_millis(250);
 /// How often a closure is copied again because a part of it, from before a power cut, was found
 /// damaged on the disk. Damage that was dropped and copied anew is whole: a second round finds
 /// none unless the disk itself is failing.
@@ -73,7 +74,9 @@ pub(super) async fn copy(
     }
     Err(Stop::new(
         FailureKind::Permanent,
-        format!("the closure was copied {ROUNDS_MAX} times, and it is damaged on the disk each time"),
+        format!(
+            "the closure was copied {ROUNDS_MAX} times, and it is damaged on the disk each time"
+        ),
     ))
 }
 
@@ -149,10 +152,21 @@ pub(super) async fn push(
 
     let mut log = NixLog::default();
     let mut teller = Teller::new(job, total_bytes);
-    let finished = process::run(nix, Input::Nothing, job.left(), &mut |line| {
-        log.take(line);
-        teller.tell(log.done_bytes());
-    })
+    // What the log tells is exact, and what ssh has written is there with every version of Nix.
+    let logged_bytes = AtomicU64::new(0);
+    let finished = process::run_watched(
+        nix,
+        Input::Nothing,
+        job.left(),
+        &mut |line| {
+            log.take(line);
+            logged_bytes.store(log.done_bytes(), Ordering::Relaxed);
+        },
+        &mut |pid| {
+            let sent = process::bytes_written_by_children(pid);
+            teller.tell(sent.max(logged_bytes.load(Ordering::Relaxed)));
+        },
+    )
     .await
     .map_err(|e| {
         Failure::new(FailureKind::Permanent, format!("`nix` can't be run: {e}"))
@@ -189,15 +203,16 @@ async fn explain(
         output_tail: said.to_owned(),
     };
     if finished.timed_out {
-        return Failure::new(FailureKind::Ambiguous, "the copy took too long")
-            .with_command(failed);
+        return Failure::new(FailureKind::Ambiguous, "the copy took too long").with_command(failed);
     }
     if said.contains("No space left on device") || said.contains("disk is full") {
         // Which of the two disks it is, the machine can tell.
         return match free_kib(job, destination).await {
             Some(free) if free < FULL_BELOW_KIB => Failure::new(
                 FailureKind::Permanent,
-                format!("the machine's disk is full: {free} KiB are free, and the closure needs more"),
+                format!(
+                    "the machine's disk is full: {free} KiB are free, and the closure needs more"
+                ),
             )
             .with_hint("Use a larger disk or a smaller system.")
             .with_command(failed),
@@ -207,14 +222,22 @@ async fn explain(
             )
             .with_hint("Free some space; `df -h` shows where there is none.")
             .with_command(failed),
-            None => Failure::new(FailureKind::Transient, "a disk is full, here or on the machine")
-                .with_command(failed),
+            None => Failure::new(
+                FailureKind::Transient,
+                "a disk is full, here or on the machine",
+            )
+            .with_command(failed),
         };
     }
     if let Some(error) = connection.blame(&command, said) {
         return installer::failure(error);
     }
-    let missing = ["is not valid", "does not exist", "no such path", "cannot be read"];
+    let missing = [
+        "is not valid",
+        "does not exist",
+        "no such path",
+        "cannot be read",
+    ];
     if missing.iter().any(|words| said.contains(words)) {
         return Failure::new(
             FailureKind::Permanent,
@@ -224,12 +247,9 @@ async fn explain(
         .with_command(failed);
     }
     if said.contains("unable to download") || said.contains("Couldn't resolve host") {
-        return Failure::new(
-            FailureKind::Transient,
-            "a substituter couldn't be reached",
-        )
-        .with_hint("Copying needs no substituter when everything was built or fetched before.")
-        .with_command(failed);
+        return Failure::new(FailureKind::Transient, "a substituter couldn't be reached")
+            .with_hint("Copying needs no substituter when everything was built or fetched before.")
+            .with_command(failed);
     }
     let first = said.lines().find(|line| !line.trim().is_empty());
     Failure::new(
@@ -255,7 +275,6 @@ struct Teller<'a> {
     job: &'a Job<'a>,
     total_bytes: Option<u64>,
     rate: Rate,
-    told: Option<Instant>,
 }
 
 impl<'a> Teller<'a> {
@@ -264,20 +283,15 @@ impl<'a> Teller<'a> {
             job,
             total_bytes,
             rate: Rate::default(),
-            told: None,
         }
     }
 
     fn tell(&mut self, done_bytes: u64) {
-        let now = Instant::now();
-        if self
-            .told
-            .is_some_and(|told| now.duration_since(told) < TELL_INTERVAL)
-        {
-            return;
-        }
-        self.told = Some(now);
-        let bytes_per_s = self.rate.sample(now, done_bytes);
+        // What ssh adds must not make it more than there is.
+        let done_bytes = self
+            .total_bytes
+            .map_or(done_bytes, |total| done_bytes.min(total));
+        let bytes_per_s = self.rate.sample(Instant::now(), done_bytes);
         self.send(done_bytes, bytes_per_s);
     }
 

@@ -138,13 +138,26 @@ async fn with_disko(
     for key in &job.shared.parts.options.disk_keys {
         // umask first: the key is never readable by others, not even while it is written.
         let write = "umask 077; mkdir -p \"${1%/*}\" && cat >\"$1\"";
-        let words = ["sh", "-c", write, "undercroft", key.path_on_machine.as_str()];
+        let words = [
+            "sh",
+            "-c",
+            write,
+            "undercroft",
+            key.path_on_machine.as_str(),
+        ];
         let output = installer.run_with_file(&words, &key.file).await?;
         if output.code != exit::DONE {
             return Err(refused(&output).into());
         }
     }
-    copy::push(job, installer.connection(), script, copy::Destination::Installer, None).await?;
+    copy::push(
+        job,
+        installer.connection(),
+        script,
+        copy::Destination::Installer,
+        None,
+    )
+    .await?;
     let output = installer.run(&[script]).await?;
     if output.code != exit::DONE {
         return Err(Stop::Failed(
@@ -166,7 +179,9 @@ async fn with_disko(
         Committed::Mounted => Ok(evidence(true)),
         Committed::Unmounted | Committed::No => Err(Stop::new(
             FailureKind::Permanent,
-            format!("the disko script ended well, and nothing is mounted at {MOUNT_POINT} or a disk has no GPT"),
+            format!(
+                "the disko script ended well, and nothing is mounted at {MOUNT_POINT} or a disk has no GPT"
+            ),
         )),
     }
 }

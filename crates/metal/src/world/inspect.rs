@@ -42,7 +42,9 @@ pub(super) async fn inspect(
     };
     if !same_uuid || !found.macs.iter().any(|mac| job.node.macs.contains(mac)) {
         let macs: Vec<String> = found.macs.iter().map(ToString::to_string).collect();
-        let uuid = found.uuid.map_or("none".to_owned(), |uuid| uuid.to_string());
+        let uuid = found
+            .uuid
+            .map_or("none".to_owned(), |uuid| uuid.to_string());
         return Err(Failure::new(
             FailureKind::Refused,
             format!(
@@ -55,7 +57,10 @@ pub(super) async fn inspect(
     if found.system != system {
         return Err(Failure::new(
             FailureKind::Permanent,
-            format!("the machine is {}, and its system was built for {system}", found.system),
+            format!(
+                "the machine is {}, and its system was built for {system}",
+                found.system
+            ),
         )
         .with_hint("Correct `system` in the machine's class.")
         .into());
@@ -123,7 +128,9 @@ pub(super) fn find(planned: &PlannedDisk, found: &[ReportedDisk]) -> Result<Stri
                 list(found)
             ),
         )
-        .with_hint("Nothing was written. Correct the disk's identity in the inventory, or the cabling.")),
+        .with_hint(
+            "Nothing was written. Correct the disk's identity in the inventory, or the cabling.",
+        )),
         several => Err(Failure::new(
             FailureKind::Refused,
             format!("{} disks have {}", several.len(), planned.identity),
@@ -182,7 +189,10 @@ mod tests {
 
     #[test]
     fn the_disk_is_found_by_its_identity_and_by_nothing_else() {
-        let disks = [disk("/dev/vda", Some("S2"), 500), disk("/dev/vdb", Some("S1"), 500)];
+        let disks = [
+            disk("/dev/vda", Some("S2"), 500),
+            disk("/dev/vdb", Some("S1"), 500),
+        ];
         assert_eq!(find(&planned(), &disks).unwrap(), "/dev/vdb");
     }
 
@@ -194,8 +204,17 @@ mod tests {
         let small = find(&planned(), &[disk("/dev/vda", Some("S1"), 99)]).unwrap_err();
         assert_eq!(small.kind, FailureKind::Permanent);
         insta::assert_snapshot!(small.message, @"the root disk with serial S1 (/dev/vda) has 99 bytes, and 100 are needed");
-        let twice = [disk("/dev/vda", Some("S1"), 500), disk("/dev/vdb", Some("S1"), 500)];
-        assert_eq!(find(&planned(), &twice).unwrap_err().kind, FailureKind::Refused);
-        assert_eq!(find(&planned(), &[]).unwrap_err().kind, FailureKind::Refused);
+        let twice = [
+            disk("/dev/vda", Some("S1"), 500),
+            disk("/dev/vdb", Some("S1"), 500),
+        ];
+        assert_eq!(
+            find(&planned(), &twice).unwrap_err().kind,
+            FailureKind::Refused
+        );
+        assert_eq!(
+            find(&planned(), &[]).unwrap_err().kind,
+            FailureKind::Refused
+        );
     }
 }

@@ -85,8 +85,11 @@ pub(super) fn final_host_key(job: &Job<'_>, fingerprint: &str) -> Result<HostKey
         .public(job.name())
         .map_err(|e| key_failure(&e))?
         .ok_or_else(|| {
-            Failure::new(FailureKind::Permanent, "no host key was made for the machine")
-                .with_hint("Plan again: planning makes it.")
+            Failure::new(
+                FailureKind::Permanent,
+                "no host key was made for the machine",
+            )
+            .with_hint("Plan again: planning makes it.")
         })?;
     let actual = key.fingerprint();
     if actual == fingerprint {
@@ -94,7 +97,9 @@ pub(super) fn final_host_key(job: &Job<'_>, fingerprint: &str) -> Result<HostKey
     } else {
         Err(Failure::new(
             FailureKind::Permanent,
-            format!("the plan was made with the host key {fingerprint}, and the repository has {actual}"),
+            format!(
+                "the plan was made with the host key {fingerprint}, and the repository has {actual}"
+            ),
         )
         .with_hint("Bring the planned key back from the repository's history, or plan again."))
     }

@@ -57,8 +57,12 @@ pub(crate) async fn look_at_installed(
     let question = "cat /proc/sys/kernel/random/boot_id
 readlink -f /run/booted-system || echo
 readlink -f /run/current-system || echo";
-    let command = RemoteCommand::new(["sh", "-c", question], limit)
-        .shown_as(&["readlink", "-f", "/run/booted-system", "/run/current-system"]);
+    let command = RemoteCommand::new(["sh", "-c", question], limit).shown_as(&[
+        "readlink",
+        "-f",
+        "/run/booted-system",
+        "/run/current-system",
+    ]);
     let output = connection.run(command).await?;
     let mut lines = output
         .stdout
@@ -219,9 +223,14 @@ pub(super) async fn prove(job: &Job<'_>, toplevel: &str, host_key_fingerprint: &
         return Err(Stop::Failed(
             Failure::new(
                 FailureKind::Permanent,
-                format!("the machine booted {}, not {toplevel}", or_nothing(&seen.booted_system)),
+                format!(
+                    "the machine booted {}, not {toplevel}",
+                    or_nothing(&seen.booted_system)
+                ),
             )
-            .with_hint("Look at its boot menu: an older generation, or another disk, may come first."),
+            .with_hint(
+                "Look at its boot menu: an older generation, or another disk, may come first.",
+            ),
         ));
     }
     Ok(Evidence::Up {

@@ -92,8 +92,7 @@ impl<'a> Installer<'a> {
             .map_err(|e| Failure::new(FailureKind::Refused, e.to_string()))?;
         let endpoint = Endpoint::root(job.name().as_str(), IpAddr::V4(report.address), key);
         let identity = &job.shared.parts.operator.private_file;
-        let connection =
-            Connection::prepare(endpoint, identity).map_err(SshError::into_failure)?;
+        let connection = Connection::prepare(endpoint, identity).map_err(SshError::into_failure)?;
         Ok(Self {
             job,
             boot_id: report.boot_id.clone(),
@@ -166,7 +165,8 @@ impl<'a> Installer<'a> {
                 }
                 Err(error) => {
                     let said = error.to_string();
-                    self.job.mark(TimelineSource::Ssh, MarkKind::SshFailed, &said);
+                    self.job
+                        .mark(TimelineSource::Ssh, MarkKind::SshFailed, &said);
                     return Err(failure(error));
                 }
             }
@@ -221,18 +221,60 @@ pub(super) fn refused(output: &Output) -> Failure {
     use FailureKind::{Permanent, PreconditionLost, Refused, Transient};
     let last = output.stderr_tail.lines().next_back().unwrap_or_default();
     let (kind, message, hint) = match output.code {
-        exit::NO_DISK => (Refused, "no disk has the planned identity", Some("Compare the inventory's serials with the disks that the machine has.")),
-        exit::AMBIGUOUS_DISK => (Refused, "more than one disk has the planned identity", Some("Give the disk's WWN in the inventory as well.")),
+        exit::NO_DISK => (
+            Refused,
+            "no disk has the planned identity",
+            Some("Compare the inventory's serials with the disks that the machine has."),
+        ),
+        exit::AMBIGUOUS_DISK => (
+            Refused,
+            "more than one disk has the planned identity",
+            Some("Give the disk's WWN in the inventory as well."),
+        ),
         exit::DISK_TOO_SMALL => (Permanent, "the disk is too small", None),
-        exit::DISK_IN_USE => (Permanent, "the disk is in use on the machine", Some("Something was mounted by hand, or the disk belongs to a RAID or a pool. Nothing was written to it.")),
-        exit::NO_CLOSURE => (PreconditionLost, "the closure on the disk is missing or damaged", None),
-        exit::NOT_A_SYSTEM => (Permanent, "what was built isn't a system for this machine", Some("Look at the machine's `system` in the inventory, and at what the flake builds for it.")),
+        exit::DISK_IN_USE => (
+            Permanent,
+            "the disk is in use on the machine",
+            Some(
+                "Something was mounted by hand, or the disk belongs to a RAID or a pool. Nothing was written to it.",
+            ),
+        ),
+        exit::NO_CLOSURE => (
+            PreconditionLost,
+            "the closure on the disk is missing or damaged",
+            None,
+        ),
+        exit::NOT_A_SYSTEM => (
+            Permanent,
+            "what was built isn't a system for this machine",
+            Some(
+                "Look at the machine's `system` in the inventory, and at what the flake builds for it.",
+            ),
+        ),
         exit::BOOT_LOADER => (Transient, "the boot loader couldn't be installed", None),
-        exit::NOT_BOOTABLE => (Transient, "the boot loader was written, and the machine would not boot from it", None),
+        exit::NOT_BOOTABLE => (
+            Transient,
+            "the boot loader was written, and the machine would not boot from it",
+            None,
+        ),
         exit::BAD_PATH => (Permanent, "the installer refused a path", None),
-        exit::NOT_MOUNTED => (PreconditionLost, "the new system isn't mounted any longer", None),
-        exit::USAGE => (Permanent, "the installer doesn't know this request", Some("The installer may be of another version, or the layout one that it can't make itself; such layouts need a disko script.")),
-        exit::NOT_FOUND => (Permanent, "the machine doesn't run Undercroft's installer", Some("Boot it from the network; another Linux can't be installed from yet.")),
+        exit::NOT_MOUNTED => (
+            PreconditionLost,
+            "the new system isn't mounted any longer",
+            None,
+        ),
+        exit::USAGE => (
+            Permanent,
+            "the installer doesn't know this request",
+            Some(
+                "The installer may be of another version, or the layout one that it can't make itself; such layouts need a disko script.",
+            ),
+        ),
+        exit::NOT_FOUND => (
+            Permanent,
+            "the machine doesn't run Undercroft's installer",
+            Some("Boot it from the network; another Linux can't be installed from yet."),
+        ),
         _ => (Transient, "the command failed", None),
     };
     let message = if last.is_empty() {
@@ -262,7 +304,11 @@ mod tests {
 
     fn guard(args: &[&str]) -> std::process::Output {
         Command::new("sh")
-            .args(["-c", &GUARD.replace("/run/undercroft-command", args[0]), "undercroft"])
+            .args([
+                "-c",
+                &GUARD.replace("/run/undercroft-command", args[0]),
+                "undercroft",
+            ])
             .args(&args[1..])
             .output()
             .unwrap()
@@ -275,13 +321,19 @@ mod tests {
         let file = file.to_str().unwrap();
         let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
         let boot = boot.trim();
-        assert_eq!(guard(&[file, "another", "1", "true"]).status.code(), Some(exit::OTHER_BOOT));
+        assert_eq!(
+            guard(&[file, "another", "1", "true"]).status.code(),
+            Some(exit::OTHER_BOOT)
+        );
         let output = guard(&[file, boot, "1", "echo", "a b"]);
         assert_eq!(output.stdout, b"a b\n");
         // The process that the file names now is gone: the next command runs at once.
         assert_eq!(guard(&[file, boot, "0", "true"]).status.code(), Some(0));
         std::fs::write(file, std::process::id().to_string()).unwrap();
-        assert_eq!(guard(&[file, boot, "0", "true"]).status.code(), Some(exit::BUSY));
+        assert_eq!(
+            guard(&[file, boot, "0", "true"]).status.code(),
+            Some(exit::BUSY)
+        );
         let stale = Command::new("true").spawn().and_then(|mut c| {
             let id = c.id();
             c.wait().map(|_| id)

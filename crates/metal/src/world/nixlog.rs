@@ -205,7 +205,10 @@ mod tests {
         assert_eq!(rate.sample(start + Duration::from_secs(1), 1000), 1000);
         let mut last = 0;
         for second in 2..20 {
-            last = rate.sample(start + Duration::from_secs(second), 1000 + (second - 1) * 50);
+            last = rate.sample(
+                start + Duration::from_secs(second),
+                1000 + (second - 1) * 50,
+            );
         }
         assert_eq!(last, 50);
     }

@@ -59,10 +59,14 @@ pub enum OptionError {
         phase: String,
     },
     /// Starting the installer from another Linux isn't there yet.
-    #[error("the phase kexec isn't supported yet: a machine that runs another Linux must be booted from the network")]
+    #[error(
+        "the phase kexec isn't supported yet: a machine that runs another Linux must be booted from the network"
+    )]
     KexecUnsupported,
     /// Phases were left out.
-    #[error("the phases disko, install and reboot are carried out together; none can be left out yet")]
+    #[error(
+        "the phases disko, install and reboot are carried out together; none can be left out yet"
+    )]
     PhaseLeftOut,
     /// A path for the machine isn't absolute.
     #[error("{path:?} isn't an absolute path on the machine")]
@@ -159,7 +163,9 @@ fn walk(root: &Path, dir: &Path, files: &mut Vec<ExtraFile>) -> Result<(), Optio
         let below = path.strip_prefix(root).ok().and_then(Path::to_str);
         let below = below.ok_or_else(|| refuse("its name isn't UTF-8"))?;
         if files.len() >= EXTRA_FILES_MAX {
-            return Err(refuse(&format!("there are more than {EXTRA_FILES_MAX} files")));
+            return Err(refuse(&format!(
+                "there are more than {EXTRA_FILES_MAX} files"
+            )));
         }
         files.push(ExtraFile {
             path_on_machine: format!("/{below}"),
@@ -209,8 +215,14 @@ mod tests {
             .map(|p| p.parse().unwrap())
             .collect();
         options.check(&all).unwrap();
-        assert!(matches!(options.check(&all[..2]), Err(OptionError::PhaseLeftOut)));
-        assert!(matches!(options.check(&[Phase::Kexec]), Err(OptionError::KexecUnsupported)));
+        assert!(matches!(
+            options.check(&all[..2]),
+            Err(OptionError::PhaseLeftOut)
+        ));
+        assert!(matches!(
+            options.check(&[Phase::Kexec]),
+            Err(OptionError::KexecUnsupported)
+        ));
         assert!("wipe".parse::<Phase>().is_err());
     }
 

@@ -185,7 +185,10 @@ impl MachineRoom for Room {
             let switched = self.machine(node)?;
             if let (true, Some(rack)) = (switched.in_rack, &self.rack) {
                 return rack.console_fingerprint(node).await.map_err(|e| {
-                    Failure::new(FailureKind::Transient, format!("the console can't be read: {e}"))
+                    Failure::new(
+                        FailureKind::Transient,
+                        format!("the console can't be read: {e}"),
+                    )
                 });
             }
             match switched.console.split_first() {
