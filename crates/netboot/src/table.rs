@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use undercroft_model::{MacAddr, MachineUuid, NodeName, System};
 
 use crate::error::NetbootError;
+use crate::script::is_plain_param;
 
 /// What a machine is to get when it boots over the network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -215,12 +216,33 @@ pub fn is_telling(uuid: MachineUuid) -> bool {
             .any(|text| text.parse::<MachineUuid>() == Ok(uuid))
 }
 
+/// Refuses what would break out of a script's line or a packet's option.
+fn check_words(machine: &Machine) -> Result<(), NetbootError> {
+    let bad = |setting, problem| Err(NetbootError::BadConfig { setting, problem });
+    let name = &machine.name;
+    if let Some(param) = machine.kernel_params.iter().find(|p| !is_plain_param(p)) {
+        return bad(
+            "kernel_params",
+            format!("{param:?} of {name} must be one word without `${{`"),
+        );
+    }
+    let host = &machine.hostname;
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'.';
+    if host.len() > 63 || !host.bytes().all(plain) {
+        return bad(
+            "hostname",
+            format!("{host:?} of {name} is no host name of at most 63 characters"),
+        );
+    }
+    Ok(())
+}
+
 impl BootTable {
     /// Makes a table.
     ///
     /// # Errors
     /// When two machines share a name, a UUID, an Ethernet address, a fixed address or a serial
-    /// number.
+    /// number, or when a host name or kernel parameter isn't one word.
     pub fn new(
         machines: impl IntoIterator<Item = Machine>,
         unknown: UnknownPolicy,
@@ -264,6 +286,7 @@ impl BootTable {
                 second: name,
             });
         }
+        check_words(&machine)?;
         if let Some(uuid) = machine.uuid.filter(|uuid| is_telling(*uuid)) {
             claim(&mut self.by_uuid, uuid, "UUID", &name)?;
         }
@@ -491,6 +514,18 @@ mod tests {
         mixed[6..8].reverse();
         assert_eq!(table.read_uuid(mixed), uuid);
         assert_eq!(table.read_uuid(uuid.0), uuid);
+    }
+
+    #[test]
+    fn words_that_would_break_out_of_a_script_are_refused() {
+        for param in ["", "a b", "a\nchain http://x/", "x=${next-server}", "||"] {
+            let mut bad = machine("a", 1, None);
+            bad.kernel_params = vec![param.to_owned()];
+            assert!(
+                BootTable::new([bad], UnknownPolicy::Discover).is_err(),
+                "{param:?}"
+            );
+        }
     }
 
     #[test]

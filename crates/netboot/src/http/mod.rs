@@ -2,6 +2,7 @@
 
 pub mod date;
 pub mod head;
+mod limits;
 pub mod report;
 pub mod route;
 pub(crate) mod serve;

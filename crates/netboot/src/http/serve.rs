@@ -1,10 +1,9 @@
 //! HTTP's sockets.
 
-use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::net::SendFlags;
@@ -16,12 +15,10 @@ use tokio::time::{Instant, timeout};
 use crate::event::{DropReason, EventKind, Service};
 use crate::http::date::imf_fixdate;
 use crate::http::head::{Method, Part, RequestHead, parse_head};
+use crate::http::limits::{Admission, Limits};
 use crate::http::report::parse_report;
 use crate::http::route::{Route, route};
-use crate::http::{
-    IDLE_MS, MAX_CONNECTIONS, MAX_CONNECTIONS_PER_ADDRESS, MAX_HEAD_BYTES, MAX_REPORTS_PER_MINUTE,
-    REQUEST_MS, STALL_MS,
-};
+use crate::http::{IDLE_MS, MAX_CONNECTIONS, MAX_HEAD_BYTES, REQUEST_MS, STALL_MS};
 use crate::server::shared::{About, Shared};
 use crate::table::Identity;
 
@@ -75,66 +72,6 @@ pub(crate) async fn serve(listener: TcpListener, shared: Arc<Shared>) {
             let _admission = admission;
             connection.run().await;
         });
-    }
-}
-
-/// What is counted for each address.
-#[derive(Debug, Default)]
-struct Limits {
-    connections: Mutex<BTreeMap<Ipv4Addr, usize>>,
-    reports: Mutex<BTreeMap<Ipv4Addr, (Instant, u32)>>,
-}
-
-impl Limits {
-    /// Whether an address may report once more.
-    fn allow_report(&self, peer: Ipv4Addr) -> bool {
-        const MINUTE: Duration = Duration::from_secs(60);
-        let mut reports = self.reports.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = Instant::now();
-        reports.retain(|_, (since, _)| now.duration_since(*since) < MINUTE);
-        let (_, count) = reports.entry(peer).or_insert((now, 0));
-        *count = count.saturating_add(1);
-        *count <= MAX_REPORTS_PER_MINUTE
-    }
-}
-
-/// A connection's place among those of its address.
-struct Admission {
-    limits: Arc<Limits>,
-    peer: Ipv4Addr,
-}
-
-impl Admission {
-    fn new(limits: &Arc<Limits>, peer: Ipv4Addr) -> Option<Self> {
-        let mut all = limits
-            .connections
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        let count = all.entry(peer).or_default();
-        if *count >= MAX_CONNECTIONS_PER_ADDRESS {
-            return None;
-        }
-        *count += 1;
-        Some(Self {
-            limits: limits.clone(),
-            peer,
-        })
-    }
-}
-
-impl Drop for Admission {
-    fn drop(&mut self) {
-        let mut all = self
-            .limits
-            .connections
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = all.get_mut(&self.peer) {
-            *count = count.saturating_sub(1);
-            if *count == 0 {
-                all.remove(&self.peer);
-            }
-        }
     }
 }
 
