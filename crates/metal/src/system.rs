@@ -162,7 +162,7 @@ impl SystemBuilder {
                 generation,
                 broken,
             } => {
-                let store = NixStore::choose(cache_dir)?;
+                let store = NixStore::choose_kept(cache_dir)?;
                 let toplevel =
                     rack::build(cache_dir, node, *generation, *broken, &store, progress)?;
                 (toplevel, None, store)

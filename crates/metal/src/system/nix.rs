@@ -51,6 +51,25 @@ impl NixStore {
         Ok(NixStore::Local { root })
     }
 
+    /// The store below the cache folder if there is one already, else as [`NixStore::choose`].
+    /// What is built again and again stays in one store that way, whatever else happens on this
+    /// machine meanwhile.
+    ///
+    /// # Errors
+    /// As [`NixStore::choose`].
+    pub fn choose_kept(cache_dir: &Path) -> Result<NixStore, NixError> {
+        let root = std::path::absolute(cache_dir)
+            .map_err(|source| NixError::Io {
+                path: cache_dir.to_owned(),
+                source,
+            })?
+            .join("store");
+        if root.join("nix/store").is_dir() {
+            return Ok(NixStore::Local { root });
+        }
+        NixStore::choose(cache_dir)
+    }
+
     /// The store's address for `--store` and `--from`; `None` for the default one.
     pub fn uri(&self) -> Option<String> {
         match self {
@@ -272,6 +291,19 @@ pub(crate) fn closure_bytes(store: &NixStore, path: &str) -> Result<u64, NixErro
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_store_below_the_cache_is_kept_once_it_is_there() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(dir.path().join("store/nix/store")).unwrap();
+        let kept = NixStore::choose_kept(dir.path()).unwrap();
+        assert_eq!(
+            kept,
+            NixStore::Local {
+                root: dir.path().join("store")
+            }
+        );
+    }
 
     #[test]
     fn reads_what_nix_build_prints() {

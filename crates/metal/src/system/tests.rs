@@ -83,7 +83,11 @@ fn a_folder_without_a_flake_is_named() {
 
 #[test]
 fn a_foreign_flake_is_refused_with_what_it_has() {
-    if std::process::Command::new("nix").arg("--version").output().is_err() {
+    if std::process::Command::new("nix")
+        .arg("--version")
+        .output()
+        .is_err()
+    {
         println!("SKIPPED: nix isn't installed");
         return;
     }
@@ -92,16 +96,27 @@ fn a_foreign_flake_is_refused_with_what_it_has() {
     fs::create_dir(&flake).unwrap();
     let build = |text: &str| {
         fs::write(flake.join("flake.nix"), text).unwrap();
-        let builder =
-            SystemBuilder::Flake { dir: flake.clone(), cache_dir: dir.path().join("cache") };
+        let builder = SystemBuilder::Flake {
+            dir: flake.clone(),
+            cache_dir: dir.path().join("cache"),
+        };
         builder.build(&node(), &mut |_| {}).unwrap_err()
     };
     let error = build("{ outputs = _: { nixosConfigurations.other = { }; }; }");
-    assert!(matches!(&error, SystemError::NotInFlake { known, .. } if known == "other"), "{error}");
+    assert!(
+        matches!(&error, SystemError::NotInFlake { known, .. } if known == "other"),
+        "{error}"
+    );
     let error = build("{ outputs = _: { packages = { }; }; }");
-    assert!(matches!(&error, SystemError::NotInFlake { known, .. } if known == "none"), "{error}");
+    assert!(
+        matches!(&error, SystemError::NotInFlake { known, .. } if known == "none"),
+        "{error}"
+    );
     let error = build("{ outputs = _: { nixosConfigurations = ; }; }").to_string();
-    assert!(error.contains("syntax error") && error.contains("try:"), "{error}");
+    assert!(
+        error.contains("syntax error") && error.contains("try:"),
+        "{error}"
+    );
 }
 
 #[test]
