@@ -190,8 +190,9 @@ impl Checkers {
         &self.peaks
     }
 
-    pub(crate) fn plan(&self) -> Option<&std::sync::Arc<Plan>> {
-        self.plan.as_ref()
+    /// The plan that will be accepted next, so that it need not be copied from its record.
+    pub(crate) fn announce(&mut self, plan: std::sync::Arc<Plan>) {
+        self.plan = Some(plan);
     }
 
     /// The first operation id that no record has used.
@@ -288,7 +289,10 @@ impl Checkers {
         }
         self.limits = plan.limits.concurrency.clone();
         self.stopped = false;
-        self.plan = Some(std::sync::Arc::new(plan.clone()));
+        let announced = self.plan.as_ref().is_some_and(|known| known.id == plan.id);
+        if !announced {
+            self.plan = Some(std::sync::Arc::new(plan.clone()));
+        }
     }
 
     /// A controller begins: nothing of an earlier one runs any more, and tries count afresh.

@@ -74,7 +74,8 @@ macro_rules! kinds {
                 match self { $( Self::$variant => $words, )* }
             }
 
-            /// How often it happens at the level `some`, in 1,024 opportunities.
+            /// How often it happens, in 1,024 opportunities: a quarter of that at the level `some`, up
+            /// to sixteen times that at `many`.
             fn usual_per_1024(self) -> u32 {
                 match self { $( Self::$variant => $per_1024, )* }
             }
@@ -155,7 +156,7 @@ impl Dice {
             let (enabled, factor) = (rng.below(1024), rng.below(5));
             let rate = match level {
                 Faults::None => 0,
-                Faults::Some => kind.usual_per_1024(),
+                Faults::Some => kind.usual_per_1024().div_ceil(4),
                 Faults::Many if enabled < 512 => 0,
                 // One to sixteen times as often as usual.
                 Faults::Many => kind.usual_per_1024() << factor,

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, net::Ipv4Addr};
 
 use undercroft_model::{
     DiskIdentity, MacAddr, MachineUuid, NodeName, System, SystemTarget,
-    inventory::{DiskRole, Inventory, PowerKind},
+    inventory::{DiskRole, Inventory, Node, PowerKind},
 };
 
 use crate::{profile::Profile, rng::Rng};
@@ -86,6 +86,21 @@ fn text_of(number: u64, prefix: &str, length: usize, alphabet: &[u8]) -> String 
     out
 }
 
+/// The closure's size: the profile's, or what fits on the machine's root disk where that is small,
+/// with room for two and the file system's own.
+fn closure_bytes(node: &Node, profile: &Profile) -> u64 {
+    let root_gb = node
+        .disks
+        .iter()
+        .filter(|disk| disk.role == DiskRole::Root)
+        .filter_map(|disk| disk.size_gb)
+        .min();
+    let longhorn_gb = node.longhorn.as_ref().and_then(|l| l.partition_gb);
+    let taken = (u64::from(node.esp_mb) << 20) + (u64::from(longhorn_gb.unwrap_or(0)) << 30);
+    let room = root_gb.map_or(u64::MAX, |gb| (u64::from(gb) << 30).saturating_sub(taken));
+    profile.closure_bytes.min(room / 3)
+}
+
 /// All machines of an inventory that are installed, in the order of their names.
 pub(crate) fn specs(inventory: &Inventory, profile: &Profile) -> Vec<Spec> {
     let mut rng = Rng::new(0x5eed);
@@ -121,7 +136,7 @@ pub(crate) fn specs(inventory: &Inventory, profile: &Profile) -> Vec<Spec> {
                     toplevel: format!("/nix/store/{}-nixos-system-{name}", store_hash(number ^ 1)),
                     disko_script: None,
                     system: node.system,
-                    closure_bytes: Some(profile.closure_bytes),
+                    closure_bytes: Some(closure_bytes(node, profile)),
                 },
                 host_key: fingerprint(number ^ 2),
             }

@@ -150,7 +150,7 @@ pub(crate) struct Command {
     pub(crate) id: u64,
     /// The operation whose session waits for it; `None` once that is gone.
     pub(crate) reply_to: Option<OpId>,
-    pub(crate) task: Task,
+    pub(crate) task: std::rc::Rc<Task>,
     /// Which part of the task comes next.
     pub(crate) stage: u8,
     /// The transfer that it waits for.

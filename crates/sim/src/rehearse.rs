@@ -17,7 +17,7 @@ use undercroft_model::{
     inventory::{Inventory, ScaleError, scale_to},
     view::FleetView,
 };
-use undercroft_planner::{PlanOptions, PlanReport, Severity, check, plan_with};
+use undercroft_planner::{NodeStatus, PlanOptions, PlanReport, plan_with};
 
 use crate::{
     checkers::{Checkers, Rule, Violation},
@@ -168,7 +168,6 @@ pub(crate) struct Run<'a> {
     pub(crate) runs: Vec<RunLine>,
     /// The plan that each run carried out.
     pub(crate) plans: Vec<std::sync::Arc<Plan>>,
-    pub(crate) first_report: Option<PlanReport>,
     pub(crate) last_report: Option<PlanReport>,
     /// Machines that a person had to go to, and why.
     pub(crate) hands: Vec<(u32, &'static str)>,
@@ -213,7 +212,6 @@ impl<'a> Run<'a> {
             shared,
             runs: Vec::new(),
             plans: Vec::new(),
-            first_report: None,
             last_report: None,
             hands: Vec::new(),
             targets,
@@ -263,7 +261,7 @@ impl<'a> Run<'a> {
                 self.world.stop_faults();
                 calm_runs += 1;
             }
-            if calm_runs >= LIVENESS_RUNS_MAX {
+            if calm_runs >= LIVENESS_RUNS_MAX || self.is_settled() {
                 break;
             }
             self.person_comes();
@@ -320,17 +318,6 @@ impl<'a> Run<'a> {
             ..PlanOptions::default()
         };
         let (plan, report) = plan_with(self.inventory, &observation, parent.as_ref(), &options);
-        let errors: Vec<String> = check(&plan)
-            .iter()
-            .filter(|finding| finding.severity == Severity::Error)
-            .map(ToString::to_string)
-            .collect();
-        if !errors.is_empty() {
-            return self.broken(Rule::PlanMatchesInventory, errors.join("; "));
-        }
-        if self.first_report.is_none() {
-            self.first_report = Some(report.clone());
-        }
         self.last_report = Some(report);
         Ok(plan)
     }
@@ -472,7 +459,12 @@ impl<'a> Run<'a> {
         let start_ms = self.world.now_ms();
         let run = u32::try_from(self.runs.len()).unwrap_or(u32::MAX);
         self.shared.borrow_mut().run = run;
-        self.plans.push(std::sync::Arc::clone(engine.plan()));
+        let plan = std::sync::Arc::clone(engine.plan());
+        self.shared
+            .borrow_mut()
+            .checkers
+            .announce(std::sync::Arc::clone(&plan));
+        self.plans.push(plan);
         self.runs.push(RunLine {
             end: None,
             start_ms,
@@ -560,7 +552,6 @@ impl<'a> Run<'a> {
         let now_ms = self.world.now_ms();
         self.shared.borrow_mut().at(now_ms);
         self.shared.borrow_mut().killed = false;
-        let has_plan = self.shared.borrow().checkers.plan().is_some();
         let entries = self.shared.borrow_mut().journal.recover();
         let accepted = entries.as_ref().is_ok_and(|entries| {
             entries.iter().rev().find_map(|entry| match &entry.record {
@@ -568,7 +559,7 @@ impl<'a> Run<'a> {
                 _ => None,
             }) == self.plans.last().map(|plan| plan.id.clone())
         });
-        let engine = if has_plan && accepted {
+        let engine = if accepted {
             self.resume()?
         } else {
             // The plan never reached the journal: the same command plans anew.
@@ -597,7 +588,7 @@ impl<'a> Run<'a> {
             let name = &machine.spec.name;
             if machine.runs_target() && machine.is_connected(now_ms) {
                 converged.insert(name.clone());
-            } else if !machine.is_lost() && !machine.impersonated {
+            } else if !machine.is_lost() && !machine.impersonated && !self.is_blocked(name) {
                 late = late.or_else(|| Some((name.clone(), machine.running.words())));
             } else if !failed.contains(name) && !self.is_explained(name) {
                 silent = silent.or_else(|| Some(name.clone()));
@@ -619,6 +610,24 @@ impl<'a> Run<'a> {
             return self.broken(Rule::EmptyReplan, message);
         }
         Ok(())
+    }
+
+    /// Whether everything is up that can be, so that nobody would try any longer.
+    fn is_settled(&self) -> bool {
+        let calm = self.runs.last().is_some_and(|run| run.calm);
+        let now_ms = self.world.now_ms();
+        calm && self.world.machines.iter().all(|machine| {
+            let up = machine.runs_target() && machine.is_connected(now_ms);
+            up || machine.is_lost() || machine.impersonated || self.is_blocked(&machine.spec.name)
+        })
+    }
+
+    /// Whether the planner says that the inventory stands in a machine's way.
+    fn is_blocked(&self, name: &NodeName) -> bool {
+        self.last_report
+            .as_ref()
+            .and_then(|report| report.nodes.get(name))
+            .is_some_and(|node| matches!(node.status, NodeStatus::Blocked { .. }))
     }
 
     /// Whether the last plan says why a machine is left alone.

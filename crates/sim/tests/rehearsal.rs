@@ -1,6 +1,12 @@
 //! Whole rehearsals: the same seed gives the same bytes, many seeds break no rule, and the report
 //! reads as it should.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "in a test a panic is the finding"
+)]
+
 use undercroft_model::inventory::{Inventory, parse};
 use undercroft_sim::{Faults, Profile, RehearseOptions, rehearse, run_seeds};
 
@@ -95,7 +101,11 @@ fn no_rule_is_broken(seeds: std::ops::RangeInclusive<u64>, faults: Faults, nodes
         panic!("{failed}");
     }
     assert_eq!(report.seeds, count);
-    // Every kind of fault has happened, so that the seeds show what they are meant to show.
+    // Where all kinds of faults can be expected, all have happened: the seeds show what they are
+    // meant to show.
+    if faults != Faults::Many {
+        return;
+    }
     let never: Vec<_> = undercroft_sim::FaultKind::ALL
         .iter()
         .filter(|kind| !report.faults.contains_key(kind))

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use undercroft_model::{Record, Resource, RunEnd, Step, StepId, Work};
+use undercroft_planner::NodeStatus;
 
 use crate::{
     faults::{FaultKind, Faults},
@@ -86,15 +87,15 @@ pub struct RunReport {
 pub struct PhaseReport {
     /// The step's verb.
     pub phase: String,
-    /// How many operations succeeded.
+    /// How often it was done, or found to be done by a probe.
     pub done: usize,
-    /// How many didn't: tries, time limits, deaths of the controller.
+    /// How many tries didn't succeed: failures, time limits, deaths of the controller.
     pub not_done: usize,
-    /// Of those that succeeded, the middle one's time in milliseconds.
+    /// Of the tries that succeeded, the middle one's time in milliseconds.
     pub p50_ms: u64,
-    /// Of those that succeeded, the time that nine in ten keep within, in milliseconds.
+    /// Of the tries that succeeded, the time that nine in ten keep within, in milliseconds.
     pub p90_ms: u64,
-    /// Of those that succeeded, the longest, in milliseconds.
+    /// Of the tries that succeeded, the longest, in milliseconds.
     pub ms_max: u64,
 }
 
@@ -160,7 +161,7 @@ pub struct Hand {
 }
 
 /// Machines that a mishap names.
-const MISHAP_NODES_MAX: usize = 4;
+const MISHAP_NODES_MAX: usize = 8;
 
 pub(crate) struct Spans<'a> {
     pub(crate) spans: &'a [Span],
@@ -259,8 +260,8 @@ fn percentile(sorted: &[u64], percent: usize) -> u64 {
 
 fn phases(spans: &Spans<'_>) -> Vec<PhaseReport> {
     let mut order: Vec<&str> = Vec::new();
-    let mut times: BTreeMap<&str, (Vec<u64>, usize)> = BTreeMap::new();
-    for span in spans.spans.iter().filter(|s| s.work == Work::Act) {
+    let mut times: BTreeMap<&str, (Vec<u64>, usize, usize)> = BTreeMap::new();
+    for span in spans.spans {
         let Some(step) = spans.step(span) else {
             continue;
         };
@@ -268,25 +269,26 @@ fn phases(spans: &Spans<'_>) -> Vec<PhaseReport> {
         if !times.contains_key(verb) {
             order.push(verb);
         }
-        let (done, not_done) = times.entry(verb).or_default();
-        if span.done {
-            done.push(span.end_ms - span.start_ms);
-        } else {
-            *not_done += 1;
+        let (acts, probed, not_done) = times.entry(verb).or_default();
+        match (span.work, span.done) {
+            (Work::Act, true) => acts.push(span.end_ms - span.start_ms),
+            (Work::Act, false) => *not_done += 1,
+            (Work::Probe, true) => *probed += 1,
+            (Work::Probe, false) => {}
         }
     }
     order
         .into_iter()
         .filter_map(|verb| {
-            let (mut done, not_done) = times.remove(verb)?;
-            done.sort_unstable();
+            let (mut acts, probed, not_done) = times.remove(verb)?;
+            acts.sort_unstable();
             Some(PhaseReport {
                 phase: verb.to_owned(),
-                done: done.len(),
+                done: acts.len() + probed,
                 not_done,
-                p50_ms: percentile(&done, 50),
-                p90_ms: percentile(&done, 90),
-                ms_max: done.last().copied().unwrap_or(0),
+                p50_ms: percentile(&acts, 50),
+                p90_ms: percentile(&acts, 90),
+                ms_max: acts.last().copied().unwrap_or(0),
             })
         })
         .collect()
@@ -395,6 +397,17 @@ fn failures(run: &Run<'_>, notable: &[(u64, Record)], now_ms: u64) -> Vec<Failed
                 up_later: up.contains(node.as_str()),
             },
         );
+    }
+    let blocked = run.last_report.iter().flat_map(|report| &report.nodes);
+    for (node, report) in blocked {
+        if let NodeStatus::Blocked { reasons } = &report.status {
+            last.entry(node.as_str()).or_insert_with(|| FailedNode {
+                node: node.to_string(),
+                phase: "plan".to_owned(),
+                reason: reasons.join("; "),
+                up_later: false,
+            });
+        }
     }
     last.into_values().collect()
 }

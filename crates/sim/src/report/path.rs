@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use undercroft_model::Resource;
+use undercroft_model::{Action, Resource};
 
 use super::Spans;
 use crate::shared::Span;
@@ -31,11 +31,13 @@ pub(super) fn critical(spans: &Spans<'_>) -> (Vec<Leg>, Option<u32>) {
             released.insert((resource, span.end_ms), place);
         }
     }
-    let last = spans
-        .spans
-        .iter()
-        .enumerate()
-        .max_by_key(|(place, span)| (span.end_ms, *place));
+    // The machine that was up last; where none was, what ended last.
+    let last = spans.spans.iter().enumerate().max_by_key(|(place, span)| {
+        let proves = spans
+            .step(span)
+            .is_some_and(|s| matches!(s.action, Action::Prove { .. }));
+        (span.done && proves, span.end_ms, *place)
+    });
     let Some((mut at, span)) = last else {
         return (Vec::new(), None);
     };

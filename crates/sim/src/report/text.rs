@@ -9,6 +9,8 @@ use crate::faults::Faults;
 
 /// Columns that the text keeps within.
 const COLUMNS_MAX: usize = 92;
+/// Parts of the critical path that are shown, the last ones.
+const LEGS_MAX: usize = 12;
 /// Machines that a list names before it only counts.
 const NAMED_MAX: usize = 40;
 
@@ -137,7 +139,11 @@ impl Report {
     fn what_it_waits_for(&self, f: &mut Formatter<'_>) -> fmt::Result {
         heading(f, "What the end waits for")?;
         let mut line = Wrapped::new(f, "  ");
-        for (place, leg) in self.critical_path.iter().enumerate() {
+        let hidden = self.critical_path.len().saturating_sub(LEGS_MAX);
+        if hidden > 0 {
+            line.word(&format!("({hidden} earlier)"))?;
+        }
+        for (place, leg) in self.critical_path.iter().enumerate().skip(hidden) {
             let times = match leg.times {
                 1 => String::new(),
                 n => format!("{n} × "),
@@ -218,7 +224,11 @@ impl Report {
             )?;
         }
         for hand in self.hands.iter().take(NAMED_MAX) {
-            writeln!(f, "  Go to {} between two runs: {}.", hand.node, hand.why)?;
+            writeln!(
+                f,
+                "  Go to {} when the run has ended: {}.",
+                hand.node, hand.why
+            )?;
         }
         more(f, self.hands.len())
     }
@@ -240,18 +250,28 @@ impl Report {
     fn went_wrong(&self, f: &mut Formatter<'_>) -> fmt::Result {
         if self.faults == Faults::None {
             heading(f, "What could go wrong")?;
+            for failed in self.failures.iter().take(NAMED_MAX) {
+                let text = format!("{} at {}: {}", failed.node, failed.phase, failed.reason);
+                paragraph(f, &text)?;
+            }
             return writeln!(
                 f,
-                "  Nothing did, as no faults were asked for. Try --faults some, and other seeds."
+                "  No faults were asked for. Try --faults some, and other seeds."
             );
         }
         heading(f, "What went wrong, and what came of it")?;
         for mishap in &self.mishaps {
-            let names = match mishap.nodes.as_slice() {
-                [] => String::new(),
-                names => format!(" ({})", names.join(", ")),
-            };
-            writeln!(f, "  {:>4} × {}{names}", mishap.times, mishap.kind.words())?;
+            let mut line = format!("  {:>4} × {}", mishap.times, mishap.kind.words());
+            let mut opened = false;
+            for name in &mishap.nodes {
+                if line.chars().count() + name.len() + 3 > COLUMNS_MAX {
+                    break;
+                }
+                line.push_str(if opened { ", " } else { " (" });
+                line.push_str(name);
+                opened = true;
+            }
+            writeln!(f, "{line}{}", if opened { ")" } else { "" })?;
         }
         if self.mishaps.is_empty() {
             writeln!(f, "  Nothing, this time. Try other seeds.")?;
@@ -269,15 +289,15 @@ impl Report {
         }
         for failed in self.failures.iter().take(NAMED_MAX) {
             let after = if failed.up_later {
-                "; it came up in a later run"
+                "; it came up later"
             } else {
                 "; it needs hands"
             };
-            writeln!(
-                f,
-                "  {} failed at {}: {}{after}",
+            let text = format!(
+                "{} failed at {}: {}{after}",
                 failed.node, failed.phase, failed.reason
-            )?;
+            );
+            paragraph(f, &text)?;
         }
         more(f, self.failures.len())
     }
@@ -298,10 +318,22 @@ fn more(f: &mut Formatter<'_>, count: usize) -> fmt::Result {
     }
 }
 
+/// A text, broken into lines of which the later ones are indented further.
+fn paragraph(f: &mut Formatter<'_>, text: &str) -> fmt::Result {
+    let mut line = Wrapped::new(f, "  ");
+    line.hanging = "      ";
+    for word in text.split_whitespace() {
+        line.word(word)?;
+    }
+    line.end()
+}
+
 /// Words that are broken into lines.
 struct Wrapped<'a, 'b> {
     f: &'a mut Formatter<'b>,
     indent: &'static str,
+    /// What later lines are indented by.
+    hanging: &'static str,
     column: usize,
 }
 
@@ -310,6 +342,7 @@ impl<'a, 'b> Wrapped<'a, 'b> {
         Self {
             f,
             indent,
+            hanging: indent,
             column: 0,
         }
     }
@@ -319,6 +352,7 @@ impl<'a, 'b> Wrapped<'a, 'b> {
         if self.column > 0 && self.column + 1 + width > COLUMNS_MAX {
             writeln!(self.f)?;
             self.column = 0;
+            self.indent = self.hanging;
         }
         let before = if self.column == 0 { self.indent } else { " " };
         write!(self.f, "{before}{word}")?;

@@ -151,12 +151,13 @@ impl SimWorld {
         };
         let stage = command.stage;
         command.stage += 1;
-        match command.task.clone() {
+        let task = std::rc::Rc::clone(&command.task);
+        match &*task {
             Task::Inspect => self.inspect(node),
-            Task::Partition { disks } => self.partition(node, &disks, stage),
-            Task::Copy { toplevel, bytes } => self.copy(node, &toplevel, bytes, stage),
+            Task::Partition { disks } => self.partition(node, disks, stage),
+            Task::Copy { toplevel, bytes } => self.copy(node, toplevel, *bytes, stage),
             Task::Install { toplevel, host_key } => {
-                self.install(node, &toplevel, &host_key, stage);
+                self.install(node, toplevel, host_key, stage);
             }
             Task::Reboot => self.reboot(node, stage),
         }
@@ -410,7 +411,7 @@ impl SimWorld {
             let message = "the closure is not on the disk";
             return self.give_up(node, FailureKind::PreconditionLost, message);
         }
-        let profile = self.profile.clone();
+        let profile = std::rc::Rc::clone(&self.profile);
         let machine = self.machine(node);
         match stage {
             0 => {

@@ -9,7 +9,10 @@ mod command;
 mod probe;
 mod trouble;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    rc::Rc,
+};
 
 use undercroft_engine::{Event, Order, World};
 use undercroft_model::{
@@ -90,7 +93,7 @@ enum Stage {
 }
 
 struct Op {
-    order: Order,
+    order: Rc<Order>,
     node: u32,
     stage: Stage,
 }
@@ -105,7 +108,7 @@ pub(crate) struct Chores {
 
 /// The world.
 pub(crate) struct SimWorld {
-    pub(crate) profile: Profile,
+    pub(crate) profile: Rc<Profile>,
     pub(crate) clock: Clock<Ev>,
     pub(crate) machines: Vec<Machine>,
     pub(crate) shared: SharedRef,
@@ -142,7 +145,7 @@ impl SimWorld {
         }
         Self {
             link: Link::new(profile.uplink_bytes_per_ms, profile.host_bytes_per_ms),
-            profile,
+            profile: Rc::new(profile),
             clock: Clock::new(),
             machines,
             shared,
@@ -338,7 +341,7 @@ impl SimWorld {
         let Some(known) = self.ops.get(&op) else {
             return;
         };
-        let (node, order) = (known.node, known.order.clone());
+        let (node, order) = (known.node, Rc::clone(&known.order));
         let Some(step) = order.planned() else {
             return;
         };
@@ -419,7 +422,7 @@ impl SimWorld {
 
     /// How long an operation takes to get to its machine.
     fn way_ms(&mut self, node: u32, order: &Order) -> u64 {
-        let profile = self.profile.clone();
+        let profile = Rc::clone(&self.profile);
         let mut rng = self.machine(node).rng.clone();
         let way_ms = match order.planned().map(|s| &s.action) {
             Some(Action::NetworkBoot) if order.work == Work::Act => {
@@ -470,7 +473,7 @@ impl SimWorld {
         Command {
             id: self.number(),
             reply_to: Some(op),
-            task,
+            task: Rc::new(task),
             stage: 0,
             flow: None,
             flow_bytes: 0,
@@ -510,7 +513,7 @@ impl World for SimWorld {
         self.ops.insert(
             op,
             Op {
-                order,
+                order: Rc::new(order),
                 node,
                 stage: Stage::Going,
             },

@@ -30,11 +30,19 @@ impl SimWorld {
             let for_ms = self.chance_between(1000, HIJACK_MS_MAX);
             self.machine(node).hijacked_until_ms = now_ms + for_ms;
         }
-        if self.hit(node, FaultKind::ClockJump) {
+        let jumps = self
+            .shared
+            .borrow_mut()
+            .dice
+            .hit(now_ms, None, FaultKind::ClockJump);
+        if jumps {
             let by_ms = self.chance_between(0, 2 * CLOCK_JUMP_MS_MAX);
             let by_ms =
                 i64::try_from(by_ms).unwrap_or(0) - i64::try_from(CLOCK_JUMP_MS_MAX).unwrap_or(0);
             self.clock.jump_wall(by_ms);
+            self.note(u32::MAX, || {
+                format!("FAULT: the clock jumped by {by_ms} ms")
+            });
         }
     }
 
@@ -94,8 +102,8 @@ impl SimWorld {
             return;
         }
         command.reply_to = None;
-        let copies = matches!(command.task, Task::Copy { .. });
-        let reboots = matches!(command.task, Task::Reboot);
+        let copies = matches!(*command.task, Task::Copy { .. });
+        let reboots = matches!(*command.task, Task::Reboot);
         if copies || !(goes_on || reboots) {
             self.drop_command(node, "");
         }
