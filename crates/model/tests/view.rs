@@ -162,7 +162,6 @@ fn it_shows_where_each_machine_stands() {
     assert_eq!(view.nodes[&a].phases["network-boot"].operations, 2);
     assert_eq!(view.nodes[&a].phases["network-boot"].busy_ms, 20);
     assert_eq!(view.nodes[&a].total_ms(), Some(70));
-    assert!(view.installed()[&a].proved_up && !view.installed()[&b].proved_up);
 
     records.extend([
         started(4, 3),
@@ -200,21 +199,48 @@ fn a_stopped_rollout_and_an_ended_run_say_what_is_waited_for() {
     assert_eq!(view.nodes[&name("b")].waits, Some(Waits::NextRun));
 }
 
+/// The plan with a step that lays out the first machine's disk.
+fn partitioning(table_guid: &str) -> Plan {
+    let mut plan = plan();
+    plan.steps[0].action = serde_json::from_value(json!({
+        "do": "partition", "layout": "ext4", "disko_script": null,
+        "disks": [{
+            "identity": { "serial": "S1", "wwn": null }, "role": "root", "size_bytes_min": 1,
+            "table_guid": table_guid,
+        }],
+    }))
+    .unwrap();
+    plan
+}
+
 #[test]
 fn what_was_installed_outlives_its_plan() {
+    let a = name("a");
+    let first = "7d4b1c1e-8f4e-4a53-9c34-0d7a3e1b2c3d";
+    let accepted = |plan| Record::PlanAccepted {
+        plan: Box::new(plan),
+    };
     let mut records = begun();
+    records[1] = accepted(partitioning(first));
     for step in 0..3 {
         records.extend([started(step.into(), step), done(step.into(), step)]);
     }
-    let mut other = plan();
-    other.nodes.remove(&name("a"));
-    records.push(Record::PlanAccepted {
-        plan: Box::new(other),
-    });
+    // Neither a plan without the machine, nor one that only looks at it, nor one of the same
+    // tables makes its disks free to be wiped.
+    let mut without = plan();
+    without.nodes.remove(&a);
+    records.extend([without, plan(), partitioning(first)].map(accepted));
+    let view = FleetView::fold(&entries(records.clone()));
+    assert!(view.installed()[&a].proved_up);
+    assert_eq!(view.installed()[&a].disks.len(), 1);
+    assert_eq!(view.plans, 4);
+
+    // Other tables are another installation, which has not come up yet.
+    records.push(accepted(partitioning(
+        "11111111-8f4e-4a53-9c34-0d7a3e1b2c3d",
+    )));
     let view = FleetView::fold(&entries(records));
-    assert!(!view.nodes.contains_key(&name("a")));
-    assert!(view.installed()[&name("a")].proved_up);
-    assert_eq!(view.plans, 2);
+    assert!(!view.installed()[&a].proved_up);
 }
 
 fn any_record() -> impl Strategy<Value = Record> {

@@ -99,6 +99,10 @@ impl FleetView {
             view.steps = count(planned.steps.len());
             self.nodes.insert(name.clone(), view);
             let disks = partitioned(plan, planned.steps.iter());
+            if disks.is_empty() {
+                // A plan that lays out no disk changes nothing of what is on them.
+                continue;
+            }
             let before = self.installed.get(name);
             // A table that was there before may be on a disk that was in use since.
             let same = before.is_some_and(|before| {
