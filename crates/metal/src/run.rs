@@ -30,11 +30,14 @@ pub use self::{
     serve::{ServeError, serve},
     systems::Systems,
 };
-use self::{narrate::Narrator, netboot::start_servers};
+use self::{
+    narrate::Narrator,
+    netboot::{start_servers, table},
+};
 use crate::{
     clock,
     journal::{FleetJournal, StoreError},
-    keys::KeyError,
+    keys::{KeyError, OperatorKey},
     power::PowerError,
     world::{MetalWorld, Progress, Room, RoomParts, WorldParts},
 };
@@ -107,8 +110,29 @@ pub struct Run<'a> {
     pub journal: FleetJournal,
     /// What it says; it tells which machines boot their disks.
     pub view: &'a FleetView,
+    /// The boot servers, where they run already; `None`: the run starts and stops its own.
+    pub servers: Option<BootServers>,
     /// Set to true to interrupt.
     pub interrupt: watch::Receiver<bool>,
+}
+
+/// Boot servers that run, to be shared by several runs. Dropping the last one stops them.
+#[derive(Debug, Clone)]
+pub struct BootServers {
+    netboot: Arc<Netboot>,
+}
+
+impl BootServers {
+    /// Starts them for all machines of the inventory, each of which boots its own disk until a run
+    /// says otherwise.
+    ///
+    /// # Errors
+    /// When the installer can't be had, or a socket can't be bound.
+    pub async fn start(fleet: &Fleet, operator: &OperatorKey) -> Result<Self, BootError> {
+        let settings = fleet.settings();
+        let systems = settings.inventory.nodes.values().map(|node| node.system);
+        start_servers(settings, operator, systems.collect(), None, None).await
+    }
 }
 
 /// Carries a plan out until it is done, can't go on, or is interrupted. `observer` is shown every
@@ -126,6 +150,7 @@ pub async fn carry_out(
         engine,
         journal,
         view,
+        servers,
         interrupt,
     } = run;
     let settings = fleet.settings();
@@ -134,7 +159,27 @@ pub async fn carry_out(
         prepared.host_keys.private(&step.node)?;
     }
     let nodes: Vec<NodeName> = engine.plan().nodes.keys().cloned().collect();
-    let netboot = start_servers(settings, &prepared, engine.plan(), view).await?;
+    let plan = Arc::clone(engine.plan());
+    let servers = match servers {
+        Some(servers) => {
+            let table = table(&settings.inventory, Some(&plan), Some(view))?;
+            servers.netboot.set_table(table);
+            servers
+        }
+        None => {
+            let systems = plan.nodes.values().map(|node| node.target.system);
+            let operator = &prepared.operator;
+            start_servers(
+                settings,
+                operator,
+                systems.collect(),
+                Some(&plan),
+                Some(view),
+            )
+            .await?
+        }
+    };
+    let netboot = servers.netboot;
     let room = Room::new(RoomParts {
         inventory: &settings.inventory,
         nodes: &nodes,
@@ -166,7 +211,7 @@ pub async fn carry_out(
     .go()
     .await;
     waiting.clear_all_pending()?;
-    // The world is gone with the loop, and with it the other owners of the servers.
+    // The world is gone with the loop, and with it the other owners of servers of its own.
     if let Ok(netboot) = Arc::try_unwrap(netboot) {
         Netboot::stop(netboot).await;
     }

@@ -8,7 +8,7 @@ use std::{
 };
 
 use undercroft_model::{
-    NodeName, NodeState, Plan, System,
+    Action, NodeName, NodeState, Plan, System,
     inventory::{self, Dhcp, Firmware, Inventory, Node, PowerKind},
     view::FleetView,
 };
@@ -19,9 +19,10 @@ use undercroft_netboot::{
     table::{FirmwareKind, MachineSwitches, UnknownPolicy},
 };
 
-use super::{Prepared, Settings, tell};
+use super::{BootServers, Settings, tell};
 use crate::{
     installer::{InstallerBuilder, InstallerError, InstallerImage},
+    keys::OperatorKey,
     parts::{Arch, Ipxe, KernelFlavour, Parts, PartsError},
     world::Progress,
 };
@@ -74,25 +75,28 @@ impl BootError {
     }
 }
 
-/// Makes what is served, and starts the servers.
+/// Makes what is served to machines of those systems, and starts the servers.
 pub(super) async fn start_servers(
     settings: &Settings,
-    prepared: &Prepared,
-    plan: &Plan,
-    view: &FleetView,
-) -> Result<Arc<Netboot>, BootError> {
+    operator: &OperatorKey,
+    systems: BTreeSet<System>,
+    plan: Option<&Plan>,
+    view: Option<&FleetView>,
+) -> Result<BootServers, BootError> {
     let table = table(&settings.inventory, plan, view)?;
-    let config = config(settings, prepared, plan).await?;
+    let config = config(settings, operator, systems).await?;
     let netboot = Netboot::start(config, table)?;
-    Ok(Arc::new(netboot))
+    Ok(BootServers {
+        netboot: Arc::new(netboot),
+    })
 }
 
 /// All machines of the inventory. Only a machine that the plan installs, and that isn't installed
 /// yet, is given an installer; all others boot their disks.
 pub(super) fn table(
     inventory: &Inventory,
-    plan: &Plan,
-    view: &FleetView,
+    plan: Option<&Plan>,
+    view: Option<&FleetView>,
 ) -> Result<BootTable, NetbootError> {
     let machines = inventory.nodes.iter().map(|(name, node)| Machine {
         uuid: node.uuid,
@@ -111,7 +115,7 @@ pub(super) fn table(
             name.clone(),
             node.macs.clone(),
             node.system,
-            intent(name, plan, view),
+            plan.map_or(BootIntent::Local, |plan| intent(name, plan, view)),
         )
     });
     let unknown = match inventory.network.dhcp_range {
@@ -121,18 +125,18 @@ pub(super) fn table(
     BootTable::new(machines, unknown)
 }
 
-fn intent(name: &NodeName, plan: &Plan, view: &FleetView) -> BootIntent {
+fn intent(name: &NodeName, plan: &Plan, view: Option<&FleetView>) -> BootIntent {
     let planned = plan.nodes.get(name).is_some_and(|node| {
-        node.steps
-            .iter()
-            .filter_map(|id| plan.step(*id))
-            .any(|step| matches!(step.action, undercroft_model::Action::NetworkBoot))
+        let steps = node.steps.iter().filter_map(|id| plan.step(*id));
+        steps
+            .into_iter()
+            .any(|step| step.action == Action::NetworkBoot)
     });
     // The view is of this very plan only when a run goes on with it.
-    let reached = (view.plan_id.as_ref() == Some(&plan.id))
-        .then(|| view.nodes.get(name).map(|node| node.state))
-        .flatten()
-        .unwrap_or(NodeState::Unknown);
+    let reached = view
+        .filter(|view| view.plan_id.as_ref() == Some(&plan.id))
+        .and_then(|view| view.nodes.get(name))
+        .map_or(NodeState::Unknown, |node| node.state);
     if planned && reached < NodeState::Installed {
         BootIntent::Install
     } else {
@@ -154,8 +158,8 @@ fn kernel_params(node: &Node) -> Vec<String> {
 
 async fn config(
     settings: &Settings,
-    prepared: &Prepared,
-    plan: &Plan,
+    operator: &OperatorKey,
+    systems: BTreeSet<System>,
 ) -> Result<NetbootConfig, BootError> {
     let inventory = &settings.inventory;
     let network = &inventory.network;
@@ -182,7 +186,7 @@ async fn config(
         http: network.http_port,
         ..Ports::default()
     };
-    let mut keys = prepared.operator.authorized_key.clone();
+    let mut keys = operator.authorized_key.clone();
     for key in &inventory.fleet.admin_keys {
         keys.push('\n');
         keys.push_str(key);
@@ -190,8 +194,7 @@ async fn config(
     keys.push('\n');
     config.authorized_keys = keys;
 
-    let systems = plan.nodes.values().map(|node| node.target.system);
-    let (installers, ipxe) = images(settings, systems.collect()).await?;
+    let (installers, ipxe) = images(settings, systems).await?;
     for (system, image) in installers {
         config.installers.insert(
             system,

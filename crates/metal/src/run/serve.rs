@@ -6,7 +6,7 @@ use tokio::sync::watch;
 use undercroft_engine::{Engine, PlanRefused, ResumeError};
 use undercroft_model::{Entry, NodeName, Observation, Plan, PlanId, RunEnd, view::FleetView};
 
-use super::{Finished, Fleet, FleetError, Run, RunError, carry_out, tell};
+use super::{BootServers, Finished, Fleet, FleetError, Run, RunError, carry_out, tell};
 use crate::journal::FleetJournal;
 
 /// Why a service has ended by itself.
@@ -26,7 +26,7 @@ pub enum ServeError {
     Resume(#[from] ResumeError),
 }
 
-/// Looks at the fleet, plans, carries the plan out, and begins again after `interval`, until it is
+/// Starts the boot servers, looks at the fleet, plans, carries the plan out, and begins again after `interval`, until it is
 /// interrupted. A plan that a former run has left unfinished is gone on with first.
 ///
 /// `plan` is the planner; what it gives for a converged fleet is empty. `observer` is shown every
@@ -43,6 +43,10 @@ pub async fn serve(
     observer: impl FnMut(&Entry) + Send + Clone + 'static,
 ) -> Result<RunEnd, ServeError> {
     let only: Option<&BTreeSet<NodeName>> = None;
+    let (_, operator) = fleet.keys()?;
+    let servers = BootServers::start(fleet, &operator)
+        .await
+        .map_err(RunError::from)?;
     loop {
         let entries = journal.load().map_err(FleetError::from)?;
         let view = FleetView::fold(&entries);
@@ -65,6 +69,7 @@ pub async fn serve(
                     engine,
                     journal,
                     view: &view,
+                    servers: Some(servers.clone()),
                     interrupt: interrupt.clone(),
                 };
                 let Finished {

@@ -18,6 +18,9 @@ const PORT_WAIT: Duration = Duration::from_secs(60);
 const PORT_INTERVAL: Duration = Duration::from_millis(500);
 /// How long one connection attempt may take.
 const PORT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a probe waits for a report: the installer repeats it every 15 seconds, and may need a
+/// few more for a controller that was away.
+const REPORT_WAIT: Duration = Duration::from_secs(30);
 /// How long a probe may take to find out whether an installer is alive.
 const ALIVE_TIMEOUT: Duration = Duration::from_secs(30);
 /// The port of the installer's SSH server.
@@ -58,25 +61,39 @@ pub(super) async fn act(job: &Job<'_>) -> Done {
     Ok(seen(report))
 }
 
-/// Looks whether an installer of this machine is alive now.
+/// Looks whether an installer of this machine is alive now. A controller that has just started
+/// knows no report yet: one that lives makes itself heard.
 pub(super) async fn probe(job: &Job<'_>) -> Done {
-    let latest = job.shared.reports.latest(job.name());
-    let Some(report) = latest.or_else(|| job.order.facts.report.clone()) else {
-        return Err(Stop::NotDone);
+    let known = job.shared.reports.latest(job.name());
+    let known = known.or_else(|| job.order.facts.report.clone());
+    if let Some(report) = &known
+        && is_alive(job, report).await?
+    {
+        return Ok(seen(report.clone()));
+    }
+    let another = job.shared.reports.wait(job.name(), |report| {
+        Some(&report.boot_id) != known.as_ref().map(|known| &known.boot_id)
+    });
+    match timeout(REPORT_WAIT, another).await {
+        Ok(report) if is_alive(job, &report).await? => Ok(seen(report)),
+        _ => Err(Stop::NotDone),
+    }
+}
+
+/// Whether the installer of that report still runs, in the same boot. Its fingerprint may not be
+/// approved yet: nothing is sent to it but a question whose answer is compared with what is known.
+async fn is_alive(job: &Job<'_>, report: &InstallerReport) -> Result<bool, Failure> {
+    let Ok(key) = believable(report) else {
+        return Ok(false);
     };
-    let Ok(key) = believable(&report) else {
-        return Err(Stop::NotDone);
-    };
-    // The fingerprint may not be approved yet: nothing is sent to the machine but a question
-    // whose answer is compared with what is known.
     let endpoint = Endpoint::root(job.name().as_str(), IpAddr::V4(report.address), key);
     let connection = Connection::prepare(endpoint, &job.shared.parts.operator.private_file)
         .map_err(SshError::into_failure)?;
     let question = RemoteCommand::new(["cat", "/proc/sys/kernel/random/boot_id"], ALIVE_TIMEOUT);
     match connection.run(question).await {
-        Ok(output) if output.stdout.trim() == report.boot_id => Ok(seen(report)),
-        Err(error @ SshError::Local { .. }) => Err(error.into_failure().into()),
-        _ => Err(Stop::NotDone),
+        Ok(output) => Ok(output.stdout.trim() == report.boot_id),
+        Err(error @ SshError::Local { .. }) => Err(error.into_failure()),
+        Err(_) => Ok(false),
     }
 }
 
