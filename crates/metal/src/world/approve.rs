@@ -7,7 +7,10 @@ use undercroft_model::{
 };
 use undercroft_netboot::timeline::MarkKind;
 
-use super::{Done, Job, Progress, Stop};
+use super::{
+    Done, Job, Progress, Stop,
+    boot::{Unseen, boot_of},
+};
 use crate::{
     approval::APPROVAL_POLL_INTERVAL,
     clock::wall_ms_now,
@@ -20,6 +23,10 @@ use crate::{
 /// machine that has just booted anew reports within it, and the engine then begins again with the
 /// new report; the installer repeats its console line every 10 seconds.
 const CONSOLE_SETTLE: Duration = Duration::from_secs(45);
+
+/// How far in the future an approval may have been granted, in milliseconds: the engine's own
+/// limit for a clock that was set back.
+const CLOCK_BACK_MS_MAX: u64 = 60_000;
 
 /// Waits for the approval of the reported fingerprint; a probe looks once.
 pub(super) async fn wait(job: &Job<'_>, mode: ApprovalMode, expires_ms: u64, work: Work) -> Done {
@@ -81,9 +88,28 @@ pub(super) async fn wait(job: &Job<'_>, mode: ApprovalMode, expires_ms: u64, wor
             }
         }
         if work == Work::Probe {
-            return Err(Stop::NotDone);
+            return Err(not_approved(job, report).await);
         }
         tokio::time::sleep(APPROVAL_POLL_INTERVAL).await;
+    }
+}
+
+/// What a probe says where there is no approval: waiting on makes sense only while the installer
+/// that asks for it is there.
+async fn not_approved(job: &Job<'_>, report: &InstallerReport) -> Stop {
+    let gone = |message: String| Stop::new(FailureKind::PreconditionLost, message);
+    match boot_of(job, report).await {
+        Ok(boot_id) if boot_id == report.boot_id => Stop::NotDone,
+        Ok(boot_id) => gone(format!(
+            "the installer in the boot {} asks for the approval, and the machine runs in the boot {boot_id}",
+            report.boot_id
+        )),
+        Err(Unseen::Another) => gone(format!(
+            "{} doesn't show the key that it reported any longer",
+            report.address
+        )),
+        Err(Unseen::Silent(message)) => Stop::new(FailureKind::Transient, message),
+        Err(Unseen::Ours(failure)) => Stop::Failed(failure),
     }
 }
 
@@ -100,12 +126,16 @@ fn approved(job: &Job<'_>, approval: Approval) -> Done {
     Ok(Evidence::Approved { approval })
 }
 
-/// The approval that an operator has given from another process, if it is good now.
+/// The approval that an operator has given from another process, if it is good now. One from the
+/// future is of a clock that was set back since: when it ends can't be told.
 fn given(job: &Job<'_>, report: &InstallerReport) -> Result<Option<Approval>, Failure> {
-    job.shared
+    let now = wall_ms_now();
+    let given = job
+        .shared
         .store()
-        .approval(job.name(), &report.fingerprint, wall_ms_now())
-        .map_err(store_failure)
+        .approval(job.name(), &report.fingerprint, now)
+        .map_err(store_failure)?;
+    Ok(given.filter(|a| a.granted_wall_ms <= now.saturating_add(CLOCK_BACK_MS_MAX)))
 }
 
 fn refuse(job: &Job<'_>, report: &InstallerReport, message: String) -> Stop {

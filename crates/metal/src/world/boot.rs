@@ -80,20 +80,38 @@ pub(super) async fn probe(job: &Job<'_>) -> Done {
     }
 }
 
-/// Whether the installer of that report still runs, in the same boot. Its fingerprint may not be
-/// approved yet: nothing is sent to it but a question whose answer is compared with what is known.
+/// Whether the installer of that report still runs, in the same boot.
 async fn is_alive(job: &Job<'_>, report: &InstallerReport) -> Result<bool, Failure> {
-    let Ok(key) = believable(report) else {
-        return Ok(false);
-    };
+    match boot_of(job, report).await {
+        Ok(boot_id) => Ok(boot_id == report.boot_id),
+        Err(Unseen::Ours(failure)) => Err(failure),
+        Err(Unseen::Another | Unseen::Silent(_)) => Ok(false),
+    }
+}
+
+/// Why a boot id was not seen.
+pub(super) enum Unseen {
+    /// Something answers that has not the reported key.
+    Another,
+    /// Nothing answers, or not in time.
+    Silent(String),
+    /// It couldn't be asked, for a reason on this side.
+    Ours(Failure),
+}
+
+/// Asks the installer of a report which boot it runs in. Its fingerprint may not be approved yet:
+/// nothing is sent to it but a question whose answer is compared with what is known.
+pub(super) async fn boot_of(job: &Job<'_>, report: &InstallerReport) -> Result<String, Unseen> {
+    let key = believable(report).map_err(|_| Unseen::Another)?;
     let endpoint = Endpoint::root(job.name().as_str(), IpAddr::V4(report.address), key);
     let connection = Connection::prepare(endpoint, &job.shared.parts.operator.private_file)
-        .map_err(SshError::into_failure)?;
+        .map_err(|error| Unseen::Ours(error.into_failure()))?;
     let question = RemoteCommand::new(["cat", "/proc/sys/kernel/random/boot_id"], ALIVE_TIMEOUT);
     match connection.run(question).await {
-        Ok(output) => Ok(output.stdout.trim() == report.boot_id),
-        Err(error @ SshError::Local { .. }) => Err(error.into_failure()),
-        Err(_) => Ok(false),
+        Ok(output) => Ok(output.stdout.trim().to_owned()),
+        Err(SshError::HostKeyMismatch { .. }) => Err(Unseen::Another),
+        Err(error @ SshError::Local { .. }) => Err(Unseen::Ours(error.into_failure())),
+        Err(error) => Err(Unseen::Silent(error.to_string())),
     }
 }
 
