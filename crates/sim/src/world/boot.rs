@@ -3,7 +3,7 @@
 use undercroft_engine::Event;
 use undercroft_model::{Evidence, FailureKind, OpId};
 
-use super::{Ev, SimWorld, Stage, Turn};
+use super::{Ev, Sabotage, SimWorld, Stage, Turn};
 use crate::{
     faults::FaultKind,
     fleet::boot_id,
@@ -232,7 +232,8 @@ impl SimWorld {
                     let ssh = self.profile.ssh;
                     let way_ms = ssh.draw(&mut self.machine(node).rng);
                     let hijacked = now_ms < self.machine(node).hijacked_until_ms;
-                    if wanted.as_ref() == Some(&key) && !hijacked {
+                    let trusted = self.is_sabotaged(Sabotage::CallsAnythingUp);
+                    if trusted || (wanted.as_ref() == Some(&key) && !hijacked) {
                         let boot_id = boot_id(boot);
                         self.done(op, way_ms, Evidence::Rebooted { boot_id });
                     } else {

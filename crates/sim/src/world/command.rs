@@ -5,7 +5,7 @@ use undercroft_model::{
     Action, DiskIdentity, Evidence, Failure, FailureKind, OpId, Outcome, PlannedDisk,
 };
 
-use super::{Ev, SimWorld, Stage};
+use super::{Ev, Sabotage, SimWorld, Stage};
 use crate::{
     faults::FaultKind,
     fleet::boot_id,
@@ -261,11 +261,13 @@ impl SimWorld {
         if stage % 2 == 1 {
             self.lay_out_cleared(node, disks);
         }
+        let wipes_again = stage == 0 && self.is_sabotaged(Sabotage::WipesAgain);
         let next = disks.iter().enumerate().find_map(|(role, planned)| {
             let machine = self.machine(node);
             let place = machine.find_disk(planned)?;
             let disk = machine.disks.get(place)?;
-            let due = is_wiped(planned) && disk.table != Table::Laid(planned.table_guid);
+            let due =
+                is_wiped(planned) && (disk.table != Table::Laid(planned.table_guid) || wipes_again);
             due.then_some((role, place, planned))
         });
         match next {
@@ -495,7 +497,18 @@ impl SimWorld {
         if now_ms < machine.hijacked_until_ms {
             return self.fail(op, 0, FailureKind::Refused, foreign);
         }
-        match machine.running.clone() {
+        let running = machine.running.clone();
+        if let Running::System { boot, .. } = &running
+            && self.is_sabotaged(Sabotage::CallsAnythingUp)
+        {
+            let evidence = Evidence::Up {
+                boot_id: boot_id(*boot),
+                booted_system: toplevel.to_owned(),
+                host_key_fingerprint: key.to_owned(),
+            };
+            return self.done(op, 0, evidence);
+        }
+        match running {
             Running::System {
                 boot,
                 system,

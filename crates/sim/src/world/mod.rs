@@ -7,6 +7,7 @@
 mod boot;
 mod command;
 mod probe;
+mod sabotage;
 mod trouble;
 
 use std::{
@@ -30,6 +31,8 @@ use crate::{
     rng::Rng,
     shared::SharedRef,
 };
+
+pub(crate) use sabotage::Sabotage;
 
 /// What is to happen to a machine by itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -116,6 +119,8 @@ pub(crate) struct SimWorld {
     pub(crate) out: VecDeque<Event>,
     pub(crate) chores: Chores,
     pub(crate) wiped: Vec<(u32, String)>,
+    #[cfg(test)]
+    pub(crate) sabotage: Option<Sabotage>,
     places: BTreeMap<NodeName, u32>,
     ops: BTreeMap<OpId, Op>,
     link: Link,
@@ -152,6 +157,8 @@ impl SimWorld {
             out: VecDeque::new(),
             chores: Chores::default(),
             wiped: Vec::new(),
+            #[cfg(test)]
+            sabotage: None,
             places,
             ops: BTreeMap::new(),
             link_generation: 0,
@@ -303,6 +310,15 @@ impl SimWorld {
         let Stage::Replying(outcome) = known.stage else {
             return;
         };
+        let reports = matches!(
+            &*outcome,
+            Outcome::Done {
+                evidence: Evidence::Seen { .. }
+            }
+        );
+        if reports && self.is_sabotaged(Sabotage::LosesReports) {
+            return;
+        }
         self.machine(known.node).waiting.retain(|o| *o != op);
         if let Outcome::Done {
             evidence:
@@ -380,6 +396,16 @@ impl SimWorld {
         };
         let reported = order.facts.report.as_ref().map(|r| r.fingerprint.clone());
         match (shown, reported) {
+            (_, Some(reported)) if self.is_sabotaged(Sabotage::ApprovesAnyone) => {
+                let wall_ms = self.now().wall_ms;
+                let approval = Approval {
+                    fingerprint: reported,
+                    by: "nobody".to_owned(),
+                    granted_wall_ms: wall_ms,
+                    expires_wall_ms: wall_ms.saturating_add(expires_ms),
+                };
+                self.done(op, 0, Evidence::Approved { approval });
+            }
             (Some(shown), Some(reported)) if shown == reported => {
                 let by = match mode {
                     ApprovalMode::Operator => "operator alice",

@@ -1,0 +1,30 @@
+//! Faults of the controller's own side, for tests that show that the checkers see them. Outside of
+//! tests there are none.
+
+use super::SimWorld;
+
+/// What the controller's side does wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Sabotage {
+    /// A disk is wiped although it was laid out before.
+    WipesAgain,
+    /// A fingerprint counts as approved although nobody approved it.
+    ApprovesAnyone,
+    /// A machine counts as up whatever it runs.
+    CallsAnythingUp,
+    /// Nobody hears of an installer that has reported in.
+    LosesReports,
+}
+
+impl SimWorld {
+    #[cfg(test)]
+    pub(super) fn is_sabotaged(&self, by: Sabotage) -> bool {
+        self.sabotage == Some(by)
+    }
+
+    #[cfg(not(test))]
+    #[expect(clippy::unused_self, reason = "in tests the world knows")]
+    pub(super) fn is_sabotaged(&self, _by: Sabotage) -> bool {
+        false
+    }
+}
