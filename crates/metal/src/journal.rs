@@ -23,12 +23,14 @@ mod approvals;
 mod entries;
 mod lock;
 mod store;
+mod strangers;
 mod timeline;
 
 pub use approvals::{ApprovalError, GrantedApproval, PendingReport};
 pub use entries::{Chain, FleetJournal};
 pub use lock::{ControllerLock, LockError, LockHolder};
 pub use store::{JOURNAL_FILE, STORE_VERSION, Store, StoreError};
+pub use strangers::{STRANGERS_MAX, Stranger};
 pub use timeline::{
     TIMELINE_ROWS_PER_NODE_MAX, TimelineDetail, TimelineRow, TimelineSource, events_and_marks,
 };

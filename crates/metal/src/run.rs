@@ -167,7 +167,7 @@ pub async fn carry_out(
             servers
         }
         None => {
-            let systems = plan.nodes.values().map(|node| node.target.system);
+            let systems = plan.nodes.values().map(|node| node.system);
             let operator = &prepared.operator;
             start_servers(
                 settings,
@@ -288,7 +288,12 @@ impl Loop {
     fn seen(&mut self, event: Result<NetbootEvent, broadcast::error::RecvError>) -> Option<Event> {
         // An installer repeats its report, so that one that was missed comes again.
         let event = event.ok()?;
-        let node = event.node.clone()?;
+        let Some(node) = event.node.clone() else {
+            if let Some(stranger) = self.narrator.stranger(event) {
+                self.world.note_stranger(&stranger);
+            }
+            return None;
+        };
         let report = match &event.kind {
             EventKind::Report { report } => Some(report.clone()),
             _ => None,

@@ -45,7 +45,7 @@ pub use self::{
 };
 use crate::{
     clock::wall_ms_now,
-    journal::{Store, StoreError, TimelineRow, TimelineSource},
+    journal::{Store, StoreError, Stranger, TimelineRow, TimelineSource},
     keys::{HostKeys, OperatorKey},
     system::NixStore,
 };
@@ -151,6 +151,12 @@ impl MetalWorld {
     /// Adds a row to a machine's timeline.
     pub fn note(&self, node: &NodeName, row: &TimelineRow) {
         self.shared.keep(node, row);
+    }
+
+    /// Remembers a machine that the inventory doesn't know.
+    pub fn note_stranger(&self, stranger: &Stranger) {
+        // As with timelines: a help for people.
+        let _ = self.shared.store().note_stranger(stranger);
     }
 }
 

@@ -255,6 +255,12 @@ impl Store {
                      expires_wall_ms INTEGER NOT NULL,
                      PRIMARY KEY (node, fingerprint)
                  ) STRICT;
+                 CREATE TABLE IF NOT EXISTS strangers (
+                     mac TEXT PRIMARY KEY,
+                     wall_ms INTEGER NOT NULL,
+                     text TEXT NOT NULL,
+                     report TEXT
+                 ) STRICT;
                  CREATE TABLE IF NOT EXISTS timeline (
                      id INTEGER PRIMARY KEY AUTOINCREMENT,
                      node TEXT NOT NULL,

@@ -8,7 +8,7 @@ use std::{
 use undercroft_model::NodeName;
 use undercroft_netboot::{EventKind, NetbootEvent, event::Service, timeline::timeline};
 
-use crate::journal::{TimelineRow, TimelineSource};
+use crate::journal::{Stranger, TimelineRow, TimelineSource};
 
 /// How long the same event of the same machine isn't written again: firmware repeats itself, and
 /// anybody on the boot network can make it seem to.
@@ -21,33 +21,55 @@ const REMEMBERED_MAX: usize = 4096;
 
 #[derive(Debug, Default)]
 pub(super) struct Narrator {
-    last: BTreeMap<(NodeName, String), Instant>,
+    last: BTreeMap<(String, String), Instant>,
 }
 
 impl Narrator {
     /// The row for an event; `None` for a repetition.
     pub(super) fn row(&mut self, node: &NodeName, event: NetbootEvent) -> Option<TimelineRow> {
         let text = text(&event);
-        let now = Instant::now();
         // The text of an answer has its duration in it, which is never the same twice.
         let (said, after) = match heartbeat(&event.kind) {
             Some(said) => (said, HEARTBEAT_AFTER),
             None => (text.clone(), REPEAT_AFTER),
         };
-        let key = (node.clone(), said);
-        if self
-            .last
-            .get(&key)
-            .is_some_and(|at| now.duration_since(*at) < after)
-        {
+        if !self.is_news((node.to_string(), said), after) {
             return None;
+        }
+        let source = source(&event.kind);
+        Some(TimelineRow::new(event.at_ms, source, text).with_event(event))
+    }
+
+    /// What an event tells of a machine that the inventory doesn't know; `None` for a repetition,
+    /// and where it has no Ethernet address.
+    pub(super) fn stranger(&mut self, event: NetbootEvent) -> Option<Stranger> {
+        let text = text(&event);
+        let (wall_ms, mac) = (event.at_ms, event.mac);
+        let report = match event.kind {
+            EventKind::Report { report } => Some(*report),
+            _ => None,
+        };
+        let mac = mac.or_else(|| report.as_ref()?.macs.first().copied())?;
+        self.is_news((mac.to_string(), text.clone()), REPEAT_AFTER)
+            .then_some(Stranger {
+                mac,
+                wall_ms,
+                text,
+                report,
+            })
+    }
+
+    fn is_news(&mut self, key: (String, String), after: Duration) -> bool {
+        let now = Instant::now();
+        let last = self.last.get(&key);
+        if last.is_some_and(|at| now.duration_since(*at) < after) {
+            return false;
         }
         if self.last.len() >= REMEMBERED_MAX {
             self.last.clear();
         }
         self.last.insert(key, now);
-        let source = source(&event.kind);
-        Some(TimelineRow::new(event.at_ms, source, text).with_event(event))
+        true
     }
 }
 

@@ -14,6 +14,7 @@ use super::{
     nixlog::{NixLog, Rate},
 };
 use crate::{
+    journal::TimelineSource,
     process::{self, Finished, Input},
     ssh::{Connection, quote},
     system::NixStore,
@@ -56,21 +57,22 @@ pub(super) async fn copy(
     }
     mounted(&installer).await?;
     for _ in 0..ROUNDS_MAX {
-        push(
+        let pushed = push(
             job,
             installer.connection(),
             toplevel,
             Destination::NewSystem,
             closure_bytes,
-        )
-        .await?;
-        if whole(&installer, toplevel).await? {
-            return Ok(evidence);
-        }
-        job.shared.line(
-            job.name(),
-            "a part of the closure on the disk was damaged by a power cut; copying it again",
         );
+        match pushed.await {
+            Ok(()) if whole(&installer, toplevel).await? => return Ok(evidence),
+            Ok(()) => {}
+            Err(failure) if is_damaged(&failure) => begin_store_again(&installer).await?,
+            Err(failure) => return Err(failure.into()),
+        }
+        let line = "a part of the store on the disk was damaged by a power cut; copying it again";
+        job.note(TimelineSource::Controller, line);
+        job.shared.line(job.name(), line);
     }
     Err(Stop::new(
         FailureKind::Permanent,
@@ -98,6 +100,30 @@ async fn whole(installer: &Installer<'_>, toplevel: &str) -> Result<bool, Failur
         Ok(true)
     } else {
         Err(refused(&output))
+    }
+}
+
+/// Whether a copy failed because the database of the store on the machine's disk is damaged: Nix
+/// writes some of its files without waiting for the disk, so that a power cut can leave them empty.
+fn is_damaged(failure: &Failure) -> bool {
+    let said = failure.command.as_ref().map(|c| c.output_tail.as_str());
+    said.is_some_and(|said| {
+        let named = said.contains("/mnt/nix/var/nix/db");
+        named && said.contains("is corrupt")
+            || said.contains("database disk image is malformed")
+            || said.contains("file is not a database")
+    })
+}
+
+/// Takes a damaged store away. It holds nothing that isn't copied again, and lies on a disk that
+/// this plan has laid out.
+async fn begin_store_again(installer: &Installer<'_>) -> Result<(), Failure> {
+    let output = installer
+        .run(&["rm", "-rf", "/mnt/nix/store", "/mnt/nix/var/nix/db"])
+        .await?;
+    match output.code {
+        exit::DONE => Ok(()),
+        _ => Err(refused(&output)),
     }
 }
 
@@ -312,5 +338,33 @@ impl<'a> Teller<'a> {
             bytes_per_s,
             left_s: left.and_then(|left| left.checked_div(bytes_per_s)),
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_damaged_store_is_told_from_other_failures() {
+        let failure = |said: &str| {
+            Failure::new(FailureKind::Transient, "x").with_command(FailedCommand {
+                command: "nix copy".into(),
+                exit_code: Some(1),
+                output_tail: said.into(),
+            })
+        };
+        let damaged = "error: '/mnt/nix/var/nix/db/schema' is corrupt\ncannot connect to 'root@x'";
+        assert!(is_damaged(&failure(damaged)));
+        assert!(is_damaged(&failure(
+            "error: executing SQLite statement: database disk image is malformed"
+        )));
+        assert!(!is_damaged(&failure(
+            "error: path '/nix/store/x' is not valid"
+        )));
+        assert!(!is_damaged(&Failure::new(
+            FailureKind::Transient,
+            "is corrupt"
+        )));
     }
 }

@@ -102,7 +102,9 @@ impl NixLog {
     fn error(&mut self, text: &str) {
         let text = without_escapes(text);
         let text = text.trim_end();
-        if !text.is_empty() && self.errors.len() + text.len() < ERROR_BYTES_MAX {
+        // Nix warns of much that is no reason for a failure.
+        let said = !text.is_empty() && !text.starts_with("warning:");
+        if said && self.errors.len() + text.len() < ERROR_BYTES_MAX {
             self.errors.push_str(text);
             self.errors.push('\n');
         }
@@ -191,6 +193,7 @@ mod tests {
         log.take("@nix {\"action\":\"msg\",\"level\":0,\"msg\":\"\\u001b[31;1merror:\\u001b[0m writing to file: No space left on device\"}");
         log.take(r#"@nix {"action":"msg","level":3,"msg":"copying"}"#);
         log.take("error: (remote) out of space");
+        log.take("warning: the group 'nixbld' specified in 'build-users-group' does not exist");
         assert_eq!(
             log.errors(),
             "error: writing to file: No space left on device\nerror: (remote) out of space"
