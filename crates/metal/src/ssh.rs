@@ -197,7 +197,7 @@ pub enum SshError {
         detail: String,
     },
     /// The session ended without the command's exit code; it may have been run, in part or whole.
-    #[error("the session to {address} ended before `{command}` did: {detail}")]
+    #[error("the session to {address} ended before its command did: {detail}")]
     SessionLost {
         /// The address.
         address: IpAddr,
@@ -209,7 +209,7 @@ pub enum SshError {
         output_tail: String,
     },
     /// The command took too long, and was called off here; it may go on there.
-    #[error("`{command}` on {address} took longer than {limit_ms} ms")]
+    #[error("a command on {address} took longer than {limit_ms} ms")]
     TimedOut {
         /// The address.
         address: IpAddr,

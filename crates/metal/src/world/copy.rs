@@ -16,7 +16,7 @@ use super::{
 use crate::{
     journal::TimelineSource,
     process::{self, Finished, Input},
-    ssh::{Connection, quote},
+    ssh::{Connection, SshError, quote},
     system::NixStore,
 };
 
@@ -256,7 +256,12 @@ async fn explain(
         };
     }
     if let Some(error) = connection.blame(&command, said) {
-        return installer::failure(error);
+        // A moment without network is worth another try; that the machine is gone, the next try's
+        // first command finds out.
+        let kind = matches!(error, SshError::Unreachable { .. }).then_some(FailureKind::Transient);
+        let mut failure = installer::failure(error);
+        failure.kind = kind.unwrap_or(failure.kind);
+        return failure;
     }
     let missing = [
         "is not valid",

@@ -329,7 +329,7 @@ mod tests {
         assert_eq!(output.stdout, b"a b\n");
         // The process that the file names now is gone: the next command runs at once.
         assert_eq!(guard(&[file, boot, "0", "true"]).status.code(), Some(0));
-        std::fs::write(file, std::process::id().to_string()).unwrap();
+        std::fs::write(file, format!("{}\n", std::process::id())).unwrap();
         assert_eq!(
             guard(&[file, boot, "0", "true"]).status.code(),
             Some(exit::BUSY)
@@ -338,7 +338,7 @@ mod tests {
             let id = c.id();
             c.wait().map(|_| id)
         });
-        std::fs::write(file, stale.unwrap().to_string()).unwrap();
+        std::fs::write(file, format!("{}\n", stale.unwrap())).unwrap();
         assert_eq!(guard(&[file, boot, "0", "true"]).status.code(), Some(0));
     }
 
