@@ -1,7 +1,9 @@
 //! What the sections say together: everything that one value alone can't show to be wrong.
 
+mod classes;
 mod cluster;
 mod gpu;
+mod identities;
 mod machines;
 mod network;
 mod people;
@@ -37,6 +39,8 @@ pub(super) fn check(draft: &Draft, root: &Spanned<DeValue<'_>>, cx: &mut Reader<
     let mut check = Check { draft, root, cx };
     network::check(&mut check);
     cluster::check(&mut check);
+    classes::check(&mut check);
+    identities::check(&mut check);
     machines::check(&mut check);
     people::check(&mut check);
 }

@@ -126,6 +126,23 @@ impl<'a> Source<'a> {
         out
     }
 
+    /// A message, made fit to be shown: names from the file stand in it, and a name can be
+    /// anything.
+    fn fit(&self, message: &str) -> String {
+        let mut message = Cow::Borrowed(message);
+        for secret in &self.secrets {
+            let text = self.text.get(secret.span.clone()).unwrap_or("");
+            if !text.is_empty() && message.contains(text) {
+                message = message.replace(text, "***").into();
+            }
+        }
+        let mut out = String::with_capacity(message.len());
+        for c in message.chars() {
+            push_shown(&mut out, c);
+        }
+        out
+    }
+
     fn excerpt(&self, place: &Place) -> Excerpt {
         let (_, line) = self.line(place.start_byte);
         let mark_end = place
@@ -266,7 +283,7 @@ impl Findings {
                 Diagnostic {
                     severity: f.severity,
                     code: f.code,
-                    message: f.message,
+                    message: source.fit(&f.message),
                     file: source.file.to_owned(),
                     excerpt: source.excerpt(&place),
                     place,
@@ -274,7 +291,7 @@ impl Findings {
                         message,
                         place: source.place(&span),
                     }),
-                    hint: f.hint,
+                    hint: f.hint.map(|hint| source.fit(&hint)),
                 }
             })
             .collect()

@@ -147,3 +147,16 @@ fn the_digest_is_of_the_meaning() {
     let other = text.replace("10.88.0.13", "10.88.0.14");
     assert_ne!(clean(other.as_bytes()).digest(), clean(bytes).digest());
 }
+
+/// A key can be anything in quotes, and findings name it.
+#[test]
+fn keys_are_shown_without_what_moves_the_cursor_and_without_secrets() {
+    let text = "[nodes.\"a\\u001b[2Jb\"]\nclass = 5\n[classes.\"tskey-auth-abcdef\"]\nkind = 5\n";
+    let parsed = parse("keys.toml", text.as_bytes());
+    assert!(parsed.diagnostics.len() >= 4);
+    holds(text.as_bytes(), &parsed);
+    for finding in &parsed.diagnostics {
+        let shown = format!("{finding} {finding:?}");
+        assert!(!shown.contains("tskey-auth-abcdef"), "{shown}");
+    }
+}

@@ -1,0 +1,139 @@
+//! What tells machines, disks and phones apart: set, and each given once.
+
+use super::{Check, Seen};
+use crate::MachineUuid;
+
+/// Serial numbers that machines report when nobody set one, in lower case.
+const PLACEHOLDER_SERIALS: &[&str] = &[
+    "none",
+    "n/a",
+    "na",
+    "unknown",
+    "default",
+    "serial",
+    "not specified",
+    "to be filled by o.e.m.",
+    "0123456789",
+    "123456789",
+    "1234567890",
+    "0123456789abcdef",
+];
+
+/// A UUID that many boards of one maker share, because it was never set.
+const SHARED_UUID: MachineUuid = MachineUuid([
+    0x03, 0x00, 0x02, 0x00, 0x04, 0x00, 0x05, 0x00, 0x00, 0x06, 0x00, 0x07, 0x00, 0x08, 0x00, 0x09,
+]);
+
+/// MAC addresses, UUIDs, serial numbers and WWNs: set, and each given once.
+pub(super) fn check(c: &mut Check<'_, '_>) {
+    let draft = c.draft;
+    let (mut macs, mut uuids) = (Seen::new(), Seen::new());
+    let (mut serials, mut wwns, mut phones) = (Seen::new(), Seen::new(), Seen::new());
+    for (name, node) in &draft.nodes {
+        let name = name.as_str();
+        for (i, mac) in node.macs.iter().enumerate() {
+            let at = ["nodes", name, "macs", &i.to_string()];
+            if mac.is_multicast() || mac.0 == [0; 6] {
+                let what = if mac.0 == [0; 6] {
+                    "is not set"
+                } else {
+                    "names a group of machines"
+                };
+                let hint = "Give the address of the machine's own port, as `ip link` shows it.";
+                c.error("not-a-machine-address", &at, format!("{mac} {what}"), hint);
+            } else if let Some((other, j)) = macs.note(*mac, (name, i)) {
+                let first = ["nodes", other, "macs", &j.to_string()];
+                let message = format!("the MAC address {mac} is given twice");
+                c.duplicate(
+                    "duplicate-mac",
+                    &first,
+                    &at,
+                    message,
+                    "Each port has its own: read both again.",
+                );
+            }
+        }
+        if let Some(uuid) = node.uuid {
+            let at = ["nodes", name, "uuid"];
+            if uuid.is_unset() || uuid == SHARED_UUID {
+                let message = format!("{uuid} is what firmware reports when no UUID was set");
+                c.error(
+                    "unset-uuid",
+                    &at,
+                    message,
+                    "Take `uuid` out and give `macs`.",
+                );
+            } else if let Some(other) = uuids.note(uuid, name) {
+                let message = format!("the UUID {uuid} is given twice");
+                let first = ["nodes", other, "uuid"];
+                c.duplicate(
+                    "duplicate-uuid",
+                    &first,
+                    &at,
+                    message,
+                    "Each machine has its own: read both again.",
+                );
+            }
+        }
+        if node.uuid.is_none() && node.macs.is_empty() && c.whole("nodes", name) {
+            let message = format!("nothing says which machine `{name}` is");
+            let hint = "Add `macs = [\"…\"]`, or `uuid`.";
+            c.error("no-identity", &["nodes", name], message, hint);
+        }
+        for (i, disk) in node.disks.iter().enumerate() {
+            let i_text = i.to_string();
+            let both = [("serial", &disk.serial), ("wwn", &disk.wwn)];
+            for (key, id) in both {
+                let Some(id) = id else { continue };
+                let at = ["nodes", name, "disks", &i_text, key];
+                if is_placeholder_serial(id) {
+                    let message = format!(
+                        "{id:?} is what disks report when nobody gave them a serial number"
+                    );
+                    let hint = "Give the `wwn` instead, or the serial number on the label.";
+                    c.error("placeholder-serial", &at, message, hint);
+                    continue;
+                }
+                let seen = if key == "serial" {
+                    &mut serials
+                } else {
+                    &mut wwns
+                };
+                if let Some((other, j)) = seen.note(id.as_str(), (name, i)) {
+                    let first: [&str; 5] = ["nodes", other, "disks", &j.to_string(), key];
+                    let message = format!("the disk with the {key} {id:?} is claimed twice");
+                    c.duplicate(
+                        "duplicate-disk",
+                        &first,
+                        &at,
+                        message,
+                        "A disk is in one machine: read both labels again.",
+                    );
+                }
+            }
+        }
+        for (i, phone) in node.phones.iter().enumerate() {
+            let at = ["nodes", name, "phones", &i.to_string(), "serial"];
+            if let Some((other, j)) = phones.note(phone.serial.as_str(), (name, i)) {
+                let first: [&str; 5] = ["nodes", other, "phones", &j.to_string(), "serial"];
+                let message = format!("the phone {:?} is given twice", phone.serial);
+                c.duplicate(
+                    "duplicate-phone",
+                    &first,
+                    &at,
+                    message,
+                    "`adb devices` shows each phone's own serial number.",
+                );
+            }
+        }
+    }
+}
+
+fn is_placeholder_serial(text: &str) -> bool {
+    let low = text.to_ascii_lowercase();
+    PLACEHOLDER_SERIALS.contains(&low.as_str())
+        || low
+            .chars()
+            .all(|ch| ch == '0' || ch == ' ' || ch == '-' || ch == 'x')
+        || low.len() >= 4 && low.chars().all(|ch| ch == 'f')
+}
