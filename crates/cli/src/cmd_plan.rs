@@ -109,6 +109,7 @@ pub(crate) fn decide(
     let options = PlanOptions {
         only: only.cloned(),
         reinstall: selection.reinstall.iter().cloned().collect(),
+        inspect_only: selection.inspect_only,
     };
     let (plan, report) = plan_with(inventory, observation, view.plan_id.as_ref(), &options);
     let faults: Vec<String> = check(&plan)

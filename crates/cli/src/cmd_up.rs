@@ -58,6 +58,7 @@ const EXAMPLES: &str = "\
 Examples:
   undercroft up
   undercroft up --only vm-01,vm-02 --yes
+  undercroft up --inspect-only           boot the machines and look at them; change nothing
   undercroft up --reinstall vm-02        wipe vm-02 and install it anew
   undercroft up --only gpu-01 --store-paths /nix/store/…-disko /nix/store/…-nixos-system-gpu-01
 
@@ -154,6 +155,7 @@ impl Up<'_> {
                 engine,
                 journal,
                 view: &view,
+                servers: None,
                 interrupt: interrupted.clone(),
             };
             let finished = carry_out(run, move |entry| shown.entry(entry)).await;
@@ -178,8 +180,13 @@ impl Up<'_> {
             None | Some(RunEnd::Interrupted) => true,
             Some(RunEnd::Complete | RunEnd::Incomplete) => false,
         };
-        let same_systems = plan.nodes.iter().all(|(name, node)| {
-            matches!(prepared.systems.targets.get(name), Some(Ok(target)) if *target == node.target)
+        let inspect_only = self.args.selection.inspect_only;
+        let same_systems = plan.nodes.iter().all(|(name, node)| match &node.target {
+            Some(planned) => {
+                let built = prepared.systems.targets.get(name);
+                !inspect_only && matches!(built, Some(Ok(built)) if built == planned)
+            }
+            None => inspect_only,
         });
         cut_short
             && same_systems
@@ -238,13 +245,11 @@ impl Up<'_> {
             return Ok(());
         }
         let question = format!(
-            "{} of {} will be lost: {}.",
-            paint(BAD, "Everything on the disks"),
+            "{} on {} will be lost: {}.",
+            paint(BAD, "Everything"),
             count(wiped.len(), "disk"),
             list(&wiped)
         );
-        let question =
-            question.replace("Everything on the disks of 1 disk", "Everything on 1 disk");
         if self
             .ui
             .confirm(&question, "Give --yes if that is what you want.")?

@@ -45,6 +45,10 @@ pub(crate) struct Selection {
     /// Wipe this machine and install it anew, though it was installed before
     #[arg(long, value_name = "NODE")]
     pub(crate) reinstall: Vec<NodeName>,
+    /// Boot the machines, have them approved and compare them with the inventory, and write nothing
+    /// to them
+    #[arg(long, conflicts_with = "reinstall")]
+    pub(crate) inspect_only: bool,
     /// The flake's folder, in place of the inventory's fleet.flake
     #[arg(long, value_name = "FOLDER", value_hint = clap::ValueHint::DirPath)]
     flake: Option<PathBuf>,

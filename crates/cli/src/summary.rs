@@ -131,8 +131,8 @@ fn described(plan: Option<&Plan>, name: &NodeName, node: &NodeView) -> String {
 
 /// The system that was built for a machine.
 fn built<'a>(plan: Option<&'a Plan>, name: &NodeName) -> Option<&'a str> {
-    plan.and_then(|plan| plan.nodes.get(name))
-        .map(|node| node.target.toplevel.as_str())
+    let target = plan?.nodes.get(name)?.target.as_ref()?;
+    Some(target.toplevel.as_str())
 }
 
 /// What each phase took, in the plan's order.
@@ -192,7 +192,12 @@ fn table(view: &FleetView) -> String {
 
 /// How much of the machines' time passed between their operations: deciding, writing the journal,
 /// and waiting for a turn. The rest is firmware, kernels, disks, copies, and people.
+///
+/// Over several runs it can't be told, since nobody knows what passed between them.
 fn ours(view: &FleetView) -> Option<String> {
+    if view.run.as_ref().is_none_or(|run| run.number != 1) {
+        return None;
+    }
     let mut total = 0u64;
     let mut busy = 0u64;
     for node in view.nodes.values().filter(|n| n.status == NodeStatus::Done) {

@@ -25,6 +25,7 @@ use tempfile::TempDir;
 use tokio::sync::mpsc;
 use undercroft_engine::{NodeFacts, Order, World};
 use undercroft_metal::{
+    approval, clock,
     journal::Store,
     keys::{HostKeys, IdentitySource, OperatorKey},
     rack::ConsoleIdentity,
@@ -372,12 +373,13 @@ fn plan(action: Action) -> Plan {
         macs: vec![MAC],
         uuid: None,
         address: Ipv4Addr::LOCALHOST,
-        target: SystemTarget {
+        system: System::X86_64Linux,
+        target: Some(SystemTarget {
             toplevel: TOPLEVEL.into(),
             disko_script: None,
             system: System::X86_64Linux,
             closure_bytes: None,
-        },
+        }),
         generation: 0,
         steps: vec![StepId(0)],
         not_applicable: BTreeMap::new(),
@@ -485,6 +487,60 @@ async fn a_machine_is_booted_approved_by_its_console_and_inspected() {
         panic!("not inspected");
     };
     assert_eq!(disk_paths, ["/dev/vda"]);
+}
+
+#[tokio::test]
+async fn an_operators_approval_from_another_process_is_picked_up() {
+    if !inside("an_operators_approval_from_another_process_is_picked_up") {
+        return;
+    }
+    let mut bench = Bench::new();
+    let state = bench.path("state");
+    let action = Action::Approve {
+        mode: ApprovalMode::Operator,
+        expires_ms: 60_000,
+    };
+    let facts = bench.facts();
+    let probed = bench
+        .carry_out(action.clone(), Work::Probe, facts.clone())
+        .await;
+    assert_eq!(probed, Outcome::NotDone);
+    let order = bench.order(action.clone(), Work::Act, facts);
+    bench.world.start(order);
+    let until = Instant::now() + LIMIT;
+    let waiting = loop {
+        let pending = approval::pending(&state).unwrap();
+        if let Some(waiting) = pending.into_iter().next() {
+            break waiting;
+        }
+        assert!(Instant::now() < until, "nothing waits for an approval");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    };
+    let approve = |fingerprint: &str| {
+        approval::approve(&state, &node(), fingerprint, "ada", clock::wall_ms_now())
+    };
+    assert!(approve("SHA256:another").is_err());
+    approve(&waiting.report.fingerprint).unwrap();
+    let (_, outcome) = tokio::time::timeout(LIMIT, bench.outcomes.recv())
+        .await
+        .unwrap()
+        .unwrap();
+    let Evidence::Approved { approval } = evidence(outcome) else {
+        panic!("not approved");
+    };
+    assert_eq!(approval.by, "operator ada");
+    assert_eq!(approval::pending(&state).unwrap(), []);
+
+    // Once the installer is gone, there is nothing left to approve.
+    bench.sshd.kill().unwrap();
+    bench.sshd.wait().unwrap();
+    let mut facts = bench.facts();
+    let stranger = keygen(&bench.path("stranger"));
+    let report = facts.report.as_mut().unwrap();
+    report.host_key = stranger.to_string();
+    report.fingerprint = stranger.fingerprint();
+    let gone = failure(bench.carry_out(action, Work::Probe, facts).await);
+    assert_eq!(gone.kind, FailureKind::Transient, "{gone:?}");
 }
 
 #[tokio::test]

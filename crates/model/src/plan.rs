@@ -317,8 +317,11 @@ pub struct NodePlan {
     pub uuid: Option<MachineUuid>,
     /// Its address.
     pub address: Ipv4Addr,
-    /// What it is to run.
-    pub target: SystemTarget,
+    /// What its processor and operating system are.
+    pub system: System,
+    /// What it is to run; `None` where it is only looked at.
+    #[serde(default)]
+    pub target: Option<SystemTarget>,
     /// How often it was deliberately installed anew, this plan's doing included. It is part of
     /// what the GUIDs of its partition tables are derived from.
     #[serde(default)]

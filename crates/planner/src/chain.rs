@@ -195,7 +195,8 @@ pub(crate) fn build(
         macs: node.macs.clone(),
         uuid: node.uuid,
         address: node.address,
-        target: install.target.clone(),
+        system: node.system,
+        target: install.system.as_ref().map(|system| system.target.clone()),
         generation: install.generation,
         steps: (first..steps.len()).map(step_id).collect(),
         not_applicable: not_applicable(inventory, node),
@@ -204,16 +205,13 @@ pub(crate) fn build(
 
 fn drafts(inventory: &Inventory, node: &Node, install: &Install) -> Vec<Draft> {
     let timeouts = &inventory.fleet.timeouts;
-    let target = &install.target;
-    let toplevel = || target.toplevel.clone();
-    let host_key_fingerprint = || install.host_key_fingerprint.clone();
     let draft = |action, reaches, timeout_s, resource| Draft {
         action,
         reaches,
         timeout_s,
         resource,
     };
-    vec![
+    let mut drafts = vec![
         draft(
             Action::NetworkBoot,
             NodeState::Seen,
@@ -243,6 +241,14 @@ fn drafts(inventory: &Inventory, node: &Node, install: &Install) -> Vec<Draft> {
             timeouts.inspect_s,
             None,
         ),
+    ];
+    let Some(delivery) = &install.system else {
+        return drafts;
+    };
+    let target = &delivery.target;
+    let toplevel = || target.toplevel.clone();
+    let host_key_fingerprint = || delivery.host_key_fingerprint.clone();
+    drafts.extend([
         draft(
             Action::Partition {
                 disks: install.disks.clone(),
@@ -288,7 +294,8 @@ fn drafts(inventory: &Inventory, node: &Node, install: &Install) -> Vec<Draft> {
             timeouts.prove_s,
             None,
         ),
-    ]
+    ]);
+    drafts
 }
 
 fn ms(seconds: u32) -> u64 {

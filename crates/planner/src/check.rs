@@ -130,7 +130,7 @@ impl<'a> Linter<'a> {
         if node.steps.is_empty() {
             self.of(Severity::Warning, name, "it is in the plan without steps");
         }
-        if node.target.toplevel.is_empty() {
+        if node.target.as_ref().is_some_and(|t| t.toplevel.is_empty()) {
             self.of(Severity::Error, name, "it has no system to run");
         }
         let mut before: Option<&Step> = None;
@@ -242,10 +242,11 @@ impl<'a> Linter<'a> {
             | Action::Partition { .. }
             | Action::Reboot { .. } => return,
         };
-        if *toplevel != node.target.toplevel {
+        let planned = node.target.as_ref().map(|target| &target.toplevel);
+        if Some(toplevel) != planned {
             let message = format!(
                 "it is about {toplevel}, and the machine is to run {}",
-                node.target.toplevel
+                planned.map_or("nothing", String::as_str)
             );
             self.at(step, message);
         }

@@ -94,7 +94,10 @@ fn install(
         _ => "",
     };
     writeln!(out, "\n{name}  {}{how}", planned.address)?;
-    writeln!(out, "  system    {}", planned.target.toplevel)?;
+    match &planned.target {
+        Some(target) => writeln!(out, "  system    {}", target.toplevel)?,
+        None => writeln!(out, "  system    none: it is only looked at")?,
+    }
     for disk in &report.destroys {
         writeln!(out, "  wipes     {} ({})", disk.identity, disk.role)?;
     }

@@ -10,7 +10,7 @@ use undercroft_model::{
 use crate::{
     NodeReport, PlanReport, Summary, chain,
     estimate::{estimate, typical_ms},
-    verdict::{self, Verdict},
+    verdict::{self, Asked, Verdict},
 };
 
 /// How long an approval is good for until the first connection must have been made, in
@@ -25,6 +25,9 @@ pub struct PlanOptions {
     pub only: Option<BTreeSet<NodeName>>,
     /// Machines to wipe and install anew although they run, or were once up.
     pub reinstall: BTreeSet<NodeName>,
+    /// Whether machines are only booted, approved and inspected: nothing is written to them, and
+    /// nothing needs to have been built for them.
+    pub inspect_only: bool,
 }
 
 /// Plans for all machines of the inventory. `parent` is the plan that this one replaces.
@@ -54,7 +57,11 @@ pub fn plan_with(
             continue;
         }
         let reinstall = options.reinstall.contains(name);
-        let report = match verdict::judge(inventory, observation, name, node, reinstall) {
+        let asked = Asked {
+            reinstall,
+            inspect_only: options.inspect_only,
+        };
+        let report = match verdict::judge(inventory, observation, name, node, asked) {
             Verdict::LeaveAlone(report) => report,
             Verdict::Install(install, report) => {
                 let planned = chain::build(inventory, name, node, &install, &mut steps);

@@ -10,12 +10,28 @@ use crate::{DestroyedDisk, NodeReport, NodeStatus, chain};
 /// Everything that a machine's steps need beside the inventory.
 #[derive(Debug)]
 pub(crate) struct Install {
-    pub(crate) target: SystemTarget,
-    pub(crate) host_key_fingerprint: String,
+    /// What is put on the machine; `None` where it is only looked at.
+    pub(crate) system: Option<Delivery>,
     pub(crate) generation: u32,
     pub(crate) disks: Vec<PlannedDisk>,
     /// An installer was seen on the machine.
     pub(crate) installer_seen: bool,
+}
+
+/// What is put on a machine.
+#[derive(Debug)]
+pub(crate) struct Delivery {
+    pub(crate) target: SystemTarget,
+    pub(crate) host_key_fingerprint: String,
+}
+
+/// What the operator wants of a machine.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Asked {
+    /// It is wiped although it runs.
+    pub(crate) reinstall: bool,
+    /// It is only looked at.
+    pub(crate) inspect_only: bool,
 }
 
 pub(crate) enum Verdict {
@@ -28,8 +44,12 @@ pub(crate) fn judge(
     observation: &Observation,
     name: &NodeName,
     node: &Node,
-    reinstall: bool,
+    asked: Asked,
 ) -> Verdict {
+    let Asked {
+        reinstall,
+        inspect_only,
+    } = asked;
     let nothing = Found::Nothing;
     let seen: Option<&NodeObservation> = observation.nodes.get(name);
     let found = seen.map_or(&nothing, |seen| &seen.found);
@@ -41,7 +61,102 @@ pub(crate) fn judge(
     }
 
     let mut reasons = Vec::new();
-    let target = match target {
+    let delivery = if inspect_only {
+        None
+    } else {
+        delivery(inventory, observation, name, node, &mut reasons)
+    };
+    let generation = before.map_or(0, |before| before.generation);
+    let generation = generation.saturating_add(u32::from(reinstall));
+    let closure_bytes = delivery
+        .as_ref()
+        .and_then(|delivery| delivery.target.closure_bytes);
+    let disks = chain::disks(inventory, name, node, generation, closure_bytes);
+    if !disks.iter().any(|disk| disk.role == "root") {
+        reasons.push("the inventory names no disk of the role \"root\" for it".to_owned());
+    }
+    if was_up && !reinstall {
+        for old in before.iter().flat_map(|before| &before.disks) {
+            let changed = disks
+                .iter()
+                .any(|new| new.identity == old.identity && new.table_guid != old.table_guid);
+            if changed && chain::is_wiped(&old.role) {
+                reasons.push(format!(
+                    "it was up with another layout of the disk with {}, which may hold data; to \
+                     wipe it, name the machine with --reinstall",
+                    old.identity
+                ));
+            }
+        }
+    }
+    if let Found::Installer { report } = found {
+        if let Some(why) = foreign(node, report) {
+            let status = NodeStatus::Quarantined { reason: why };
+            return Verdict::LeaveAlone(NodeReport::new(status));
+        }
+        unfit(node, &disks, report, &mut reasons);
+    }
+
+    if !reasons.is_empty() {
+        return Verdict::LeaveAlone(NodeReport::new(NodeStatus::Blocked { reasons }));
+    }
+    let mut report = NodeReport::new(if reinstall {
+        NodeStatus::Reinstall
+    } else {
+        NodeStatus::Install
+    });
+    report.destroys = disks
+        .iter()
+        .filter(|disk| !inspect_only && chain::is_wiped(&disk.role))
+        .map(|disk| DestroyedDisk {
+            identity: disk.identity.clone(),
+            role: disk.role.clone(),
+        })
+        .collect();
+    let installer_seen = matches!(found, Found::Installer { .. });
+    if node.power.kind == PowerKind::Manual && !installer_seen {
+        report
+            .waits_on
+            .push("a person who starts it from the network".to_owned());
+    }
+    if !chain::has_console(node) {
+        report
+            .waits_on
+            .push("an operator's approval of its fingerprint".to_owned());
+    }
+    let planned_alike = before.is_some_and(|before| {
+        let known = |disk: &PlannedDisk| {
+            before
+                .disks
+                .iter()
+                .any(|old| old.table_guid == disk.table_guid)
+        };
+        disks.iter().any(known)
+    });
+    if planned_alike && !reinstall {
+        report.notes.push(
+            "it was planned before: a disk that already has this plan's partition table is kept"
+                .to_owned(),
+        );
+    }
+    let install = Install {
+        system: delivery,
+        generation,
+        disks,
+        installer_seen,
+    };
+    Verdict::Install(install, report)
+}
+
+/// What is to be put on a machine, or the reasons why that can't be done.
+fn delivery(
+    inventory: &Inventory,
+    observation: &Observation,
+    name: &NodeName,
+    node: &Node,
+    reasons: &mut Vec<String>,
+) -> Option<Delivery> {
+    let target = match observation.targets.get(name) {
         Some(Ok(target)) => Some(target),
         Some(Err(why)) => {
             reasons.push(format!("its system could not be built: {why}"));
@@ -76,85 +191,10 @@ pub(crate) fn judge(
             node.layout
         ));
     }
-    let generation = before.map_or(0, |before| before.generation);
-    let generation = generation.saturating_add(u32::from(reinstall));
-    let closure_bytes = target.and_then(|target| target.closure_bytes);
-    let disks = chain::disks(inventory, name, node, generation, closure_bytes);
-    if !disks.iter().any(|disk| disk.role == "root") {
-        reasons.push("the inventory names no disk of the role \"root\" for it".to_owned());
-    }
-    if was_up && !reinstall {
-        for old in before.iter().flat_map(|before| &before.disks) {
-            let changed = disks
-                .iter()
-                .any(|new| new.identity == old.identity && new.table_guid != old.table_guid);
-            if changed && chain::is_wiped(&old.role) {
-                reasons.push(format!(
-                    "it was up with another layout of the disk with {}, which may hold data; to \
-                     wipe it, name the machine with --reinstall",
-                    old.identity
-                ));
-            }
-        }
-    }
-    if let Found::Installer { report } = found {
-        if let Some(why) = foreign(node, report) {
-            let status = NodeStatus::Quarantined { reason: why };
-            return Verdict::LeaveAlone(NodeReport::new(status));
-        }
-        unfit(node, &disks, report, &mut reasons);
-    }
-
-    let (Some(target), Some(host_key), true) = (target, host_key, reasons.is_empty()) else {
-        return Verdict::LeaveAlone(NodeReport::new(NodeStatus::Blocked { reasons }));
-    };
-    let mut report = NodeReport::new(if reinstall {
-        NodeStatus::Reinstall
-    } else {
-        NodeStatus::Install
-    });
-    report.destroys = disks
-        .iter()
-        .filter(|disk| chain::is_wiped(&disk.role))
-        .map(|disk| DestroyedDisk {
-            identity: disk.identity.clone(),
-            role: disk.role.clone(),
-        })
-        .collect();
-    let installer_seen = matches!(found, Found::Installer { .. });
-    if node.power.kind == PowerKind::Manual && !installer_seen {
-        report
-            .waits_on
-            .push("a person who starts it from the network".to_owned());
-    }
-    if !chain::has_console(node) {
-        report
-            .waits_on
-            .push("an operator's approval of its fingerprint".to_owned());
-    }
-    let planned_alike = before.is_some_and(|before| {
-        let known = |disk: &PlannedDisk| {
-            before
-                .disks
-                .iter()
-                .any(|old| old.table_guid == disk.table_guid)
-        };
-        disks.iter().any(known)
-    });
-    if planned_alike && !reinstall {
-        report.notes.push(
-            "it was planned before: a disk that already has this plan's partition table is kept"
-                .to_owned(),
-        );
-    }
-    let install = Install {
-        target: target.clone(),
-        host_key_fingerprint: host_key.clone(),
-        generation,
-        disks,
-        installer_seen,
-    };
-    Verdict::Install(install, report)
+    Some(Delivery {
+        target: target?.clone(),
+        host_key_fingerprint: host_key?.clone(),
+    })
 }
 
 /// Why a machine is left alone, if what was found of it says so.

@@ -22,8 +22,8 @@ use undercroft_planner::{NodeStatus, PlanOptions, PlanReport, check, explain, pl
 
 fn reinstall(node: &str) -> PlanOptions {
     PlanOptions {
-        only: None,
         reinstall: BTreeSet::from([name(node)]),
+        ..PlanOptions::default()
     }
 }
 
@@ -355,13 +355,35 @@ fn only_some_machines_are_planned_when_asked() {
     let inventory = inventory(3);
     let options = PlanOptions {
         only: Some(BTreeSet::from([name("n00002"), name("nowhere")])),
-        reinstall: BTreeSet::new(),
+        ..PlanOptions::default()
     };
     let (plan, report) = plan_with(&inventory, &prepared(&inventory), None, &options);
     assert_eq!(check(&plan), []);
     assert_eq!(plan.nodes.len(), 1);
     assert_eq!(report.unknown, [name("nowhere")]);
     assert_eq!(report.summary.left_out, 2);
+}
+
+#[test]
+fn a_machine_that_is_only_looked_at_needs_nothing_built_and_loses_nothing() {
+    let inventory = inventory(1);
+    let options = PlanOptions {
+        inspect_only: true,
+        ..PlanOptions::default()
+    };
+    let (plan, report) = plan_with(&inventory, &Observation::default(), None, &options);
+    assert_eq!(check(&plan), []);
+    let reached: Vec<NodeState> = plan.steps.iter().map(|step| step.reaches).collect();
+    assert_eq!(
+        reached,
+        [
+            NodeState::Seen,
+            NodeState::Approved,
+            NodeState::InstallerReady
+        ]
+    );
+    assert!(plan.steps.iter().all(|step| step.destroys.is_empty()));
+    assert!(report.nodes.values().all(|node| node.destroys.is_empty()));
 }
 
 #[test]

@@ -5,7 +5,7 @@ use serde_json::Value;
 use crate::fleet::{Fleet, Node, inventory, missing};
 
 /// Every machine is up, and runs what was built for it, under the key that was made for it.
-pub fn assert_up(fleet: &Fleet, nodes: &[Node]) -> Value {
+pub(crate) fn assert_up(fleet: &Fleet, nodes: &[Node]) -> Value {
     let status = fleet.json(&["status", "--json"]);
     let plan = accepted_plan(fleet);
     for node in nodes {
@@ -25,7 +25,7 @@ pub fn assert_up(fleet: &Fleet, nodes: &[Node]) -> Value {
 }
 
 /// The plan that the journal holds.
-pub fn accepted_plan(fleet: &Fleet) -> Value {
+pub(crate) fn accepted_plan(fleet: &Fleet) -> Value {
     fleet
         .records()
         .into_iter()
@@ -36,7 +36,7 @@ pub fn accepted_plan(fleet: &Fleet) -> Value {
 }
 
 /// All evidence of that kind that the journal holds of a machine.
-pub fn evidence(fleet: &Fleet, node: &str, kind: &str) -> Vec<Value> {
+pub(crate) fn evidence(fleet: &Fleet, node: &str, kind: &str) -> Vec<Value> {
     let plan = accepted_plan(fleet);
     fleet
         .records()
@@ -57,7 +57,7 @@ fn last_evidence(fleet: &Fleet, node: &str, kind: &str) -> Value {
 }
 
 /// How often a machine's disk was wiped, as far as the journal knows.
-pub fn wipes(fleet: &Fleet, node: &str) -> usize {
+pub(crate) fn wipes(fleet: &Fleet, node: &str) -> usize {
     evidence(fleet, node, "partitioned")
         .iter()
         .filter(|e| e["wiped"] == true)

@@ -14,23 +14,23 @@ use serde_json::Value;
 
 /// The longest that one machine's bring-up may take, with the margin that a busy machine of two
 /// cores needs: it takes about 90 s alone.
-pub const BRING_UP_S: u64 = 600;
+pub(crate) const BRING_UP_S: u64 = 600;
 
 /// Machines are started by one test at a time; they would starve each other.
 static ONE_RACK: Mutex<()> = Mutex::new(());
 
 /// One machine of a fleet.
 #[derive(Debug, Clone)]
-pub struct Node {
-    pub name: &'static str,
-    pub system: &'static str,
-    pub firmware: &'static str,
-    pub disk_bus: &'static str,
-    pub number: u8,
+pub(crate) struct Node {
+    pub(crate) name: &'static str,
+    pub(crate) system: &'static str,
+    pub(crate) firmware: &'static str,
+    pub(crate) disk_bus: &'static str,
+    pub(crate) number: u8,
 }
 
 impl Node {
-    pub fn uefi(name: &'static str, number: u8) -> Self {
+    pub(crate) fn uefi(name: &'static str, number: u8) -> Self {
         Self {
             name,
             system: "x86_64-linux",
@@ -40,21 +40,21 @@ impl Node {
         }
     }
 
-    pub fn serial(&self) -> String {
+    pub(crate) fn serial(&self) -> String {
         format!("E2E{:04}ROOT", self.number)
     }
 
-    pub fn mac(&self) -> String {
+    pub(crate) fn mac(&self) -> String {
         format!("52:54:00:88:00:{:02x}", self.number)
     }
 
-    pub fn address(&self) -> String {
+    pub(crate) fn address(&self) -> String {
         format!("10.88.0.{}", self.number)
     }
 }
 
 /// The inventory of a fleet of these machines.
-pub fn inventory(dhcp: &str, nodes: &[Node]) -> String {
+pub(crate) fn inventory(dhcp: &str, nodes: &[Node]) -> String {
     let mut text = format!(
         r#"[fleet]
 name = "e2e"
@@ -126,7 +126,7 @@ rack = {{ firmware = "{firmware}", disk_bus = "{bus}", memory_mb = {memory_mb}, 
 }
 
 /// Why machines can't be started here, if they can't.
-pub fn missing(programs: &[&str]) -> Option<String> {
+pub(crate) fn missing(programs: &[&str]) -> Option<String> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let found = |program: &str| {
         std::env::split_paths(&path)
@@ -162,15 +162,15 @@ pub fn missing(programs: &[&str]) -> Option<String> {
 }
 
 /// A rack with its fleet. Dropping it takes the rack down; a failed test leaves its logs.
-pub struct Fleet {
-    pub folder: PathBuf,
+pub(crate) struct Fleet {
+    pub(crate) folder: PathBuf,
     runs: u32,
     _alone: MutexGuard<'static, ()>,
 }
 
 impl Fleet {
     /// Writes the inventory and starts the rack, with its machines off.
-    pub fn start(test: &str, inventory: &str, rack_arguments: &[&str]) -> Self {
+    pub(crate) fn start(test: &str, inventory: &str, rack_arguments: &[&str]) -> Self {
         let alone = ONE_RACK
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner);
@@ -196,7 +196,7 @@ impl Fleet {
     }
 
     /// The command in this fleet's folder.
-    pub fn command(&self, words: &[&str]) -> Command {
+    pub(crate) fn command(&self, words: &[&str]) -> Command {
         let cache = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../.cache");
         let mut command = Command::new(env!("CARGO_BIN_EXE_undercroft"));
         command
@@ -209,7 +209,7 @@ impl Fleet {
     }
 
     /// Runs a command to its end.
-    pub fn call(&mut self, words: &[&str]) -> Done {
+    pub(crate) fn call(&mut self, words: &[&str]) -> Done {
         let mut run = self.spawn(words);
         let status = run.wait(BRING_UP_S);
         Done {
@@ -219,7 +219,7 @@ impl Fleet {
     }
 
     /// Starts a command in a process group of its own, its output in a file.
-    pub fn spawn(&mut self, words: &[&str]) -> Run {
+    pub(crate) fn spawn(&mut self, words: &[&str]) -> Run {
         self.runs += 1;
         let log = self
             .folder
@@ -240,7 +240,7 @@ impl Fleet {
     }
 
     /// What a command that reports prints as JSON.
-    pub fn json(&self, words: &[&str]) -> Value {
+    pub(crate) fn json(&self, words: &[&str]) -> Value {
         let output = self
             .command(words)
             .stderr(Stdio::inherit())
@@ -255,7 +255,7 @@ impl Fleet {
     }
 
     /// The journal's records so far.
-    pub fn records(&self) -> Vec<Value> {
+    pub(crate) fn records(&self) -> Vec<Value> {
         let output = self.command(&["events", "--json"]).output().unwrap();
         String::from_utf8(output.stdout)
             .unwrap()
@@ -265,7 +265,7 @@ impl Fleet {
     }
 
     /// Records as they are made.
-    pub fn follow(&self) -> Follower {
+    pub(crate) fn follow(&self) -> Follower {
         let mut child = self
             .command(&["events", "--follow", "--json"])
             .stdout(Stdio::piped())
@@ -292,7 +292,7 @@ impl Fleet {
     }
 
     /// A machine's disk image.
-    pub fn disk(&self, node: &Node) -> PathBuf {
+    pub(crate) fn disk(&self, node: &Node) -> PathBuf {
         self.folder
             .join(".undercroft/rack/machines")
             .join(node.name)
@@ -300,7 +300,7 @@ impl Fleet {
     }
 
     /// How many bytes of a machine's disk were ever written.
-    pub fn disk_written_bytes(&self, node: &Node) -> u64 {
+    pub(crate) fn disk_written_bytes(&self, node: &Node) -> u64 {
         fs::metadata(self.disk(node)).unwrap().blocks() * 512
     }
 }
@@ -317,20 +317,20 @@ impl Drop for Fleet {
 
 /// A command that has ended.
 #[derive(Debug)]
-pub struct Done {
-    pub status: ExitStatus,
-    pub text: String,
+pub(crate) struct Done {
+    pub(crate) status: ExitStatus,
+    pub(crate) text: String,
 }
 
 /// A command that runs.
-pub struct Run {
+pub(crate) struct Run {
     child: Child,
     log: PathBuf,
     name: String,
 }
 
 impl Run {
-    pub fn wait(&mut self, limit_s: u64) -> ExitStatus {
+    pub(crate) fn wait(&mut self, limit_s: u64) -> ExitStatus {
         let end = Instant::now() + Duration::from_secs(limit_s);
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {
@@ -349,7 +349,7 @@ impl Run {
     }
 
     /// `kill -9`, for the command and all that it started and that stayed with it.
-    pub fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         let group = format!("-{}", self.child.id());
         Command::new("kill")
             .args(["-KILL", "--", &group])
@@ -358,7 +358,7 @@ impl Run {
         self.child.wait().unwrap();
     }
 
-    pub fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         fs::read_to_string(&self.log).unwrap_or_default()
     }
 }
@@ -372,7 +372,7 @@ impl Drop for Run {
 }
 
 /// Records as they are made.
-pub struct Follower {
+pub(crate) struct Follower {
     child: Child,
     receiver: mpsc::Receiver<Value>,
     plan: Value,
@@ -380,7 +380,11 @@ pub struct Follower {
 
 impl Follower {
     /// Waits for a record.
-    pub fn wait_for(&mut self, what: &str, wanted: impl Fn(&Value, &Value) -> bool) -> Value {
+    pub(crate) fn wait_for(
+        &mut self,
+        what: &str,
+        wanted: impl Fn(&Value, &Value) -> bool,
+    ) -> Value {
         let end = Instant::now() + Duration::from_secs(BRING_UP_S);
         loop {
             let left = end.saturating_duration_since(Instant::now());
@@ -396,15 +400,6 @@ impl Follower {
             }
         }
     }
-
-    /// Waits until a step of a machine is about to be carried out.
-    pub fn wait_for_act(&mut self, node: &str, verb: &str) -> Value {
-        self.wait_for(&format!("{verb} of {node}"), |plan, record| {
-            record["record"] == "op-started"
-                && record["work"] == "act"
-                && step_is(plan, record, node, verb)
-        })
-    }
 }
 
 impl Drop for Follower {
@@ -415,7 +410,7 @@ impl Drop for Follower {
 }
 
 /// Whether a record is of that step of that machine.
-pub fn step_is(plan: &Value, record: &Value, node: &str, verb: &str) -> bool {
+pub(crate) fn step_is(plan: &Value, record: &Value, node: &str, verb: &str) -> bool {
     let Some(index) = record["step"].as_u64() else {
         return false;
     };
@@ -424,7 +419,7 @@ pub fn step_is(plan: &Value, record: &Value, node: &str, verb: &str) -> bool {
 }
 
 /// Waits until something holds.
-pub fn wait_until(what: &str, limit_s: u64, mut holds: impl FnMut() -> bool) {
+pub(crate) fn wait_until(what: &str, limit_s: u64, mut holds: impl FnMut() -> bool) {
     let end = Instant::now() + Duration::from_secs(limit_s);
     while !holds() {
         assert!(Instant::now() < end, "{what}: not within {limit_s} s");
