@@ -61,14 +61,19 @@ fn inside(test: &str) -> bool {
         println!("SKIPPED: /usr/sbin/sshd is not installed (package openssh-server)");
         return false;
     }
-    let status = Command::new("unshare")
+    let inner = Command::new("unshare")
         .arg("--net")
         .arg(std::env::current_exe().unwrap())
         .args(["--exact", test, "--nocapture", "--test-threads=1"])
         .env(INSIDE, "1")
-        .status()
+        .output()
         .unwrap();
-    assert!(status.success(), "{test} failed inside of its namespace");
+    assert!(
+        inner.status.success(),
+        "{test} failed inside of its namespace:\n{}{}",
+        String::from_utf8_lossy(&inner.stdout),
+        String::from_utf8_lossy(&inner.stderr)
+    );
     false
 }
 
