@@ -1,6 +1,11 @@
 //! `undercroft ssh`.
 
-use std::{ffi::OsString, net::IpAddr, path::Path};
+use std::{
+    ffi::OsString,
+    net::IpAddr,
+    os::unix::ffi::{OsStrExt as _, OsStringExt as _},
+    path::Path,
+};
 
 use clap::Args;
 use undercroft_metal::{
@@ -39,7 +44,8 @@ pub(crate) struct SshArgs {
     /// Its installer rather than its installed system
     #[arg(long)]
     installer: bool,
-    /// What to run, after --
+    /// What to run, after --: one word is given to the machine's shell as it is, several are a
+    /// program and its arguments
     #[arg(last = true, value_name = "COMMAND")]
     command: Vec<OsString>,
 }
@@ -73,7 +79,7 @@ pub(crate) fn run(ui: Ui, at: Option<&Path>, args: &SshArgs) -> Result<Done, Cli
         .into_iter()
         .map(Into::into)
         .collect();
-    words.extend(args.command.iter().cloned());
+    words.extend(remote(&args.command));
     let rack = rack_dir(&project);
     let command = if node.power.kind == PowerKind::Rack && !rack::is_inside(&rack) {
         rack::enter_command(&rack, "ssh", words).map_err(|e| rack_error(&e))?
@@ -91,6 +97,35 @@ pub(crate) fn run(ui: Ui, at: Option<&Path>, args: &SshArgs) -> Result<Done, Cli
         ));
     }
     Ok(Done::Code(u8::try_from(code).unwrap_or(1)))
+}
+
+/// What OpenSSH is to send. It joins words with blanks and the machine's shell takes them apart
+/// again, so that several words are quoted for it.
+fn remote(command: &[OsString]) -> Option<OsString> {
+    match command {
+        [] => None,
+        [line] => Some(line.clone()),
+        words => {
+            let mut line = OsString::new();
+            for word in words {
+                if !line.is_empty() {
+                    line.push(" ");
+                }
+                let quoted: Vec<u8> = word
+                    .as_bytes()
+                    .iter()
+                    .flat_map(|byte| match byte {
+                        b'\'' => b"'\\''".to_vec(),
+                        byte => vec![*byte],
+                    })
+                    .collect();
+                line.push("'");
+                line.push(OsString::from_vec(quoted));
+                line.push("'");
+            }
+            Some(line)
+        }
+    }
 }
 
 /// Runs ssh to its end. It gets the terminal's Ctrl-C itself, so that here it means nothing.
@@ -159,4 +194,21 @@ pub(crate) fn key_error(error: &KeyError) -> CliError {
         _ => Kind::Input,
     };
     CliError::from_error(kind, error).maybe_hint(error.hint().map(str::to_owned))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_reach_the_machine_as_they_were_given() {
+        let line = |words: &[&str]| {
+            let words: Vec<OsString> = words.iter().map(Into::into).collect();
+            remote(&words).map(|line| line.into_string().unwrap())
+        };
+        assert_eq!(line(&[]), None);
+        assert_eq!(line(&["ls | wc -l"]).unwrap(), "ls | wc -l");
+        assert_eq!(line(&["sh", "-c", "exit 7"]).unwrap(), "'sh' '-c' 'exit 7'");
+        assert_eq!(line(&["echo", "it's"]).unwrap(), r"'echo' 'it'\''s'");
+    }
 }

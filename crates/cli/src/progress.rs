@@ -2,11 +2,12 @@
 
 use std::{
     collections::BTreeMap,
+    fmt,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
-use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 use undercroft_metal::world;
 use undercroft_model::{
     Entry, NodeName, Record, Work,
@@ -397,7 +398,7 @@ fn transfer(
 
 /// A machine that is worked on.
 fn phase_style() -> ProgressStyle {
-    style("{prefix}  {spinner} {msg}  {elapsed}")
+    style("{prefix}  {spinner} {msg}  {took}")
 }
 
 /// A machine that is sent its system.
@@ -412,13 +413,18 @@ fn rest_style() -> ProgressStyle {
 
 /// The line for all machines together.
 fn total_style() -> ProgressStyle {
-    style("{msg}, {elapsed}")
+    style("{msg}, {took}")
 }
 
 fn style(template: &str) -> ProgressStyle {
     // The templates are constants; a test builds each. A bar in the default style is no harm.
     ProgressStyle::with_template(template)
         .unwrap_or_else(|_| ProgressStyle::default_spinner())
+        .with_key("took", |state: &ProgressState, out: &mut dyn fmt::Write| {
+            let ms = u64::try_from(state.elapsed().as_millis()).unwrap_or(u64::MAX);
+            // The writer is the bar's own text, which takes everything.
+            let _ = out.write_str(&crate::text::duration(ms));
+        })
         .progress_chars("━╸─")
 }
 
@@ -434,10 +440,10 @@ mod tests {
         );
         assert_eq!(transfer("copy", 1024, None, 0, None), "copy: 1.0 KiB");
         for template in [
-            "{prefix}  {spinner} {msg}  {elapsed}",
+            "{prefix}  {spinner} {msg}  {took}",
             "{prefix}  {spinner} {bar:20} {msg}",
             "{prefix}    {msg}",
-            "{msg}, {elapsed}",
+            "{msg}, {took}",
         ] {
             ProgressStyle::with_template(template).unwrap();
         }

@@ -8,7 +8,7 @@ use undercroft_model::{
 use super::*;
 
 fn plan() -> Plan {
-    let text = include_str!("../templates/rack.toml").replace("@FLEET@", "demo");
+    let text = include_str!("../../templates/rack.toml").replace("@FLEET@", "demo");
     let inventory = inventory::parse("", text.as_bytes()).inventory.unwrap();
     let target = SystemTarget {
         toplevel: "/nix/store/00000000000000000000000000000000-system".to_owned(),
