@@ -55,7 +55,7 @@ fn plan() -> Plan {
     }
     let node = |steps: &[u32], address| {
         json!({
-            "macs": [], "uuid": null, "address": address, "steps": steps, "not_applicable": {},
+            "macs": [], "system": "x86_64-linux", "uuid": null, "address": address, "steps": steps, "not_applicable": {},
             "target": { "toplevel": "/s", "system": "x86_64-linux" },
         })
     };
