@@ -615,6 +615,29 @@ async fn another_boot_and_another_key_than_approved_are_a_lost_precondition() {
 }
 
 #[tokio::test]
+async fn an_installed_machine_that_shows_another_host_key_is_refused() {
+    if !inside("an_installed_machine_that_shows_another_host_key_is_refused") {
+        return;
+    }
+    let mut bench = Bench::new();
+    let prove = Action::Prove {
+        toplevel: TOPLEVEL.into(),
+        host_key_fingerprint: bench.final_key.fingerprint(),
+    };
+    // Without a report of an installer the key that is shown is a stranger's.
+    let outcome = bench
+        .carry_out(prove.clone(), Work::Act, NodeFacts::default())
+        .await;
+    let refused = failure(outcome);
+    assert_eq!(refused.kind, FailureKind::Refused, "{refused:?}");
+    let both = [&bench.final_key.fingerprint(), &bench.report.fingerprint];
+    assert!(both.iter().all(|f| refused.message.contains(*f)));
+    // With one it is the installer's own, which has not been left.
+    let lost = failure(bench.act(prove).await);
+    assert_eq!(lost.kind, FailureKind::PreconditionLost, "{lost:?}");
+}
+
+#[tokio::test]
 async fn no_secret_is_sent_before_the_approval_and_none_is_kept_afterwards() {
     if !inside("no_secret_is_sent_before_the_approval_and_none_is_kept_afterwards") {
         return;
