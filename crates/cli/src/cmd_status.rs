@@ -162,7 +162,7 @@ fn describe(
     view: &FleetView,
     nodes: &BTreeMap<&NodeName, NodeLine<'_>>,
 ) -> String {
-    let mut out = format!("{}", paint(BOLD, fleet.unwrap_or("a fleet without a name")));
+    let mut out = paint(BOLD, fleet.unwrap_or("a fleet without a name"));
     if let Some(controller) = controller {
         let command = controller.command.as_deref().unwrap_or("undercroft");
         match controller.pid {

@@ -9,5 +9,5 @@
 
   # One NixOS configuration a machine, read from undercroft.toml. Modules of your own are named
   # there, under `modules` of a class or of a node.
-  outputs = inputs: inputs.undercroft.lib.fleet { inherit inputs; root = ./.; };
+  outputs = { undercroft, ... }: undercroft.lib.mkFleet { src = ./.; };
 }

@@ -122,10 +122,10 @@ fn status_and_events_tell_what_the_journal_says() {
     let status = sandbox.run(["status"]);
     let text = status.text();
     let ago = text.find(": the last run ended ").unwrap();
-    let end = ago + text[ago..].find('\n').unwrap();
+    let end = ago + text.get(ago..).unwrap().find('\n').unwrap();
     insta::assert_snapshot!(
         "status",
-        text.replace(&text[ago..end], ": the last run ended [ago]")
+        text.replace(text.get(ago..end).unwrap(), ": the last run ended [ago]")
     );
     let json: serde_json::Value =
         serde_json::from_str(&sandbox.run(["status", "--json"]).out).unwrap();
@@ -137,7 +137,7 @@ fn status_and_events_tell_what_the_journal_says() {
     let events = sandbox
         .run(["events"])
         .text()
-        .replace(&plan[..10], "[plan]");
+        .replace(plan.get(..10).unwrap(), "[plan]");
     // The first record is written when the journal is made: its time is now.
     let events = events
         .lines()
@@ -217,4 +217,40 @@ fn a_running_controller_is_named() {
     assert!(status.out.contains(&expected), "{}", status.out);
     drop(running);
     assert!(!sandbox.run(["status"]).out.contains("is running"));
+}
+
+#[test]
+fn only_one_controller_at_a_time() {
+    let sandbox = Sandbox::new();
+    sandbox.run(["init", "--fleet", "demo"]);
+    let state = sandbox.dir().join(".undercroft");
+    let _running = FleetJournal::open(&state, "demo", "undercroft up").unwrap();
+    for command in ["up", "serve"] {
+        let ran = sandbox.run([command, "--yes"]);
+        let text = ran.text().replace(&std::process::id().to_string(), "[pid]");
+        insta::assert_snapshot!(format!("second_{command}"), text);
+    }
+}
+
+#[test]
+fn what_up_refuses_before_it_begins() {
+    let sandbox = Sandbox::rack();
+    insta::assert_snapshot!("up_without_a_rack", sandbox.run(["up", "--yes"]).text());
+    for (name, args) in [
+        ("unknown_node", &["--only", "vm-01,vm-09"][..]),
+        (
+            "reinstall_left_out",
+            &["--only", "vm-01", "--reinstall", "vm-02"],
+        ),
+        (
+            "store_paths_of_many",
+            &["--store-paths", "-", "/nix/store/x"],
+        ),
+        ("phases", &["--phases", "kexec"]),
+        ("extra_files", &["--extra-files", "nowhere"]),
+    ] {
+        let ran = sandbox.run(["up"].iter().chain(args));
+        insta::assert_snapshot!(format!("up_{name}"), ran.text());
+    }
+    assert!(!sandbox.dir().join(".undercroft/journal.db").exists());
 }

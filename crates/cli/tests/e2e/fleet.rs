@@ -110,7 +110,7 @@ macs = ["{mac}"]
 uuid = "3f0c5d1e-6a6b-4d0c-9d1c-0a88000000{number:02x}"
 address = "{address}"
 disks = [{{ serial = "{serial}", role = "root", size_gb = 3 }}]
-rack = {{ firmware = "{firmware}", disk_bus = "{bus}", memory_mb = {memory_mb}, cpus = 1, disk_gb = 3 }}
+rack = {{ disk_bus = "{bus}", memory_mb = {memory_mb}, cpus = 1, disk_gb = 3 }}
 "#,
             name = node.name,
             system = node.system,
