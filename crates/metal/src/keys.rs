@@ -24,7 +24,7 @@ use undercroft_model::NodeName;
 
 pub use self::identity::{IdentitySource, OPERATOR_IDENTITY_FILE};
 use self::{
-    files::{read_bounded, write_new},
+    files::{read_bounded, replace, write_new},
     identity::Identities,
 };
 use crate::ssh::{HostKey, HostKeyError};
@@ -33,6 +33,8 @@ use crate::ssh::{HostKey, HostKeyError};
 const HOST_KEYS_DIR: &str = "host-keys";
 /// The operator's private SSH key in the state directory.
 const OPERATOR_SSH_KEY_FILE: &str = "ssh/id_ed25519";
+/// The operators' public SSH keys in the repository.
+const OPERATORS_PUBLIC_FILE: &str = "facts/operators.pub";
 /// The largest key file that is read, in bytes; an encrypted host key to a hundred operators is a
 /// fifth of it.
 const KEY_FILE_BYTES_MAX: u64 = 64 * 1024;
@@ -290,6 +292,29 @@ impl OperatorKey {
             authorized_key: line,
         })
     }
+
+    /// Adds the public half to `facts/operators.pub` in the repository, a line for each operator's
+    /// computer, so that a flake, which sees nothing else of this one, lets the key in.
+    ///
+    /// # Errors
+    /// When the file can't be read or written.
+    pub fn publish(&self, repository: &Path) -> Result<(), KeyError> {
+        let path = repository.join(OPERATORS_PUBLIC_FILE);
+        let mut text = if path.exists() {
+            String::from_utf8_lossy(&read_bounded(&path, KEY_FILE_BYTES_MAX)?).into_owned()
+        } else {
+            String::new()
+        };
+        if text.lines().any(|line| line == self.authorized_key) {
+            return Ok(());
+        }
+        if !text.is_empty() && !text.ends_with('\n') {
+            text.push('\n');
+        }
+        text.push_str(&self.authorized_key);
+        text.push('\n');
+        replace(&path, text.as_bytes(), 0o644)
+    }
 }
 
 fn generate(path: &Path) -> Result<PrivateKey, KeyError> {
@@ -463,5 +488,21 @@ mod tests {
         assert!(key.authorized_key.ends_with(" undercroft basement"));
         let again = OperatorKey::ensure(dir.path(), "basement").unwrap();
         assert_eq!(again.authorized_key, key.authorized_key);
+    }
+
+    #[test]
+    fn each_operators_public_key_is_published_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let ada = OperatorKey::ensure(&dir.path().join("ada"), "basement").unwrap();
+        let bob = OperatorKey::ensure(&dir.path().join("bob"), "basement").unwrap();
+        for key in [&ada, &bob, &ada] {
+            key.publish(dir.path()).unwrap();
+        }
+        let text = std::fs::read_to_string(dir.path().join(OPERATORS_PUBLIC_FILE)).unwrap();
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(
+            lines,
+            [ada.authorized_key.as_str(), bob.authorized_key.as_str()]
+        );
     }
 }

@@ -7,13 +7,13 @@ pub mod clock;
 pub mod journal;
 pub mod keys;
 
+pub mod installer;
 pub mod power;
 pub mod rack;
-pub mod installer;
 pub mod system;
 
-mod process;
 pub mod observe;
+mod process;
 pub mod run;
 pub mod ssh;
 pub mod world;

@@ -40,7 +40,7 @@ fn power_cuts_in_the_copy_and_in_the_boot_loader_step_are_recovered() {
     let mut fleet = Fleet::start("cuts", &inventory("server", &nodes), &[]);
     let mut up = fleet.spawn(&["up", "--yes"]);
     wait_until("the journal is there", 120, || {
-        fleet.folder.join(".undercroft/journal.sqlite").exists()
+        fleet.folder.join(".undercroft/journal.db").exists()
     });
     let mut records = fleet.follow();
     let mut cut_copy = false;
@@ -108,7 +108,7 @@ fn kill_9_in_each_phase_is_recovered() {
     for phase in phases {
         let mut up = fleet.spawn(&["up", "--yes"]);
         wait_until("the journal is there", 120, || {
-            fleet.folder.join(".undercroft/journal.sqlite").exists()
+            fleet.folder.join(".undercroft/journal.db").exists()
         });
         let from = fleet.records().len() as u64;
         let mut records = fleet.follow();

@@ -12,6 +12,16 @@ use super::KeyError;
 /// Writes a file that must not exist yet. It is on the disk when this returns, and at no moment is
 /// there half of it under its name.
 pub(super) fn write_new(path: &Path, bytes: &[u8], mode: u32) -> Result<(), KeyError> {
+    write(path, bytes, mode, false)
+}
+
+/// Writes a file, in place of the one that is there if need be; readers see the old one or the
+/// new one, whole.
+pub(super) fn replace(path: &Path, bytes: &[u8], mode: u32) -> Result<(), KeyError> {
+    write(path, bytes, mode, true)
+}
+
+fn write(path: &Path, bytes: &[u8], mode: u32, replaces: bool) -> Result<(), KeyError> {
     let attempt = || -> io::Result<()> {
         let dir = path.parent().unwrap_or(Path::new("."));
         DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
@@ -21,7 +31,11 @@ pub(super) fn write_new(path: &Path, bytes: &[u8], mode: u32) -> Result<(), KeyE
         file.as_file()
             .set_permissions(Permissions::from_mode(mode))?;
         file.as_file().sync_all()?;
-        file.persist_noclobber(path).map_err(|e| e.error)?;
+        if replaces {
+            file.persist(path).map_err(|e| e.error)?;
+        } else {
+            file.persist_noclobber(path).map_err(|e| e.error)?;
+        }
         File::open(dir)?.sync_all()
     };
     attempt().map_err(|source| KeyError::Io {

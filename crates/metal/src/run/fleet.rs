@@ -148,6 +148,7 @@ impl Fleet {
             IdentitySource::usual(&settings.state_dir, settings.identity_files.clone()),
         )?;
         let operator = OperatorKey::ensure(&settings.state_dir, &inventory.fleet.name)?;
+        operator.publish(&settings.repository)?;
         Ok((host_keys, operator))
     }
 
