@@ -80,7 +80,7 @@ pub(crate) fn run(rest: &[&str]) -> Result<(), Failed> {
         println!("  cargo xtask try --keep      # the same, and the machines stay up to look at");
     }
     println!(
-        "  {} rehearse examples/basement --seed 7   # 30 machines, in simulation, with faults",
+        "  {} rehearse examples/basement --seed 7   # 28 machines, in simulation, with faults",
         relative(&undercroft)
     );
     println!("  docs/first-rack.md          # from here to your own machines");

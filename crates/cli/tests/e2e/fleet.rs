@@ -2,11 +2,10 @@
 
 use std::{
     fs,
-    io::{BufRead, BufReader},
     os::unix::{fs::MetadataExt, process::CommandExt},
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
-    sync::{Mutex, MutexGuard, mpsc},
+    sync::{Mutex, MutexGuard},
     time::{Duration, Instant},
 };
 
@@ -15,6 +14,9 @@ use serde_json::Value;
 /// The longest that one machine's bring-up may take, with the margin that a busy machine of two
 /// cores needs: it takes about 90 s alone.
 pub(crate) const BRING_UP_S: u64 = 600;
+
+/// How often a condition is looked at, in milliseconds.
+const POLL_MS: u64 = 5;
 
 /// Machines are started by one test at a time; they would starve each other.
 static ONE_RACK: Mutex<()> = Mutex::new(());
@@ -264,33 +266,6 @@ impl Fleet {
             .collect()
     }
 
-    /// Records as they are made.
-    pub(crate) fn follow(&self) -> Follower {
-        let mut child = self
-            .command(&["events", "--follow", "--json"])
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .process_group(0)
-            .spawn()
-            .unwrap();
-        let (sender, receiver) = mpsc::channel();
-        let stdout = child.stdout.take().unwrap();
-        std::thread::spawn(move || {
-            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
-                if let Ok(value) = serde_json::from_str(&line) {
-                    if sender.send(value).is_err() {
-                        return;
-                    }
-                }
-            }
-        });
-        Follower {
-            child,
-            receiver,
-            plan: Value::Null,
-        }
-    }
-
     /// A machine's disk image.
     pub(crate) fn disk(&self, node: &Node) -> PathBuf {
         self.folder
@@ -344,7 +319,7 @@ impl Run {
                     self.text()
                 );
             }
-            std::thread::sleep(Duration::from_millis(50));
+            std::thread::sleep(Duration::from_millis(POLL_MS));
         }
     }
 
@@ -371,44 +346,6 @@ impl Drop for Run {
     }
 }
 
-/// Records as they are made.
-pub(crate) struct Follower {
-    child: Child,
-    receiver: mpsc::Receiver<Value>,
-    plan: Value,
-}
-
-impl Follower {
-    /// Waits for a record.
-    pub(crate) fn wait_for(
-        &mut self,
-        what: &str,
-        wanted: impl Fn(&Value, &Value) -> bool,
-    ) -> Value {
-        let end = Instant::now() + Duration::from_secs(BRING_UP_S);
-        loop {
-            let left = end.saturating_duration_since(Instant::now());
-            let record = self
-                .receiver
-                .recv_timeout(left)
-                .unwrap_or_else(|e| panic!("waiting for {what}: {e}"));
-            if record["record"] == "plan-accepted" {
-                self.plan = record["plan"].clone();
-            }
-            if wanted(&self.plan, &record) {
-                return record;
-            }
-        }
-    }
-}
-
-impl Drop for Follower {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
 /// Whether a record is of that step of that machine.
 pub(crate) fn step_is(plan: &Value, record: &Value, node: &str, verb: &str) -> bool {
     let Some(index) = record["step"].as_u64() else {
@@ -423,6 +360,6 @@ pub(crate) fn wait_until(what: &str, limit_s: u64, mut holds: impl FnMut() -> bo
     let end = Instant::now() + Duration::from_secs(limit_s);
     while !holds() {
         assert!(Instant::now() < end, "{what}: not within {limit_s} s");
-        std::thread::sleep(Duration::from_millis(50));
+        std::thread::sleep(Duration::from_millis(POLL_MS));
     }
 }
