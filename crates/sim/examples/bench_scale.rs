@@ -3,6 +3,13 @@
 //!
 //! Each size runs in a process of its own, so that the peak of its memory is its own.
 
+#![expect(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    clippy::disallowed_macros,
+    reason = "a measurement reads files, arguments and a clock, and prints; the library doesn't"
+)]
+
 use std::{error::Error, time::Instant};
 
 use serde_json::json;
@@ -13,12 +20,6 @@ use undercroft_model::{
 use undercroft_planner::plan;
 use undercroft_sim::{RehearseOptions, rehearse};
 
-#[expect(
-    clippy::disallowed_methods,
-    clippy::disallowed_types,
-    clippy::disallowed_macros,
-    reason = "a measurement reads files, arguments and a clock, and prints; the library doesn't"
-)]
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [what, file, nodes] = arguments.as_slice() else {
@@ -100,10 +101,6 @@ fn never_seen(inventory: &Inventory) -> Observation {
 }
 
 /// A value of `/proc/self/status`, in KiB.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "a measurement reads its own memory's size"
-)]
 fn memory_kib(key: &str) -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find(|line| line.starts_with(key))?;

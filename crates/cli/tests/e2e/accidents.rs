@@ -110,7 +110,10 @@ fn kill_9_in_each_phase_is_recovered() {
         let begins = format!("killed: {phase}: ");
         wait_until(&begins, BRING_UP_S, || {
             let told = up.text();
-            assert!(!told.contains("is carried out"), "ended before {phase}: {told}");
+            assert!(
+                !told.contains("is carried out"),
+                "ended before {phase}: {told}"
+            );
             told.lines()
                 .any(|line| line.starts_with(&begins) && !line.contains("looking whether"))
         });
