@@ -110,6 +110,12 @@ const PACKAGES: &[Package] = &[
         Need::Test,
         "FAT file systems in tests",
     ),
+    Package {
+        name: "openssh-server",
+        proof: Proof::AnyFile(&["/usr/sbin/sshd"]),
+        need: Need::Test,
+        why: "the SSH server that tests start and connect to",
+    },
     program(
         "mtools",
         "mcopy",
@@ -129,20 +135,12 @@ const fn program(name: &'static str, file: &'static str, need: Need, why: &'stat
 
 /// Packages with services of their own. They are unpacked beside the project rather than
 /// installed, so that nothing starts on the host.
-const UNPACKED: &[(&str, &str, Need, &str)] = &[
-    (
-        "openssh-server",
-        "usr/sbin/sshd",
-        Need::Test,
-        "the SSH server that tests connect to",
-    ),
-    (
-        "nginx-light",
-        "usr/sbin/nginx",
-        Need::Bench,
-        "the HTTP server to compare with",
-    ),
-];
+const UNPACKED: &[(&str, &str, Need, &str)] = &[(
+    "nginx",
+    "usr/sbin/nginx",
+    Need::Bench,
+    "the HTTP server to compare with",
+)];
 
 impl Package {
     fn is_there(&self) -> bool {
@@ -191,6 +189,9 @@ pub(crate) fn ensure(need: Need) -> Result<Vec<PathBuf>, Failed> {
     }
     let begin = as_root()?;
     apt(&begin, &["update", "--quiet"])?;
+    if missing.iter().any(|p| p.name == "openssh-server") {
+        keep_ssh_server_off(&begin)?;
+    }
     if !missing.is_empty() {
         let mut words = vec!["install", "--yes", "--quiet", "--no-install-recommends"];
         words.extend(missing.iter().map(|p| p.name));
@@ -218,10 +219,22 @@ fn as_root() -> Result<Vec<String>, Failed> {
     }
 }
 
-fn apt(begin: &[String], words: &[&str]) -> Result<(), Failed> {
+/// Installing Debian's SSH server starts it. Nobody who runs tests has asked for that, so its units
+/// are masked first; where systemd doesn't run, nothing would start it.
+fn keep_ssh_server_off(begin: &[String]) -> Result<(), Failed> {
+    if !Path::new("/run/systemd/system").exists() {
+        return Ok(());
+    }
+    eprintln!(
+        "masking ssh.service and ssh.socket, so that the SSH server isn't started; undo it with \
+         `systemctl unmask ssh.service ssh.socket`"
+    );
+    as_given(begin, &["systemctl", "mask", "ssh.service", "ssh.socket"])
+}
+
+fn as_given(begin: &[String], words: &[&str]) -> Result<(), Failed> {
     let mut all: Vec<String> = begin.to_vec();
-    all.extend(["env", "DEBIAN_FRONTEND=noninteractive", "apt-get"].map(str::to_owned));
-    all.extend(words.iter().map(|w| (*w).to_owned()));
+    all.extend(words.iter().map(|word| (*word).to_owned()));
     let (program, rest) = all
         .split_first()
         .ok_or_else(|| Failed::new("packages", "an empty command"))?;
@@ -229,6 +242,12 @@ fn apt(begin: &[String], words: &[&str]) -> Result<(), Failed> {
         .args(rest)
         .interactive()
         .run()
+}
+
+fn apt(begin: &[String], words: &[&str]) -> Result<(), Failed> {
+    let mut all = vec!["env", "DEBIAN_FRONTEND=noninteractive", "apt-get"];
+    all.extend(words);
+    as_given(begin, &all)
 }
 
 /// Downloads a package, which apt checks against the archive's signature, and unpacks it.

@@ -41,8 +41,8 @@ const FILE_LINES_MAX: usize = 700;
 /// Words that would send a reader to somebody's machine or to a package registry's host. They are
 /// spelt in parts so that this file doesn't find itself.
 const STRAY: &[(&str, &str)] = &[
-    ("/wo", "rk/"),
-    ("/ro", "ot/."),
+    ("/wo", "rk/main"),
+    ("/ro", "ot/.c"),
     ("/fa", "rm/"),
     ("deb.deb", "ian.org"),
     ("static.cra", "tes.io"),
@@ -214,7 +214,7 @@ mod tests {
         let dir = std::env::temp_dir().join(format!("tidy-{}", std::process::id()));
         std::fs::create_dir_all(&dir).unwrap();
         let file = Path::new("a.rs");
-        let stray = format!("// see {}{}x\n#[allow(unused)]\n", "/wo", "rk/");
+        let stray = format!("// see {}{}x\n#[allow(unused)]\n", "/wo", "rk/main");
         std::fs::write(dir.join(file), stray + &"\n".repeat(FILE_LINES_MAX)).unwrap();
         let mut findings = Vec::new();
         text(&dir, file, &mut findings);
