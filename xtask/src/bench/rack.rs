@@ -120,7 +120,7 @@ fn timing(records: &[Value], machines: usize) -> Result<Value, Failed> {
         "machines": machines,
         "total_s": total / 1e3,
         "network_boot_s": seconds("network-boot"),
-        "copy_s": seconds("copy"),
+        "copy_s": seconds("copy-closure"),
         "install_s": seconds("partition") + seconds("install"),
         "return_s": seconds("reboot") + seconds("prove"),
         "ours_percent": 100.0 * ours / total.max(1.0),

@@ -104,7 +104,11 @@ fn kill_9_in_each_phase_is_recovered() {
         "reboot",
         "prove",
     ];
+    let mut hit = Vec::new();
     for phase in phases {
+        if hit.contains(&phase) {
+            continue;
+        }
         let mut up = fleet.spawn(&["up", "--yes"]);
         // The line is printed when the record is durable, and before the operation is started.
         let begins = format!("killed: {phase}: ");
@@ -118,6 +122,13 @@ fn kill_9_in_each_phase_is_recovered() {
                 .any(|line| line.starts_with(&begins) && !line.contains("looking whether"))
         });
         up.kill();
+        // An approval by console takes milliseconds: the kill may hit the inspection after it.
+        let told = up.text();
+        let begun = |phase: &&&str| {
+            let begins = format!("killed: {phase}: ");
+            told.lines().any(|line| line.starts_with(&begins))
+        };
+        hit.extend(phases.iter().rfind(begun));
     }
     let up = fleet.call(&["up", "--yes"]);
     assert!(up.status.success(), "{}", up.text);
@@ -130,7 +141,6 @@ fn kill_9_in_each_phase_is_recovered() {
         .collect();
     let whole: Vec<u64> = (0..numbers.len() as u64).collect();
     assert_eq!(numbers, whole, "the journal has gaps");
-    // An approval by console takes milliseconds: that kill may hit what comes after it.
     let plan = accepted_plan(&fleet);
     for phase in phases.iter().filter(|phase| **phase != "approve") {
         let orphaned = fleet.records().iter().any(|record| {

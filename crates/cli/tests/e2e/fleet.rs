@@ -352,7 +352,8 @@ pub(crate) fn step_is(plan: &Value, record: &Value, node: &str, verb: &str) -> b
         return false;
     };
     let step = &plan["steps"][usize::try_from(index).unwrap()];
-    step["node"] == node && step["action"]["do"] == verb
+    let action = if verb == "copy" { "copy-closure" } else { verb };
+    step["node"] == node && step["action"]["do"] == action
 }
 
 /// Waits until something holds.

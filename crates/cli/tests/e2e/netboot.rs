@@ -1,6 +1,11 @@
 //! The ways in which a machine may come by its installer.
 
-use std::{process::Stdio, time::Duration};
+use std::{
+    os::unix::process::CommandExt,
+    path::PathBuf,
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
 
 use crate::{
     bring_up::{assert_up, evidence},
@@ -48,43 +53,70 @@ fn a_machine_is_installed_beside_another_dhcp_server() {
     }
     let nodes = [Node::uefi("proxied", 31)];
     let mut fleet = Fleet::start("proxy", &inventory("proxy", &nodes), &[]);
-    let state = fleet.folder.join(".undercroft/rack");
-    let leases = fleet.folder.join("leases");
-    let mut dnsmasq = undercroft_metal::rack::enter_command(
-        &state,
-        "dnsmasq",
-        [
-            "--keep-in-foreground",
-            "--conf-file=/dev/null",
-            "--port=0",
-            "--interface=br0",
-            "--bind-interfaces",
-            "--no-ping",
-            "--user=root",
-            "--group=root",
-            "--log-dhcp",
-            "--log-facility=-",
-            "--dhcp-range=10.88.0.100,10.88.0.150,1h",
-            &format!("--dhcp-host={},{}", nodes[0].mac(), nodes[0].address()),
-            &format!("--dhcp-leasefile={}", leases.display()),
-        ],
-    )
-    .unwrap()
-    .stdin(Stdio::null())
-    .stdout(Stdio::null())
-    .stderr(std::fs::File::create(fleet.folder.join("dnsmasq.log")).unwrap())
-    .spawn()
-    .unwrap();
+    let dnsmasq = OtherServer::start(&fleet, &nodes[0]);
     let up = fleet.call(&["up", "--yes"]);
-    let log = std::fs::read_to_string(fleet.folder.join("dnsmasq.log")).unwrap();
-    dnsmasq.kill().unwrap();
-    dnsmasq.wait().unwrap();
+    let log = dnsmasq.log();
+    drop(dnsmasq);
     assert!(up.status.success(), "{}\ndnsmasq:\n{log}", up.text);
     assert_up(&fleet, &nodes);
     assert!(
         log.contains("DHCPACK"),
         "the addresses came from dnsmasq: {log}"
     );
+}
+
+/// Another DHCP server on the machines' network: dnsmasq, on a machine of its own as far as the
+/// network can tell.
+struct OtherServer {
+    child: Child,
+    log: PathBuf,
+}
+
+/// Run inside the rack's network. The server's own network is ready when it differs from this one.
+const OTHER_SERVER: &str = r#"
+unshare --net sh -c '
+    until ip link show eth0 >/dev/null 2>&1; do sleep 0.05; done
+    ip addr add 10.88.0.2/24 dev eth0 && ip link set eth0 up && ip link set lo up &&
+    exec dnsmasq --keep-in-foreground --conf-file=/dev/null --port=0 --interface=eth0 \
+        --bind-interfaces --no-ping --user=root --group= --log-dhcp --log-facility=- \
+        --dhcp-range=10.88.0.100,10.88.0.150,1h --dhcp-host="$0" --dhcp-leasefile="$1"
+' "$1" "$2" &
+until [ "$(readlink /proc/$!/ns/net)" != "$(readlink /proc/self/ns/net)" ]; do sleep 0.05; done
+ip link add other0 type veth peer name eth0 netns $! && ip link set other0 master br0 up
+wait
+"#;
+
+impl OtherServer {
+    fn start(fleet: &Fleet, node: &Node) -> Self {
+        let log = fleet.folder.join("dnsmasq.log");
+        let leases = fleet.folder.join("leases").display().to_string();
+        let host = format!("{},{}", node.mac(), node.address());
+        let state = fleet.folder.join(".undercroft/rack");
+        let arguments = ["-c", OTHER_SERVER, "sh", &host, &leases];
+        let child = undercroft_metal::rack::enter_command(&state, "sh", arguments)
+            .unwrap()
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(std::fs::File::create(&log).unwrap())
+            .process_group(0)
+            .spawn()
+            .unwrap();
+        let server = Self { child, log };
+        wait_until("dnsmasq serves", 60, || server.log().contains("IP range"));
+        server
+    }
+
+    fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+}
+
+impl Drop for OtherServer {
+    fn drop(&mut self) {
+        let group = format!("-{}", self.child.id());
+        let _ = Command::new("kill").args(["-KILL", "--", &group]).status();
+        let _ = self.child.wait();
+    }
 }
 
 #[test]
