@@ -15,7 +15,7 @@ use crate::{
 /// The sizes of fleet at which scale is shown, in machines.
 const SIZES: [u32; 4] = [100, 1_000, 10_000, 100_000];
 /// Each size is measured so often, and the least time counts: others use this machine too.
-const REPEATS: usize = 3;
+const REPEATS: usize = 2;
 /// The inventory that is scaled.
 const INVENTORY: &str = "examples/basement/undercroft.toml";
 
