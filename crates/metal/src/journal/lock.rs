@@ -5,6 +5,7 @@ use std::{
     io::{Read, Seek, SeekFrom, Write},
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
+    time::{Duration, Instant},
 };
 
 use rustix::fs::{FlockOperation, flock};
@@ -13,6 +14,11 @@ use rustix::fs::{FlockOperation, flock};
 const LOCK_FILE: &str = "controller.lock";
 /// The most bytes of a lock file that are read; it holds two short lines.
 const LOCK_BYTES_MAX: u64 = 4096;
+
+/// How long a lock is waited for: far longer than anybody looks at one, far shorter than a run.
+const LOCK_WAIT_MAX: Duration = Duration::from_millis(300);
+/// How often it is tried meanwhile.
+const LOCK_POLL: Duration = Duration::from_millis(10);
 
 /// The process that holds the lock, as it wrote itself down.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,15 +63,22 @@ fn describe(holder: &LockHolder) -> String {
 /// The file itself stays, because removing it would let two processes lock two different files.
 #[derive(Debug)]
 pub struct ControllerLock {
-    // Held open for its lock; std opens files close-on-exec, so that children don't keep it.
-    _file: File,
+    file: File,
+}
+
+impl Drop for ControllerLock {
+    fn drop(&mut self) {
+        // Closing the file would do, but for a child that another thread is starting just now: it
+        // has the file open until it becomes its program. Unlocking holds for both.
+        let _ = flock(&self.file, FlockOperation::Unlock);
+    }
 }
 
 impl ControllerLock {
     /// Takes the lock of a state directory, for the process that calls itself `command`.
     ///
     /// # Errors
-    /// [`LockError::Held`] at once when another process has it.
+    /// [`LockError::Held`] when another process has it for longer than a look takes.
     pub fn acquire(state_dir: &Path, command: &str) -> Result<Self, LockError> {
         let path = state_dir.join(LOCK_FILE);
         let io = |source| LockError::Io {
@@ -80,20 +93,27 @@ impl ControllerLock {
             .mode(0o600)
             .open(&path)
             .map_err(io)?;
-        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => {}
-            Err(rustix::io::Errno::WOULDBLOCK) => {
-                return Err(LockError::Held {
-                    holder: read_holder(&mut file),
-                });
+        let begun = Instant::now();
+        loop {
+            match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => break,
+                // `status` looks for a moment whether somebody has the lock.
+                Err(rustix::io::Errno::WOULDBLOCK) if begun.elapsed() < LOCK_WAIT_MAX => {
+                    std::thread::sleep(LOCK_POLL);
+                }
+                Err(rustix::io::Errno::WOULDBLOCK) => {
+                    return Err(LockError::Held {
+                        holder: read_holder(&mut file),
+                    });
+                }
+                Err(errno) => return Err(io(errno.into())),
             }
-            Err(errno) => return Err(io(errno.into())),
         }
         file.set_len(0).map_err(io)?;
         let line = command.replace('\n', " ");
         write!(file, "{}\n{line}\n", std::process::id()).map_err(io)?;
         file.flush().map_err(io)?;
-        Ok(Self { _file: file })
+        Ok(Self { file })
     }
 
     /// Who holds the lock of a state directory; `None` when nobody does. The answer may be out of
@@ -101,7 +121,10 @@ impl ControllerLock {
     pub fn holder(state_dir: &Path) -> Option<LockHolder> {
         let mut file = File::open(state_dir.join(LOCK_FILE)).ok()?;
         match flock(&file, FlockOperation::NonBlockingLockShared) {
-            Ok(()) => None,
+            Ok(()) => {
+                let _ = flock(&file, FlockOperation::Unlock);
+                None
+            }
             Err(_) => Some(read_holder(&mut file)),
         }
     }
@@ -126,6 +149,20 @@ fn read_holder(file: &mut File) -> LockHolder {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_only_looks_keeps_nobody_out() {
+        let dir = tempfile::tempdir().unwrap();
+        drop(ControllerLock::acquire(dir.path(), "first").unwrap());
+        let looker = File::open(dir.path().join(LOCK_FILE)).unwrap();
+        flock(&looker, FlockOperation::LockShared).unwrap();
+        let looks = std::thread::spawn(move || {
+            std::thread::sleep(LOCK_POLL);
+            drop(looker);
+        });
+        ControllerLock::acquire(dir.path(), "second").unwrap();
+        looks.join().unwrap();
+    }
 
     #[test]
     fn a_second_controller_is_refused_and_told_who_is_first() {
