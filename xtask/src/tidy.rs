@@ -15,15 +15,18 @@ const EDGES: &[(&str, &[&str])] = &[
     ("engine", &["model", "planner"]),
     ("sim", &["engine", "model", "planner"]),
     ("netboot", &["model"]),
+    ("render", &["model"]),
     ("metal", &["engine", "model", "netboot", "planner"]),
     (
         "cli",
-        &["engine", "metal", "model", "netboot", "planner", "sim"],
+        &[
+            "engine", "metal", "model", "netboot", "planner", "render", "sim",
+        ],
     ),
 ];
 
 /// Crates without clock, entropy, environment, files or async.
-const PURE: &[&str] = &["model", "planner", "engine", "sim"];
+const PURE: &[&str] = &["model", "planner", "engine", "sim", "render"];
 
 /// Dependencies that would make a crate impure.
 const IMPURE_DEPENDENCIES: &[&str] = &[

@@ -1,0 +1,114 @@
+//! What a component may look at.
+
+use undercroft_model::{
+    NodeName,
+    inventory::{self, Distribution, Inventory, Node, Role},
+};
+
+use crate::{Lock, Locked};
+
+/// What a component is made from: the inventory with every default filled in, the locked
+/// versions, and whether the tree is for a PC.
+#[derive(Debug, Clone, Copy)]
+pub struct Context<'a> {
+    /// The inventory.
+    pub inventory: &'a Inventory,
+    /// The versions.
+    pub lock: &'a Lock,
+    /// Whether the tree is the one for k3d on a PC.
+    pub dev: bool,
+}
+
+impl<'a> Context<'a> {
+    /// A context of the cluster itself.
+    pub fn new(inventory: &'a Inventory, lock: &'a Lock) -> Self {
+        Self {
+            inventory,
+            lock,
+            dev: false,
+        }
+    }
+
+    /// Whether the tree is for a PC's k3d cluster.
+    pub fn is_dev(&self) -> bool {
+        self.dev
+    }
+
+    /// What makes the cluster. On a PC it is k3s, which k3d runs.
+    pub fn distribution(&self) -> Distribution {
+        if self.dev {
+            Distribution::K3s
+        } else {
+            self.inventory.kubernetes.distribution
+        }
+    }
+
+    /// Whether the inventory asks for a component, in this tree.
+    pub fn wants(&self, component: inventory::Component) -> bool {
+        let gitops = &self.inventory.gitops;
+        gitops.components.contains(&component)
+            && !(self.dev && gitops.dev_without.contains(&component))
+    }
+
+    /// The locked version of a component's chart or manifest.
+    pub fn locked(&self, component: &str) -> Option<&'a Locked> {
+        self.lock.components.get(component)
+    }
+
+    /// The nodes that are part of the cluster. On a PC there are none that the inventory knows.
+    pub fn cluster_nodes(&self) -> impl Iterator<Item = (&'a NodeName, &'a Node)> {
+        let dev = self.dev;
+        self.inventory
+            .nodes
+            .iter()
+            .filter(move |(_, node)| !dev && node.role != Role::None)
+    }
+
+    /// The nodes that give Longhorn a partition or a disk.
+    pub fn storage_nodes(&self) -> impl Iterator<Item = (&'a NodeName, &'a Node)> {
+        self.cluster_nodes().filter(|(_, node)| {
+            node.longhorn.is_some()
+                && (node.longhorn.as_ref().is_some_and(|l| l.partition_gb.is_some())
+                    || node
+                        .disks
+                        .iter()
+                        .any(|disk| disk.role == inventory::DiskRole::Longhorn))
+        })
+    }
+
+    /// Replicas of a Longhorn volume: the inventory's number, or 3, or as many as there are
+    /// storage nodes where they are fewer; at least 1.
+    pub fn longhorn_replicas(&self) -> u32 {
+        let nodes = u32::try_from(self.storage_nodes().count()).unwrap_or(u32::MAX);
+        let wanted = self.inventory.gitops.longhorn_replicas.unwrap_or(3);
+        wanted.min(nodes).max(1)
+    }
+
+    /// Host and port at which a pod of the host's network reaches the API without kube-proxy.
+    ///
+    /// k3s' own load balancer listens on every server and agent; under kubeadm it is the virtual
+    /// address, or what clients use.
+    pub fn api_for_nodes(&self) -> (String, u16) {
+        match self.distribution() {
+            Distribution::K3s | Distribution::None => ("127.0.0.1".to_owned(), 6444),
+            Distribution::Kubeadm => (self.api_host(), 6443),
+        }
+    }
+
+    /// Host at which clients reach the API: the virtual address, the endpoint that was given, or
+    /// the founder's address.
+    pub fn api_host(&self) -> String {
+        let kubernetes = &self.inventory.kubernetes;
+        if let Some(virtual_ip) = kubernetes.virtual_ip {
+            return virtual_ip.to_string();
+        }
+        if let Some(endpoint) = &kubernetes.api_endpoint {
+            return endpoint.clone();
+        }
+        kubernetes
+            .founder
+            .as_ref()
+            .and_then(|name| self.inventory.nodes.get(name))
+            .map_or_else(|| "127.0.0.1".to_owned(), |node| node.address.to_string())
+    }
+}

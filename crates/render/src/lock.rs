@@ -1,0 +1,125 @@
+//! The lock file: which versions the tree is rendered with.
+
+use std::{collections::BTreeMap, fmt::Write as _};
+
+use serde::{Deserialize, Serialize};
+
+use crate::Problem;
+
+/// Name of the lock file, beside the inventory.
+pub const LOCK_FILE: &str = "undercroft.lock";
+/// The form of the lock file that this program reads and writes.
+pub const LOCK_VERSION: u32 = 1;
+
+/// Versions of everything that the tree brings and that we don't make ourselves.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Lock {
+    /// Form of the file: [`LOCK_VERSION`].
+    pub version: u32,
+    /// Minor version of Kubernetes that the tree was last rendered for, such as "1.34".
+    pub kubernetes: Option<String>,
+    /// The components, by their names.
+    #[serde(default)]
+    pub components: BTreeMap<String, Locked>,
+}
+
+/// One locked version: of a Helm chart, or of a container image.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Locked {
+    /// URL of the chart's repository, or `oci://…`. Absent where there is no chart.
+    pub repository: Option<String>,
+    /// Name of the chart in the repository.
+    pub chart: Option<String>,
+    /// Container image without tag, where there is no chart.
+    pub image: Option<String>,
+    /// Version of the chart, or tag of the image.
+    pub version: String,
+    /// Version of what the chart installs.
+    pub app_version: Option<String>,
+    /// Digest of the chart's archive or of the image: `sha256:…`.
+    pub digest: Option<String>,
+    /// Versions of Kubernetes that it runs on, as Helm writes such ranges: ">=1.25.0".
+    pub kubernetes: Option<String>,
+}
+
+impl Lock {
+    /// The versions that this program brings.
+    pub fn defaults() -> Self {
+        Self::parse("", include_str!("components/defaults.lock")).unwrap_or_else(|_| Self {
+            // A test reads the file that is built in, so this is never reached.
+            version: LOCK_VERSION,
+            kubernetes: None,
+            components: BTreeMap::new(),
+        })
+    }
+
+    /// Reads a lock file.
+    ///
+    /// # Errors
+    /// When the text isn't one.
+    pub fn parse(file: &str, text: &str) -> Result<Self, Problem> {
+        let lock: Self = toml::from_str(text).map_err(|e| {
+            Problem::new("lock-syntax", e.to_string().trim_end().to_owned())
+                .in_file(file)
+                .hint("Take the file back from git, or remove it: `undercroft render` then begins with the versions that it brings.")
+        })?;
+        if lock.version != LOCK_VERSION {
+            return Err(Problem::new(
+                "lock-version",
+                format!(
+                    "the lock file has form {}, and this program reads form {LOCK_VERSION}",
+                    lock.version
+                ),
+            )
+            .in_file(file)
+            .hint("Use the version of Undercroft that wrote it, or a newer one."));
+        }
+        Ok(lock)
+    }
+
+    /// The file, with its keys in order.
+    pub fn print(&self) -> String {
+        let mut out = String::from(
+            "# Versions that `undercroft render` uses; `undercroft update` raises them.\n",
+        );
+        let _ = writeln!(out, "version = {}", self.version);
+        key(&mut out, "kubernetes", self.kubernetes.as_deref());
+        for (name, locked) in &self.components {
+            let _ = writeln!(out, "\n[components.{name}]");
+            key(&mut out, "repository", locked.repository.as_deref());
+            key(&mut out, "chart", locked.chart.as_deref());
+            key(&mut out, "image", locked.image.as_deref());
+            key(&mut out, "version", Some(&locked.version));
+            key(&mut out, "app_version", locked.app_version.as_deref());
+            key(&mut out, "digest", locked.digest.as_deref());
+            key(&mut out, "kubernetes", locked.kubernetes.as_deref());
+        }
+        out
+    }
+}
+
+/// A key with a text, as TOML's basic string.
+fn key(out: &mut String, name: &str, value: Option<&str>) {
+    if let Some(value) = value {
+        // A JSON string is a TOML basic string, save that TOML wants DEL escaped too.
+        let quoted = serde_json::Value::from(value)
+            .to_string()
+            .replace('\u{7f}', "\\u007f");
+        let _ = writeln!(out, "{name} = {quoted}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_built_in_versions_are_a_lock_file_and_read_as_printed() {
+        let built_in = Lock::parse("", include_str!("components/defaults.lock")).unwrap();
+        assert!(!built_in.components.is_empty());
+        assert_eq!(Lock::defaults(), built_in);
+        assert_eq!(Lock::parse("", &built_in.print()).unwrap(), built_in);
+    }
+}
