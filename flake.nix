@@ -1,27 +1,46 @@
 {
   description = "Undercroft: from powered off to a running NixOS fleet, from one file";
 
-  inputs.nixpkgs.url = "github:NixOS/nixpkgs/nixos-25.11";
+  inputs = {
+    nixpkgs.url = "github:NixOS/nixpkgs/nixos-25.11";
+    disko.url = "github:nix-community/disko";
+    disko.inputs.nixpkgs.follows = "nixpkgs";
+    sops-nix.url = "github:Mic92/sops-nix";
+    sops-nix.inputs.nixpkgs.follows = "nixpkgs";
+    home-manager.url = "github:nix-community/home-manager/release-25.11";
+    home-manager.inputs.nixpkgs.follows = "nixpkgs";
+    nix-darwin.url = "github:nix-darwin/nix-darwin/nix-darwin-25.11";
+    nix-darwin.inputs.nixpkgs.follows = "nixpkgs";
+    nixos-wsl.url = "github:nix-community/NixOS-WSL/main";
+    nixos-wsl.inputs.nixpkgs.follows = "nixpkgs";
+  };
 
   outputs =
-    { self, nixpkgs }:
+    { self, nixpkgs, ... }@inputs:
     let
       systems = [
         "x86_64-linux"
         "aarch64-linux"
       ];
-      installer = system: {
-        undercroft-installer = import ./nix/installer-image.nix { inherit nixpkgs system; };
+      modules = {
+        # All concerns of a node; ./nix/modules has them one by one.
+        default = ./nix/modules;
       };
-      packages = nixpkgs.lib.genAttrs systems installer;
-      mkFleet = import ./nix/fleet.nix { inherit nixpkgs; };
     in
     {
-      inherit packages;
+      # mkFleet { src = ./.; }: the outputs of a folder with an undercroft.toml.
+      lib.mkFleet = import ./nix/mk-fleet.nix (removeAttrs inputs [ "self" ]);
 
-      # mkFleet { src = ./.; }: the configurations of a folder with an undercroft.toml, and the
-      # installer that its machines boot.
-      lib.mkFleet = arguments: mkFleet arguments // { inherit packages; };
+      # The pure half: addresses, layouts, flags, without nixpkgs.
+      lib.pure = import ./nix/lib;
+
+      nixosModules = modules;
+      homeModules.default = ./nix/home;
+      darwinModules.default = ./nix/darwin;
+
+      packages = nixpkgs.lib.genAttrs systems (system: {
+        undercroft-installer = import ./nix/installer-image.nix { inherit nixpkgs system; };
+      });
 
       devShells = nixpkgs.lib.genAttrs systems (
         system:
@@ -29,7 +48,9 @@
           pkgs = nixpkgs.legacyPackages.${system};
         in
         {
+          # Undercroft's own developers: the workspace, and the virtual rack.
           default = pkgs.mkShell {
+            inputsFrom = [ (import ./nix/dev-shell.nix { inherit pkgs; }) ];
             packages = [
               pkgs.cargo
               pkgs.rustc
@@ -38,7 +59,6 @@
               pkgs.qemu
               pkgs.OVMF.fd
               pkgs.nix
-              pkgs.openssh
               pkgs.dnsmasq
             ];
           };

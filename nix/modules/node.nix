@@ -154,11 +154,8 @@ in
       address = [ "${cfg.address}/${toString cfg.prefixLength}" ];
       gateway = lib.optional (cfg.gateway != null) cfg.gateway;
       dns = cfg.nameservers;
-      networkConfig = {
-        # Without this a router's announcements would add addresses that no inventory knows.
-        IPv6AcceptRA = mkDefault "no";
-        LinkLocalAddressing = mkDefault "no";
-      };
+      # A router's announcements would add addresses and routes that no inventory knows.
+      networkConfig.IPv6AcceptRA = mkDefault "no";
       linkConfig.RequiredForOnline = mkDefault "routable";
     };
 

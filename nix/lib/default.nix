@@ -1,0 +1,13 @@
+# The pure half of the library: values in, values out, with nothing but Nix's own builtins. It can
+# be evaluated, and is tested, where there is no nixpkgs.
+{
+  util = import ./util.nix;
+  addresses = import ./addresses.nix;
+  disks = import ./disks.nix;
+  fleet = import ./fleet.nix;
+  gpu = import ./gpu.nix;
+  kubeadm = import ./kubeadm.nix;
+  kubernetes = import ./kubernetes.nix;
+  longhorn = import ./longhorn.nix;
+  pcs = import ./pcs.nix;
+}
