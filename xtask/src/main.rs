@@ -2,6 +2,7 @@
 
 mod bench;
 mod packages;
+mod peers;
 mod run;
 mod suite;
 mod tidy;
@@ -18,10 +19,13 @@ cargo xtask ci                     formatting, clippy with warnings as errors, t
 cargo xtask bench [NAME]           measure against real peers, and write docs/performance.md
 cargo xtask tidy                   the house rules that a program can check
 cargo xtask fuzz [SECONDS]         run each fuzz target for so long (60; needs nightly, cargo-fuzz)
+cargo xtask peers [NAME ...]       build the programs of others that tests need (sops, kube-apiserver)
 cargo xtask packages               install the system packages that the above need
 
 `try`, `test` and `bench` install the Debian packages that are missing, and say which.
 With UNDERCROFT_NO_INSTALL=1 they name them instead, and what needs them is skipped openly.
+`test` and `ci` build the peers that are missing where Go is there, once, under .cache/peers;
+with UNDERCROFT_BUILD_PEERS=none they don't.
 ";
 
 fn main() -> ExitCode {
@@ -34,6 +38,7 @@ fn main() -> ExitCode {
         ["bench", rest @ ..] => bench::run(rest),
         ["tidy"] => tidy::run(&repo_root()),
         ["fuzz", rest @ ..] => fuzz(rest),
+        ["peers", rest @ ..] => peers::run(rest),
         ["packages"] => packages::ensure(packages::Need::Test).map(drop),
         [] | ["help" | "--help" | "-h"] => {
             print!("{USAGE}");

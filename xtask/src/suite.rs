@@ -6,7 +6,7 @@ use std::{
 };
 
 use crate::{
-    packages,
+    packages, peers,
     run::{Failed, Step, repo_root},
     tidy,
 };
@@ -15,6 +15,7 @@ use crate::{
 /// at a time, so that virtual machines don't starve each other of the cores.
 pub(crate) fn run(filter: &[&str]) -> Result<(), Failed> {
     let tools = packages::ensure(packages::Need::Test)?;
+    let peers = peers::for_tests()?;
     Step::new("build the tests", "cargo")
         .args([
             "test",
@@ -30,6 +31,7 @@ pub(crate) fn run(filter: &[&str]) -> Result<(), Failed> {
         .args(filter.iter().copied())
         .args(["--show-output"])
         .path_first(&tools)
+        .env("UNDERCROFT_PEERS", peers)
         .spawn_piped()?;
     let mut tally = Tally::default();
     if let Some(stdout) = child.stdout.take() {

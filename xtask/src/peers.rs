@@ -1,0 +1,364 @@
+//! `cargo xtask peers`: the programs of others that tests hold Undercroft against, built from their
+//! own source by Go and kept in the cache.
+//!
+//! No distribution that we know has them all at versions that work together, so that they are
+//! built: each in `peers/NAME-VERSION/NAME` of the cache, beside a `SHA256SUMS` that is checked
+//! before a program counts as there. The versions are pinned here; Go takes the modules from where
+//! its own settings say, and checks them against its checksum database.
+//!
+//! The programs around Kubernetes are built in one made-up module that has all of them as
+//! dependencies: `k8s.io/kubernetes` names its own parts by `replace` lines, which only count in
+//! the module that is built, and what they share is compiled once.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::Instant,
+};
+
+use sha2::{Digest, Sha256};
+
+use crate::run::{Failed, Step, cache_dir, which};
+
+/// The version of Kubernetes that tests run.
+const KUBERNETES: &str = "1.34.4";
+
+/// The modules that `k8s.io/kubernetes` has in its own repository, all published as v0.MINOR.PATCH.
+const STAGING: &[&str] = &[
+    "api",
+    "apiextensions-apiserver",
+    "apimachinery",
+    "apiserver",
+    "cli-runtime",
+    "client-go",
+    "cloud-provider",
+    "cluster-bootstrap",
+    "code-generator",
+    "component-base",
+    "component-helpers",
+    "controller-manager",
+    "cri-api",
+    "cri-client",
+    "csi-translation-lib",
+    "dynamic-resource-allocation",
+    "endpointslice",
+    "externaljwt",
+    "kms",
+    "kube-aggregator",
+    "kube-controller-manager",
+    "kube-proxy",
+    "kube-scheduler",
+    "kubectl",
+    "kubelet",
+    "metrics",
+    "mount-utils",
+    "pod-security-admission",
+    "sample-apiserver",
+    "sample-cli-plugin",
+    "sample-controller",
+];
+
+/// A made-up module in which programs are built.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Group {
+    Sops,
+    Kubernetes,
+    Kwok,
+}
+
+/// A program to build.
+struct Peer {
+    name: &'static str,
+    version: &'static str,
+    module: &'static str,
+    package: &'static str,
+    group: Group,
+    why: &'static str,
+}
+
+const PEERS: &[Peer] = &[
+    Peer {
+        name: "sops",
+        version: "3.13.3",
+        module: "github.com/getsops/sops/v3",
+        package: "github.com/getsops/sops/v3/cmd/sops",
+        group: Group::Sops,
+        why: "reads the secrets that we write, and writes those that we read",
+    },
+    Peer {
+        name: "etcd",
+        version: "3.6.4",
+        module: "go.etcd.io/etcd/server/v3",
+        package: "go.etcd.io/etcd/server/v3",
+        group: Group::Kubernetes,
+        why: "keeps what the API server is told",
+    },
+    Peer {
+        name: "kube-apiserver",
+        version: KUBERNETES,
+        module: "k8s.io/kubernetes",
+        package: "k8s.io/kubernetes/cmd/kube-apiserver",
+        group: Group::Kubernetes,
+        why: "judges every manifest, and is what the bootstrap talks to",
+    },
+    Peer {
+        name: "kube-controller-manager",
+        version: KUBERNETES,
+        module: "k8s.io/kubernetes",
+        package: "k8s.io/kubernetes/cmd/kube-controller-manager",
+        group: Group::Kubernetes,
+        why: "makes pods of DaemonSets and Deployments",
+    },
+    Peer {
+        name: "kube-scheduler",
+        version: KUBERNETES,
+        module: "k8s.io/kubernetes",
+        package: "k8s.io/kubernetes/cmd/kube-scheduler",
+        group: Group::Kubernetes,
+        why: "places them",
+    },
+    Peer {
+        name: "kwok",
+        version: "0.7.0",
+        module: "sigs.k8s.io/kwok",
+        package: "sigs.k8s.io/kwok/cmd/kwok",
+        group: Group::Kwok,
+        why: "plays the kubelets",
+    },
+    Peer {
+        name: "helm",
+        version: "3.19.5",
+        module: "helm.sh/helm/v3",
+        package: "helm.sh/helm/v3/cmd/helm",
+        group: Group::Kubernetes,
+        why: "renders the charts of the bootstrap",
+    },
+];
+
+/// The folder of the peers, for `UNDERCROFT_PEERS`.
+pub(crate) fn folder() -> PathBuf {
+    let cache = std::env::var_os("UNDERCROFT_CACHE_DIR").map(PathBuf::from);
+    cache.unwrap_or_else(cache_dir).join("peers")
+}
+
+/// Builds the peers of these names, or all of them.
+pub(crate) fn run(names: &[&str]) -> Result<(), Failed> {
+    if let Some(unknown) = names.iter().find(|n| !PEERS.iter().any(|p| p.name == **n)) {
+        let known: Vec<&str> = PEERS.iter().map(|p| p.name).collect();
+        return Err(failed(format!(
+            "there is no peer {unknown}: there are {}",
+            known.join(", ")
+        )));
+    }
+    let wanted = |p: &&Peer| names.is_empty() || names.contains(&p.name);
+    let peers: Vec<&Peer> = PEERS.iter().filter(wanted).collect();
+    build(&folder(), &peers)?;
+    for peer in &peers {
+        println!("{}", peer.program(&folder()).display());
+    }
+    Ok(())
+}
+
+/// What the tests need of the peers, as far as this machine can have it. What is not there, the
+/// tests that need it skip openly.
+///
+/// `UNDERCROFT_BUILD_PEERS=none` builds nothing.
+pub(crate) fn for_tests() -> Result<PathBuf, Failed> {
+    let folder = folder();
+    let missing: Vec<&Peer> = PEERS.iter().filter(|p| !p.is_there(&folder)).collect();
+    let names = |peers: &[&Peer]| {
+        let names: Vec<&str> = peers.iter().map(|p| p.name).collect();
+        names.join(", ")
+    };
+    if missing.is_empty() {
+        return Ok(folder);
+    }
+    if std::env::var("UNDERCROFT_BUILD_PEERS").is_ok_and(|wish| wish == "none") {
+        eprintln!(
+            "UNDERCROFT_BUILD_PEERS=none: not building {}; the tests that need them are skipped",
+            names(&missing)
+        );
+        return Ok(folder);
+    }
+    if which("go").is_none() {
+        eprintln!(
+            "there is no Go here to build {}; the tests that need them are skipped",
+            names(&missing)
+        );
+        return Ok(folder);
+    }
+    build(&folder, &missing)?;
+    Ok(folder)
+}
+
+fn build(folder: &Path, peers: &[&Peer]) -> Result<(), Failed> {
+    for peer in peers {
+        if peer.is_there(folder) {
+            continue;
+        }
+        if which("go").is_none() {
+            return Err(failed(format!(
+                "building {} needs Go 1.25 or newer on PATH",
+                peer.name
+            )));
+        }
+        eprintln!("missing: {} {}: {}", peer.name, peer.version, peer.why);
+        peer.build(folder)?;
+    }
+    Ok(())
+}
+
+impl Peer {
+    fn dir(&self, folder: &Path) -> PathBuf {
+        folder.join(format!("{}-{}", self.name, self.version))
+    }
+
+    fn program(&self, folder: &Path) -> PathBuf {
+        self.dir(folder).join(self.name)
+    }
+
+    /// Whether the program is there as it was built.
+    fn is_there(&self, folder: &Path) -> bool {
+        let sums = fs::read_to_string(self.dir(folder).join("SHA256SUMS")).unwrap_or_default();
+        sum_line(&self.program(folder), self.name).is_ok_and(|line| line == sums)
+    }
+
+    fn build(&self, folder: &Path) -> Result<(), Failed> {
+        let begun = Instant::now();
+        let module = folder.join("src").join(self.group.name());
+        write(&module.join("go.mod"), &self.group.go_mod())?;
+        let dir = self.dir(folder);
+        make_dir(&dir)?;
+        // Built beside its place and moved there, so that a build that was cut off leaves nothing
+        // that looks whole.
+        let new = dir.join("new");
+        Step::new(&format!("build {} {}", self.name, self.version), "go")
+            .args(["-C".as_ref(), module.as_os_str()])
+            .args(["build", "-mod=mod", "-trimpath", "-buildvcs=false"])
+            .args(["-ldflags", &self.group.ldflags(), "-o"])
+            .args([new.as_os_str()])
+            .args([self.package])
+            .env("CGO_ENABLED", "0")
+            // The Go that is here, rather than one that it would download.
+            .env("GOTOOLCHAIN", "local")
+            .run()?;
+        let program = self.program(folder);
+        fs::rename(&new, &program).map_err(|e| failed(format!("{}: {e}", program.display())))?;
+        write(&dir.join("SHA256SUMS"), &sum_line(&program, self.name)?)?;
+        let took_s = begun.elapsed().as_secs();
+        eprintln!("    {} is {} ({took_s} s)", self.name, program.display());
+        Ok(())
+    }
+}
+
+impl Group {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Sops => "sops",
+            Self::Kubernetes => "kubernetes",
+            Self::Kwok => "kwok",
+        }
+    }
+
+    fn go_mod(self) -> String {
+        let mut text = "module peers\n\ngo 1.25.8\n".to_owned();
+        let mut modules: Vec<(&str, &str)> = PEERS
+            .iter()
+            .filter(|p| p.group == self)
+            .map(|p| (p.module, p.version))
+            .collect();
+        modules.dedup();
+        for (module, version) in modules {
+            text.push_str(&format!("\nrequire {module} v{version}\n"));
+        }
+        if self == Self::Kubernetes {
+            let version = KUBERNETES.split_once('.').map_or("", |(_, rest)| rest);
+            text.push_str("\nreplace (\n");
+            for part in STAGING {
+                text.push_str(&format!("\tk8s.io/{part} => k8s.io/{part} v0.{version}\n"));
+            }
+            text.push_str(")\n");
+        }
+        text
+    }
+
+    /// Without symbols; and with the version that the API server answers with, which its own build
+    /// takes from git.
+    fn ldflags(self) -> String {
+        let mut flags = "-s -w".to_owned();
+        if self == Self::Kubernetes {
+            let mut parts = KUBERNETES.split('.');
+            let (major, minor) = (parts.next().unwrap_or(""), parts.next().unwrap_or(""));
+            for (name, value) in [
+                ("gitVersion", format!("v{KUBERNETES}")),
+                ("gitMajor", major.to_owned()),
+                ("gitMinor", minor.to_owned()),
+                ("gitTreeState", "clean".to_owned()),
+            ] {
+                flags.push_str(&format!(" -X k8s.io/component-base/version.{name}={value}"));
+            }
+        }
+        flags
+    }
+}
+
+fn failed(why: impl Into<String>) -> Failed {
+    Failed::new("peers", why)
+}
+
+fn make_dir(dir: &Path) -> Result<(), Failed> {
+    fs::create_dir_all(dir).map_err(|e| failed(format!("{}: {e}", dir.display())))
+}
+
+fn write(path: &Path, text: &str) -> Result<(), Failed> {
+    make_dir(path.parent().unwrap_or(path))?;
+    fs::write(path, text).map_err(|e| failed(format!("{}: {e}", path.display())))
+}
+
+/// A file's line as sha256sum writes and reads it.
+fn sum_line(file: &Path, name: &str) -> Result<String, Failed> {
+    let unread = |e| failed(format!("{}: {e}", file.display()));
+    let mut hash = Sha256::new();
+    let mut open = fs::File::open(file).map_err(unread)?;
+    std::io::copy(&mut open, &mut hash).map_err(unread)?;
+    let hex: String = hash.finalize().iter().map(|b| format!("{b:02x}")).collect();
+    Ok(format!("{hex}  {name}\n"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_counts_as_there_only_as_it_was_built() {
+        let folder = std::env::temp_dir().join(format!("peers-{}", std::process::id()));
+        let peer = &PEERS[0];
+        assert!(!peer.is_there(&folder));
+        let program = peer.program(&folder);
+        write(&program, "a program").unwrap();
+        assert!(!peer.is_there(&folder), "it has no checksum");
+        let sum = sum_line(&program, peer.name).unwrap();
+        write(&peer.dir(&folder).join("SHA256SUMS"), &sum).unwrap();
+        assert!(peer.is_there(&folder));
+        write(&program, "half a pro").unwrap();
+        assert!(!peer.is_there(&folder), "it was changed");
+        fs::remove_dir_all(&folder).unwrap();
+    }
+
+    #[test]
+    fn the_made_up_module_pins_every_part_of_kubernetes() {
+        let text = Group::Kubernetes.go_mod();
+        assert_eq!(
+            text.matches("require k8s.io/kubernetes v1.34.4\n").count(),
+            1
+        );
+        assert!(text.contains("\tk8s.io/client-go => k8s.io/client-go v0.34.4\n"));
+        assert!(!Group::Sops.go_mod().contains("k8s.io"));
+    }
+
+    #[test]
+    fn an_unknown_name_is_refused_with_those_that_are_known() {
+        let error = run(&["kubectl"]).unwrap_err().to_string();
+        assert!(error.contains("no peer kubectl") && error.contains("kube-apiserver"));
+    }
+}
