@@ -41,9 +41,11 @@ let
   fromSrc = map (path: src + "/${path}");
 
   # Settings as a module. Lists are whole values; in sets each value can be overridden by itself.
-  settingsModule = values: {
+  settingsModule = values: { options, ... }: {
     _file = "${toString src}/undercroft.toml";
-    undercroft = lib.mapAttrsRecursive (_: lib.mkDefault) values;
+    undercroft = lib.filterAttrs (name: _: options.undercroft ? ${name}) (
+      lib.mapAttrsRecursive (_: lib.mkDefault) values
+    );
   };
 
   secretsDirectory = src + "/${common.inventory.secrets.path or "secrets"}";

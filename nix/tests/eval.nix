@@ -1,0 +1,145 @@
+# Evaluates the configurations of one inventory with real trees: NixOS' own modules, Home
+# Manager's, nix-darwin's, NixOS-WSL's, disko's and sops-nix'. `cargo xtask nix-eval` calls it.
+#
+# The trees need not be of the same age. Where nixpkgs is older than the modules ask for, a newer
+# lib takes its lib's place, options that it lacks are declared by ./stubs, and packages that it
+# lacks are empty derivations. What was put in place of something real is listed in the result.
+{
+  # The folder of the inventory.
+  src,
+  nixpkgs,
+  # nixpkgs' lib of another version.
+  nixpkgsLib ? nixpkgs + "/lib",
+  disko,
+  sopsNix,
+  homeManager ? null,
+  nixDarwin ? null,
+  nixosWsl ? null,
+  # The release of NixOS that modules are told they are evaluated by.
+  release ? "25.11",
+}:
+let
+  oldLib = import (nixpkgs + "/lib");
+  # Older NixOS modules use functions that lib has lost since.
+  lib = (import nixpkgsLib).extend (
+    _: new:
+    removeAttrs oldLib (builtins.attrNames new)
+    // {
+      types = oldLib.types // new.types;
+      trivial = new.trivial // {
+        inherit release;
+      };
+    }
+  );
+
+  stubs = import ./stubs { inherit lib release; };
+
+  pkgsFor =
+    system:
+    let
+      # The tree at hand may be older than Macs with Apple's processors.
+      known =
+        if lib.versionOlder (lib.fileContents (nixpkgs + "/.version")) "21.05" && system == "aarch64-darwin" then
+          "x86_64-darwin"
+        else
+          system;
+    in
+    import nixpkgs {
+      system = known;
+      config.allowUnfree = true;
+      overlays = [ stubs.overlay ];
+    };
+  systems = lib.genAttrs [
+    "x86_64-linux"
+    "aarch64-linux"
+    "x86_64-darwin"
+    "aarch64-darwin"
+  ] pkgsFor;
+
+  evalNixos =
+    pkgs: modules:
+    lib.evalModules {
+      class = "nixos";
+      specialArgs.modulesPath = toString (nixpkgs + "/nixos/modules");
+      modules =
+        import (nixpkgs + "/nixos/modules/module-list.nix")
+        ++ [
+          {
+            _module.args = {
+              pkgs = lib.mkForce pkgs;
+              baseModules = [ ];
+              extraModules = [ ];
+            };
+            nixpkgs.system = pkgs.system;
+            # The manual evaluates all modules once more.
+            documentation.enable = false;
+            documentation.nixos.enable = false;
+          }
+        ]
+        ++ modules;
+    };
+  nixosStubs = stubs.missing (evalNixos systems.x86_64-linux [ ]).options stubs.nixos;
+
+  inputs = {
+    nixpkgs = {
+      lib = lib // {
+        nixosSystem =
+          { system, modules }: evalNixos systems.${system} ([ (stubs.module nixosStubs) ] ++ modules);
+      };
+      legacyPackages = systems;
+    };
+    disko.nixosModules.disko = disko + "/module.nix";
+    sops-nix.nixosModules.sops = sopsNix + "/modules/sops";
+    nixos-wsl.nixosModules.default = nixosWsl + "/modules";
+    home-manager = {
+      nixosModules.home-manager = homeManager + "/nixos";
+      darwinModules.home-manager = homeManager + "/nix-darwin";
+      lib.homeManagerConfiguration =
+        { pkgs, modules }:
+        import (homeManager + "/modules") {
+          inherit pkgs lib;
+          configuration.imports = modules;
+        };
+    };
+    nix-darwin.lib.darwinSystem =
+      { system, modules }:
+      import (nixDarwin + "/eval-config.nix") {
+        inherit lib;
+        enableNixpkgsReleaseCheck = false;
+        modules = [
+          {
+            _module.args.pkgs = lib.mkForce systems.${system};
+            nixpkgs.hostPlatform = system;
+            nixpkgs.source = nixpkgs;
+            documentation.enable = false;
+          }
+        ]
+        ++ modules;
+      };
+  };
+
+  fleet = import ../mk-fleet.nix inputs { inherit src; };
+in
+{
+  # By name of the flake's output, the derivation of each.
+  targets =
+    lib.mapAttrs' (
+      name: nixos: lib.nameValuePair "nixosConfigurations.${name}" nixos.config.system.build.toplevel.drvPath
+    ) fleet.nixosConfigurations
+    // lib.mapAttrs' (
+      name: home: lib.nameValuePair "homeConfigurations.${name}" home.activationPackage.drvPath
+    ) fleet.homeConfigurations
+    // lib.mapAttrs' (
+      name: darwin: lib.nameValuePair "darwinConfigurations.${name}" darwin.system.drvPath
+    ) fleet.darwinConfigurations;
+
+  stubs = {
+    options = lib.attrNames nixosStubs;
+    packages = stubs.missingPackages (import nixpkgs {
+      system = "x86_64-linux";
+      overlays = [ ];
+    });
+  };
+
+  inherit fleet;
+}

@@ -1,0 +1,71 @@
+# Stand-ins for what the tree of nixpkgs at hand lacks: options and packages that are newer. Each
+# file here but packages.nix is of one concern and gives options by their path:
+#
+#   { lib }: { "services.k3s.tokenFile" = lib.mkOption { … }; }
+#
+# An option that came or went with a release is { since; before; option; }.
+{ lib, release }:
+let
+  inherit (lib) filter filterAttrs;
+
+  files = filter (name: name != "default.nix" && name != "packages.nix") (
+    lib.attrNames (builtins.readDir ./.)
+  );
+  declared = lib.foldl' (all: file: all // import (./. + "/${file}") { inherit lib; }) { } files;
+
+  isThere =
+    stub:
+    lib.isOption stub
+    || lib.versionAtLeast release (stub.since or "0") && lib.versionOlder release (stub.before or "9999");
+  optionOf = stub: if lib.isOption stub then stub else stub.option;
+
+  path = lib.splitString ".";
+
+  # Whether there is an option of that path, or one of a prefix of it.
+  has =
+    options: parts:
+    lib.isOption options
+    || parts == [ ]
+    || options ? ${lib.head parts} && has options.${lib.head parts} (lib.tail parts);
+
+  packages = import ./packages.nix;
+  hasPackage = pkgs: name: lib.hasAttrByPath (path name) pkgs;
+in
+{
+  nixos = lib.mapAttrs (_: optionOf) (filterAttrs (_: isThere) declared);
+
+  missing = options: filterAttrs (name: _: !(has options (path name)));
+
+  # A module that declares these options.
+  module = stubs: {
+    _file = "nix/tests/stubs";
+    options = lib.foldl' lib.recursiveUpdate { } (
+      lib.mapAttrsToList (name: option: lib.setAttrByPath (path name) option) stubs
+    );
+  };
+
+  missingPackages = pkgs: filter (name: !(hasPackage pkgs name)) packages;
+
+  # Empty derivations for the packages that are missing. One that is inside of another set, such
+  # as kernelPackages.x, is added to that set.
+  overlay =
+    _: pkgs:
+    let
+      stub =
+        name:
+        pkgs.runCommand "${lib.last (path name)}-stub" {
+          version = "0-stub";
+          passthru.meta.mainProgram = lib.last (path name);
+        } "mkdir $out";
+      added = lib.foldl' (
+        sets: name:
+        if hasPackage pkgs name then
+          sets
+        else
+          lib.recursiveUpdate sets (lib.setAttrByPath (path name) (stub name))
+      ) { } packages;
+    in
+    lib.mapAttrs (
+      name: value: if lib.isDerivation value then value else (pkgs.${name} or { }) // value
+    ) added;
+}
