@@ -68,7 +68,10 @@ impl<'a> Context<'a> {
     pub fn storage_nodes(&self) -> impl Iterator<Item = (&'a NodeName, &'a Node)> {
         self.cluster_nodes().filter(|(_, node)| {
             node.longhorn.is_some()
-                && (node.longhorn.as_ref().is_some_and(|l| l.partition_gb.is_some())
+                && (node
+                    .longhorn
+                    .as_ref()
+                    .is_some_and(|l| l.partition_gb.is_some())
                     || node
                         .disks
                         .iter()

@@ -5,14 +5,31 @@
 //! What a component is (its Helm values, its manifests, what it needs) is said in `components`,
 //! one file each; order, owners, Applications and the drawing follow from that here.
 
+mod app;
+mod applications;
 mod component;
 mod components;
 mod context;
+mod graph;
+mod layout;
+mod lint;
 mod lock;
+mod order;
 mod problem;
+mod readme;
+mod render;
+mod skew;
+mod tree;
+mod values;
 pub mod yaml;
 
+pub use app::{APP_FILE, APP_NAME_MAX, App, AppChart, AppForm, AppSettings, check_app_name};
 pub use component::{Chart, Component, DevUse, HealthCheck, Manifest, ObjectId};
 pub use context::Context;
-pub use lock::{Lock, Locked};
+pub use layout::{ARGOCD_NAMESPACE, DIGESTS, Layout, OVERRIDES, ROOT};
+pub use lock::{LOCK_FILE, LOCK_VERSION, Lock, Locked};
 pub use problem::Problem;
+pub use render::{Input, render};
+pub use skew::{Minor, allows};
+pub use tree::{BootstrapStep, FIELD_MANAGER, Tree, digest, parse_digests};
+pub use values::{Known, merge};

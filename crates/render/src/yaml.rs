@@ -59,3 +59,125 @@ pub fn parse(text: &str) -> Result<Value, YamlError> {
         message: e.to_string(),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_a_reader_could_mistake_is_quoted() {
+        let words = [
+            "on",
+            "off",
+            "yes",
+            "no",
+            "y",
+            "n",
+            "Y",
+            "NO",
+            "true",
+            "False",
+            "null",
+            "~",
+            "",
+            "1",
+            "0755",
+            "0o17",
+            "0x1f",
+            "1_000",
+            "1e3",
+            "1.",
+            ".5",
+            "+1",
+            ".inf",
+            ".NaN",
+            "12:30:45",
+            "2001-12-14",
+            "-",
+            "- a",
+            "a: b",
+            "a #b",
+            "#a",
+            "*a",
+            "&a",
+            "!a",
+            "%a",
+            "@a",
+            "`a",
+            "{a",
+            "[a",
+            " a",
+            "a ",
+            "=",
+            "<<",
+            "?",
+            ":",
+            "a:",
+            "10.20.0.0/22",
+            "v1.2",
+            "1.34",
+            "don't",
+            "a\"b",
+            "tab\there",
+            "100m",
+            "0b11",
+            "0.0.0.0",
+            "1:2",
+            "---",
+            "...",
+            "|",
+            ">",
+        ];
+        let value: Value = words.iter().map(|w| json!({ "k": w })).collect();
+        insta::assert_snapshot!(print(&value).unwrap());
+    }
+
+    #[test]
+    fn long_and_many_lined_texts_stay_readable() {
+        let value = json!({
+            "z": "first\n  indented\nlast\n",
+            "no_end": "a\nb",
+            "blank_end": "a\n\n",
+            "leading": "  a\nb\n",
+            "long": "word ".repeat(40),
+            "tabs": "a\tb\nc\n",
+            "cr": "a\r\nb",
+            "nested": { "b": [], "a": {}, "c": [[1, 2], { "x": null, "y": true }], "d": 1.5, "e": -3 },
+            "lua": "hs = {}\nif obj.status ~= nil then\n  hs.status = \"Healthy\"\nend\nreturn hs\n",
+        });
+        let text = print(&value).unwrap();
+        assert_eq!(parse(&text).unwrap(), value);
+        insta::assert_snapshot!(text);
+    }
+
+    fn values() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            any::<String>().prop_map(Value::from),
+            "[ -~\n]{0,40}".prop_map(Value::from),
+            "[0-9a-fxoe:._+~-]{1,8}".prop_map(Value::from),
+            "[ a#:\n-]{1,10}".prop_map(Value::from),
+        ];
+        leaf.prop_recursive(4, 40, 5, |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..5).prop_map(Value::from),
+                prop::collection::btree_map("[a-z0-9:#/. -]{0,8}", inner, 0..5)
+                    .prop_map(|map| Value::Object(map.into_iter().collect())),
+            ]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn every_value_reads_back_and_prints_the_same(value in values()) {
+            let text = print(&value).unwrap();
+            prop_assert_eq!(&parse(&text).unwrap(), &value, "{}", text);
+            prop_assert_eq!(print(&parse(&text).unwrap()).unwrap(), text);
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! Where things stand in the tree, and what they are called.
+
+/// Namespace of Argo CD and of all Applications.
+pub const ARGOCD_NAMESPACE: &str = "argocd";
+/// Name of Argo CD's component.
+pub(crate) const ARGOCD: &str = "argo-cd";
+/// Name of Cilium's component.
+pub(crate) const CILIUM: &str = "cilium";
+/// Name of the Application of all others.
+pub const ROOT: &str = "root";
+/// Name of the component that makes the namespaces.
+pub(crate) const NAMESPACES: &str = "namespaces";
+/// Project of the components.
+pub(crate) const FLEET_PROJECT: &str = "fleet";
+/// Project of the user's own apps.
+pub(crate) const APPS_PROJECT: &str = "apps";
+/// File of the projects, in the folder of Applications.
+pub(crate) const PROJECTS: &str = "projects";
+/// File with the digests of all rendered files, in the tree's folder.
+pub const DIGESTS: &str = ".rendered";
+/// Folder of the user's own values, beside the inventory.
+pub const OVERRIDES: &str = "values";
+/// Names that an app can't have, since a file or an Application has them.
+pub(crate) const RESERVED: &[&str] = &[ROOT, NAMESPACES, PROJECTS];
+
+/// The tree's folder, from the inventory's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Layout {
+    path: String,
+}
+
+impl Layout {
+    /// A tree in a folder.
+    pub fn new(path: &str) -> Self {
+        Self {
+            path: path.trim_end_matches('/').to_owned(),
+        }
+    }
+
+    /// A file of the tree.
+    pub fn file(&self, name: &str) -> String {
+        format!("{}/{name}", self.path)
+    }
+
+    /// The tree's folder.
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// The folder of the Applications.
+    pub fn applications(&self) -> String {
+        self.file("applications")
+    }
+
+    /// The file of an Application, or of the projects.
+    pub fn application(&self, name: &str) -> String {
+        self.file(&format!("applications/{name}.yaml"))
+    }
+
+    /// The file with a component's values.
+    pub fn values(&self, component: &str) -> String {
+        self.file(&format!("components/{component}/values.yaml"))
+    }
+
+    /// The folder with a component's manifests.
+    pub fn manifests(&self, component: &str) -> String {
+        self.file(&format!("components/{component}/manifests"))
+    }
+
+    /// The root Application.
+    pub fn root(&self) -> String {
+        self.file("bootstrap/root.yaml")
+    }
+
+    /// The file that says what the bootstrap applies, and in which order.
+    pub fn order(&self) -> String {
+        self.file("bootstrap/order.yaml")
+    }
+
+    /// The file with the digests.
+    pub fn digests(&self) -> String {
+        self.file(DIGESTS)
+    }
+
+    /// The file of the user's own values for a component.
+    pub fn overrides(component: &str) -> String {
+        format!("{OVERRIDES}/{component}.yaml")
+    }
+}
