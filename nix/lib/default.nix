@@ -9,5 +9,7 @@
   kubeadm = import ./kubeadm.nix;
   kubernetes = import ./kubernetes.nix;
   longhorn = import ./longhorn.nix;
+  nats = import ./nats.nix;
+  overlay = import ./overlay.nix;
   pcs = import ./pcs.nix;
 }

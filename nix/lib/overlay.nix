@@ -31,6 +31,32 @@ let
   ];
 in
 rec {
+  # url "https://HOST:PORT/…" → { scheme; host; port; }
+  url =
+    text:
+    let
+      parts = builtins.match "(https?)://([^/:]+)(:([0-9]+))?(/.*)?" (if text == null then "" else text);
+      at = builtins.elemAt parts;
+      default = if at 0 == "https" then 443 else 80;
+    in
+    if parts == null then
+      throw "undercroft.overlay.serverUrl: ${toString text} is no URL such as https://headscale.example.org"
+    else
+      {
+        scheme = at 0;
+        host = at 1;
+        port = if at 3 == null then default else builtins.fromJSON (at 3);
+      };
+
+  # Whether a name is a domain or lies in it.
+  within =
+    domain: name:
+    let
+      length = builtins.stringLength;
+      start = length name - length domain - 1;
+    in
+    name == domain || start >= 0 && builtins.substring start (length name) name == ".${domain}";
+
   # Tag of every machine of the fleet. A tagged machine belongs to no person, and its key doesn't
   # expire.
   nodeTag = "tag:node";
@@ -39,8 +65,7 @@ rec {
   #   users   name → { role; … }
   #   routes  networks, such as "10.20.0.0/22", that machines of the fleet may announce
   #
-  # - A group per role that somebody has. Headscale refuses an empty policy reference less clearly
-  #   than it accepts a group that isn't there.
+  # - A group per role that somebody has.
   # - Admins reach everything of the fleet. Developers and viewers reach ports.
   # - Everybody reaches their own devices, nobody another person's.
   # - Machines reach machines, and no person's device.

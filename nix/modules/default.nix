@@ -2,6 +2,15 @@
 # already; any other may import this file, or single ones of it, and set undercroft.* by hand.
 {
   imports = [
+    ./gpu.nix
+    ./hats.nix
+    ./nats.nix
+    ./node-exporter.nix
     ./node.nix
+    ./overlay/client.nix
+    ./overlay/headscale.nix
+    ./phones.nix
+    ./pi.nix
+    ./unfree.nix
   ];
 }

@@ -1,3 +1,8 @@
 # Packages that are newer than the oldest tree that the modules are evaluated with.
 [
+  "android-tools"
+  "headscale"
+  "nvidia-container-toolkit"
+  "raspberrypi-armstubs"
+  "ubootRaspberryPi4_64bit"
 ]
