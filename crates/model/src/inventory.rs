@@ -8,6 +8,7 @@
 mod check;
 mod declare;
 mod forms;
+mod kubernetes_node;
 mod leaves;
 mod machines;
 mod parse;
@@ -27,6 +28,7 @@ use serde::Serialize;
 
 use crate::{ClassName, Diagnostic, NodeName, PcName, UserName};
 
+pub use kubernetes_node::*;
 pub use machines::*;
 pub use parse::parse;
 pub use people::*;
