@@ -80,6 +80,19 @@ let
     };
   nixosStubs = stubs.missing (evalNixos systems.x86_64-linux [ ]).options stubs.nixos;
 
+  # Home Manager makes its own packages of nixpkgs. Its services in parts take a file of nixpkgs'
+  # that is newer than the oldest tree; they are left out.
+  homeModule = {
+    disabledModules = [ (homeManager + "/modules/services-modular") ];
+    home.enableNixpkgsReleaseCheck = false;
+    manual.manpages.enable = false;
+    nixpkgs.overlays = [ stubs.overlay ];
+    nixpkgs.config.allowUnfree = true;
+  };
+  sharedHomeModule = {
+    home-manager.sharedModules = [ (removeAttrs homeModule [ "nixpkgs" ]) ];
+  };
+
   inputs = {
     nixpkgs = {
       lib = lib // {
@@ -92,13 +105,19 @@ let
     sops-nix.nixosModules.sops = sopsNix + "/modules/sops";
     nixos-wsl.nixosModules.default = nixosWsl + "/modules";
     home-manager = {
-      nixosModules.home-manager = homeManager + "/nixos";
-      darwinModules.home-manager = homeManager + "/nix-darwin";
+      nixosModules.home-manager.imports = [
+        (homeManager + "/nixos")
+        sharedHomeModule
+      ];
+      darwinModules.home-manager.imports = [
+        (homeManager + "/nix-darwin")
+        sharedHomeModule
+      ];
       lib.homeManagerConfiguration =
         { pkgs, modules }:
         import (homeManager + "/modules") {
           inherit pkgs lib;
-          configuration.imports = modules;
+          configuration.imports = [ homeModule ] ++ modules;
         };
     };
     nix-darwin.lib.darwinSystem =
@@ -112,6 +131,8 @@ let
             nixpkgs.hostPlatform = system;
             nixpkgs.source = nixpkgs;
             documentation.enable = false;
+            # It is a configuration of its own, which wants a nixpkgs of nix-darwin's age.
+            system.tools.darwin-uninstaller.enable = false;
           }
         ]
         ++ modules;

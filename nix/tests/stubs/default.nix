@@ -1,5 +1,6 @@
 # Stand-ins for what the tree of nixpkgs at hand lacks: options and packages that are newer. Each
-# file here but packages.nix is of one concern and gives options by their path:
+# file here is of one concern and gives options by their path, but for packages.nix, a list of names,
+# and functions.nix:
 #
 #   { lib }: { "services.k3s.tokenFile" = lib.mkOption { … }; }
 #
@@ -8,7 +9,14 @@
 let
   inherit (lib) filter filterAttrs;
 
-  files = filter (name: name != "default.nix" && name != "packages.nix") (
+  files = filter (
+    name:
+    !(lib.elem name [
+      "default.nix"
+      "functions.nix"
+      "packages.nix"
+    ])
+  ) (
     lib.attrNames (builtins.readDir ./.)
   );
   declared = lib.foldl' (all: file: all // import (./. + "/${file}") { inherit lib; }) { } files;
@@ -29,7 +37,11 @@ let
     || options ? ${lib.head parts} && has options.${lib.head parts} (lib.tail parts);
 
   packages = import ./packages.nix;
-  hasPackage = pkgs: name: lib.hasAttrByPath (path name) pkgs;
+  functions = pkgs: import ./functions.nix { inherit lib pkgs; };
+  # A copy of nixpkgs may lack the large file of Haskell's packages, and shellcheck is one of them.
+  haskell = pkgs: builtins.pathExists (pkgs.path + "/pkgs/development/haskell-modules/hackage-packages.nix");
+  hasPackage =
+    pkgs: name: lib.hasAttrByPath (path name) pkgs && (name != "shellcheck" || haskell pkgs);
 in
 {
   nixos = lib.mapAttrs (_: optionOf) (filterAttrs (_: isThere) declared);
@@ -44,7 +56,9 @@ in
     );
   };
 
-  missingPackages = pkgs: filter (name: !(hasPackage pkgs name)) packages;
+  missingPackages =
+    pkgs:
+    filter (name: !(hasPackage pkgs name)) (packages ++ lib.attrNames (functions pkgs));
 
   # Empty derivations for the packages that are missing. One that is inside of another set, such
   # as kernelPackages.x, is added to that set.
@@ -65,7 +79,15 @@ in
           lib.recursiveUpdate sets (lib.setAttrByPath (path name) (stub name))
       ) { } packages;
     in
-    lib.mapAttrs (
+    {
+      # How a shell checks a script's syntax: came as an attribute of stdenv.
+      stdenv = {
+        shellDryRun = "${pkgs.runtimeShell} -n";
+      }
+      // pkgs.stdenv;
+    }
+    // filterAttrs (name: _: !(pkgs ? ${name})) (functions pkgs)
+    // lib.mapAttrs (
       name: value: if lib.isDerivation value then value else (pkgs.${name} or { }) // value
     ) added;
 }

@@ -1,5 +1,7 @@
 # Packages that are newer than the oldest tree that the modules are evaluated with.
 [
+  "emptyDirectory"
+  "shellcheck"
   "android-tools"
   "headscale"
   "nvidia-container-toolkit"
