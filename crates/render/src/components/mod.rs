@@ -1,8 +1,150 @@
 //! The components, one file each.
 
+mod alloy;
+mod argo_cd;
+mod cert_manager;
+mod cilium;
+mod common;
+mod grafana;
+mod hats;
+mod headscale;
+mod kubevirt;
+mod local_path;
+mod loki;
+mod longhorn;
+mod nats;
+mod node_feature_discovery;
+mod nvidia;
+mod prometheus;
+mod secrets;
+
+use undercroft_model::inventory::{self, SecretsBackend};
+
 use crate::{Component, Context, Problem};
 
 /// Every component of the tree that the inventory asks for, in any order.
-pub(crate) fn all(_cx: &Context<'_>) -> Result<Vec<Component>, Vec<Problem>> {
-    Ok(Vec::new())
+pub(crate) fn all(cx: &Context<'_>) -> Result<Vec<Component>, Vec<Problem>> {
+    use inventory::Component as C;
+
+    let mut made = vec![cilium::cilium(cx), Ok(argo_cd::argo_cd(cx))];
+    match cx.inventory.secrets.backend {
+        // The bootstrap delivers them; nothing runs in the cluster for it.
+        SecretsBackend::Sops => {}
+        SecretsBackend::SealedSecrets => made.push(Ok(secrets::sealed_secrets())),
+        // A PC has no Vault that trusts it.
+        SecretsBackend::Vault if cx.is_dev() => {}
+        SecretsBackend::Vault => made.push(secrets::external_secrets(cx)),
+    }
+    if cx.inventory.has_longhorn() {
+        made.push(Ok(longhorn::longhorn(cx)));
+    } else if !cx.is_dev() {
+        made.push(local_path::local_path(cx));
+    }
+    let without: Vec<&str> = left_out(cx).into_iter().map(|(name, _)| name).collect();
+    for component in C::ALL {
+        if !cx.wants(*component) || without.contains(&component.as_str()) {
+            continue;
+        }
+        made.push(match component {
+            // These are there in any case, or were decided above.
+            C::Cilium | C::Longhorn => continue,
+            C::NvidiaDevicePlugin => Ok(nvidia::nvidia(cx)),
+            C::NodeFeatureDiscovery => Ok(node_feature_discovery::node_feature_discovery(cx)),
+            C::CertManager => Ok(cert_manager::cert_manager(cx)),
+            C::Prometheus => Ok(prometheus::prometheus(cx)),
+            C::Grafana => Ok(grafana::grafana(cx)),
+            C::Loki => Ok(loki::loki(cx)),
+            C::Alloy => Ok(alloy::alloy(cx)),
+            C::Nats => Ok(nats::nats(cx)),
+            C::Headscale => headscale::headscale(cx),
+            C::HatDevicePlugin => hats::hat_device_plugin(cx),
+            C::Kubevirt => kubevirt::kubevirt(cx),
+        });
+    }
+    gathered(made)
+}
+
+/// The components that the inventory asks for and that the tree leaves out, each with why: a
+/// whole sentence without its end.
+pub(crate) fn left_out(cx: &Context<'_>) -> Vec<(&'static str, &'static str)> {
+    use inventory::Component as C;
+
+    let mut left_out = Vec::new();
+    // A PC's cluster has none of the inventory's nodes; what it leaves out says so by itself.
+    if cx.is_dev() {
+        return left_out;
+    }
+    if cx.wants(C::Longhorn) && !cx.inventory.has_longhorn() {
+        left_out.push((
+            C::Longhorn.as_str(),
+            "no node of the cluster gives Longhorn a disk, so that volumes lie on the nodes' own filesystems",
+        ));
+    }
+    if cx.wants(C::NvidiaDevicePlugin) && !cx.cluster_nodes().any(|(_, node)| node.gpu.is_some()) {
+        left_out.push((
+            C::NvidiaDevicePlugin.as_str(),
+            "no node of the cluster has an NVIDIA card",
+        ));
+    }
+    if cx.wants(C::HatDevicePlugin) {
+        if !cx.cluster_nodes().any(|(_, node)| !node.hats.is_empty()) {
+            left_out.push((
+                C::HatDevicePlugin.as_str(),
+                "no node of the cluster has an AI board",
+            ));
+        } else if cx.locked(hats::NAME).is_none() {
+            left_out.push((
+                C::HatDevicePlugin.as_str(),
+                "the lock file names no image for it, and none is published yet",
+            ));
+        }
+    }
+    left_out
+}
+
+/// All components, or the problems of all of them.
+fn gathered(
+    made: Vec<Result<Component, Vec<Problem>>>,
+) -> Result<Vec<Component>, Vec<Problem>> {
+    let mut components = Vec::new();
+    let mut problems = Vec::new();
+    for one in made {
+        match one {
+            Ok(component) => components.push(component),
+            Err(found) => problems.extend(found),
+        }
+    }
+    if problems.is_empty() {
+        Ok(components)
+    } else {
+        Err(problems)
+    }
+}
+
+fn not_locked(name: &str) -> Vec<Problem> {
+    vec![
+        Problem::new("not-locked", format!("the lock file has no version of {name}"))
+            .in_file(crate::lock::LOCK_FILE)
+            .hint(format!("Run `undercroft update {name}`.")),
+    ]
+}
+
+/// The locked version of a component.
+fn version<'a>(cx: &Context<'a>, name: &str) -> Result<&'a str, Vec<Problem>> {
+    cx.locked(name)
+        .map(|locked| locked.version.as_str())
+        .ok_or_else(|| not_locked(name))
+}
+
+/// The locked image of a component, with its tag and, where it is known, its digest.
+fn image(cx: &Context<'_>, name: &str) -> Result<String, Vec<Problem>> {
+    let locked = cx.locked(name).ok_or_else(|| not_locked(name))?;
+    let Some(image) = &locked.image else {
+        return Err(not_locked(name));
+    };
+    let tagged = format!("{image}:{}", locked.version);
+    Ok(match &locked.digest {
+        Some(digest) => format!("{tagged}@{digest}"),
+        None => tagged,
+    })
 }
