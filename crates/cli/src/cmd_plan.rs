@@ -11,7 +11,7 @@ use crate::{
     Done,
     args::DirArg,
     error::CliError,
-    prepare::{self, Place, Selection, fleet_error, is_prepared},
+    prepare::{self, Place, Selection, Until, fleet_error, is_prepared},
     progress::{Form, Progress},
     project::Project,
     ui::Ui,
@@ -110,6 +110,7 @@ pub(crate) fn decide(
         only: only.cloned(),
         reinstall: selection.reinstall.iter().cloned().collect(),
         inspect_only: selection.inspect_only,
+        until: selection.until.map(Until::state),
     };
     let (plan, report) = plan_with(inventory, observation, view.plan_id.as_ref(), &options);
     let faults: Vec<String> = check(&plan)

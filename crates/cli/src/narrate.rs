@@ -1,8 +1,8 @@
 //! The journal in sentences, one a record.
 
 use undercroft_model::{
-    Action, Entry, Evidence, Failure, FailureKind, NodeName, Outcome, Plan, Record, RunEnd, Step,
-    StepId, Work,
+    Action, BootstrapPart, Entry, Evidence, Failure, FailureKind, NodeName, Outcome, Plan, Record,
+    RunEnd, Step, StepId, Work,
 };
 
 use crate::text::{bytes, count, plain};
@@ -218,6 +218,19 @@ fn started(step: &Step, work: Work, attempt: u32) -> Sentence {
             Action::Install { .. } => format!("{verb}: host key, profile and boot loader"),
             Action::Reboot { .. } => format!("{verb}: into the installed system"),
             Action::Prove { .. } => format!("{verb}: does it run what was built?"),
+            Action::FoundCluster => format!("{verb}: starting the cluster's first server"),
+            Action::JoinCluster {
+                role,
+                replaces: true,
+            } => format!("{verb}: as {role}, in place of what it was before"),
+            Action::JoinCluster { role, .. } => format!("{verb}: as {role}"),
+            Action::AwaitReady { .. } => format!("{verb}: waiting until Kubernetes calls it Ready"),
+            Action::Bootstrap { part } => match part {
+                BootstrapPart::Network => format!("{verb}: bringing in the network of the pods"),
+                BootstrapPart::Secrets => format!("{verb}: bringing in the cluster's secrets"),
+                BootstrapPart::ArgoCd => format!("{verb}: bringing in Argo CD"),
+                BootstrapPart::RootApp => format!("{verb}: waiting for the root application"),
+            },
         },
     };
     if attempt > 1 {
@@ -231,7 +244,12 @@ fn ended(step: &Step, outcome: &Outcome) -> Sentence {
     match outcome {
         Outcome::Done { evidence } => {
             let tone = match evidence {
-                Evidence::Up { .. } => Tone::Good,
+                Evidence::Up { .. }
+                | Evidence::Ready { .. }
+                | Evidence::Bootstrapped {
+                    part: BootstrapPart::RootApp,
+                    ..
+                } => Tone::Good,
                 _ => Tone::Note,
             };
             Sentence::of(&step.node, tone, proof(evidence))
@@ -294,6 +312,25 @@ fn proof(evidence: &Evidence) -> String {
             host_key_fingerprint,
             ..
         } => format!("up: it runs {booted_system} under host key {host_key_fingerprint}"),
+        Evidence::Joined { etcd_voters: 0, .. } => "joined: its kubelet has registered".to_owned(),
+        Evidence::Joined { etcd_voters: 1, .. } => {
+            "joined: its API answers, and it is etcd's one member".to_owned()
+        }
+        Evidence::Joined { etcd_voters, .. } => {
+            format!("joined: its kubelet has registered, and etcd has {etcd_voters} members")
+        }
+        Evidence::Ready {
+            kubelet_version, ..
+        } => format!("ready: kubelet {kubelet_version}"),
+        Evidence::Bootstrapped { part, shown } => {
+            let state = match part {
+                BootstrapPart::Network => "networked",
+                BootstrapPart::Secrets => "entrusted",
+                BootstrapPart::ArgoCd => "delivering",
+                BootstrapPart::RootApp => "synced",
+            };
+            format!("{state}: {shown}")
+        }
     }
 }
 

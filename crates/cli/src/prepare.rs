@@ -19,7 +19,7 @@ use undercroft_metal::{
     world::{self, DiskKey, InstallOptions, ProgressSink},
 };
 use undercroft_model::{
-    NodeName,
+    NodeName, NodeState,
     inventory::{Builder, Inventory, PowerKind},
 };
 
@@ -36,6 +36,24 @@ use crate::{
 /// made before, outside.
 const PREPARED: &str = "UNDERCROFT_PREPARED";
 
+/// How far machines are brought.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Until {
+    /// They run their systems; the cluster is left alone
+    Up,
+    /// Kubernetes calls them Ready; Argo CD is left alone
+    Ready,
+}
+
+impl Until {
+    pub(crate) fn state(self) -> NodeState {
+        match self {
+            Self::Up => NodeState::Up,
+            Self::Ready => NodeState::Ready,
+        }
+    }
+}
+
 /// Which machines, and what they get; `plan` and `up` take the same.
 #[derive(Debug, Args, Clone)]
 pub(crate) struct Selection {
@@ -49,6 +67,14 @@ pub(crate) struct Selection {
     /// to them
     #[arg(long, conflicts_with = "reinstall")]
     pub(crate) inspect_only: bool,
+    /// Stop there: at machines that run their systems, or at a cluster without Argo CD
+    #[arg(
+        long,
+        value_enum,
+        value_name = "STATE",
+        conflicts_with = "inspect_only"
+    )]
+    pub(crate) until: Option<Until>,
     /// The flake's folder, in place of the inventory's fleet.flake
     #[arg(long, value_name = "FOLDER", value_hint = clap::ValueHint::DirPath)]
     flake: Option<PathBuf>,

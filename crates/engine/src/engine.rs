@@ -12,6 +12,7 @@ use undercroft_planner::Severity;
 
 use crate::{
     Effect, EngineFault, Event, PlanRefused,
+    gates::Gates,
     progress::Progress,
     schedule::{NodeIndex, Semaphore},
 };
@@ -65,6 +66,8 @@ pub struct Engine {
     pub(crate) places: Vec<(NodeIndex, usize)>,
     /// For each step, how many steps of other machines it still waits for.
     pub(crate) blockers: Vec<u32>,
+    /// What waits for steps that need not succeed.
+    pub(crate) gates: Gates,
     /// Steps of other machines that wait for a step.
     pub(crate) dependents: BTreeMap<StepId, Vec<StepId>>,
     pub(crate) semaphores: BTreeMap<Resource, Semaphore>,
@@ -128,6 +131,7 @@ impl Engine {
             .map(|(resource, limit)| (*resource, Semaphore::new(*limit)))
             .collect();
         Ok(Self {
+            gates: Gates::new(&plan),
             plan: Arc::new(plan),
             nodes,
             places,
@@ -242,6 +246,36 @@ impl Engine {
         self.stopped = false;
         for node in &mut self.nodes {
             node.progress.run_started();
+        }
+        for n in 0..self.nodes.len() {
+            let failed = self
+                .nodes
+                .get(n)
+                .is_some_and(|node| node.progress.failed.is_some());
+            self.settle_gates(n, failed);
+        }
+    }
+
+    /// Says of a machine's steps which are settled: those that are done, and the others where it
+    /// gets no further in this run.
+    pub(crate) fn settle_gates(&mut self, n: NodeIndex, ended: bool) {
+        let plan = Arc::clone(&self.plan);
+        let Some(node) = self.nodes.get(n) else {
+            return;
+        };
+        let cursor = node.progress.cursor;
+        let steps = plan.nodes.get(&node.name).map(|planned| &planned.steps);
+        for (position, step) in steps.into_iter().flatten().enumerate() {
+            self.settle_gate(*step, ended || position < cursor);
+        }
+    }
+
+    /// Settles a step for those that wait for no more than that, and looks at them.
+    pub(crate) fn settle_gate(&mut self, step: StepId, settled: bool) {
+        for opened in self.gates.set(step, settled) {
+            if let Some((node, _)) = self.places.get(slot(opened)) {
+                self.todo.push_back(*node);
+            }
         }
     }
 

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use undercroft_model::{
-    Action, Approval, Evidence, Failure, FailureKind, InstallerReport, NodePlan, Now, Outcome,
-    Step, Work,
+    Action, Approval, ClusterRole, Evidence, Failure, FailureKind, InstallerReport, NodePlan, Now,
+    Outcome, Step, Work,
 };
 
 use crate::NodeFacts;
@@ -136,6 +136,35 @@ fn refute(
                 None
             }
         }
+        (
+            Action::FoundCluster | Action::JoinCluster { .. },
+            Evidence::Joined {
+                boot_id,
+                etcd_voters,
+                ..
+            },
+        ) => installers(facts, boot_id).or_else(|| {
+            let server = matches!(
+                step.action,
+                Action::FoundCluster
+                    | Action::JoinCluster {
+                        role: ClusterRole::Server,
+                        ..
+                    }
+            );
+            (server && *etcd_voters == 0).then(|| {
+                Failure::new(
+                    FailureKind::Transient,
+                    "it has registered, and etcd has no member that votes",
+                )
+            })
+        }),
+        (Action::AwaitReady { .. }, Evidence::Ready { boot_id, .. }) => installers(facts, boot_id),
+        (Action::Bootstrap { part }, Evidence::Bootstrapped { part: shown, .. })
+            if part == shown =>
+        {
+            None
+        }
         _ => Some(Failure::new(
             FailureKind::Permanent,
             format!(
@@ -144,6 +173,17 @@ fn refute(
             ),
         )),
     }
+}
+
+/// No installer has a kubelet: a boot that was its own can't be the cluster's member.
+fn installers(facts: &NodeFacts, boot_id: &str) -> Option<Failure> {
+    let installer = facts.report.as_ref().map(|r| r.boot_id.as_str());
+    (installer == Some(boot_id)).then(|| {
+        Failure::new(
+            FailureKind::Transient,
+            format!("the cluster names the installer's boot id {boot_id}"),
+        )
+    })
 }
 
 /// Everything up to the reboot must be seen in the boot whose fingerprint was approved.

@@ -9,6 +9,8 @@
 //!
 //! 1. A step may begin when its machine has come that far and the steps that it names in `after`
 //!    are done. If it holds a resource, it waits for it; the lowest step goes first.
+//!    The steps that it names in `after_settled` are waited for only while they can still be done
+//!    in this run: what has failed, or won't be begun any more, holds nobody up.
 //! 2. `OpStarted` is journalled, then the operation is started: an act, or first a probe where the
 //!    step may be done already.
 //! 3. A transient failure is tried again after a wait that doubles, as often as the step allows. An
@@ -30,6 +32,7 @@ mod driver;
 mod engine;
 mod evidence;
 mod fault;
+mod gates;
 mod outcome;
 mod progress;
 mod reported;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use undercroft_model::{
-    Action, Failure, FailureKind, Now, OpId, Outcome, Record, Step, StepId, Work,
+    Action, Failure, FailureKind, Now, OpId, Outcome, Record, Resource, Step, StepId, Work,
 };
 
 use crate::{
@@ -51,6 +51,7 @@ impl Engine {
             node.progress.op_ended(step, outcome, after);
         }
         if matches!(outcome, Outcome::Done { .. }) {
+            self.settle_gate(step, true);
             for dependent in self.dependents.get(&step).into_iter().flatten() {
                 if let Some(blockers) = self.blockers.get_mut(slot(*dependent)) {
                     *blockers = blockers.saturating_sub(1);
@@ -176,7 +177,11 @@ impl Engine {
             self.fail(n, failure, out);
             return;
         }
-        self.release(n);
+        // A server that may be half way into etcd keeps its turn until it is in, or has failed.
+        let half_in = step.resource == Some(Resource::ServerJoin) && attempted(self, n);
+        if !half_in {
+            self.release(n);
+        }
         let until = now.mono_ms.saturating_add(backoff_ms(&step.retry, failed));
         if let Some(node) = self.nodes.get_mut(n) {
             node.phase = Phase::Backoff(until);
@@ -250,6 +255,7 @@ impl Engine {
         let steps = plan.nodes.get(&node.name).map(|p| p.steps.as_slice());
         let undone = steps.and_then(|steps| steps.get(undone));
         for step in undone.into_iter().flatten() {
+            self.gates.set(*step, false);
             for dependent in self.dependents.get(step).into_iter().flatten() {
                 if let Some(blockers) = self.blockers.get_mut(slot(*dependent)) {
                     *blockers = blockers.saturating_add(1);
@@ -279,6 +285,7 @@ impl Engine {
                 failure,
             },
         );
+        self.settle_gates(n, true);
         self.failed = self.failed.saturating_add(1);
         let failure_budget = self.plan.limits.failure_budget;
         if self.failed > failure_budget && !self.stopped {
@@ -290,6 +297,12 @@ impl Engine {
                     failure_budget,
                 },
             );
+            for other in 0..self.nodes.len() {
+                let begun = |node: &crate::engine::Node| node.progress.begun;
+                if !self.nodes.get(other).is_some_and(begun) {
+                    self.settle_gates(other, true);
+                }
+            }
         }
     }
 
@@ -303,4 +316,10 @@ impl Engine {
             out.push(Effect::Cancel(running.op));
         }
     }
+}
+
+/// Whether the machine's current step was ever begun in earnest, as far as this run knows.
+fn attempted(engine: &Engine, n: NodeIndex) -> bool {
+    let node = engine.nodes.get(n);
+    node.is_some_and(|node| node.progress.attempt > 0)
 }

@@ -184,6 +184,9 @@ impl Progress {
         if state <= NodeState::InstallerReady {
             self.facts.disk_paths.clear();
         }
+        if state <= NodeState::Up {
+            self.facts.host_key_fingerprint = None;
+        }
         self.facts.boot_id = self.facts.report.as_ref().map(|r| r.boot_id.clone());
     }
 
@@ -208,7 +211,17 @@ impl Progress {
             | Evidence::Copied { boot_id, .. }
             | Evidence::Installed { boot_id, .. }
             | Evidence::Rebooted { boot_id }
-            | Evidence::Up { boot_id, .. } => self.facts.boot_id = Some(boot_id.clone()),
+            | Evidence::Joined { boot_id, .. }
+            | Evidence::Ready { boot_id, .. } => self.facts.boot_id = Some(boot_id.clone()),
+            Evidence::Up {
+                boot_id,
+                host_key_fingerprint,
+                ..
+            } => {
+                self.facts.boot_id = Some(boot_id.clone());
+                self.facts.host_key_fingerprint = Some(host_key_fingerprint.clone());
+            }
+            Evidence::Bootstrapped { .. } => {}
         }
     }
 }

@@ -1,6 +1,8 @@
 //! Reports of installers that come whether a step waits for one or not.
 
-use undercroft_model::{Failure, FailureKind, InstallerReport, NodeName, Record, Work};
+use undercroft_model::{
+    Failure, FailureKind, InstallerReport, NodeName, NodeState, Record, Step, Work,
+};
 
 use crate::{Effect, Engine, engine::record, evidence, schedule::NodeIndex};
 
@@ -70,6 +72,12 @@ impl Engine {
         };
         let progress = &node.progress;
         if !self.begun || progress.failed.is_some() || self.current(node).is_none() {
+            return Meaning::Nothing;
+        }
+        let beyond = |step: &Step| step.requires >= NodeState::Up;
+        if self.current(node).is_some_and(beyond) {
+            // The machine runs its own system as far as is known. Its steps ask it under its own
+            // key, and need nobody's word for it: a report could be anybody's.
             return Meaning::Nothing;
         }
         if let Some(why) = evidence::clash(planned, report) {

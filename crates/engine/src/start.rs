@@ -35,7 +35,8 @@ impl Engine {
         let Some(step) = current(&plan, node) else {
             return;
         };
-        let blocked = self.blockers.get(slot(step.id)).is_none_or(|b| *b > 0);
+        let blocked =
+            self.blockers.get(slot(step.id)).is_none_or(|b| *b > 0) || !self.gates.is_open(step.id);
         if blocked || (self.stopped && !progress.begun) {
             // It may have been handed a resource before the rollout stopped.
             self.release(n);
@@ -153,7 +154,9 @@ impl Engine {
             let (node, step) = place();
             return Err(EngineFault::UnprovedDestruction { node, step });
         }
-        if step.delivers_secrets && !approved {
+        // Secrets for the installed system go to the key that it was proved to have.
+        let proved_up = facts.host_key_fingerprint.is_some();
+        if step.delivers_secrets && !approved && !proved_up {
             let (node, step) = place();
             return Err(EngineFault::UnprovedSecrets { node, step });
         }

@@ -19,6 +19,8 @@ pub struct NodeFacts {
     pub boot_id: Option<String>,
     /// The devices of the planned disks, in the plan's order, as the inspection found them.
     pub disk_paths: Vec<String>,
+    /// The host key under which the machine was proved to run its own system.
+    pub host_key_fingerprint: Option<String>,
 }
 
 /// An order to start one operation.

@@ -365,6 +365,16 @@ async fn carry_out(shared: &Shared, order: Order) -> Outcome {
             },
             _,
         ) => installed::prove(&job, toplevel, host_key_fingerprint).await,
+        (
+            Action::FoundCluster
+            | Action::JoinCluster { .. }
+            | Action::AwaitReady { .. }
+            | Action::Bootstrap { .. },
+            _,
+        ) => Err(Stop::new(
+            FailureKind::Permanent,
+            "this version of Undercroft doesn't carry out steps of the cluster",
+        )),
     };
     let (outcome, said) = match done {
         Ok(evidence) => {

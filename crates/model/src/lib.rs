@@ -1,5 +1,6 @@
 //! Undercroft's vocabulary: inventory, observation, plan, records; no I/O.
 
+mod cluster;
 mod diagnostic;
 mod ids;
 pub mod inventory;
@@ -9,6 +10,10 @@ mod record;
 mod report;
 pub mod view;
 
+pub use cluster::{
+    BootstrapPart, ClusterNode, ClusterObservation, ClusterPlan, ClusterRole, GitopsSource,
+    kubernetes_minor,
+};
 pub use diagnostic::{Diagnostic, Excerpt, Piece, Place, Related, Role, Severity};
 pub use ids::{
     ClassName, InvalidId, MacAddr, MachineUuid, NodeName, PcName, System, UserName, is_dns_label,

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{InstallerReport, NodeName, PlannedDisk, SystemTarget};
+use crate::{ClusterObservation, InstallerReport, NodeName, PlannedDisk, SystemTarget};
 
 /// What a look at one machine has shown.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -58,6 +58,9 @@ pub struct Installed {
     /// Whether it was ever proved to be up with these disks, so that they may hold what must not
     /// be lost.
     pub proved_up: bool,
+    /// Whether it was ever a member of the cluster with these disks.
+    #[serde(default)]
+    pub joined: bool,
 }
 
 /// Everything that planning looks at besides the inventory.
@@ -72,4 +75,8 @@ pub struct Observation {
     /// What the journal says was installed before.
     #[serde(default)]
     pub installed: BTreeMap<NodeName, Installed>,
+    /// What the cluster's API says; `None` where nobody could ask it, so that whatever may be done
+    /// already is looked at first.
+    #[serde(default)]
+    pub cluster: Option<ClusterObservation>,
 }

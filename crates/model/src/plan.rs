@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fmt, io, net::Ipv4Addr};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use crate::{MacAddr, MachineUuid, NodeName, System};
+use crate::{BootstrapPart, ClusterPlan, ClusterRole, MacAddr, MachineUuid, NodeName, System};
 
 /// The version of [`Plan`]'s written form.
 pub const PLAN_VERSION: u32 = 1;
@@ -48,15 +48,23 @@ pub enum NodeState {
     Rebooted,
     /// It runs the closure that was built, under the host key that was made for it.
     Up,
-    /// It is a member of the Kubernetes cluster.
+    /// It is a member of the Kubernetes cluster; the founder: its API answers.
     Joined,
-    /// Kubernetes calls it Ready.
+    /// The founder alone: the network of the pods is there.
+    Networked,
+    /// Kubernetes calls it Ready, and it carries its labels, annotations and taints.
     Ready,
+    /// The founder alone: the cluster has the secrets that its bootstrap needs.
+    Entrusted,
+    /// The founder alone: Argo CD is there and healthy.
+    Delivering,
+    /// The founder alone: the root application is synced and healthy.
+    Synced,
 }
 
 impl NodeState {
     /// All states, in the order of a bring-up.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 15] = [
         Self::Unknown,
         Self::Seen,
         Self::Approved,
@@ -67,7 +75,11 @@ impl NodeState {
         Self::Rebooted,
         Self::Up,
         Self::Joined,
+        Self::Networked,
         Self::Ready,
+        Self::Entrusted,
+        Self::Delivering,
+        Self::Synced,
     ];
 
     /// The state's name as people read it and JSON has it.
@@ -83,7 +95,11 @@ impl NodeState {
             Self::Rebooted => "rebooted",
             Self::Up => "up",
             Self::Joined => "joined",
+            Self::Networked => "networked",
             Self::Ready => "ready",
+            Self::Entrusted => "entrusted",
+            Self::Delivering => "delivering",
+            Self::Synced => "synced",
         }
     }
 }
@@ -104,11 +120,22 @@ pub enum Resource {
     ClosureCopy,
     /// Machines that were told to reboot and aren't back.
     Reboot,
+    /// Servers that join the control plane. etcd takes one new member at a time, so that the limit
+    /// of every plan is 1.
+    ServerJoin,
+    /// Agents that join the cluster: each draws its images over the same line.
+    AgentJoin,
 }
 
 impl Resource {
     /// All resources.
-    pub const ALL: [Self; 3] = [Self::NetworkBoot, Self::ClosureCopy, Self::Reboot];
+    pub const ALL: [Self; 5] = [
+        Self::NetworkBoot,
+        Self::ClosureCopy,
+        Self::Reboot,
+        Self::ServerJoin,
+        Self::AgentJoin,
+    ];
 }
 
 /// What tells one disk from all others. At least one of the two is set.
@@ -245,6 +272,35 @@ pub enum Action {
         /// The fingerprint that the machine must show.
         host_key_fingerprint: String,
     },
+    /// Start the cluster's first server and wait until its API answers and etcd has it as its one
+    /// member that votes. Refused where another server of the inventory already answers for a
+    /// cluster.
+    FoundCluster,
+    /// Start the machine's part of Kubernetes, so that it joins the cluster that is there, and
+    /// wait until its kubelet of this boot has registered; a server, until etcd has it as a member
+    /// that votes. A server begins only while every member of etcd is healthy and votes.
+    JoinCluster {
+        /// What it is in the cluster.
+        role: ClusterRole,
+        /// Whether the machine was installed anew under a name that the cluster may know: its
+        /// old member of etcd, its Node and k3s' node-password secret are removed first.
+        replaces: bool,
+    },
+    /// Put the labels, annotations and taints of the inventory on the machine's Node, and wait
+    /// until Kubernetes calls it Ready.
+    AwaitReady {
+        /// Labels that it must have.
+        labels: BTreeMap<String, String>,
+        /// Annotations that it must have.
+        annotations: BTreeMap<String, String>,
+        /// Taints that it must have, as `key=value:Effect` or `key:Effect`.
+        taints: Vec<String>,
+    },
+    /// Bring a part of the bootstrap into the cluster, and wait until it is healthy.
+    Bootstrap {
+        /// Which part.
+        part: BootstrapPart,
+    },
 }
 
 impl Action {
@@ -259,7 +315,22 @@ impl Action {
             Self::Install { .. } => "install",
             Self::Reboot { .. } => "reboot",
             Self::Prove { .. } => "prove",
+            Self::FoundCluster => "found",
+            Self::JoinCluster { .. } => "join",
+            Self::AwaitReady { .. } => "ready",
+            Self::Bootstrap { part } => part.as_str(),
         }
+    }
+
+    /// Whether it works on the cluster: through its API, or on a machine as a member of it.
+    pub fn is_of_cluster(&self) -> bool {
+        matches!(
+            self,
+            Self::FoundCluster
+                | Self::JoinCluster { .. }
+                | Self::AwaitReady { .. }
+                | Self::Bootstrap { .. }
+        )
     }
 }
 
@@ -289,6 +360,11 @@ pub struct Step {
     pub action: Action,
     /// Steps that must have succeeded before, of this machine and of others.
     pub after: Vec<StepId>,
+    /// Steps of other machines that must have succeeded before, unless their machine's part of the
+    /// plan has ended without success, or won't be begun in this run: what the step would rather
+    /// wait for than fail for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub after_settled: Vec<StepId>,
     /// What the step holds while it runs.
     pub resource: Option<Resource>,
     /// How long one try may take, in milliseconds.
@@ -358,6 +434,9 @@ pub struct Plan {
     pub inventory_digest: String,
     /// The limits that hold for all of it.
     pub limits: PlanLimits,
+    /// The cluster that its machines form; `None` where no step is about one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cluster: Option<ClusterPlan>,
     /// The machines that it is about.
     pub nodes: BTreeMap<NodeName, NodePlan>,
     /// All steps; a step's id is its index.
@@ -379,6 +458,7 @@ impl Plan {
             fleet: &self.fleet,
             inventory_digest: &self.inventory_digest,
             limits: &self.limits,
+            cluster: self.cluster.as_ref(),
             nodes: &self.nodes,
             steps: &self.steps,
         };
@@ -410,6 +490,8 @@ struct Unnamed<'a> {
     fleet: &'a str,
     inventory_digest: &'a str,
     limits: &'a PlanLimits,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cluster: Option<&'a ClusterPlan>,
     nodes: &'a BTreeMap<NodeName, NodePlan>,
     steps: &'a [Step],
 }

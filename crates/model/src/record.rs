@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{InstallerReport, NodeName, Plan, PlanId, StepId};
+use crate::{BootstrapPart, InstallerReport, NodeName, Plan, PlanId, StepId};
 
 /// The version of the journal's written form.
 pub const JOURNAL_VERSION: u32 = 1;
@@ -108,6 +108,29 @@ pub enum Evidence {
         booted_system: String,
         /// The host key that it showed.
         host_key_fingerprint: String,
+    },
+    /// The machine is a member of the cluster.
+    Joined {
+        /// The boot whose kubelet has registered (`status.nodeInfo.bootID`).
+        boot_id: String,
+        /// The UID of its Node.
+        uid: String,
+        /// The members of etcd that vote, as seen then, for a server; 0 for an agent.
+        etcd_voters: u32,
+    },
+    /// Kubernetes calls the machine Ready.
+    Ready {
+        /// The boot that its kubelet reported.
+        boot_id: String,
+        /// Its kubelet's version.
+        kubelet_version: String,
+    },
+    /// A part of the bootstrap is there and healthy.
+    Bootstrapped {
+        /// Which part.
+        part: BootstrapPart,
+        /// What shows it, for people: "cilium 1/1 ready", "synced to 3f2a91c".
+        shown: String,
     },
 }
 

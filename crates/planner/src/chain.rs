@@ -5,11 +5,14 @@ use std::collections::BTreeMap;
 use sha2::{Digest, Sha256};
 use undercroft_model::{
     Action, ApprovalMode, DiskIdentity, MachineUuid, NodeName, NodePlan, NodeState, PlannedDisk,
-    Resource, RetryPolicy, Step, StepId,
+    Resource, RetryPolicy, Step, StepId, SystemTarget,
     inventory::{DiskRole, Distribution, Inventory, Node, PowerKind, Role},
 };
 
-use crate::{APPROVAL_EXPIRES_MS, verdict::Install};
+use crate::{
+    APPROVAL_EXPIRES_MS,
+    verdict::{Delivery, Install},
+};
 
 /// The room that a root disk needs beside the boot partition when the closure's size isn't known,
 /// in bytes.
@@ -126,26 +129,77 @@ fn table_guid(
 /// The states that a machine isn't brought to, and why.
 fn not_applicable(inventory: &Inventory, node: &Node) -> BTreeMap<NodeState, String> {
     let reason = match inventory.kubernetes.distribution {
-        Distribution::None => "kubernetes.distribution is \"none\"".to_owned(),
-        _ if node.role == Role::None => {
-            "its role is \"none\": it is no part of the cluster".to_owned()
-        }
-        other => format!("joining a cluster of {other} is not planned yet"),
+        Distribution::None => "kubernetes.distribution is \"none\"",
+        _ if node.role == Role::None => "its role is \"none\": it is no part of the cluster",
+        _ => return BTreeMap::new(),
     };
     [NodeState::Joined, NodeState::Ready]
-        .map(|state| (state, reason.clone()))
+        .map(|state| (state, reason.to_owned()))
         .into()
 }
 
 /// What a step needs that depends on its action alone.
-struct Draft {
-    action: Action,
-    reaches: NodeState,
-    timeout_s: u32,
-    resource: Option<Resource>,
+pub(crate) struct Draft {
+    pub(crate) action: Action,
+    pub(crate) reaches: NodeState,
+    pub(crate) timeout_s: u32,
+    pub(crate) resource: Option<Resource>,
 }
 
-/// Appends a machine's steps to the plan's.
+/// Appends a step to the plan's and to its machine's: it begins where the machine's last one ends.
+pub(crate) fn append(
+    inventory: &Inventory,
+    name: &NodeName,
+    node: Option<&mut NodePlan>,
+    draft: Draft,
+    probe_first: bool,
+    steps: &mut Vec<Step>,
+) -> StepId {
+    let retries = &inventory.fleet.retries;
+    let id = step_id(steps.len());
+    let own = node.as_ref().map_or(&[] as &[StepId], |node| &node.steps);
+    let last = own
+        .last()
+        .and_then(|id| steps.get(usize::try_from(id.0).ok()?));
+    let destroys = match &draft.action {
+        Action::Partition { disks, .. } => disks
+            .iter()
+            .filter(|disk| is_wiped(&disk.role))
+            .map(|disk| disk.identity.clone())
+            .collect(),
+        _ => Vec::new(),
+    };
+    let first = own.first().copied();
+    let step = Step {
+        id,
+        node: name.clone(),
+        requires: last.map_or(NodeState::Unknown, |last| last.reaches),
+        reaches: draft.reaches,
+        delivers_secrets: matches!(draft.action, Action::Install { .. }),
+        probe_first,
+        after: last.map(|last| last.id).into_iter().collect(),
+        after_settled: Vec::new(),
+        resource: draft.resource,
+        timeout_ms: ms(draft.timeout_s),
+        retry: RetryPolicy {
+            attempts_max: retries.attempts,
+            backoff_ms: ms(retries.backoff_s),
+            backoff_ms_max: ms(retries.backoff_max_s.max(retries.backoff_s)),
+        },
+        destroys,
+        // A member of the cluster is never begun again from its network boot: that would take it
+        // from etcd, or its pods from it, for a failure that may not even be its own.
+        restart_from: first.filter(|_| !draft.action.is_of_cluster()),
+        action: draft.action,
+    };
+    steps.push(step);
+    if let Some(node) = node {
+        node.steps.push(id);
+    }
+    id
+}
+
+/// Appends the steps of a machine that is installed to the plan's.
 pub(crate) fn build(
     inventory: &Inventory,
     name: &NodeName,
@@ -153,53 +207,58 @@ pub(crate) fn build(
     install: &Install,
     steps: &mut Vec<Step>,
 ) -> NodePlan {
-    let retries = &inventory.fleet.retries;
-    let retry = RetryPolicy {
-        attempts_max: retries.attempts,
-        backoff_ms: ms(retries.backoff_s),
-        backoff_ms_max: ms(retries.backoff_max_s.max(retries.backoff_s)),
-    };
-    let first = steps.len();
-    let mut requires = NodeState::Unknown;
-    for (place, draft) in drafts(inventory, node, install).into_iter().enumerate() {
-        let id = step_id(first + place);
-        let destroys = match &draft.action {
-            Action::Partition { disks, .. } => disks
-                .iter()
-                .filter(|disk| is_wiped(&disk.role))
-                .map(|disk| disk.identity.clone())
-                .collect(),
-            _ => Vec::new(),
-        };
-        steps.push(Step {
-            id,
-            node: name.clone(),
-            requires,
-            reaches: draft.reaches,
-            delivers_secrets: matches!(draft.action, Action::Install { .. }),
-            probe_first: matches!(draft.action, Action::NetworkBoot) && install.installer_seen,
-            action: draft.action,
-            after: (place > 0)
-                .then(|| step_id(first + place - 1))
-                .into_iter()
-                .collect(),
-            resource: draft.resource,
-            timeout_ms: ms(draft.timeout_s),
-            retry,
-            destroys,
-            restart_from: (place > 0).then(|| step_id(first)),
-        });
-        requires = draft.reaches;
+    let target = install.system.as_ref().map(|system| system.target.clone());
+    let mut planned = node_plan(inventory, node, target, install.generation);
+    for draft in drafts(inventory, node, install) {
+        let seen = matches!(draft.action, Action::NetworkBoot) && install.installer_seen;
+        append(inventory, name, Some(&mut planned), draft, seen, steps);
     }
+    planned
+}
+
+/// Appends the one step of a machine that runs what it should, on which those of the cluster stand.
+pub(crate) fn build_running(
+    inventory: &Inventory,
+    name: &NodeName,
+    node: &Node,
+    delivery: &Delivery,
+    generation: u32,
+    steps: &mut Vec<Step>,
+) -> NodePlan {
+    let target = Some(delivery.target.clone());
+    let mut planned = node_plan(inventory, node, target, generation);
+    let draft = prove(inventory, delivery);
+    append(inventory, name, Some(&mut planned), draft, true, steps);
+    planned
+}
+
+fn node_plan(
+    inventory: &Inventory,
+    node: &Node,
+    target: Option<SystemTarget>,
+    generation: u32,
+) -> NodePlan {
     NodePlan {
         macs: node.macs.clone(),
         uuid: node.uuid,
         address: node.address,
         system: node.system,
-        target: install.system.as_ref().map(|system| system.target.clone()),
-        generation: install.generation,
-        steps: (first..steps.len()).map(step_id).collect(),
+        target,
+        generation,
+        steps: Vec::new(),
         not_applicable: not_applicable(inventory, node),
+    }
+}
+
+fn prove(inventory: &Inventory, delivery: &Delivery) -> Draft {
+    Draft {
+        action: Action::Prove {
+            toplevel: delivery.target.toplevel.clone(),
+            host_key_fingerprint: delivery.host_key_fingerprint.clone(),
+        },
+        reaches: NodeState::Up,
+        timeout_s: inventory.fleet.timeouts.prove_s,
+        resource: None,
     }
 }
 
@@ -285,15 +344,7 @@ fn drafts(inventory: &Inventory, node: &Node, install: &Install) -> Vec<Draft> {
             timeouts.reboot_s,
             Some(Resource::Reboot),
         ),
-        draft(
-            Action::Prove {
-                toplevel: toplevel(),
-                host_key_fingerprint: host_key_fingerprint(),
-            },
-            NodeState::Up,
-            timeouts.prove_s,
-            None,
-        ),
+        prove(inventory, delivery),
     ]);
     drafts
 }

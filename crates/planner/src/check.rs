@@ -1,5 +1,7 @@
 //! What every plan must be, whoever made it.
 
+mod cluster;
+
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     fmt,
@@ -61,6 +63,7 @@ pub fn check(plan: &Plan) -> Vec<Finding> {
     linter.cycles();
     linter.disks();
     linter.addresses();
+    linter.cluster();
     linter.findings
 }
 
@@ -135,6 +138,7 @@ impl<'a> Linter<'a> {
         }
         let mut before: Option<&Step> = None;
         let mut approved = false;
+        let mut proved = false;
         let mut inspected: Option<&Step> = None;
         for id in &node.steps {
             let Some(step) = self.plan.step(*id) else {
@@ -165,13 +169,14 @@ impl<'a> Linter<'a> {
             if !step.destroys.is_empty() {
                 self.destroys(step, approved, inspected);
             }
-            if step.delivers_secrets && !approved {
-                self.at(step, "it delivers secrets before an approval");
+            if step.delivers_secrets && !approved && !proved {
+                self.at(step, "it delivers secrets before an approval or a proof");
             }
             self.restart(step, node);
             self.target(step, node);
             match &step.action {
                 Action::Approve { .. } => approved = true,
+                Action::Prove { .. } => proved = true,
                 Action::Inspect { .. } => inspected = Some(step),
                 _ => {}
             }
@@ -217,6 +222,12 @@ impl<'a> Linter<'a> {
         let Some(from) = step.restart_from else {
             return;
         };
+        if step.action.is_of_cluster() {
+            self.at(
+                step,
+                "a step of the cluster takes its machine back to an earlier one",
+            );
+        }
         if from >= step.id || !node.steps.contains(&from) {
             let message = format!(
                 "it restarts from step {}, which isn't an earlier one of its machine",
@@ -240,7 +251,11 @@ impl<'a> Linter<'a> {
             | Action::Approve { .. }
             | Action::Inspect { .. }
             | Action::Partition { .. }
-            | Action::Reboot { .. } => return,
+            | Action::Reboot { .. }
+            | Action::FoundCluster
+            | Action::JoinCluster { .. }
+            | Action::AwaitReady { .. }
+            | Action::Bootstrap { .. } => return,
         };
         let planned = node.target.as_ref().map(|target| &target.toplevel);
         if Some(toplevel) != planned {
@@ -284,7 +299,7 @@ impl<'a> Linter<'a> {
         {
             self.at(step, format!("{resource:?} has no limit"));
         }
-        for before in &step.after {
+        for before in step.after.iter().chain(&step.after_settled) {
             if self.plan.step(*before).is_none() {
                 self.at(
                     step,
@@ -308,7 +323,7 @@ impl<'a> Linter<'a> {
         let mut open: Vec<usize> = vec![0; steps.len()];
         let mut dependents: Vec<Vec<usize>> = vec![Vec::new(); steps.len()];
         for (place, (step, open)) in steps.iter().zip(&mut open).enumerate() {
-            for before in &step.after {
+            for before in step.after.iter().chain(&step.after_settled) {
                 let before = usize::try_from(before.0).unwrap_or(usize::MAX);
                 if let Some(list) = dependents.get_mut(before) {
                     list.push(place);

@@ -5,7 +5,7 @@ use std::{
     collections::{BTreeMap, BTreeSet, BinaryHeap},
 };
 
-use undercroft_model::{Action, NodeName, Plan, Resource, Step, StepId};
+use undercroft_model::{Action, BootstrapPart, NodeName, Plan, Resource, Step, StepId};
 
 /// The rate at which a closure is taken to be copied, in bytes a second: a gigabit network's, with
 /// a disk that keeps up.
@@ -29,6 +29,15 @@ pub fn typical_ms(step: &Step) -> u64 {
         Action::Install { .. } => 20_000,
         Action::Reboot { .. } => 90_000,
         Action::Prove { .. } => 3_000,
+        Action::FoundCluster => 60_000,
+        Action::JoinCluster { .. } => 45_000,
+        Action::AwaitReady { .. } => 20_000,
+        Action::Bootstrap { part } => match part {
+            BootstrapPart::Network => 90_000,
+            BootstrapPart::Secrets => 3_000,
+            BootstrapPart::ArgoCd => 90_000,
+            BootstrapPart::RootApp => 600_000,
+        },
     }
 }
 
@@ -46,10 +55,11 @@ pub struct Estimate {
 /// Plays a plan through with given times, under its limits: each step begins when the steps before
 /// it are done and its resource is free, the lowest step first.
 pub fn estimate(plan: &Plan, duration_ms: impl Fn(&Step) -> u64) -> Estimate {
-    let mut open: Vec<usize> = plan.steps.iter().map(|step| step.after.len()).collect();
+    let before = |step: &Step| step.after.len() + step.after_settled.len();
+    let mut open: Vec<usize> = plan.steps.iter().map(before).collect();
     let mut dependents: Vec<Vec<StepId>> = vec![Vec::new(); plan.steps.len()];
     for step in &plan.steps {
-        for before in &step.after {
+        for before in step.after.iter().chain(&step.after_settled) {
             if let Some(list) = dependents.get_mut(slot(*before)) {
                 list.push(step.id);
             }
@@ -61,7 +71,7 @@ pub fn estimate(plan: &Plan, duration_ms: impl Fn(&Step) -> u64) -> Estimate {
     let mut ready: Vec<StepId> = plan
         .steps
         .iter()
-        .filter(|step| step.after.is_empty())
+        .filter(|step| step.after.is_empty() && step.after_settled.is_empty())
         .map(|step| step.id)
         .collect();
     let mut done_ms: BTreeMap<NodeName, u64> = BTreeMap::new();

@@ -50,6 +50,14 @@ fn write(out: &mut String, plan: &Plan, report: &PlanReport) -> std::fmt::Result
             limit(Resource::Reboot),
             machines(plan.limits.failure_budget),
         )?;
+        if let Some(cluster) = &plan.cluster {
+            writeln!(
+                out,
+                "Servers join the cluster of {} one by one, and then agents, {} at a time.",
+                cluster.founder,
+                limit(Resource::AgentJoin),
+            )?;
+        }
         writeln!(
             out,
             "Without trouble it takes about {}, and as long as approvals take.",
@@ -64,6 +72,7 @@ fn headline(report: &PlanReport) -> String {
     let parts: Vec<String> = [
         (s.install, "to install"),
         (s.reinstall, "to wipe and install anew"),
+        (s.join, "to take their part in the cluster"),
         (s.converged, "up to date"),
         (s.differs, "running another system"),
         (s.unreachable, "not answering"),
@@ -91,6 +100,7 @@ fn install(
 ) -> std::fmt::Result {
     let how = match report.status {
         NodeStatus::Reinstall => "  (wiped although it was installed)",
+        NodeStatus::Join => "  (runs what it should, and takes its part in the cluster)",
         _ => "",
     };
     writeln!(out, "\n{name}  {}{how}", planned.address)?;
@@ -128,13 +138,20 @@ fn phrase(action: &Action) -> String {
             closure_bytes: Some(bytes),
             ..
         } => format!("copy ({})", size(*bytes)),
+        Action::JoinCluster {
+            role,
+            replaces: true,
+        } => format!("join ({role}, in place of its former self)"),
+        Action::JoinCluster { role, .. } => format!("join ({role})"),
         other => other.verb().to_owned(),
     }
 }
 
 fn left_alone(status: &NodeStatus) -> Option<String> {
     match status {
-        NodeStatus::Install | NodeStatus::Reinstall | NodeStatus::Converged => None,
+        NodeStatus::Install | NodeStatus::Reinstall | NodeStatus::Join | NodeStatus::Converged => {
+            None
+        }
         NodeStatus::Differs {
             booted,
             current,

@@ -19,6 +19,7 @@
 
 mod chain;
 mod check;
+mod cluster;
 mod estimate;
 mod explain;
 mod plan;
@@ -26,6 +27,7 @@ mod report;
 mod verdict;
 
 pub use check::{Finding, Severity, check};
+pub use cluster::{NodeWants, node_wants};
 pub use estimate::{Estimate, estimate, typical_ms};
 pub use explain::explain;
 pub use plan::{APPROVAL_EXPIRES_MS, PlanOptions, plan, plan_with};

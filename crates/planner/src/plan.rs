@@ -3,12 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use undercroft_model::{
-    NodeName, NodePlan, Observation, PLAN_VERSION, Plan, PlanId, PlanLimits, Resource, Step,
-    inventory::Inventory,
+    NodeName, NodePlan, NodeState, Observation, PLAN_VERSION, Plan, PlanId, PlanLimits, Resource,
+    Step, inventory::Inventory,
 };
 
 use crate::{
-    NodeReport, PlanReport, Summary, chain,
+    NodeReport, PlanReport, Summary, chain, cluster,
     estimate::{estimate, typical_ms},
     verdict::{self, Asked, Verdict},
 };
@@ -17,6 +17,10 @@ use crate::{
 /// milliseconds: long enough to walk back from the machine's screen, short enough that a
 /// fingerprint that was confirmed and forgotten opens nothing.
 pub const APPROVAL_EXPIRES_MS: u64 = 15 * 60 * 1000;
+
+/// How many servers join at a time: a second one that comes while the first is half way into etcd
+/// can end in neither being in (k3s-io/k3s#4335).
+pub(crate) const SERVER_JOINS_MAX: u32 = 1;
 
 /// What a plan is asked to be about.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -28,6 +32,9 @@ pub struct PlanOptions {
     /// Whether machines are only booted, approved and inspected: nothing is written to them, and
     /// nothing needs to have been built for them.
     pub inspect_only: bool,
+    /// The state beyond which no machine is brought; `None` brings all of them to their end.
+    /// [`NodeState::Up`] leaves the cluster out.
+    pub until: Option<NodeState>,
 }
 
 /// Plans for all machines of the inventory. `parent` is the plan that this one replaces.
@@ -60,6 +67,8 @@ pub fn plan_with(
         let asked = Asked {
             reinstall,
             inspect_only: options.inspect_only,
+            joins: options.until.is_none_or(|until| until >= NodeState::Joined),
+            all_reinstalled: &options.reinstall,
         };
         let report = match verdict::judge(inventory, observation, name, node, asked) {
             Verdict::LeaveAlone(report) => report,
@@ -68,9 +77,35 @@ pub fn plan_with(
                 nodes.insert(name.clone(), planned);
                 report
             }
+            Verdict::Join(delivery, generation, report) => {
+                let planned =
+                    chain::build_running(inventory, name, node, &delivery, generation, &mut steps);
+                nodes.insert(name.clone(), planned);
+                report
+            }
         };
-        summary.count(&report.status);
         reports.insert(name.clone(), report);
+    }
+    let cluster = cluster::Drafting {
+        inventory,
+        observation,
+        options,
+        nodes: &mut nodes,
+        reports: &mut reports,
+        steps: &mut steps,
+    }
+    .extend();
+    for report in reports.values() {
+        summary.count(&report.status);
+    }
+    let mut concurrency = BTreeMap::from([
+        (Resource::NetworkBoot, inventory.fleet.limits.network_boots),
+        (Resource::ClosureCopy, inventory.fleet.limits.closure_copies),
+        (Resource::Reboot, inventory.fleet.limits.reboots),
+    ]);
+    if cluster.is_some() {
+        concurrency.insert(Resource::ServerJoin, SERVER_JOINS_MAX);
+        concurrency.insert(Resource::AgentJoin, inventory.fleet.limits.agent_joins);
     }
     let asked = options.only.iter().flatten().chain(&options.reinstall);
     let unknown: BTreeSet<&NodeName> = asked
@@ -84,14 +119,11 @@ pub fn plan_with(
         fleet: inventory.fleet.name.clone(),
         inventory_digest: inventory.digest(),
         limits: PlanLimits {
-            concurrency: BTreeMap::from([
-                (Resource::NetworkBoot, limits.network_boots),
-                (Resource::ClosureCopy, limits.closure_copies),
-                (Resource::Reboot, limits.reboots),
-            ]),
+            concurrency,
             failure_budget: inventory.failure_budget(),
             node_restarts_max: limits.node_restarts,
         },
+        cluster,
         nodes,
         steps,
     };

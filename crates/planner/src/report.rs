@@ -13,6 +13,8 @@ pub enum NodeStatus {
     Install,
     /// It is wiped and installed anew, because that was asked for by its name.
     Reinstall,
+    /// It runs what it should, and its part in the cluster is missing or isn't known.
+    Join,
     /// It runs what it should.
     Converged,
     /// It runs another system than the one that was built. It is left alone: replacing a running
@@ -45,6 +47,11 @@ pub enum NodeStatus {
 impl NodeStatus {
     /// Whether the machine has steps in the plan.
     pub fn is_planned(&self) -> bool {
+        self.is_installed() || matches!(self, Self::Join)
+    }
+
+    /// Whether the machine's disks are written to.
+    pub fn is_installed(&self) -> bool {
         matches!(self, Self::Install | Self::Reinstall)
     }
 }
@@ -90,6 +97,8 @@ pub struct Summary {
     pub install: usize,
     /// Those that are wiped and installed anew.
     pub reinstall: usize,
+    /// Those that run what they should and only take their part in the cluster.
+    pub join: usize,
     /// Those that run what they should.
     pub converged: usize,
     /// Those that run something else, and are left alone.
@@ -136,6 +145,7 @@ impl Summary {
         let field = match status {
             NodeStatus::Install => &mut self.install,
             NodeStatus::Reinstall => &mut self.reinstall,
+            NodeStatus::Join => &mut self.join,
             NodeStatus::Converged => &mut self.converged,
             NodeStatus::Differs { .. } => &mut self.differs,
             NodeStatus::Unreachable { .. } => &mut self.unreachable,

@@ -5,7 +5,9 @@ use undercroft_model::{
     inventory::{Builder, Firmware, Inventory, Layout, Node, PowerKind},
 };
 
-use crate::{DestroyedDisk, NodeReport, NodeStatus, chain};
+use std::collections::BTreeSet;
+
+use crate::{DestroyedDisk, NodeReport, NodeStatus, chain, cluster};
 
 /// Everything that a machine's steps need beside the inventory.
 #[derive(Debug)]
@@ -27,15 +29,21 @@ pub(crate) struct Delivery {
 
 /// What the operator wants of a machine.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Asked {
+pub(crate) struct Asked<'a> {
     /// It is wiped although it runs.
     pub(crate) reinstall: bool,
     /// It is only looked at.
     pub(crate) inspect_only: bool,
+    /// It takes its part in the cluster, if it has one.
+    pub(crate) joins: bool,
+    /// All machines that are wiped although they run.
+    pub(crate) all_reinstalled: &'a BTreeSet<NodeName>,
 }
 
 pub(crate) enum Verdict {
     LeaveAlone(NodeReport),
+    /// It runs what it should, was installed so many times, and joins.
+    Join(Delivery, u32, NodeReport),
     Install(Install, NodeReport),
 }
 
@@ -44,11 +52,13 @@ pub(crate) fn judge(
     observation: &Observation,
     name: &NodeName,
     node: &Node,
-    asked: Asked,
+    asked: Asked<'_>,
 ) -> Verdict {
     let Asked {
         reinstall,
         inspect_only,
+        joins,
+        all_reinstalled,
     } = asked;
     let nothing = Found::Nothing;
     let seen: Option<&NodeObservation> = observation.nodes.get(name);
@@ -57,10 +67,19 @@ pub(crate) fn judge(
     let before = observation.installed.get(name);
     let was_up = before.is_some_and(|before| before.proved_up);
     if !reinstall && let Some(status) = leave_alone(found, target, before.is_some(), was_up) {
+        let converged = status == NodeStatus::Converged;
+        let missing = !cluster::is_converged(inventory, observation, name, node);
+        if converged && missing && joins && !inspect_only {
+            let generation = before.map_or(0, |before| before.generation);
+            return join(inventory, observation, name, node, generation);
+        }
         return Verdict::LeaveAlone(NodeReport::new(status));
     }
 
     let mut reasons = Vec::new();
+    if joins && !inspect_only {
+        reasons = cluster::refusals(inventory, observation, name, node, all_reinstalled);
+    }
     let delivery = if inspect_only {
         None
     } else {
@@ -146,6 +165,21 @@ pub(crate) fn judge(
         installer_seen,
     };
     Verdict::Install(install, report)
+}
+
+/// A machine that runs what it should takes its part in the cluster.
+fn join(
+    inventory: &Inventory,
+    observation: &Observation,
+    name: &NodeName,
+    node: &Node,
+    generation: u32,
+) -> Verdict {
+    let mut reasons = Vec::new();
+    match delivery(inventory, observation, name, node, &mut reasons) {
+        Some(delivery) => Verdict::Join(delivery, generation, NodeReport::new(NodeStatus::Join)),
+        None => Verdict::LeaveAlone(NodeReport::new(NodeStatus::Blocked { reasons })),
+    }
 }
 
 /// What is to be put on a machine, or the reasons why that can't be done.

@@ -13,7 +13,8 @@ use std::{
 
 use undercroft_engine::{Driver, Engine, Event};
 use undercroft_model::{
-    Found, JOURNAL_VERSION, NodeName, NodeObservation, Observation, Plan, PlanId, Record, RunEnd,
+    Found, JOURNAL_VERSION, NodeName, NodeObservation, NodeState, Observation, Plan, PlanId,
+    Record, RunEnd,
     inventory::{Inventory, ScaleError, scale_to},
     view::FleetView,
 };
@@ -315,6 +316,7 @@ impl<'a> Run<'a> {
         }
         let options = PlanOptions {
             only,
+            until: Some(NodeState::Up),
             ..PlanOptions::default()
         };
         let (plan, report) = plan_with(self.inventory, &observation, parent.as_ref(), &options);

@@ -84,6 +84,19 @@ fn evidence(action: &Action) -> Evidence {
             booted_system: toplevel.clone(),
             host_key_fingerprint: "SHA256:final".to_owned(),
         },
+        Action::FoundCluster | Action::JoinCluster { .. } => Evidence::Joined {
+            boot_id: "boot-2".to_owned(),
+            uid: "6f1c".to_owned(),
+            etcd_voters: 1,
+        },
+        Action::AwaitReady { .. } => Evidence::Ready {
+            boot_id: "boot-2".to_owned(),
+            kubelet_version: "v1.34.2+k3s1".to_owned(),
+        },
+        Action::Bootstrap { part } => Evidence::Bootstrapped {
+            part: *part,
+            shown: "all of it is healthy".to_owned(),
+        },
     }
 }
 

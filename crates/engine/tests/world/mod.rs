@@ -10,13 +10,13 @@
 )]
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use undercroft_engine::{Driver, Engine, Event, Journal, JournalError, Order, World};
 use undercroft_model::{
-    Action, Approval, Entry, Evidence, Failure, FailureKind, InstallerReport, MachineUuid,
-    NodeName, Now, Observation, OpId, Outcome, Plan, Record, ReportedFirmware, Resource, RunEnd,
-    System, SystemTarget, Work,
+    Action, Approval, BootstrapPart, ClusterRole, Entry, Evidence, Failure, FailureKind,
+    InstallerReport, MachineUuid, NodeName, Now, Observation, OpId, Outcome, Plan, Record,
+    ReportedFirmware, Resource, RunEnd, System, SystemTarget, Work,
     inventory::{Inventory, parse},
 };
 use undercroft_planner::plan;
@@ -29,12 +29,25 @@ pub(crate) fn name(n: usize) -> NodeName {
 }
 
 pub(crate) fn inventory(nodes: usize, limits: &str) -> Inventory {
+    cluster_inventory(nodes, 0, limits)
+}
+
+/// An inventory whose first machines are servers of a cluster, where there are any; the rest are
+/// agents.
+pub(crate) fn cluster_inventory(nodes: usize, servers: usize, limits: &str) -> Inventory {
     use std::fmt::Write;
     let mut text = format!(
         "[fleet]\nname = \"cellar\"\n[fleet.limits]\n{limits}\n\
          [network]\nnode_cidr = \"172.16.0.0/12\"\nserver_address = \"172.16.0.1\"\n\
-         [classes.plain]\n"
+         [classes.plain]\nrole = \"agent\"\n"
     );
+    if servers > 0 {
+        text.push_str(
+            "[kubernetes]\ndistribution = \"k3s\"\nfounder = \"n00000\"\n\
+             pod_cidr = \"10.42.0.0/16\"\n[gitops]\n\
+             repository = \"https://git.cellar.example/fleet.git\"\ncomponents = [\"cilium\"]\n",
+        );
+    }
     for n in 0..nodes {
         write!(
             text,
@@ -47,6 +60,9 @@ pub(crate) fn inventory(nodes: usize, limits: &str) -> Inventory {
             n % 200 + 10
         )
         .unwrap();
+        if n < servers {
+            text.push_str("role = \"server\"\n");
+        }
     }
     let parsed = parse("undercroft.toml", text.as_bytes());
     parsed
@@ -56,7 +72,15 @@ pub(crate) fn inventory(nodes: usize, limits: &str) -> Inventory {
 
 /// A plan that installs that many machines.
 pub(crate) fn plan_of(nodes: usize, limits: &str) -> Plan {
-    let inventory = inventory(nodes, limits);
+    plan_for(&inventory(nodes, limits))
+}
+
+/// A plan that installs that many machines, of which the first are the servers of a cluster.
+pub(crate) fn cluster_plan(nodes: usize, servers: usize, limits: &str) -> Plan {
+    plan_for(&cluster_inventory(nodes, servers, limits))
+}
+
+fn plan_for(inventory: &Inventory) -> Plan {
     let mut observation = Observation::default();
     for name in inventory.nodes.keys() {
         let target = SystemTarget {
@@ -69,7 +93,7 @@ pub(crate) fn plan_of(nodes: usize, limits: &str) -> Plan {
         let key = format!("SHA256:key-of-{name}");
         observation.host_keys.insert(name.clone(), key);
     }
-    plan(&inventory, &observation, None).0
+    plan(inventory, &observation, None).0
 }
 
 /// What an operation does instead of succeeding.
@@ -99,6 +123,9 @@ pub(crate) struct Machine {
     pub(crate) up: bool,
     pub(crate) wipes: u32,
     pub(crate) acts: u32,
+    pub(crate) joined: bool,
+    pub(crate) ready: bool,
+    pub(crate) parts: BTreeSet<BootstrapPart>,
 }
 
 impl Machine {
@@ -225,7 +252,8 @@ impl Scripted {
             Action::Reboot { .. } => {
                 machine.up || machine.installer && pinned == Some(&shown) && machine.installed
             }
-            Action::Prove { .. } => machine.up,
+            Action::Prove { .. } | Action::FoundCluster | Action::JoinCluster { .. } => machine.up,
+            Action::AwaitReady { .. } | Action::Bootstrap { .. } => machine.up && machine.joined,
         }
     }
 
@@ -240,10 +268,49 @@ impl Scripted {
             Action::CopyClosure { .. } => machine.copied,
             Action::Install { .. } => machine.installed && machine.installer,
             Action::Reboot { .. } | Action::Prove { .. } => machine.up,
+            Action::FoundCluster | Action::JoinCluster { .. } => machine.joined,
+            Action::AwaitReady { .. } => machine.ready,
+            Action::Bootstrap { part } => machine.parts.contains(part),
+        }
+    }
+
+    /// What the cluster's steps may count on when they begin, whatever went wrong before.
+    fn is_in_order(&self, order: &Order) {
+        let founder = &order.plan.cluster.as_ref().expect("a cluster").founder;
+        let founder = &self.machines[founder];
+        let joins_beside = self.running.values().any(|other| {
+            matches!(
+                other.planned().unwrap().action,
+                Action::FoundCluster
+                    | Action::JoinCluster {
+                        role: ClusterRole::Server,
+                        ..
+                    }
+            )
+        });
+        match &order.planned().unwrap().action {
+            Action::FoundCluster => assert!(!joins_beside),
+            Action::JoinCluster { role, .. } => {
+                assert!(founder.parts.contains(&BootstrapPart::Network));
+                assert!(
+                    *role == ClusterRole::Agent || !joins_beside,
+                    "two servers join"
+                );
+            }
+            Action::Bootstrap {
+                part: BootstrapPart::ArgoCd,
+            } => assert!(founder.parts.contains(&BootstrapPart::Secrets) && founder.ready),
+            Action::Bootstrap {
+                part: BootstrapPart::RootApp,
+            } => assert!(founder.parts.contains(&BootstrapPart::ArgoCd)),
+            _ => {}
         }
     }
 
     fn act(&mut self, order: &Order) -> bool {
+        if order.planned().unwrap().action.is_of_cluster() {
+            self.is_in_order(order);
+        }
         let machine = self.machines.get_mut(&order.node).unwrap();
         machine.acts += 1;
         let mut wiped = false;
@@ -277,6 +344,11 @@ impl Scripted {
                 machine.lose_power();
                 machine.boots += 1;
                 machine.up = true;
+            }
+            Action::FoundCluster | Action::JoinCluster { .. } => machine.joined = true,
+            Action::AwaitReady { .. } => machine.ready = true,
+            Action::Bootstrap { part } => {
+                machine.parts.insert(*part);
             }
         }
         wiped
@@ -320,6 +392,19 @@ impl Scripted {
                 booted_system: toplevel.clone(),
                 host_key_fingerprint: host_key_fingerprint.clone(),
             },
+            Action::FoundCluster | Action::JoinCluster { .. } => Evidence::Joined {
+                boot_id,
+                uid: order.node.to_string(),
+                etcd_voters: 1,
+            },
+            Action::AwaitReady { .. } => Evidence::Ready {
+                boot_id,
+                kubelet_version: "v1.34.2+k3s1".to_owned(),
+            },
+            Action::Bootstrap { part } => Evidence::Bootstrapped {
+                part: *part,
+                shown: "healthy".to_owned(),
+            },
         }
     }
 
@@ -335,6 +420,10 @@ impl Scripted {
         match twist {
             Some(Twist::Fails(kind)) => return Some(failed(kind)),
             Some(Twist::Hangs) => return None,
+            // An installed system comes back by itself.
+            Some(Twist::PowerCut) if order.planned().unwrap().action.is_of_cluster() => {
+                return Some(failed(FailureKind::Ambiguous));
+            }
             Some(Twist::PowerCut) => {
                 self.machines.get_mut(&order.node).unwrap().lose_power();
                 return Some(failed(FailureKind::Ambiguous));

@@ -199,6 +199,7 @@ impl Bench {
             }),
             boot_id: None,
             disk_paths: vec![],
+            host_key_fingerprint: None,
         }
     }
 
@@ -356,6 +357,7 @@ pub(crate) fn plan(action: Action) -> Plan {
         reaches: NodeState::Seen,
         action,
         after: vec![],
+        after_settled: vec![],
         resource: None,
         timeout_ms: 60_000,
         retry: RetryPolicy {
@@ -394,6 +396,7 @@ pub(crate) fn plan(action: Action) -> Plan {
             failure_budget: 0,
             node_restarts_max: 0,
         },
+        cluster: None,
         nodes: BTreeMap::from([(node(), planned)]),
         steps: vec![step],
     }

@@ -58,6 +58,8 @@ section! {
         closure_copies: u32 = 4 => Rule::Range(1, 10_000);
         /// Machines that may be rebooting into their installed system at the same time.
         reboots: u32 = 4 => Rule::Range(1, 10_000);
+        /// Agents that may join the cluster at the same time. Servers always join one by one.
+        agent_joins: u32 = 16 => Rule::Range(1, 10_000);
         /// Nodes that may fail before no further node is started; those under way still finish.
         /// 0 stops at the first failure. Without the key it is a tenth of the nodes, at least 1.
         failure_budget: Option<u32> => Rule::Range(0, 100_000);
@@ -103,6 +105,15 @@ section! {
         join_s: u32 = 900 => Rule::Range(1, 86_400);
         /// From the join to `Ready`.
         ready_s: u32 = 900 => Rule::Range(1, 86_400);
+        /// Bringing in the network of the pods, until it is ready on the founder.
+        network_s: u32 = 900 => Rule::Range(1, 86_400);
+        /// Bringing in the secrets that the cluster's bootstrap needs.
+        secrets_s: u32 = 120 => Rule::Range(1, 86_400);
+        /// Bringing in Argo CD, until it is healthy.
+        argocd_s: u32 = 900 => Rule::Range(1, 86_400);
+        /// From Argo CD to the root application that is synced and healthy, with all that it
+        /// brings.
+        sync_s: u32 = 3600 => Rule::Range(1, 604_800);
     }
 }
 

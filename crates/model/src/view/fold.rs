@@ -117,6 +117,7 @@ impl FleetView {
             let installed = Installed {
                 generation: planned.generation,
                 proved_up: same && before.is_some_and(|before| before.proved_up),
+                joined: same && before.is_some_and(|before| before.joined),
                 disks,
             };
             self.installed.insert(name.clone(), installed);
@@ -182,12 +183,11 @@ impl FleetView {
         let placed = plan.step(step).and_then(|step| {
             let view = self.nodes.get_mut(&step.node)?;
             view.op_ended(&plan, step, op, outcome, wall_ms)?;
-            if let Outcome::Done {
-                evidence: Evidence::Up { .. },
-            } = outcome
+            if let Outcome::Done { evidence } = outcome
                 && let Some(installed) = self.installed.get_mut(&step.node)
             {
-                installed.proved_up = true;
+                installed.proved_up |= matches!(evidence, Evidence::Up { .. });
+                installed.joined |= matches!(evidence, Evidence::Joined { .. });
             }
             Some(step.node.clone())
         });
@@ -304,6 +304,15 @@ impl NodeView {
                 self.booted_system = Some(booted_system.clone());
                 self.host_key_fingerprint = Some(host_key_fingerprint.clone());
             }
+            Evidence::Joined { boot_id, .. } => self.boot_id = Some(boot_id.clone()),
+            Evidence::Ready {
+                boot_id,
+                kubelet_version,
+            } => {
+                self.boot_id = Some(boot_id.clone());
+                self.kubelet_version = Some(kubelet_version.clone());
+            }
+            Evidence::Bootstrapped { .. } => {}
         }
     }
 

@@ -148,6 +148,8 @@ pub struct NodeView {
     pub booted_system: Option<String>,
     /// The host key that it was proved to have.
     pub host_key_fingerprint: Option<String>,
+    /// The version of its kubelet, once Kubernetes called it Ready.
+    pub kubelet_version: Option<String>,
     #[serde(skip)]
     pub(super) begun: bool,
 }
@@ -177,6 +179,7 @@ impl NodeView {
             closure_bytes: None,
             booted_system: None,
             host_key_fingerprint: None,
+            kubelet_version: None,
             begun: false,
         }
     }

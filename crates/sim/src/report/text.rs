@@ -37,6 +37,8 @@ fn resource(resource: Resource) -> &'static str {
         Resource::NetworkBoot => "network boots",
         Resource::ClosureCopy => "closure copies",
         Resource::Reboot => "reboots",
+        Resource::ServerJoin => "server joins",
+        Resource::AgentJoin => "agent joins",
     }
 }
 

@@ -39,6 +39,10 @@ fn rank(action: &Action) -> usize {
         Action::CopyClosure { .. } => 7,
         Action::Install { .. } => 9,
         Action::Reboot { .. } | Action::Prove { .. } => 11,
+        Action::FoundCluster
+        | Action::JoinCluster { .. }
+        | Action::AwaitReady { .. }
+        | Action::Bootstrap { .. } => 11,
     }
 }
 

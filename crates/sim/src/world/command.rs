@@ -609,6 +609,12 @@ fn task_of(action: &Action, profile: &crate::profile::Profile) -> Option<Task> {
             host_key: host_key_fingerprint.clone(),
         }),
         Action::Reboot { .. } => Some(Task::Reboot),
-        Action::NetworkBoot | Action::Approve { .. } | Action::Prove { .. } => None,
+        Action::NetworkBoot
+        | Action::Approve { .. }
+        | Action::Prove { .. }
+        | Action::FoundCluster
+        | Action::JoinCluster { .. }
+        | Action::AwaitReady { .. }
+        | Action::Bootstrap { .. } => None,
     }
 }

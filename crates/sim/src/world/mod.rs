@@ -373,6 +373,12 @@ impl SimWorld {
                 toplevel,
                 host_key_fingerprint,
             } => self.prove(op, node, toplevel, host_key_fingerprint),
+            Action::FoundCluster
+            | Action::JoinCluster { .. }
+            | Action::AwaitReady { .. }
+            | Action::Bootstrap { .. } => {
+                self.fail(op, 0, FailureKind::Permanent, "there is no cluster yet");
+            }
             Action::Inspect { .. }
             | Action::Partition { .. }
             | Action::CopyClosure { .. }

@@ -28,6 +28,10 @@ impl SimWorld {
             Action::Reboot {
                 host_key_fingerprint,
             } => self.probe_return(op, node, order, host_key_fingerprint),
+            Action::FoundCluster
+            | Action::JoinCluster { .. }
+            | Action::AwaitReady { .. }
+            | Action::Bootstrap { .. } => self.reply(op, 0, Outcome::NotDone),
             Action::Inspect { .. }
             | Action::Partition { .. }
             | Action::CopyClosure { .. }

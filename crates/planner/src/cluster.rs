@@ -1,0 +1,543 @@
+//! The cluster's part of a plan: who founds it, who joins it and when, and what is brought into it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use undercroft_model::{
+    Action, BootstrapPart, ClusterObservation, ClusterPlan, ClusterRole, GitopsSource, NodeName,
+    NodePlan, NodeState, Observation, Resource, Step, StepId,
+    inventory::{Distribution, Inventory, Node, Role},
+    kubernetes_minor,
+};
+
+use crate::{
+    NodeReport, NodeStatus, PlanOptions,
+    chain::{self, Draft},
+};
+
+/// How many minor versions a kubelet may be older than the API server (Kubernetes version skew
+/// policy, "kubelet").
+const KUBELET_MINORS_OLDER_MAX: u32 = 3;
+
+/// What a machine's Node must carry, as the inventory says it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct NodeWants {
+    /// Labels.
+    pub labels: BTreeMap<String, String>,
+    /// Annotations.
+    pub annotations: BTreeMap<String, String>,
+    /// Taints, as `key=value:Effect` or `key:Effect`.
+    pub taints: Vec<String>,
+}
+
+/// The labels, annotations and taints that a machine's Node must carry; nothing where it is no part
+/// of the cluster.
+pub fn node_wants(inventory: &Inventory, name: &NodeName) -> NodeWants {
+    let node = inventory.nodes.get(name);
+    let member = node.filter(|node| role(inventory, node).is_some());
+    NodeWants {
+        labels: inventory.node_labels(name),
+        annotations: inventory.node_annotations(name),
+        taints: member.map_or_else(Vec::new, |node| node.taints.clone()),
+    }
+}
+
+/// The parts of the bootstrap that the inventory asks for.
+fn parts(inventory: &Inventory) -> &'static [BootstrapPart] {
+    if inventory.gitops.repository.is_some() {
+        &BootstrapPart::ALL
+    } else {
+        &[BootstrapPart::Network]
+    }
+}
+
+pub(crate) fn role(inventory: &Inventory, node: &Node) -> Option<ClusterRole> {
+    match (inventory.kubernetes.distribution, node.role) {
+        (Distribution::None, _) | (_, Role::None) => None,
+        (_, Role::Server) => Some(ClusterRole::Server),
+        (_, Role::Agent) => Some(ClusterRole::Agent),
+    }
+}
+
+/// Whether the cluster's API says that a machine is in it, as it should be.
+fn is_in(seen: &ClusterObservation, name: &NodeName, role: ClusterRole) -> bool {
+    seen.nodes.get(name).is_some_and(|node| {
+        node.ready && node.as_planned && (role == ClusterRole::Agent || node.etcd_voter)
+    })
+}
+
+/// Whether a machine that runs what it should is all that it should be in the cluster too.
+pub(crate) fn is_converged(
+    inventory: &Inventory,
+    observation: &Observation,
+    name: &NodeName,
+    node: &Node,
+) -> bool {
+    let Some(role) = role(inventory, node) else {
+        return true;
+    };
+    let Some(seen) = &observation.cluster else {
+        return false;
+    };
+    let founds = inventory.kubernetes.founder.as_ref() == Some(name);
+    let whole = || parts(inventory).iter().all(|p| seen.parts.contains(p));
+    is_in(seen, name, role) && (!founds || whole())
+}
+
+/// Servers beside one that are, or once were, members of the cluster and aren't wiped by this plan.
+fn other_members<'a>(
+    inventory: &'a Inventory,
+    observation: &'a Observation,
+    name: &'a NodeName,
+    reinstall: &'a BTreeSet<NodeName>,
+) -> impl Iterator<Item = &'a NodeName> {
+    inventory.servers().into_iter().filter(move |other| {
+        let seen = observation.cluster.as_ref();
+        let registered = seen.is_some_and(|seen| seen.nodes.contains_key(*other));
+        let before = observation.installed.get(*other).is_some_and(|b| b.joined);
+        *other != name && !reinstall.contains(*other) && (registered || before)
+    })
+}
+
+/// Why a machine must not be installed, for the cluster's sake.
+pub(crate) fn refusals(
+    inventory: &Inventory,
+    observation: &Observation,
+    name: &NodeName,
+    node: &Node,
+    reinstall: &BTreeSet<NodeName>,
+) -> Vec<String> {
+    let mut reasons = Vec::new();
+    let Some(role) = role(inventory, node) else {
+        return reasons;
+    };
+    if let Some(reason) = skew(inventory, observation) {
+        reasons.push(reason);
+    }
+    if role == ClusterRole::Agent {
+        return reasons;
+    }
+    // A member whose disks stay as they are comes back as what it was.
+    let joined = observation.installed.get(name).is_some_and(|b| b.joined);
+    if joined && !reinstall.contains(name) {
+        return reasons;
+    }
+    let others: Vec<&NodeName> = other_members(inventory, observation, name, reinstall).collect();
+    if inventory.kubernetes.founder.as_ref() == Some(name)
+        && let Some(other) = others.first()
+    {
+        reasons.push(format!(
+            "it founds the cluster, and {other} is a member of one already: installed anew it \
+             would found a second; name {other} as `kubernetes.founder` first, so that it joins"
+        ));
+        return reasons;
+    }
+    let registered = |seen: &ClusterObservation| seen.nodes.contains_key(name);
+    match &observation.cluster {
+        None if joined && !others.is_empty() => reasons.push(
+            "it is a member of etcd, and the cluster's API doesn't answer: nobody knows whether \
+             the others can spare it"
+                .to_owned(),
+        ),
+        Some(seen) if registered(seen) || joined => {
+            let voting = |name: &NodeName| seen.nodes.get(name).is_some_and(|n| n.etcd_voter);
+            let stay = others.iter().filter(|other| voting(other)).count();
+            let members = others.len();
+            if members > 0 && stay < members / 2 + 1 {
+                reasons.push(format!(
+                    "without it {stay} of the {members} other members of etcd would vote, which \
+                     is no majority"
+                ));
+            }
+        }
+        _ => {}
+    }
+    reasons
+}
+
+/// Why a kubelet of the inventory's version must not join the cluster that runs.
+fn skew(inventory: &Inventory, observation: &Observation) -> Option<String> {
+    let seen = observation.cluster.as_ref()?;
+    let want = inventory.kubernetes.version.as_deref()?;
+    let (major, kubelet) = kubernetes_minor(want)?;
+    let (api_major, api) = kubernetes_minor(&seen.version)?;
+    let version = &seen.version;
+    if major != api_major || kubelet > api {
+        return Some(format!(
+            "the inventory asks for Kubernetes {want}, and the cluster's API is {version}: a \
+             kubelet is never newer than its API server; update the servers first"
+        ));
+    }
+    (api - kubelet > KUBELET_MINORS_OLDER_MAX).then(|| {
+        format!(
+            "the inventory asks for Kubernetes {want}, and the cluster's API is {version}: a \
+             kubelet is at most {KUBELET_MINORS_OLDER_MAX} minor versions older"
+        )
+    })
+}
+
+/// What the cluster's steps are appended to.
+pub(crate) struct Drafting<'a> {
+    pub(crate) inventory: &'a Inventory,
+    pub(crate) observation: &'a Observation,
+    pub(crate) options: &'a PlanOptions,
+    pub(crate) nodes: &'a mut BTreeMap<NodeName, NodePlan>,
+    pub(crate) reports: &'a mut BTreeMap<NodeName, NodeReport>,
+    pub(crate) steps: &'a mut Vec<Step>,
+}
+
+/// What the founder's steps are for the others.
+enum Founder {
+    /// The cluster is there with its network: nobody needs to wait.
+    Done,
+    /// Its network is there once this step is done.
+    Step(StepId),
+    /// It won't be there by this plan, for that reason.
+    Missing(String),
+}
+
+impl Drafting<'_> {
+    /// Appends the cluster's steps to the machines' own.
+    pub(crate) fn extend(&mut self) -> Option<ClusterPlan> {
+        let kubernetes = &self.inventory.kubernetes;
+        if kubernetes.distribution == Distribution::None || self.options.inspect_only {
+            return None;
+        }
+        let wanted = |state| self.options.until.is_none_or(|until| until >= state);
+        if !wanted(NodeState::Joined) {
+            let reason = "only the machines themselves were asked for".to_owned();
+            self.joiners()
+                .iter()
+                .for_each(|name| self.leave_out(name, &reason));
+            return None;
+        }
+        let founder = kubernetes.founder.clone()?;
+        let joiners = self.joiners();
+        let founds = joiners.contains(&founder);
+        let mut seen_by: Vec<(NodeName, StepId, StepId)> = Vec::new();
+        let network = if founds {
+            self.found(&founder, &mut seen_by)
+        } else {
+            self.founder_elsewhere(&founder)
+        };
+        let servers: BTreeSet<&NodeName> = self.inventory.servers().into_iter().collect();
+        let (first, then): (Vec<NodeName>, Vec<NodeName>) = joiners
+            .into_iter()
+            .filter(|name| *name != founder)
+            .partition(|name| servers.contains(name));
+        let mut server_joins = Vec::new();
+        let mut replaced: Option<StepId> = None;
+        for name in &first {
+            if let Some((join, ready)) =
+                self.join(name, ClusterRole::Server, &network, &founder, &[])
+            {
+                self.one_server_at_a_time(name, ready, &mut replaced);
+                server_joins.push(join);
+                seen_by.push((name.clone(), join, ready));
+            }
+        }
+        for name in &then {
+            let role = ClusterRole::Agent;
+            if let Some((join, ready)) = self.join(name, role, &network, &founder, &server_joins) {
+                seen_by.push((name.clone(), join, ready));
+            }
+        }
+        if founds {
+            self.bring_in(&founder, &seen_by);
+        }
+        let address = |name: &NodeName| self.inventory.nodes.get(name).map(|node| node.address);
+        (!seen_by.is_empty()).then(|| ClusterPlan {
+            distribution: kubernetes.distribution,
+            version: kubernetes.version.clone(),
+            servers: servers
+                .iter()
+                .filter_map(|name| Some(((*name).clone(), address(name)?)))
+                .collect(),
+            founder,
+            gitops: self
+                .inventory
+                .gitops
+                .repository
+                .as_ref()
+                .map(|repository| GitopsSource {
+                    repository: repository.clone(),
+                    revision: self.inventory.gitops.revision.clone(),
+                    path: self.inventory.gitops.path.clone(),
+                }),
+        })
+    }
+
+    /// The machines that are to have a part in the cluster by this plan.
+    fn joiners(&self) -> Vec<NodeName> {
+        let joins = |name: &NodeName| {
+            let node = self.inventory.nodes.get(name)?;
+            let report = self.reports.get(name)?;
+            role(self.inventory, node)?;
+            report.status.is_planned().then_some(())
+        };
+        let names = self.inventory.nodes.keys();
+        names
+            .filter(|name| joins(name).is_some())
+            .cloned()
+            .collect()
+    }
+
+    fn leave_out(&mut self, name: &NodeName, reason: &str) {
+        if let Some(node) = self.nodes.get_mut(name) {
+            for state in [NodeState::Joined, NodeState::Ready] {
+                node.not_applicable.insert(state, reason.to_owned());
+            }
+        }
+        if let Some(report) = self.reports.get_mut(name) {
+            report.notes.push(format!("it doesn't join: {reason}"));
+        }
+    }
+
+    /// What the others wait for where the founder has no steps in this plan.
+    fn founder_elsewhere(&self, founder: &NodeName) -> Founder {
+        let seen = self.observation.cluster.as_ref();
+        if seen.is_some_and(|seen| seen.parts.contains(&BootstrapPart::Network)) {
+            return Founder::Done;
+        }
+        let why = match self.reports.get(founder).map(|report| &report.status) {
+            Some(NodeStatus::Blocked { .. }) => "is blocked",
+            Some(NodeStatus::Unreachable { .. }) => "doesn't answer",
+            Some(NodeStatus::Quarantined { .. }) => "is quarantined",
+            Some(NodeStatus::Differs { .. }) => "runs another system",
+            Some(_) => "isn't ready",
+            None => "was not asked for",
+        };
+        Founder::Missing(format!(
+            "no cluster with a network answers, and {founder}, which founds it, {why}"
+        ))
+    }
+
+    fn found(
+        &mut self,
+        founder: &NodeName,
+        joined: &mut Vec<(NodeName, StepId, StepId)>,
+    ) -> Founder {
+        let timeouts = &self.inventory.fleet.timeouts;
+        let (join_s, network_s) = (timeouts.join_s, timeouts.network_s);
+        let found = self.append(
+            founder,
+            Draft {
+                action: Action::FoundCluster,
+                reaches: NodeState::Joined,
+                timeout_s: join_s,
+                resource: Some(Resource::ServerJoin),
+            },
+        );
+        // Servers of an earlier cluster that are wiped by this plan must have left it.
+        let wiped: Vec<StepId> = self
+            .inventory
+            .servers()
+            .into_iter()
+            .filter(|name| *name != founder && self.options.reinstall.contains(*name))
+            .filter_map(|name| self.nodes.get(name)?.steps.first().copied())
+            .collect();
+        if let Some(step) = self.step(found) {
+            step.after_settled = wiped;
+        }
+        let network = self.append(
+            founder,
+            Draft {
+                action: Action::Bootstrap {
+                    part: BootstrapPart::Network,
+                },
+                reaches: NodeState::Networked,
+                timeout_s: network_s,
+                resource: None,
+            },
+        );
+        let ready = self.ready(founder);
+        joined.push((founder.clone(), found, ready));
+        Founder::Step(network)
+    }
+
+    fn join(
+        &mut self,
+        name: &NodeName,
+        role: ClusterRole,
+        network: &Founder,
+        founder: &NodeName,
+        after_settled: &[StepId],
+    ) -> Option<(StepId, StepId)> {
+        if let Founder::Missing(reason) = network {
+            self.leave_out(name, &reason.clone());
+            return None;
+        }
+        let before = self.observation.installed.get(name);
+        let registered = |seen: &ClusterObservation| seen.nodes.contains_key(name);
+        let installs = self
+            .reports
+            .get(name)
+            .is_some_and(|report| report.status.is_installed());
+        let joined = before.is_some_and(|before| before.joined);
+        let anew = before.is_some_and(|before| before.generation > 0)
+            || self.observation.cluster.as_ref().is_some_and(registered);
+        // A member whose disks stay as they are comes back as what it was.
+        let replaces = self.options.reinstall.contains(name) || (!joined && anew);
+        let join = self.append(
+            name,
+            Draft {
+                action: Action::JoinCluster {
+                    role,
+                    replaces: installs && replaces,
+                },
+                reaches: NodeState::Joined,
+                timeout_s: self.inventory.fleet.timeouts.join_s,
+                resource: Some(match role {
+                    ClusterRole::Server => Resource::ServerJoin,
+                    ClusterRole::Agent => Resource::AgentJoin,
+                }),
+            },
+        );
+        let tokens = self.inventory.kubernetes.distribution == Distribution::Kubeadm;
+        if let Some(step) = self.step(join) {
+            if let Founder::Step(network) = network {
+                step.after.push(*network);
+            }
+            step.after_settled = after_settled.to_vec();
+            step.delivers_secrets = tokens;
+        }
+        if let (Founder::Step(_), Some(report)) = (network, self.reports.get_mut(name)) {
+            report
+                .waits_on
+                .push(format!("{founder}'s API and the network of the pods"));
+        }
+        let ready = self.ready(name);
+        Some((join, ready))
+    }
+
+    /// A server that is wiped is begun only when the one before it votes again.
+    fn one_server_at_a_time(
+        &mut self,
+        name: &NodeName,
+        ready: StepId,
+        replaced: &mut Option<StepId>,
+    ) {
+        let first = self
+            .nodes
+            .get(name)
+            .and_then(|node| node.steps.first().copied());
+        let replaces = self.nodes.get(name).is_some_and(|node| {
+            node.steps.iter().any(|id| {
+                matches!(
+                    self.step_of(*id).map(|step| &step.action),
+                    Some(Action::JoinCluster { replaces: true, .. })
+                )
+            })
+        });
+        if !replaces {
+            return;
+        }
+        if let (Some(before), Some(step)) = (*replaced, first.and_then(|id| self.step(id))) {
+            step.after.push(before);
+        }
+        *replaced = Some(ready);
+    }
+
+    fn ready(&mut self, name: &NodeName) -> StepId {
+        let wants = node_wants(self.inventory, name);
+        self.append(
+            name,
+            Draft {
+                action: Action::AwaitReady {
+                    labels: wants.labels,
+                    annotations: wants.annotations,
+                    taints: wants.taints,
+                },
+                reaches: NodeState::Ready,
+                timeout_s: self.inventory.fleet.timeouts.ready_s,
+                resource: None,
+            },
+        )
+    }
+
+    /// Secrets, Argo CD and the root application, once everybody who can be is there.
+    fn bring_in(&mut self, founder: &NodeName, members: &[(NodeName, StepId, StepId)]) {
+        let timeouts = &self.inventory.fleet.timeouts;
+        let reason = if self.inventory.gitops.repository.is_none() {
+            Some("`gitops.repository` isn't set: no Argo CD is brought in")
+        } else if self.options.until.is_some_and(|until| until < NodeState::Entrusted) {
+            Some("no Argo CD was asked for")
+        } else {
+            None
+        };
+        if let Some(reason) = reason {
+            if let Some(node) = self.nodes.get_mut(founder) {
+                for state in [
+                    NodeState::Entrusted,
+                    NodeState::Delivering,
+                    NodeState::Synced,
+                ] {
+                    node.not_applicable.insert(state, reason.to_owned());
+                }
+            }
+            if let Some(report) = self.reports.get_mut(founder) {
+                report.notes.push(reason.to_owned());
+            }
+            return;
+        }
+        let drafts = [
+            (
+                BootstrapPart::Secrets,
+                NodeState::Entrusted,
+                timeouts.secrets_s,
+            ),
+            (
+                BootstrapPart::ArgoCd,
+                NodeState::Delivering,
+                timeouts.argocd_s,
+            ),
+            (BootstrapPart::RootApp, NodeState::Synced, timeouts.sync_s),
+        ];
+        for (part, reaches, timeout_s) in drafts {
+            let id = self.append(
+                founder,
+                Draft {
+                    action: Action::Bootstrap { part },
+                    reaches,
+                    timeout_s,
+                    resource: None,
+                },
+            );
+            let others = members.iter().filter(|(name, _, _)| name != founder);
+            let others: Vec<StepId> = others.map(|(_, _, ready)| *ready).collect();
+            let waits = !others.is_empty();
+            if let Some(step) = self.step(id) {
+                step.delivers_secrets = part == BootstrapPart::Secrets;
+                // The steps after the first come after it anyway.
+                if part == BootstrapPart::Secrets {
+                    step.after_settled = others;
+                }
+            }
+            if waits
+                && part == BootstrapPart::Secrets
+                && let Some(report) = self.reports.get_mut(founder)
+            {
+                report
+                    .waits_on
+                    .push("every machine that can join, before Argo CD".to_owned());
+            }
+        }
+    }
+
+    /// Appends a step to a machine's own. A machine that runs already may have done it.
+    fn append(&mut self, name: &NodeName, draft: Draft) -> StepId {
+        let runs = self
+            .reports
+            .get(name)
+            .is_some_and(|report| report.status == NodeStatus::Join);
+        let (steps, node) = (&mut *self.steps, self.nodes.get_mut(name));
+        chain::append(self.inventory, name, node, draft, runs, steps)
+    }
+
+    fn step(&mut self, id: StepId) -> Option<&mut Step> {
+        self.steps.get_mut(usize::try_from(id.0).ok()?)
+    }
+
+    fn step_of(&self, id: StepId) -> Option<&Step> {
+        self.steps.get(usize::try_from(id.0).ok()?)
+    }
+}
