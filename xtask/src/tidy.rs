@@ -15,12 +15,13 @@ const EDGES: &[(&str, &[&str])] = &[
     ("engine", &["model", "planner"]),
     ("sim", &["engine", "model", "planner"]),
     ("netboot", &["model"]),
+    ("sops", &[]),
     ("render", &["model"]),
-    ("metal", &["engine", "model", "netboot", "planner"]),
+    ("metal", &["engine", "model", "netboot", "planner", "sops"]),
     (
         "cli",
         &[
-            "engine", "metal", "model", "netboot", "planner", "render", "sim",
+            "engine", "metal", "model", "netboot", "planner", "render", "sim", "sops",
         ],
     ),
 ];

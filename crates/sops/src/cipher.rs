@@ -1,0 +1,165 @@
+//! Single values: AES-256-GCM with an initialisation vector of 32 bytes and the value's path as
+//! additional data, written as `ENC[AES256_GCM,data:…,iv:…,tag:…,type:…]` (getsops/sops,
+//! aes/cipher.go).
+
+use aes_gcm::{
+    AesGcm, KeyInit as _,
+    aead::{
+        AeadInPlace as _,
+        consts::{U12, U32},
+        generic_array::{ArrayLength, GenericArray},
+    },
+    aes::Aes256,
+};
+use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
+use zeroize::Zeroizing;
+
+use crate::value::Value;
+
+/// The length of a data key, in bytes.
+pub(crate) const DATA_KEY_BYTES: usize = 32;
+/// The length of an initialisation vector that we write, in bytes.
+pub(crate) const IV_BYTES: usize = 32;
+const TAG_BYTES: usize = 16;
+const PREFIX: &str = "ENC[AES256_GCM,data:";
+
+/// The key of one file's values.
+pub(crate) type DataKey = Zeroizing<[u8; DATA_KEY_BYTES]>;
+
+/// What a value is, beside its bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Kind {
+    Text,
+    Int,
+    Float,
+    Bool,
+    Time,
+    Bytes,
+    Comment,
+}
+
+impl Kind {
+    const ALL: [(Self, &'static str); 7] = [
+        (Self::Text, "str"),
+        (Self::Int, "int"),
+        (Self::Float, "float"),
+        (Self::Bool, "bool"),
+        (Self::Time, "time"),
+        (Self::Bytes, "bytes"),
+        (Self::Comment, "comment"),
+    ];
+
+    pub(crate) fn word(self) -> &'static str {
+        Self::ALL
+            .iter()
+            .find(|(kind, _)| *kind == self)
+            .map_or("str", |(_, word)| word)
+    }
+}
+
+/// The bytes that stand for a value, in the MAC and under encryption; `None` for what SOPS leaves
+/// as it is.
+pub(crate) fn bytes_of(value: &Value) -> Option<(Kind, Zeroizing<Vec<u8>>)> {
+    let plain = |text: &str| Zeroizing::new(text.as_bytes().to_vec());
+    Some(match value {
+        Value::Bool(value) => (Kind::Bool, plain(if *value { "True" } else { "False" })),
+        Value::Int(number) => (Kind::Int, plain(&number.to_string())),
+        // The shortest decimal that is read as the same number, never with an exponent.
+        Value::Float(number) => (Kind::Float, plain(&number.to_string())),
+        Value::Text(text) => (Kind::Text, plain(text)),
+        Value::Time(text) => (Kind::Time, plain(text)),
+        Value::Null | Value::Map(_) | Value::List(_) => return None,
+    })
+}
+
+/// A decrypted value, or `None` where the bytes aren't of their kind.
+pub(crate) fn value_of(kind: Kind, bytes: &[u8]) -> Option<Value> {
+    let text = std::str::from_utf8(bytes).ok()?;
+    Some(match kind {
+        Kind::Text | Kind::Bytes => Value::text(text),
+        Kind::Int => Value::Int(text.parse().ok()?),
+        Kind::Float => Value::Float(
+            text.parse()
+                .ok()
+                .filter(|number: &f64| number.is_finite())?,
+        ),
+        Kind::Bool => Value::Bool(match text {
+            "1" | "t" | "T" | "TRUE" | "true" | "True" => true,
+            "0" | "f" | "F" | "FALSE" | "false" | "False" => false,
+            _ => return None,
+        }),
+        Kind::Time => Value::Time(Zeroizing::new(text.to_owned())),
+        Kind::Comment => return None,
+    })
+}
+
+/// Whether a text has the form of an encrypted value.
+pub(crate) fn is_sealed(text: &str) -> bool {
+    text.starts_with(PREFIX) && text.ends_with(']')
+}
+
+/// Encrypts a value's bytes. What is empty stays empty, as SOPS has it.
+pub(crate) fn seal(
+    kind: Kind,
+    plain: &[u8],
+    key: &DataKey,
+    iv: &[u8; IV_BYTES],
+    path: &str,
+) -> Option<String> {
+    if plain.is_empty() {
+        return Some(String::new());
+    }
+    let cipher = AesGcm::<Aes256, U32>::new(GenericArray::from_slice(key.as_slice()));
+    let mut data = Zeroizing::new(plain.to_vec());
+    let tag = cipher
+        .encrypt_in_place_detached(GenericArray::from_slice(iv), path.as_bytes(), &mut data)
+        .ok()?;
+    Some(format!(
+        "{PREFIX}{},iv:{},tag:{},type:{}]",
+        BASE64.encode(&*data),
+        BASE64.encode(iv),
+        BASE64.encode(tag),
+        kind.word()
+    ))
+}
+
+/// Decrypts what [`seal`] or SOPS made, or says nothing about why it can't.
+pub(crate) fn open(text: &str, key: &DataKey, path: &str) -> Option<(Kind, Zeroizing<Vec<u8>>)> {
+    if text.is_empty() {
+        return Some((Kind::Text, Zeroizing::new(Vec::new())));
+    }
+    let rest = text.strip_prefix(PREFIX)?.strip_suffix(']')?;
+    let (data, rest) = rest.split_once(",iv:")?;
+    let (iv, rest) = rest.split_once(",tag:")?;
+    let (tag, word) = rest.split_once(",type:")?;
+    let (kind, _) = Kind::ALL.into_iter().find(|(_, w)| *w == word)?;
+    let mut data = Zeroizing::new(BASE64.decode(data).ok()?);
+    let iv = BASE64.decode(iv).ok()?;
+    let tag = BASE64.decode(tag).ok()?;
+    if tag.len() != TAG_BYTES {
+        return None;
+    }
+    match iv.len() {
+        32 => open_with::<U32>(&mut data, key, &iv, &tag, path)?,
+        12 => open_with::<U12>(&mut data, key, &iv, &tag, path)?,
+        _ => return None,
+    }
+    Some((kind, data))
+}
+
+fn open_with<N: ArrayLength<u8>>(
+    data: &mut [u8],
+    key: &DataKey,
+    iv: &[u8],
+    tag: &[u8],
+    path: &str,
+) -> Option<()> {
+    AesGcm::<Aes256, N>::new(GenericArray::from_slice(key.as_slice()))
+        .decrypt_in_place_detached(
+            GenericArray::from_slice(iv),
+            path.as_bytes(),
+            data,
+            GenericArray::from_slice(tag),
+        )
+        .ok()
+}
