@@ -6,8 +6,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::{
     cmd_approve, cmd_check, cmd_completions, cmd_doctor, cmd_events, cmd_init, cmd_installer,
-    cmd_man, cmd_plan, cmd_power, cmd_rack, cmd_rehearse, cmd_serve, cmd_ssh, cmd_status, cmd_up,
-    error::CliError,
+    cmd_man, cmd_plan, cmd_power, cmd_rack, cmd_rehearse, cmd_render, cmd_serve, cmd_ssh,
+    cmd_status, cmd_up, error::CliError,
 };
 
 const LONG_ABOUT: &str = "\
@@ -140,6 +140,7 @@ pub(crate) enum Command {
     Schema,
     Plan(cmd_plan::PlanArgs),
     Rehearse(cmd_rehearse::RehearseArgs),
+    Render(cmd_render::RenderArgs),
     Up(cmd_up::UpArgs),
     Serve(cmd_serve::ServeArgs),
     Status(cmd_status::StatusArgs),

@@ -18,12 +18,14 @@ mod cmd_plan;
 mod cmd_power;
 mod cmd_rack;
 mod cmd_rehearse;
+mod cmd_render;
 mod cmd_schema;
 mod cmd_serve;
 mod cmd_ssh;
 mod cmd_status;
 mod cmd_up;
 mod error;
+mod gitops;
 mod interrupt;
 mod journal;
 mod narrate;
@@ -115,6 +117,7 @@ fn run(ui: Ui, cli: Cli) -> Result<Done, CliError> {
         Command::Schema => cmd_schema::run(ui),
         Command::Plan(args) => cmd_plan::run(ui, at, &args),
         Command::Rehearse(args) => cmd_rehearse::run(ui, at, &args),
+        Command::Render(args) => cmd_render::run(ui, at, &args),
         Command::Up(args) => cmd_up::run(ui, at, &args),
         Command::Serve(args) => cmd_serve::run(ui, at, &args),
         Command::Status(args) => cmd_status::run(ui, at, &args),

@@ -7,6 +7,7 @@
 
 mod app;
 mod applications;
+mod compare;
 mod component;
 mod components;
 mod context;
@@ -24,6 +25,7 @@ mod values;
 pub mod yaml;
 
 pub use app::{APP_FILE, APP_NAME_MAX, App, AppChart, AppForm, AppSettings, check_app_name};
+pub use compare::{Change, Difference, compare};
 pub use component::{Chart, Component, DevUse, HealthCheck, Manifest, ObjectId};
 pub use context::Context;
 pub use layout::{ARGOCD_NAMESPACE, DIGESTS, Layout, OVERRIDES, ROOT};

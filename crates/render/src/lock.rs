@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt::Write as _};
 
 use serde::{Deserialize, Serialize};
 
-use crate::Problem;
+use crate::{Minor, Problem};
 
 /// Name of the lock file, beside the inventory.
 pub const LOCK_FILE: &str = "undercroft.lock";
@@ -77,6 +77,24 @@ impl Lock {
             .hint("Use the version of Undercroft that wrote it, or a newer one."));
         }
         Ok(lock)
+    }
+
+    /// Takes over from another lock what this one doesn't have, and notes the cluster's version
+    /// of Kubernetes, so that a later render knows which one it comes from.
+    pub fn complete(&mut self, with: &Self, kubernetes: Option<&str>) {
+        for (name, locked) in &with.components {
+            if !self.components.contains_key(name) {
+                self.components.insert(name.clone(), locked.clone());
+            }
+        }
+        let wanted = kubernetes
+            .and_then(Minor::parse)
+            .map(|minor| minor.to_string());
+        if let Some(minor) = wanted.or_else(|| with.kubernetes.clone())
+            && (kubernetes.is_some() || self.kubernetes.is_none())
+        {
+            self.kubernetes = Some(minor);
+        }
     }
 
     /// The file, with its keys in order.

@@ -83,7 +83,9 @@ pub(crate) fn write(about: &About<'_>) -> String {
         out.push_str(
             "\n## Apps\n\n| app | folder | namespace | wave | waits for |\n| --- | --- | --- | --- | --- |\n",
         );
-        for app in about.apps {
+        let mut apps = about.apps.to_vec();
+        apps.sort_by(|a, b| a.name.cmp(&b.name));
+        for app in apps {
             let _ = writeln!(
                 out,
                 "| `{}` | `{}` | `{}` | {} | {} |",
@@ -98,9 +100,9 @@ pub(crate) fn write(about: &About<'_>) -> String {
     let _ = writeln!(
         out,
         "\n## Bootstrap\n\n\
-         Argo CD can't bring the network that it runs on. `{order}` says what is applied before it,\n\
-         and in which order; `undercroft up` does so. Argo CD then finds the same objects, made from\n\
-         the same values, and keeps them.",
+         Argo CD can't bring the network that it runs on. `{order}`\n\
+         says what is applied before it, and in which order; `undercroft up` does so. Argo CD then\n\
+         finds the same objects, made from the same values, and keeps them.",
         order = about.layout.order(),
     );
     out

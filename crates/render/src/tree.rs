@@ -46,6 +46,7 @@ pub enum BootstrapStep {
         /// Version of the chart.
         version: String,
         /// Digest of the chart's archive, where it is locked.
+        #[serde(skip_serializing_if = "Option::is_none")]
         digest: Option<String>,
         /// File with its values, from the inventory's folder.
         values: String,

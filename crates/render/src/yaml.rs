@@ -50,12 +50,25 @@ pub fn print(value: &Value) -> Result<String, YamlError> {
     })
 }
 
-/// Reads one YAML document.
+/// Reads one YAML document. An error has line and column, and none of the text, which may hold a
+/// secret.
 ///
 /// # Errors
-/// When the text isn't one YAML document with text keys; the message has line and column.
+/// When the text isn't one YAML document with text keys.
 pub fn parse(text: &str) -> Result<Value, YamlError> {
-    serde_saphyr::from_str(text).map_err(|e| YamlError {
+    let options = serde_saphyr::options! { with_snippet: false };
+    serde_saphyr::from_str_with_options(text, options).map_err(|e| YamlError {
+        message: e.to_string(),
+    })
+}
+
+/// Reads all YAML documents of a text; empty ones are left out. Errors are as [`parse`]'s.
+///
+/// # Errors
+/// When the text isn't YAML with text keys.
+pub fn parse_all(text: &str) -> Result<Vec<Value>, YamlError> {
+    let options = serde_saphyr::options! { with_snippet: false };
+    serde_saphyr::from_multiple_with_options(text, options).map_err(|e| YamlError {
         message: e.to_string(),
     })
 }
@@ -151,6 +164,15 @@ mod tests {
         let text = print(&value).unwrap();
         assert_eq!(parse(&text).unwrap(), value);
         insta::assert_snapshot!(text);
+    }
+
+    #[test]
+    fn a_mistake_has_a_place_and_shows_nothing_of_the_text() {
+        let error = parse("password: hunter2\n  bad: [\n").unwrap_err();
+        assert!(error.message.contains("line 2"), "{error}");
+        assert!(!error.message.contains("hunter2"), "{error}");
+        let all = parse_all("---\na: 1\n---\n---\nb: 2\n").unwrap();
+        assert_eq!(all, [json!({ "a": 1 }), json!({ "b": 2 })]);
     }
 
     fn values() -> impl Strategy<Value = Value> {

@@ -1,0 +1,162 @@
+//! `undercroft render`.
+
+use std::{collections::BTreeMap, path::Path};
+
+use clap::Args;
+use serde::Serialize;
+use undercroft_render::{Change, Difference, Input, LOCK_FILE, Layout, render};
+
+use crate::{
+    Done,
+    args::DirArg,
+    error::CliError,
+    gitops::{self, Comparison, Sources},
+    project::Project,
+    style::{BAD, GOOD, WARN, paint},
+    text::count,
+    ui::Ui,
+};
+
+/// Write the tree that Argo CD keeps the cluster equal to
+///
+/// The tree follows from undercroft.toml, undercroft.lock, the folder of your own values and the
+/// folders of your own apps, and from nothing else: the same input gives the same bytes. What is
+/// wrong is said before anything is written. A rendered file that was edited by hand is kept and
+/// shown.
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct RenderArgs {
+    #[command(flatten)]
+    dir: DirArg,
+    /// Write nothing; show what would change, and exit with 2 where something would
+    #[arg(long)]
+    check: bool,
+    /// Overwrite and remove rendered files that were edited by hand, too
+    #[arg(long, conflicts_with = "check")]
+    force: bool,
+    /// Print what changed as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  undercroft render
+  undercroft render --check              in CI: is what is committed what would be rendered?
+  undercroft render --json | jq -r '.changes[].path'
+
+Exit codes: 0 done, 2 with --check: something would change, 65 something that was given is wrong,
+or a rendered file was edited.
+
+With --json: {\"fleet\", \"files\", \"waves\": [[NAME, …], …], \"written\", \"changes\": [{\"path\",
+\"change\": \"create\" | \"update\" | \"remove\", \"edited\"}]}";
+
+#[derive(Debug, Serialize)]
+struct Report<'a> {
+    fleet: &'a str,
+    files: usize,
+    waves: &'a [Vec<String>],
+    written: bool,
+    changes: &'a [Difference],
+}
+
+pub(crate) fn run(ui: Ui, at: Option<&Path>, args: &RenderArgs) -> Result<Done, CliError> {
+    let project = Project::find(args.dir.or(at)?)?;
+    let inventory = project.load(ui)?;
+    let sources = Sources::read(ui, &project, &inventory)?;
+    let tree = render(&Input {
+        inventory: &inventory,
+        lock: &sources.lock,
+        apps: &sources.apps,
+        overrides: &sources.overrides,
+        dev: None,
+    })
+    .map_err(|problems| gitops::refuse(ui, &problems))?;
+    let layout = Layout::new(&inventory.gitops.path);
+    let lock = BTreeMap::from([(LOCK_FILE.to_owned(), sources.lock.print())]);
+    let waves = tree.waves.clone();
+    let comparison = Comparison::new(&project, &layout, tree, lock)?;
+    let report = |written: bool| Report {
+        fleet: &inventory.fleet.name,
+        files: comparison.len(),
+        waves: &waves,
+        written,
+        changes: &comparison.differences,
+    };
+    if args.check {
+        if args.json {
+            ui.json(&report(false))?;
+        } else {
+            for difference in &comparison.differences {
+                ui.print(&comparison.diff(difference))?;
+            }
+        }
+        let found = comparison.differences.len();
+        if found == 0 {
+            ui.note(&format!(
+                "{} {} is as rendered",
+                paint(GOOD, "good:"),
+                layout.path()
+            ));
+            return Ok(Done::Well);
+        }
+        ui.note(&format!(
+            "{} would change; `undercroft render` writes {}",
+            count(found, "file"),
+            if found == 1 { "it" } else { "them" }
+        ));
+        return Ok(Done::Changes);
+    }
+    let edited = comparison.edited();
+    if !edited.is_empty() && !args.force {
+        return Err(refuse_edited(ui, &comparison, &edited)?);
+    }
+    comparison.write(&layout)?;
+    if args.json {
+        ui.json(&report(true))?;
+        return Ok(Done::Well);
+    }
+    for difference in &comparison.differences {
+        let sign = match difference.change {
+            Change::Create => paint(GOOD, "+"),
+            Change::Update => paint(WARN, "~"),
+            Change::Remove => paint(BAD, "-"),
+        };
+        ui.line(&format!("{sign} {}", difference.path))?;
+    }
+    let applications: usize = waves.iter().map(Vec::len).sum();
+    ui.line(&format!(
+        "{} {}: {} in {}, {}; {}",
+        paint(GOOD, "rendered"),
+        layout.path(),
+        count(applications, "application"),
+        count(waves.len(), "wave"),
+        count(comparison.len(), "file"),
+        match comparison.differences.len() {
+            0 => "nothing changed".to_owned(),
+            changed => format!("{changed} changed"),
+        },
+    ))?;
+    Ok(Done::Well)
+}
+
+/// Shows what a render would do to files that somebody edited, and why it doesn't.
+pub(crate) fn refuse_edited(
+    ui: Ui,
+    comparison: &Comparison,
+    edited: &[&Difference],
+) -> Result<CliError, CliError> {
+    for difference in edited {
+        ui.print(&comparison.diff(difference))?;
+    }
+    let names: Vec<&str> = edited.iter().map(|d| d.path.as_str()).collect();
+    Ok(CliError::input(format!(
+        "{} edited by hand: {}; nothing was written",
+        match edited.len() {
+            1 => "a rendered file was".to_owned(),
+            many => format!("{many} rendered files were"),
+        },
+        crate::text::list(&names)
+    ))
+    .hint("The diff above goes from what is there to what is rendered. Move the edits to values/NAME.yaml, undercroft.toml or an app of your own, or put the files elsewhere; then `undercroft render --force` takes them away."))
+}
