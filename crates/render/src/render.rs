@@ -32,9 +32,12 @@ pub struct Input<'a> {
 
 /// Objects that no Application looks at: what controllers make in great number, and what only
 /// exists for a moment. Cilium's identities would otherwise be pruned from under its pods.
+///
+/// EndpointSlices, which Argo CD's chart excludes, aren't among them: Cilium's chart brings the one
+/// that leads its Ingress' address to the proxy, and an excluded kind is never applied.
 const EXCLUSIONS: &str = "\
-- apiGroups: ['', discovery.k8s.io]
-  kinds: [Endpoints, EndpointSlice]
+- apiGroups: ['']
+  kinds: [Endpoints]
 - apiGroups: [coordination.k8s.io]
   kinds: [Lease]
 - apiGroups: [authentication.k8s.io, authorization.k8s.io]
