@@ -36,7 +36,21 @@ let
       plain = kind "x86_64-linux" "uefi" "ext4" "none";
     };
 
-  resolveClass = name: class: (kinds.${class.kind or "plain"}) // { kind = "plain"; } // class;
+  # `gitops.components`, where the inventory doesn't name any (docs/inventory.md).
+  defaultComponents = [
+    "cilium"
+    "longhorn"
+    "nvidia-device-plugin"
+    "node-feature-discovery"
+    "cert-manager"
+    "prometheus"
+    "grafana"
+    "loki"
+    "alloy"
+    "nats"
+  ];
+
+  resolveClass = _: class: (kinds.${class.kind or "plain"}) // { kind = "plain"; } // class;
 
   # A node with everything that it has from its class: lists are joined, labels replaced by name,
   # everything else replaced whole.
@@ -108,6 +122,7 @@ let
         kind = "none";
       }
       // (inventory.network.overlay or { });
+      components = inventory.gitops.components or defaultComponents;
       serviceCidr = kubernetes.service_cidr or "10.43.0.0/16";
       apiEndpoint =
         if founder == null then null else kubernetes.api_endpoint or founder.address;
@@ -156,6 +171,7 @@ let
           keep = kubernetes.snapshot_keep or 5;
         };
         registryMirrors = kubernetes.registry_mirrors or { };
+        components = if clustered then components else [ ];
       };
     };
 
@@ -267,7 +283,12 @@ let
       };
       kubernetes = kubernetesSettings common node;
       longhorn = {
-        enable = node ? longhorn;
+        # As the cluster has it, and the machine is of the cluster and gives it something.
+        enable =
+          node ? longhorn
+          && common.clustered
+          && node.role != "none"
+          && builtins.elem "longhorn" common.cluster.components;
         reservedPercent = node.longhorn.reserved_percent or 10;
         diskTags = node.longhorn.disk_tags or [ ];
       };

@@ -73,9 +73,17 @@ in
   };
 
   # Name of the device plugin's configuration that a machine's cards need: cards that are shared
-  # alike have the same one. It is the value of the label nvidia.com/device-plugin.config.
-  configName =
-    gpu: if gpu.replicas == null then gpu.sharing else "${gpu.sharing}-${toString gpu.replicas}";
+  # alike have the same one. It is the value of the label nvidia.com/device-plugin.config, and a key
+  # of the plugin's rendered configuration (Gpu::profile in crates/model).
+  profile =
+    gpu:
+    if gpu.sharing == "none" then
+      "exclusive"
+    else if gpu.sharing == "mig" then
+      # Instances that are all the same can be asked for as plain nvidia.com/gpu.
+      if builtins.match "all-[0-9].*" gpu.migConfig != null then "mig-single" else "mig-mixed"
+    else
+      "${gpu.sharing}-${toString gpu.replicas}";
 
   # The modules that a machine's cards are driven by: `hardware.nvidia.open`.
   open = gpu: gpu.driver != "proprietary";

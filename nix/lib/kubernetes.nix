@@ -3,26 +3,37 @@
 # Each function takes the whole of `config.undercroft`, so that what a module overrides there is
 # followed here.
 let
-  inherit (import ./gpu.nix) configName;
-  inherit (import ./longhorn.nix) wanted;
+  gpu = import ./gpu.nix;
+  longhorn = import ./longhorn.nix;
   inherit (import ./util.nix)
     mapToList
     mod
-    optional
     optionalAttrs
     optionals
     ;
 
-  # Labels of the inventory, and those that follow from it. The last ones stand only where the
-  # thing itself is: a GPU label on a machine without a card leaves pods waiting for ever.
+  # Labels of the inventory, and those that follow from what the machine has. The same ones are put
+  # on by `undercroft up`, by Inventory::node_labels in crates/model: here they are there from a
+  # node's first second on, before any pod could miss them.
   nodeLabels =
     undercroft:
-    optionalAttrs undercroft.gpu.enable {
-      "nvidia.com/gpu.present" = "true";
-      "nvidia.com/device-plugin.config" = configName undercroft.gpu;
+    let
+      has = component: builtins.elem component undercroft.kubernetes.components;
+    in
+    undercroft.kubernetes.labels
+    // {
+      "undercroft.dev/class" = undercroft.node.class;
     }
-    // optionalAttrs (wanted undercroft) { "node.longhorn.io/create-default-disk" = "config"; }
-    // undercroft.kubernetes.labels;
+    // optionalAttrs (longhorn.wanted undercroft) { "node.longhorn.io/create-default-disk" = "config"; }
+    // optionalAttrs (undercroft.gpu.enable && has "nvidia-device-plugin") {
+      "nvidia.com/device-plugin.config" = gpu.profile undercroft.gpu;
+    }
+    // builtins.listToAttrs (
+      map (board: {
+        name = "undercroft.dev/hat.${board}";
+        value = "true";
+      }) undercroft.hats.boards
+    );
 
   nodeTaints = undercroft: undercroft.kubernetes.taints;
 
