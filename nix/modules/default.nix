@@ -2,8 +2,14 @@
 # already; any other may import this file, or single ones of it, and set undercroft.* by hand.
 {
   imports = [
+    ./boot.nix
+    ./compat.nix
+    ./disks.nix
     ./gpu.nix
     ./hats.nix
+    ./health.nix
+    ./kubernetes
+    ./longhorn.nix
     ./nats.nix
     ./node-exporter.nix
     ./node.nix
@@ -11,6 +17,9 @@
     ./overlay/headscale.nix
     ./phones.nix
     ./pi.nix
+    ./secrets.nix
+    ./ssh.nix
     ./unfree.nix
+    ./users.nix
   ];
 }

@@ -1,6 +1,6 @@
 # Stand-ins for what the tree of nixpkgs at hand lacks: options and packages that are newer. Each
 # file here is of one concern and gives options by their path, but for packages.nix, a list of names,
-# and functions.nix:
+# functions.nix, and replaced.nix, the modules of an older tree that stubs stand in for as a whole:
 #
 #   { lib }: { "services.k3s.tokenFile" = lib.mkOption { … }; }
 #
@@ -15,6 +15,7 @@ let
       "default.nix"
       "functions.nix"
       "packages.nix"
+      "replaced.nix"
     ])
   ) (
     lib.attrNames (builtins.readDir ./.)
@@ -42,15 +43,26 @@ let
   haskell = pkgs: builtins.pathExists (pkgs.path + "/pkgs/development/haskell-modules/hackage-packages.nix");
   hasPackage =
     pkgs: name: lib.hasAttrByPath (path name) pkgs && (name != "shellcheck" || haskell pkgs);
+  # A module of nixpkgs whose options have other types in the oldest tree is left out of it, and
+  # all of its options are stubs. `unless` is an option that tells a newer tree by.
+  replaced = import ./replaced.nix;
+  isReplaced =
+    options: name:
+    lib.any (each: lib.hasPrefix "${each}." name && !(has options (path replaced.${each}.unless))) (
+      lib.attrNames replaced
+    );
 in
 {
   nixos = lib.mapAttrs (_: optionOf) (filterAttrs (_: isThere) declared);
 
-  missing = options: filterAttrs (name: _: !(has options (path name)));
+  missing = options: filterAttrs (name: _: isReplaced options name || !(has options (path name)));
 
   # A module that declares these options.
   module = stubs: {
     _file = "nix/tests/stubs";
+    disabledModules = map (each: each.module) (
+      filter (each: stubs ? ${each.unless}) (lib.attrValues replaced)
+    );
     options = lib.foldl' lib.recursiveUpdate { } (
       lib.mapAttrsToList (name: option: lib.setAttrByPath (path name) option) stubs
     );
@@ -87,6 +99,13 @@ in
       // pkgs.stdenv;
     }
     // filterAttrs (name: _: !(pkgs ? ${name})) (functions pkgs)
+    // {
+      kubernetes =
+        if lib.versionOlder pkgs.kubernetes.version "1.31" then
+          (functions pkgs).kubernetesStub
+        else
+          pkgs.kubernetes;
+    }
     // lib.mapAttrs (
       name: value: if lib.isDerivation value then value else (pkgs.${name} or { }) // value
     ) added;

@@ -46,7 +46,13 @@ in
     yaml_1_2 = format;
   };
 
-  # It stood under another name.
+  # Modules look at these packages' versions.
+  k3s_1_34 = pkgs.runCommand "k3s-stub" { version = "1.34.0+k3s1"; } "mkdir $out";
+  kubernetesStub = pkgs.runCommand "kubernetes-stub" { version = "1.34.0"; } "mkdir $out";
+
+  # These stood under other names.
+  util-linux = pkgs.utillinux;
+  iproute2 = pkgs.iproute;
   inherit (pkgs.xorg) lndir;
 
   replaceVars = src: variables: pkgs.substituteAll ({ inherit src; } // variables);

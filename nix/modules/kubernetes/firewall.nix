@@ -1,0 +1,74 @@
+# Which machines may reach what of Kubernetes, for both of NixOS' firewalls.
+{
+  config,
+  lib,
+  options,
+  ...
+}:
+let
+  cfg = config.undercroft.kubernetes;
+  node = config.undercroft.node;
+  isServer = cfg.role == "server";
+
+  nodes = "${node.address}/${toString node.prefixLength}";
+  servers = lib.attrValues cfg.servers;
+
+  # From every machine of the nodes' network.
+  tcp = [
+    10250 # kubelet
+    4240 # cilium-health
+    4244 # Hubble's server, for the relay
+  ]
+  ++ lib.optional isServer 2381; # etcd's metrics
+  udp = [
+    8472 # VXLAN, Cilium's tunnel
+    51871 # WireGuard, where Cilium encrypts
+  ];
+
+  # One rule in each firewall's words; `from` is an address or a network.
+  rule = from: protocol: port: { inherit from protocol port; };
+  rules =
+    map (rule nodes "tcp") tcp
+    ++ map (rule nodes "udp") udp
+    # etcd is between servers alone: who reaches it and holds a certificate owns the cluster.
+    ++ lib.optionals isServer (
+      lib.concatMap (from: [
+        (rule from "tcp" 2379)
+        (rule from "tcp" 2380)
+      ]) servers
+    );
+
+  iptables =
+    one: "iptables -A nixos-fw -s ${one.from} -p ${one.protocol} --dport ${toString one.port} -j nixos-fw-accept\n";
+  nftables =
+    one: "ip saddr ${one.from} ${one.protocol} dport ${toString one.port} accept\n";
+  interfaces = [
+    "cilium_host"
+    "cilium_net"
+    "cilium_vxlan"
+  ];
+  useNftables = config.networking.nftables.enable;
+in
+{
+  config = lib.mkIf cfg.enable (
+    lib.mkMerge [
+      {
+        # Clients and nodes reach the API at every server; it asks each for a certificate or token.
+        networking.firewall.allowedTCPPorts = lib.optional isServer 6443;
+        networking.firewall.trustedInterfaces = interfaces ++ lib.optional (!useNftables) "lxc+";
+      }
+      (lib.mkIf (!useNftables) {
+        networking.firewall.extraCommands = lib.concatMapStrings iptables rules;
+      })
+      (lib.optionalAttrs (options.networking.firewall ? extraInputRules) {
+        networking.firewall.extraInputRules = lib.mkIf useNftables (
+          lib.concatMapStrings nftables rules
+          # nftables has another sign for "any ending" than iptables.
+          + ''
+            iifname "lxc*" accept
+          ''
+        );
+      })
+    ]
+  );
+}

@@ -1,0 +1,56 @@
+# What a node of the cluster adds to the machine's health.
+{ config, lib, ... }:
+let
+  cfg = config.undercroft.kubernetes;
+  node = config.undercroft.node;
+  isK3s = cfg.distribution == "k3s";
+  kubectl = if isK3s then "${cfg.package}/bin/k3s kubectl" else "${cfg.package}/bin/kubectl";
+  # The node's own identity: it may read itself, and a node that was thrown out can't.
+  kubeconfig = if isK3s then "/var/lib/rancher/k3s/agent/kubelet.kubeconfig" else "/etc/kubernetes/kubelet.conf";
+in
+{
+  config = lib.mkIf cfg.enable {
+    undercroft.health.checks = {
+      kubernetes = {
+        description = "The node is Ready in the cluster.";
+        timeoutSec = 20;
+        script = ''
+          # Before its turn to join the machine is as it should be without a cluster.
+          [ -e /var/lib/undercroft/cluster/joined ] || { echo "has not joined yet"; exit 0; }
+          systemctl is-active --quiet ${if isK3s then "k3s" else "kubelet"}.service || {
+            echo "${if isK3s then "k3s" else "kubelet"}.service isn't running"
+            exit 1
+          }
+          ready=$(${kubectl} --kubeconfig ${kubeconfig} --request-timeout=10s get node ${lib.escapeShellArg node.name} \
+            -o 'jsonpath={.status.conditions[?(@.type=="Ready")].status} {.status.conditions[?(@.type=="Ready")].message}') || exit 1
+          case $ready in
+          True*) ;;
+          *) echo "Ready is $ready"; exit 1 ;;
+          esac
+        '';
+      };
+      # A power cut in the middle of a write leaves empty files, and what reads them says anything
+      # but that.
+      certificates = {
+        description = "No certificate or key of Kubernetes is an empty file.";
+        script = ''
+          empty=$(find /var/lib/rancher/k3s/server/tls /var/lib/rancher/k3s/agent /var/lib/kubelet/pki /etc/kubernetes \
+            -xdev -maxdepth 3 -type f \( -name '*.crt' -o -name '*.key' -o -name '*.pem' -o -name '*config' -o -name '*.conf' \) \
+            -empty 2>/dev/null)
+          [ -z "$empty" ] || { echo "empty after a power loss? $empty"; exit 1; }
+        '';
+      };
+      # Pods' DNS dies in silence of these two.
+      packets = {
+        description = "The kernel forwards packets and doesn't filter their way back.";
+        script = ''
+          [ "$(cat /proc/sys/net/ipv4/ip_forward)" = 1 ] || { echo "net.ipv4.ip_forward is off"; exit 1; }
+          [ "$(cat /proc/sys/net/ipv4/conf/all/rp_filter)" = 0 ] || { echo "net.ipv4.conf.all.rp_filter is on"; exit 1; }
+          for each in /proc/sys/net/ipv4/conf/lxc*/rp_filter; do
+            [ ! -e "$each" ] || [ "$(cat "$each")" = 0 ] || { echo "$each is on"; exit 1; }
+          done
+        '';
+      };
+    };
+  };
+}

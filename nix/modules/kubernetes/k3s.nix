@@ -1,0 +1,99 @@
+# k3s, as a server that founds, a server that joins, or an agent.
+{
+  config,
+  lib,
+  options,
+  pkgs,
+  ...
+}:
+let
+  undercroftLib = import ../../lib;
+  cfg = config.undercroft.kubernetes;
+  isServer = cfg.role == "server";
+  enabled = cfg.enable && cfg.distribution == "k3s";
+  mirrors = undercroftLib.kubernetes.registriesYaml config.undercroft;
+  longhornPaths = map (mount: mount.path) (undercroftLib.disks.longhornMounts config.undercroft.disks);
+in
+{
+  config = lib.mkIf enabled {
+    services.k3s = {
+      enable = true;
+      inherit (cfg) package role;
+      # Without effect where a datastore exists: k3s ignores how it began from then on.
+      clusterInit = cfg.founder;
+      # The server to join is a variable, as the controller may name another than the founder; the
+      # unit's environment has the default.
+      serverAddr = lib.mkIf (!cfg.founder) "\${UNDERCROFT_SERVER}";
+      tokenFile = cfg.tokenFile;
+      extraFlags =
+        undercroftLib.kubernetes.k3sFlags config.undercroft
+        ++ lib.optional (isServer && cfg.agentTokenFile != null) "--agent-token-file=${cfg.agentTokenFile}"
+        ++ cfg.extraFlags;
+    }
+    // lib.optionalAttrs (options.services.k3s ? gracefulNodeShutdown) {
+      # k3s leaves containers running when it stops (KillMode=process), and a shutdown then tears
+      # their storage from under them (nixpkgs#255783): the kubelet ends them before.
+      gracefulNodeShutdown = {
+        enable = true;
+        shutdownGracePeriod = "${toString cfg.shutdownGraceSec}s";
+        shutdownGracePeriodCriticalPods = "${toString cfg.shutdownGraceCriticalSec}s";
+      };
+    };
+
+    warnings = lib.optional (!(options.services.k3s ? gracefulNodeShutdown)) ''
+      This nixpkgs has no services.k3s.gracefulNodeShutdown: pods are killed when the machine goes
+      down, which may cost data (nixpkgs#255783).
+    '';
+
+    systemd.services.k3s = {
+      environment = lib.mkIf (!cfg.founder) { UNDERCROFT_SERVER = cfg.joinServer; };
+      # mkForce, as the module of nixpkgs sets one file or none.
+      serviceConfig.EnvironmentFile = lib.mkForce (
+        [ "-/run/undercroft/cluster/join.env" ]
+        ++ lib.optional (config.services.k3s.environmentFile != null) config.services.k3s.environmentFile
+      );
+      after = [
+        "sops-install-secrets.service"
+        "time-sync.target"
+      ];
+      unitConfig = {
+        # Either it has joined, or it is about to: see bootstrap.nix.
+        ConditionPathExists = [
+          "|/var/lib/undercroft/cluster/joined"
+          "|/run/undercroft/cluster/starting"
+        ];
+        # Longhorn's file systems may be missing when the machine starts, but then no pod does: a
+        # replica would be written to the root file system and fill it.
+        RequiresMountsFor = longhornPaths ++ [ "/var/lib/rancher" ];
+      };
+      # SSH over the overlay, or a pod's volume, would be cut if k3s were stopped early in a switch.
+      stopIfChanged = false;
+      # Longhorn and others call these from the host's side of the kubelet.
+      path = [
+        pkgs.e2fsprogs
+        pkgs.kmod
+        pkgs.nfs-utils
+        pkgs.openiscsi
+        pkgs.util-linux
+        pkgs.xfsprogs
+      ];
+    };
+
+    environment.etc."rancher/k3s/registries.yaml" = lib.mkIf (mirrors != { }) {
+      # JSON is YAML, and needs no quoting of its own.
+      text = builtins.toJSON mirrors;
+      mode = "0600";
+    };
+
+    environment.systemPackages = lib.optional isServer pkgs.etcd;
+
+    # containerd's snapshotter is overlayfs on ext4 as on ZFS, from 2.2 on: k3s chooses it by
+    # itself, and the one for ZFS wants a dataset of its own and is slower.
+    assertions = [
+      {
+        assertion = !(lib.any (lib.hasPrefix "--snapshotter=zfs") config.services.k3s.extraFlags);
+        message = "k3s' --snapshotter=zfs: overlayfs works on ZFS from 2.2 on, and is what the fleet is tested with.";
+      }
+    ];
+  };
+}

@@ -1,0 +1,163 @@
+# A node of a kubeadm cluster. NixOS has no module for it: this is the kubelet as kubeadm's own
+# package installs it, and the files that `kubeadm init` and `kubeadm join` are given.
+{
+  config,
+  lib,
+  pkgs,
+  ...
+}:
+let
+  undercroftLib = import ../../lib;
+  cfg = config.undercroft.kubernetes;
+  isServer = cfg.role == "server";
+  enabled = cfg.enable && cfg.distribution == "kubeadm";
+  values = undercroftLib.kubeadm config.undercroft;
+  longhornPaths = map (mount: mount.path) (undercroftLib.disks.longhornMounts config.undercroft.disks);
+  encryption = config.undercroft.secrets.wanted ? "kubeadm/encryption-config.yaml";
+
+  kubelet = values.kubeletConfiguration // {
+    shutdownGracePeriod = "${toString cfg.shutdownGraceSec}s";
+    shutdownGracePeriodCriticalPods = "${toString cfg.shutdownGraceCriticalSec}s";
+  };
+
+  # Secrets of the cluster are encrypted in etcd, as k3s does with --secrets-encryption. The file lies
+  # in the folder of certificates, which the API server's pod has anyway.
+  cluster =
+    values.clusterConfiguration
+    // lib.optionalAttrs encryption {
+      apiServer = (values.clusterConfiguration.apiServer or { }) // {
+        extraArgs = (values.clusterConfiguration.apiServer.extraArgs or [ ]) ++ [
+          {
+            name = "encryption-provider-config";
+            value = "/etc/kubernetes/pki/encryption-config.yaml";
+          }
+        ];
+      };
+    };
+
+  # JSON is YAML. Documents of one file stand apart by a line of dashes.
+  documents = name: parts: pkgs.writeText name (lib.concatMapStringsSep "\n---\n" builtins.toJSON parts);
+in
+{
+  config = lib.mkIf enabled {
+    assertions = [
+      {
+        # v1beta4 of kubeadm's files, and kubelets that shut down with their pods.
+        assertion = lib.versionAtLeast cfg.package.version "1.31";
+        message = "undercroft.kubernetes with kubeadm needs Kubernetes 1.31 or later; this nixpkgs has ${cfg.package.version}.";
+      }
+      {
+        assertion = config.swapDevices == [ ] && !config.zramSwap.enable;
+        message = "kubeadm's kubelet doesn't start with swap: take swapDevices and zramSwap out of this machine's modules.";
+      }
+    ];
+
+    environment.etc."undercroft/kubeadm/init.yaml".source = documents "kubeadm-init.yaml" [
+      values.initConfiguration
+      cluster
+      kubelet
+    ];
+    # The token and where to look for the cluster are added at the join, in memory.
+    environment.etc."undercroft/kubeadm/join.json".source = pkgs.writeText "kubeadm-join.json" (
+      builtins.toJSON values.joinConfiguration
+    );
+
+    systemd.services.kubelet = {
+      description = "The Kubernetes node agent";
+      documentation = [ "https://kubernetes.io/docs/" ];
+      wantedBy = [ "multi-user.target" ];
+      wants = [ "network-online.target" ];
+      requires = [ "containerd.service" ];
+      after = [
+        "containerd.service"
+        "network-online.target"
+        "time-sync.target"
+      ];
+      path = [
+        pkgs.conntrack-tools
+        pkgs.cri-tools
+        pkgs.e2fsprogs
+        pkgs.ethtool
+        pkgs.iproute2
+        pkgs.iptables
+        pkgs.kmod
+        pkgs.nfs-utils
+        pkgs.openiscsi
+        pkgs.socat
+        pkgs.util-linux
+        pkgs.xfsprogs
+      ]
+      ++ lib.optional config.boot.zfs.enabled (config.boot.zfs.package or pkgs.zfs);
+      # What kubeadm's 10-kubeadm.conf says.
+      environment = {
+        KUBELET_KUBECONFIG_ARGS = "--bootstrap-kubeconfig=/etc/kubernetes/bootstrap-kubelet.conf --kubeconfig=/etc/kubernetes/kubelet.conf";
+        KUBELET_CONFIG_ARGS = "--config=/var/lib/kubelet/config.yaml";
+      };
+      unitConfig = {
+        StartLimitIntervalSec = 0;
+        # Either it has joined, or kubeadm is about to start it: see bootstrap.nix.
+        ConditionPathExists = [
+          "|/var/lib/undercroft/cluster/joined"
+          "|/run/undercroft/cluster/starting"
+        ];
+        # See k3s.nix: without Longhorn's file systems no pod starts.
+        RequiresMountsFor = longhornPaths ++ [
+          "/var/lib/kubelet"
+          "/var/lib/containerd"
+        ];
+      };
+      stopIfChanged = false;
+      serviceConfig = {
+        EnvironmentFile = "-/var/lib/kubelet/kubeadm-flags.env";
+        ExecStart = "${cfg.package}/bin/kubelet $KUBELET_KUBECONFIG_ARGS $KUBELET_CONFIG_ARGS $KUBELET_KUBEADM_ARGS $KUBELET_EXTRA_ARGS";
+        Restart = "always";
+        RestartSec = 10;
+      };
+    };
+
+    # etcd of kubeadm takes no snapshots by itself.
+    systemd.services.undercroft-etcd-snapshot = lib.mkIf isServer {
+      description = "Snapshot of etcd";
+      path = [
+        pkgs.coreutils
+        pkgs.etcd
+        pkgs.findutils
+      ];
+      unitConfig.ConditionPathExists = "/etc/kubernetes/manifests/etcd.yaml";
+      serviceConfig = {
+        Type = "oneshot";
+        UMask = "0077";
+        TimeoutStartSec = 600;
+      };
+      environment = {
+        ETCDCTL_API = "3";
+        ETCDCTL_ENDPOINTS = "https://127.0.0.1:2379";
+        ETCDCTL_CACERT = "/etc/kubernetes/pki/etcd/ca.crt";
+        ETCDCTL_CERT = "/etc/kubernetes/pki/etcd/server.crt";
+        ETCDCTL_KEY = "/etc/kubernetes/pki/etcd/server.key";
+        UNDERCROFT_KEEP = toString cfg.snapshot.keep;
+      };
+      script = builtins.readFile ../scripts/etcd-snapshot.sh;
+    };
+    systemd.timers.undercroft-etcd-snapshot = lib.mkIf isServer {
+      description = "Snapshots of etcd";
+      wantedBy = [ "timers.target" ];
+      timerConfig = {
+        OnBootSec = "15min";
+        OnUnitActiveSec = "${toString cfg.snapshot.intervalH}h";
+        # Servers take theirs at different times.
+        RandomizedDelaySec = "10min";
+      };
+    };
+
+    environment.etc."crictl.yaml".text = ''
+      runtime-endpoint: unix:///run/containerd/containerd.sock
+      image-endpoint: unix:///run/containerd/containerd.sock
+    '';
+    environment.systemPackages = [
+      cfg.package
+      pkgs.cri-tools
+    ]
+    ++ lib.optional isServer pkgs.etcd;
+  };
+}

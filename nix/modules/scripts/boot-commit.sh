@@ -1,0 +1,15 @@
+# shellcheck shell=bash
+# The machine came up healthy: what was booted becomes the default.
+set -u
+
+selected=$(loader_variable LoaderEntrySelected)
+if ! have_entry "$selected"; then
+    say "the boot loader doesn't tell which entry it booted; its default stays as it is"
+    report unknown
+    exit 0
+fi
+if [ "$(loader_variable LoaderEntryDefault)" != "$selected" ]; then
+    "$bootctl" --esp-path="$root$esp" set-default "$selected" || exit 1
+    say "$selected came up healthy and is now the default"
+fi
+report proven

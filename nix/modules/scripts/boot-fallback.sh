@@ -1,0 +1,30 @@
+# shellcheck shell=bash
+# The machine isn't healthy. Where it runs a generation on trial, it goes back to the one that is
+# the default; where it runs the default already, there is nothing better, and it stays up.
+set -u
+
+selected=$(loader_variable LoaderEntrySelected)
+default=$(loader_variable LoaderEntryDefault)
+if [ -z "$selected" ] || [ "$selected" = "$default" ]; then
+    say "${selected:-this generation} isn't healthy, and there is no other to go back to"
+    report proven
+    exit 0
+fi
+if ! have_entry "$default"; then
+    say "$selected isn't healthy, and no earlier generation has proved itself"
+    report trying
+    exit 0
+fi
+
+# Kept over the reboot: the controller reads there why its generation isn't the one that runs.
+mkdir -p "$state"
+jq -n --arg entry "$selected" --arg boot_id "$(cat "$root/proc/sys/kernel/random/boot_id")" \
+    --argjson at_s "$(date +%s)" \
+    --slurpfile health <(cat "$run/health.json" 2>/dev/null) \
+    '{entry: $entry, boot_id: $boot_id, at_s: $at_s,
+      failed: [$health[0].checks[]? | select(.ok | not) | {name, output}]}' \
+    >"$state/fell-back.json.new" && mv -f "$state/fell-back.json.new" "$state/fell-back.json"
+sync
+say "$selected isn't healthy; going back to $default"
+report fell-back
+"${UNDERCROFT_SYSTEMCTL:-systemctl}" reboot

@@ -1,0 +1,14 @@
+# shellcheck shell=bash
+# Takes this machine's part of the cluster away: its datastore, its certificates, its containers.
+if [ "${1:-}" != --wipe ] || [ $# -ne 1 ]; then
+    echo "usage: cluster-leave --wipe    (deletes this machine's etcd and containers; take the node out of the cluster first)" >&2
+    exit 64
+fi
+systemctl stop k3s.service || fail "k3s.service can't be stopped"
+# k3s leaves its containers running when it stops; this is its own way of ending them.
+if command -v k3s-killall.sh >/dev/null; then
+    k3s-killall.sh >&2
+fi
+rm -rf "$root/var/lib/rancher/k3s" "$root/etc/rancher/node" "$state"
+rm -f "$starting"
+report left

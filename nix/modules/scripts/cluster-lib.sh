@@ -1,0 +1,70 @@
+# shellcheck shell=bash
+# What joining and leaving a cluster have in common.
+set -u
+
+root=${UNDERCROFT_ROOT:-}
+# Kept over reboots: "joined" once this machine is a member, "began" from the first try on.
+state=$root/var/lib/undercroft/cluster
+run=$root/run/undercroft
+marker=$state/joined
+began=$state/began
+starting=$run/cluster/starting
+secrets=$root$UNDERCROFT_SECRETS
+
+say() { echo "undercroft: $*" >&2; }
+
+report() {
+    mkdir -p "$run"
+    jq -n --arg state "$1" --arg reason "${2:-}" --arg node "$UNDERCROFT_NODE" \
+        '{version: 1, node: $node, state: $state, reason: $reason}' >"$run/cluster.json.new" &&
+        mv -f "$run/cluster.json.new" "$run/cluster.json"
+}
+
+fail() {
+    say "$*"
+    report failed "$*"
+    exit 1
+}
+
+# Whether something answers at an address's API. Any answer counts: who it is doesn't matter.
+answers() {
+    curl --silent --insecure --output /dev/null --connect-timeout 3 --max-time 6 "https://$1:6443/version"
+}
+
+# A founder whose cluster is already there must not found another one beside it.
+refuse_second_cluster() {
+    local other
+    for other in $UNDERCROFT_OTHERS; do
+        if answers "${other#*=}"; then
+            fail "${other%%=*} (${other#*=}) answers for a cluster already, and founding another would split the fleet; to bring this machine back into it, name another founder in the inventory"
+        fi
+    done
+}
+
+# Waits until a command succeeds, for what is left of the limit.
+wait_for() {
+    local what=$1
+    shift
+    until "$@" >/dev/null 2>&1; do
+        [ "$SECONDS" -lt "$UNDERCROFT_JOIN_LIMIT_S" ] ||
+            fail "$what: not within $UNDERCROFT_JOIN_LIMIT_S s; $(last_words)"
+        sleep "${UNDERCROFT_PAUSE_S:-3}"
+    done
+}
+
+need_file() {
+    [ -s "$1" ] || fail "$1 is missing or empty: $2"
+}
+
+begin() {
+    mkdir -p "$state" "$run/cluster"
+    report joining
+}
+
+finish() {
+    : >"$marker"
+    sync "$marker" 2>/dev/null || true
+    rm -f "$run/cluster/join.env" "$starting"
+    report joined
+    say "this machine is a member of the cluster"
+}
