@@ -73,6 +73,9 @@ struct Peer {
     module: &'static str,
     package: &'static str,
     group: Group,
+    /// Whether `test` and `ci` build it by themselves. Helm is of use only with charts, which
+    /// nothing here brings.
+    for_tests: bool,
     why: &'static str,
 }
 
@@ -83,6 +86,7 @@ const PEERS: &[Peer] = &[
         module: "github.com/getsops/sops/v3",
         package: "github.com/getsops/sops/v3/cmd/sops",
         group: Group::Sops,
+        for_tests: true,
         why: "reads the secrets that we write, and writes those that we read",
     },
     Peer {
@@ -91,6 +95,7 @@ const PEERS: &[Peer] = &[
         module: "go.etcd.io/etcd/server/v3",
         package: "go.etcd.io/etcd/server/v3",
         group: Group::Kubernetes,
+        for_tests: true,
         why: "keeps what the API server is told",
     },
     Peer {
@@ -99,23 +104,17 @@ const PEERS: &[Peer] = &[
         module: "k8s.io/kubernetes",
         package: "k8s.io/kubernetes/cmd/kube-apiserver",
         group: Group::Kubernetes,
+        for_tests: true,
         why: "judges every manifest, and is what the bootstrap talks to",
     },
     Peer {
-        name: "kube-controller-manager",
-        version: KUBERNETES,
-        module: "k8s.io/kubernetes",
-        package: "k8s.io/kubernetes/cmd/kube-controller-manager",
+        name: "etcdctl",
+        version: "3.6.4",
+        module: "go.etcd.io/etcd/etcdctl/v3",
+        package: "go.etcd.io/etcd/etcdctl/v3",
         group: Group::Kubernetes,
-        why: "makes pods of DaemonSets and Deployments",
-    },
-    Peer {
-        name: "kube-scheduler",
-        version: KUBERNETES,
-        module: "k8s.io/kubernetes",
-        package: "k8s.io/kubernetes/cmd/kube-scheduler",
-        group: Group::Kubernetes,
-        why: "places them",
+        for_tests: true,
+        why: "tells of etcd's members",
     },
     Peer {
         name: "kwok",
@@ -123,6 +122,7 @@ const PEERS: &[Peer] = &[
         module: "sigs.k8s.io/kwok",
         package: "sigs.k8s.io/kwok/cmd/kwok",
         group: Group::Kwok,
+        for_tests: true,
         why: "plays the kubelets",
     },
     Peer {
@@ -131,6 +131,7 @@ const PEERS: &[Peer] = &[
         module: "helm.sh/helm/v3",
         package: "helm.sh/helm/v3/cmd/helm",
         group: Group::Kubernetes,
+        for_tests: false,
         why: "renders the charts of the bootstrap",
     },
 ];
@@ -165,7 +166,10 @@ pub(crate) fn run(names: &[&str]) -> Result<(), Failed> {
 /// `UNDERCROFT_BUILD_PEERS=none` builds nothing.
 pub(crate) fn for_tests() -> Result<PathBuf, Failed> {
     let folder = folder();
-    let missing: Vec<&Peer> = PEERS.iter().filter(|p| !p.is_there(&folder)).collect();
+    let missing: Vec<&Peer> = PEERS
+        .iter()
+        .filter(|p| p.for_tests && !p.is_there(&folder))
+        .collect();
     let names = |peers: &[&Peer]| {
         let names: Vec<&str> = peers.iter().map(|p| p.name).collect();
         names.join(", ")
@@ -187,6 +191,11 @@ pub(crate) fn for_tests() -> Result<PathBuf, Failed> {
         );
         return Ok(folder);
     }
+    eprintln!(
+        "building {}, once: about six minutes on two cores; UNDERCROFT_BUILD_PEERS=none leaves \
+         them out",
+        names(&missing)
+    );
     build(&folder, &missing)?;
     Ok(folder)
 }

@@ -12,6 +12,7 @@ pub mod power;
 pub mod rack;
 pub mod system;
 
+pub mod kube;
 pub mod observe;
 mod process;
 pub mod run;

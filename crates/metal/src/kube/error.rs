@@ -1,0 +1,263 @@
+//! Why the cluster's API did not do what it was asked, and how a step is to take it.
+
+use std::error::Error as _;
+
+use undercroft_model::{Failure, FailureKind};
+
+/// A field that another manager owns.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct FieldOwner {
+    /// The manager.
+    pub manager: String,
+    /// The field, as the API writes it: `.spec.replicas`.
+    pub field: String,
+}
+
+/// Why the cluster's API did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum KubeError {
+    /// The credentials can't be used.
+    #[error("the cluster's credentials can't be used: {detail}")]
+    Access {
+        /// Why.
+        detail: String,
+    },
+    /// The API can't be reached, or doesn't answer.
+    #[error("the API at {server} doesn't answer: {detail}")]
+    Away {
+        /// The server.
+        server: String,
+        /// Why.
+        detail: String,
+    },
+    /// The server's certificate isn't from the cluster's authority.
+    #[error("the API at {server} is another cluster's: {detail}")]
+    OtherCluster {
+        /// The server.
+        server: String,
+        /// What TLS says.
+        detail: String,
+    },
+    /// The API answers that it can't do it now.
+    #[error("the API at {server} isn't ready for {what}: {message}")]
+    NotNow {
+        /// The server.
+        server: String,
+        /// What was asked.
+        what: String,
+        /// What it said.
+        message: String,
+    },
+    /// The credentials don't allow it.
+    #[error("the API at {server} refuses {what}: {message}")]
+    Denied {
+        /// The server.
+        server: String,
+        /// What was asked.
+        what: String,
+        /// What it said.
+        message: String,
+    },
+    /// Other managers own fields of the object with other values.
+    #[error("{what} has fields that others own: {}", owners(owned))]
+    Conflict {
+        /// The object.
+        what: String,
+        /// The fields, with their owners.
+        owned: Vec<FieldOwner>,
+    },
+    /// The API refuses the object as it is.
+    #[error("{what} is refused: {message}")]
+    Invalid {
+        /// The object.
+        what: String,
+        /// What it said.
+        message: String,
+    },
+    /// The cluster doesn't know the kind.
+    #[error("{what}: the cluster doesn't know the kind {kind} of {api_version}")]
+    UnknownKind {
+        /// The object.
+        what: String,
+        /// Its kind.
+        kind: String,
+        /// Its group and version.
+        api_version: String,
+    },
+    /// A text holds no Kubernetes objects.
+    #[error("{origin}: {detail}")]
+    Manifest {
+        /// The file.
+        origin: String,
+        /// Why.
+        detail: String,
+    },
+    /// Helm did not render a chart.
+    #[error("{message}")]
+    Helm {
+        /// What went wrong.
+        message: String,
+        /// The command, where one was run.
+        command: Option<Box<undercroft_model::FailedCommand>>,
+        /// What to try.
+        hint: Option<String>,
+    },
+}
+
+fn owners(owned: &[FieldOwner]) -> String {
+    let owned: Vec<String> = owned
+        .iter()
+        .map(|o| format!("{} ({})", o.field, o.manager))
+        .collect();
+    owned.join(", ")
+}
+
+/// An error with all that it stems from, each said once.
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        let more = error.to_string();
+        if !text.contains(&more) {
+            text.push_str(": ");
+            text.push_str(&more);
+        }
+        source = error.source();
+    }
+    text
+}
+
+impl KubeError {
+    /// What an error of the client means.
+    pub(super) fn of(error: kube::Error, server: &str, what: &str) -> Self {
+        let (server, what) = (server.to_owned(), what.to_owned());
+        let status = match error {
+            kube::Error::Api(status) => status,
+            kube::Error::Discovery(error) => {
+                let message = error.to_string();
+                return Self::Invalid { what, message };
+            }
+            other => {
+                let detail = match other.source() {
+                    // The client's own word for it says nothing more.
+                    Some(source) => chain(source),
+                    None => chain(&other),
+                };
+                // rustls' word for a certificate that doesn't lead to the authority.
+                return if detail.contains("invalid peer certificate") {
+                    Self::OtherCluster { server, detail }
+                } else {
+                    Self::Away { server, detail }
+                };
+            }
+        };
+        let message = crate::process::printable(status.message.trim());
+        match status.code {
+            401 | 403 => Self::Denied {
+                server,
+                what,
+                message,
+            },
+            409 => {
+                let causes = status.details.map(|d| d.causes).unwrap_or_default();
+                let owned: Vec<FieldOwner> = causes
+                    .iter()
+                    .filter(|c| c.reason == "FieldManagerConflict")
+                    .map(|c| FieldOwner {
+                        manager: manager_of(&c.message),
+                        field: c.field.clone(),
+                    })
+                    .collect();
+                if owned.is_empty() {
+                    // The object changed between a look and a write; the next try sees it anew.
+                    Self::NotNow {
+                        server,
+                        what,
+                        message,
+                    }
+                } else {
+                    Self::Conflict { what, owned }
+                }
+            }
+            400 | 404 | 405 | 413 | 415 | 422 => Self::Invalid { what, message },
+            _ => Self::NotNow {
+                server,
+                what,
+                message,
+            },
+        }
+    }
+
+    /// Whether waiting may help.
+    pub fn is_passing(&self) -> bool {
+        matches!(self, Self::Away { .. } | Self::NotNow { .. })
+    }
+
+    /// The failure that a step reports. Server-side apply can be repeated, so that nothing here is
+    /// ambiguous.
+    pub fn into_failure(self) -> Failure {
+        let kind = match &self {
+            Self::Away { .. } | Self::NotNow { .. } | Self::UnknownKind { .. } => {
+                FailureKind::Transient
+            }
+            Self::OtherCluster { .. } => FailureKind::Refused,
+            _ => FailureKind::Permanent,
+        };
+        let failure = Failure::new(kind, self.to_string());
+        match self {
+            Self::Conflict { .. } => failure.with_hint(
+                "Somebody else keeps this object. Remove it from there, or take the component out of [gitops]: two owners would undo each other's work.",
+            ),
+            Self::OtherCluster { .. } => failure.with_hint(
+                "Look whether the machine was installed by somebody else, or was once a member of another cluster.",
+            ),
+            Self::UnknownKind { .. } => failure.with_hint(
+                "The object's CustomResourceDefinition comes with what it belongs to; that isn't there yet.",
+            ),
+            Self::Helm { command, hint, .. } => {
+                let failure = match command {
+                    Some(command) => failure.with_command(*command),
+                    None => failure,
+                };
+                match hint {
+                    Some(hint) => failure.with_hint(hint),
+                    None => failure,
+                }
+            }
+            _ => failure,
+        }
+    }
+}
+
+/// The manager in `conflict with "helm" using apps/v1` or
+/// `conflict with "kubectl" with subresource "status" using v1`.
+fn manager_of(message: &str) -> String {
+    let quoted = message.split('"').nth(1);
+    crate::process::printable(quoted.unwrap_or(message))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_conflict_names_each_field_with_its_owner() {
+        let status: kube::core::Status = serde_json::from_value(serde_json::json!({
+            "status": "Failure", "code": 409, "reason": "Conflict", "message": "Apply failed with 1 conflict",
+            "details": { "causes": [
+                { "reason": "FieldManagerConflict", "message": "conflict with \"helm\" using apps/v1", "field": ".spec.replicas" }
+            ]}
+        }))
+        .unwrap();
+        let error = KubeError::of(
+            kube::Error::Api(Box::new(status)),
+            "10.0.0.1 port 6443",
+            "Deployment a/b",
+        );
+        assert_eq!(
+            error.to_string(),
+            "Deployment a/b has fields that others own: .spec.replicas (helm)"
+        );
+        assert!(!error.is_passing());
+    }
+}
