@@ -90,8 +90,12 @@ in
     };
     mig.package = mkOption {
       type = types.package;
-      default = pkgs.callPackage ../packages/mig-parted.nix { };
-      description = "nvidia-mig-parted. nixpkgs has none; the default is built from NVIDIA's sources.";
+      default = pkgs.undercroft-mig-parted or (pkgs.callPackage ../packages/mig-parted.nix { });
+      description = ''
+        nvidia-mig-parted, with its configurations in `share/mig-parted/config.yaml`. nixpkgs has
+        none; the default is built from NVIDIA's sources, unless an overlay brings
+        `undercroft-mig-parted`.
+      '';
     };
     mig.configFile = mkOption {
       type = types.either types.path types.str;

@@ -1,0 +1,142 @@
+# Lending: the owner's PC takes work when the repository and the owner both say so.
+#
+# The daemon is a service of the person, not of the machine: under systemd on Linux and WSL2, under
+# launchd on macOS. There is no service without `undercroft.lend.package`.
+{
+  config,
+  lib,
+  pkgs,
+  ...
+}:
+let
+  inherit (lib) mkIf mkMerge;
+  cfg = config.undercroft.lend;
+  inherit (config.undercroft) pc;
+  darwin = pkgs.stdenv.hostPlatform.isDarwin;
+  installed = cfg.package != null;
+
+  state = "${config.xdg.stateHome}/undercroft/lending";
+  configFile = "${config.xdg.configHome}/undercroft/lending.json";
+  label = "org.nix-community.home.undercroft-lending";
+  program = [
+    "${cfg.package}/bin/undercroft"
+    "lend"
+    "daemon"
+    "--config"
+    configFile
+  ];
+
+  fleetLending = pkgs.writeShellScriptBin "fleet-lending" ''
+    export STATE=${lib.escapeShellArg state}
+    ${lib.optionalString installed (
+      if darwin then
+        # launchd itself starts and stops the agent by the two files.
+        ''
+          export START=true STOP=true
+        ''
+      else
+        ''
+          export START="systemctl --user start undercroft-lending.service"
+          export STOP="systemctl --user stop undercroft-lending.service"
+        ''
+    )}
+    ${builtins.readFile ./fleet-lending.sh}
+  '';
+in
+{
+  config = mkIf cfg.enable (mkMerge [
+    {
+      assertions = [
+        {
+          assertion = cfg.natsUrl != null;
+          message = "Lending needs lending.nats_url in the inventory: the daemon would have nobody to ask for work.";
+        }
+        {
+          assertion = pc.os == "macos" -> lib.all (runtime: runtime == "wasm") cfg.runtimes;
+          message = "${pc.name}: on macOS only wasm can be lent, as nothing else can be confined there.";
+        }
+      ];
+
+      home.packages = [ fleetLending ];
+      # What is offered. No secret is among it: the key that proves the PC is a file of its own.
+      xdg.configFile."undercroft/lending.json".text = builtins.toJSON (
+        removeAttrs cfg [
+          "enable"
+          "package"
+        ]
+        // {
+          version = 1;
+          fleet = config.undercroft.fleet.name;
+          device = pc.name;
+          inherit (pc) owner;
+          allowedFile = "${state}/allowed";
+          pausedFile = "${state}/paused";
+          stateDirectory = state;
+        }
+      );
+      xdg.enable = lib.mkDefault true;
+    }
+
+    (mkIf (installed && !darwin) {
+      # Jobs are below the daemon's own group, whose bounds hold whatever the daemon does.
+      systemd.user.slices.undercroft-lending = {
+        Unit.Description = "Lent work";
+        Slice = {
+          MemoryMax = "${toString cfg.memoryMb}M";
+          MemorySwapMax = 0;
+          TasksMax = 4096;
+          CPUWeight = "idle";
+          IOWeight = 1;
+        };
+      };
+      systemd.user.services.undercroft-lending = {
+        Unit = {
+          Description = "Lend this PC to ${config.undercroft.fleet.name}";
+          ConditionPathExists = [
+            "${state}/allowed"
+            "!${state}/paused"
+          ];
+          After = [ "network.target" ];
+        };
+        Service = {
+          Type = "exec";
+          ExecStart = lib.escapeShellArgs program;
+          Slice = "undercroft-lending.slice";
+          Delegate = true;
+          Restart = "on-failure";
+          RestartSec = 10;
+          Nice = 19;
+          IOSchedulingClass = "idle";
+          OOMScoreAdjust = 1000;
+          # The owner's stop is a stop: what doesn't end is ended.
+          KillMode = "control-group";
+          TimeoutStopSec = 15;
+          NoNewPrivileges = true;
+          UMask = "0077";
+        };
+        Install.WantedBy = [ "default.target" ];
+      };
+    })
+
+    (mkIf (installed && darwin) {
+      launchd.agents.undercroft-lending = {
+        enable = true;
+        config = {
+          Label = label;
+          ProgramArguments = program;
+          # launchd runs the agent while the first file is there and the second isn't.
+          KeepAlive.PathState = {
+            "${state}/allowed" = true;
+            "${state}/paused" = false;
+          };
+          ProcessType = "Background";
+          LowPriorityIO = true;
+          Nice = 19;
+          Umask = 63;
+          ThrottleInterval = 10;
+          StandardErrorPath = "${state}/daemon.log";
+        };
+      };
+    })
+  ]);
+}
