@@ -163,4 +163,7 @@ in
   };
 
   inherit fleet;
+
+  # What ./modules evaluates single modules with.
+  inherit inputs lib;
 }

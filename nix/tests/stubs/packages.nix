@@ -6,5 +6,6 @@
   "headscale"
   "nvidia-container-toolkit"
   "raspberrypi-armstubs"
+  "undercroft-mig-parted"
   "ubootRaspberryPi4_64bit"
 ]
