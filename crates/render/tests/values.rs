@@ -64,11 +64,64 @@ fn derive(at: &str, value: &Value, paths: &mut BTreeSet<String>) {
     }
 }
 
+/// Words before a colon in the prose of comments.
+const PROSE: &[&str] = &["default", "e.g", "eg", "example", "http", "https", "note", "ref", "see", "type"];
+
+/// The key that a line gives a value to, and the column that it begins in.
+fn key_of(line: &str) -> Option<(usize, &str)> {
+    let trimmed = line.trim_start();
+    let (key, rest) = trimmed.split_once(':')?;
+    let key = key.trim_matches('"');
+    let plain = |c: char| c.is_ascii_alphanumeric() || "._-/".contains(c);
+    let is_key = !key.is_empty() && key.chars().all(plain) && (rest.is_empty() || rest.starts_with(' '));
+    is_key.then_some((line.len() - trimmed.len(), key))
+}
+
+/// The keys that a values file only names in comments, as `# ingressClassName: nginx`: the
+/// templates read them, though they have no default. What stands below them isn't told.
+fn commented(text: &str) -> BTreeSet<String> {
+    let mut above: Vec<(usize, String)> = Vec::new();
+    let mut paths = BTreeSet::new();
+    for line in text.lines() {
+        if let Some((column, key)) = key_of(line) {
+            above.retain(|(at, _)| *at < column);
+            above.push((column, key.replace('.', "\\.")));
+            continue;
+        }
+        let Some((before, comment)) = line.split_once('#') else {
+            continue;
+        };
+        let comment = comment.strip_prefix(' ').unwrap_or(comment);
+        let Some((0, key)) = key_of(comment) else {
+            continue;
+        };
+        let word = key.starts_with(|c: char| c.is_ascii_lowercase()) && !PROSE.contains(&key);
+        if before.trim().is_empty() && word {
+            let parents = above.iter().filter(|(at, _)| *at < before.len());
+            let mut path: String = parents.fold(String::new(), |path, (_, key)| path + key + ".");
+            path.push_str(&key.replace('.', "\\."));
+            paths.insert(path);
+        }
+    }
+    paths
+}
+
 /// The list of a chart's paths, from its values file.
 fn derived(chart: &KnownChart, values: &str) -> String {
+    let comments = commented(values);
     let values = yaml::parse(values).unwrap_or_else(|e| panic!("{}: {e}", chart.component));
     let mut paths = BTreeSet::new();
     derive("", &values, &mut paths);
+    for path in comments {
+        let (open, inner) = (format!("{path}.*"), format!("{path}."));
+        let known = paths.contains(&path) || paths.iter().any(|p| p.starts_with(&inner));
+        let below_open = path
+            .match_indices('.')
+            .any(|(at, _)| paths.contains(&format!("{}.*", &path[..at])));
+        if !known && !below_open {
+            paths.insert(open);
+        }
+    }
     for (path, why) in chart.more {
         assert!(!why.is_empty(), "{path} has no reason");
         paths.insert((*path).to_owned());
@@ -84,6 +137,27 @@ fn derived(chart: &KnownChart, values: &str) -> String {
 
 fn values_of(chart: &KnownChart) -> Option<String> {
     chart.read(chart.values, "values.yaml")
+}
+
+#[test]
+fn keys_that_stand_in_comments_alone_are_known_too() {
+    let text = "\
+ingress:
+  enabled: false
+  # -- Class of it, such as this: one
+  # ingressClassName: nginx
+  ## annotations:
+  annotations: {}
+    # kubernetes.io/tls: x
+  # ref: https://example
+# storage:
+#   class: a
+";
+    let found: Vec<String> = commented(text).into_iter().collect();
+    assert_eq!(
+        found,
+        ["ingress.annotations.kubernetes\\.io/tls", "ingress.ingressClassName", "storage"]
+    );
 }
 
 #[test]

@@ -121,10 +121,7 @@ fn control_plane_taint(cx: &Context<'_>) -> Option<Taint> {
 }
 
 /// The taints that keep pods away from the nodes that a test picks, each once.
-pub(super) fn taints_of(
-    cx: &Context<'_>,
-    wanted: impl Fn(&inventory::Node) -> bool,
-) -> Vec<Taint> {
+pub(super) fn taints_of(cx: &Context<'_>, wanted: impl Fn(&inventory::Node) -> bool) -> Vec<Taint> {
     let mut taints = BTreeSet::new();
     for (_, node) in cx.cluster_nodes().filter(|(_, node)| wanted(node)) {
         taints.extend(
@@ -142,7 +139,10 @@ pub(super) fn taints_of(
 
 /// Tolerations for what must be able to run on the nodes that a test picks.
 pub(super) fn tolerations(cx: &Context<'_>, wanted: impl Fn(&inventory::Node) -> bool) -> Value {
-    taints_of(cx, wanted).iter().map(Taint::toleration).collect()
+    taints_of(cx, wanted)
+        .iter()
+        .map(Taint::toleration)
+        .collect()
 }
 
 /// Tolerations for what the bootstrap needs before there is any agent.

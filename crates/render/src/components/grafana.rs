@@ -21,7 +21,13 @@ pub(super) fn grafana(cx: &Context<'_>) -> Component {
             known: include_str!("values/grafana.paths"),
         }),
         requires: storage_component(cx),
-        after: vec!["prometheus", "loki", "cert-manager", "external-secrets", "sealed-secrets"],
+        after: vec![
+            "prometheus",
+            "loki",
+            "cert-manager",
+            "external-secrets",
+            "sealed-secrets",
+        ],
         ..Component::new("grafana", "Dashboards.", MONITORING)
     }
 }

@@ -65,22 +65,19 @@ pub(crate) fn all(cx: &Context<'_>) -> Result<Vec<Component>, Vec<Problem>> {
 }
 
 /// The components that the inventory asks for and that the tree leaves out, each with why: a
-/// whole sentence without its end.
+/// whole sentence without its end. A PC's cluster has none of the inventory's nodes.
 pub(crate) fn left_out(cx: &Context<'_>) -> Vec<(&'static str, &'static str)> {
     use inventory::Component as C;
 
     let mut left_out = Vec::new();
-    // A PC's cluster has none of the inventory's nodes; what it leaves out says so by itself.
-    if cx.is_dev() {
-        return left_out;
-    }
-    if cx.wants(C::Longhorn) && !cx.inventory.has_longhorn() {
+    if cx.wants(C::Longhorn) && !cx.is_dev() && !cx.inventory.has_longhorn() {
         left_out.push((
             C::Longhorn.as_str(),
             "no node of the cluster gives Longhorn a disk, so that volumes lie on the nodes' own filesystems",
         ));
     }
-    if cx.wants(C::NvidiaDevicePlugin) && !cx.cluster_nodes().any(|(_, node)| node.gpu.is_some()) {
+    let cards = || cx.cluster_nodes().any(|(_, node)| node.gpu.is_some());
+    if cx.wants(C::NvidiaDevicePlugin) && !cx.is_dev() && !cards() {
         left_out.push((
             C::NvidiaDevicePlugin.as_str(),
             "no node of the cluster has an NVIDIA card",
@@ -103,9 +100,7 @@ pub(crate) fn left_out(cx: &Context<'_>) -> Vec<(&'static str, &'static str)> {
 }
 
 /// All components, or the problems of all of them.
-fn gathered(
-    made: Vec<Result<Component, Vec<Problem>>>,
-) -> Result<Vec<Component>, Vec<Problem>> {
+fn gathered(made: Vec<Result<Component, Vec<Problem>>>) -> Result<Vec<Component>, Vec<Problem>> {
     let mut components = Vec::new();
     let mut problems = Vec::new();
     for one in made {
@@ -123,9 +118,12 @@ fn gathered(
 
 fn not_locked(name: &str) -> Vec<Problem> {
     vec![
-        Problem::new("not-locked", format!("the lock file has no version of {name}"))
-            .in_file(crate::lock::LOCK_FILE)
-            .hint(format!("Run `undercroft update {name}`.")),
+        Problem::new(
+            "not-locked",
+            format!("the lock file has no version of {name}"),
+        )
+        .in_file(crate::lock::LOCK_FILE)
+        .hint(format!("Run `undercroft update {name}`.")),
     ]
 }
 

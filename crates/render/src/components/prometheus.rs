@@ -101,9 +101,24 @@ fn values(cx: &Context<'_>) -> Value {
 /// the kinds aren't there yet when they are brought in.
 fn manifests(cx: &Context<'_>) -> Vec<Manifest> {
     let mut monitors = vec![
-        monitor("cilium", "kube-system", json!({ "k8s-app": "cilium" }), &["prometheus", "hubble-metrics"]),
-        monitor("cilium-operator", "kube-system", json!({ "io.cilium/app": "operator" }), &["prometheus"]),
-        monitor("argo-cd", "argocd", json!({ "app.kubernetes.io/part-of": "argocd" }), &["metrics"]),
+        monitor(
+            "cilium",
+            "kube-system",
+            json!({ "k8s-app": "cilium" }),
+            &["prometheus", "hubble-metrics"],
+        ),
+        monitor(
+            "cilium-operator",
+            "kube-system",
+            json!({ "io.cilium/app": "operator" }),
+            &["prometheus"],
+        ),
+        monitor(
+            "argo-cd",
+            "argocd",
+            json!({ "app.kubernetes.io/part-of": "argocd" }),
+            &["metrics"],
+        ),
     ];
     if has_longhorn(cx) {
         monitors.push(monitor(

@@ -37,8 +37,11 @@ pub(super) fn sealed_secrets() -> Component {
 pub(super) fn external_secrets(cx: &Context<'_>) -> Result<Component, Vec<Problem>> {
     let Some(url) = &cx.inventory.secrets.vault_url else {
         return Err(vec![
-            Problem::new("no-vault-url", "secrets.backend is \"vault\" without secrets.vault_url")
-                .hint("Set secrets.vault_url to the URL of the Vault or OpenBao server."),
+            Problem::new(
+                "no-vault-url",
+                "secrets.backend is \"vault\" without secrets.vault_url",
+            )
+            .hint("Set secrets.vault_url to the URL of the Vault or OpenBao server."),
         ]);
     };
     Ok(Component {
@@ -96,12 +99,19 @@ fn manifests(cx: &Context<'_>, url: &str) -> Vec<Manifest> {
                 },
             }),
         )
-        .comment("The Vault trusts the operator's ServiceAccount, so that no token is kept anywhere."),
+        .comment(
+            "The Vault trusts the operator's ServiceAccount, so that no token is kept anywhere.",
+        ),
     ];
     if cx.wants(undercroft_model::inventory::Component::Grafana) {
         manifests.push(Manifest::new(
             "grafana.yaml",
-            external("grafana-admin", MONITORING, "grafana/admin", &["admin-user", "admin-password"]),
+            external(
+                "grafana-admin",
+                MONITORING,
+                "grafana/admin",
+                &["admin-user", "admin-password"],
+            ),
         ));
     }
     manifests

@@ -32,7 +32,6 @@ server_address = "10.20.0.2"
 [network.overlay]
 kind = "headscale"
 server_url = "https://headscale.cellar.example"
-server_node = "phones-01"
 base_domain = "net.cellar.example"
 
 [lending]
