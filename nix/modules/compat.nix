@@ -36,6 +36,12 @@ in
     logind = section "Keys of `[Login]` in logind.conf.";
     resolved = section "Keys of `[Resolve]` in resolved.conf.";
     networkd = section "Keys of `[Network]` in networkd.conf.";
+    zfsKeys = lib.mkOption {
+      type = lib.types.nullOr (lib.types.listOf lib.types.str);
+      default = null;
+      internal = true;
+      description = "ZFS pools and datasets whose keys are asked for at the boot.";
+    };
   };
 
   config = lib.mkMerge [
@@ -63,6 +69,15 @@ in
       else
         { services.resolved.extraConfig = lines cfg.resolved; }
     ))
+
+    # Where the option takes no list, the keys of every pool are asked for, or of none.
+    (lib.mkIf (cfg.zfsKeys != null) {
+      boot.zfs.requestEncryptionCredentials =
+        if options.boot.zfs.requestEncryptionCredentials.type.check cfg.zfsKeys then
+          cfg.zfsKeys
+        else
+          cfg.zfsKeys != [ ];
+    })
 
     (lib.mkIf (cfg.networkd != { }) (
       if options.systemd.network ? config then

@@ -203,9 +203,9 @@ in
         forceImportAll = false;
         # Virtual disks without a serial number have no name by id.
         devNodes = lib.mkDefault "/dev/disk/by-partuuid";
-        # A list, so that an encrypted pool on some further disk doesn't hold the boot up.
-        requestEncryptionCredentials = if cfg.layout == "zfs-encrypted" then [ "zroot" ] else false;
       };
+      # Only this pool: an encrypted one on some further disk doesn't hold the boot up.
+      undercroft.compat.zfsKeys = lib.optional (cfg.layout == "zfs-encrypted") "zroot";
       boot.extraModprobeConfig = lib.mkIf (cfg.arcMaxMb != null) ''
         options zfs zfs_arc_max=${toString (cfg.arcMaxMb * 1048576)}
       '';

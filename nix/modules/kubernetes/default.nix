@@ -9,6 +9,7 @@
 let
   cfg = config.undercroft.kubernetes;
   isServer = cfg.role == "server";
+  version = lib.getVersion cfg.package;
   # "1.34" of "1.34" and of "1.34.2".
   minor = version: lib.concatStringsSep "." (lib.take 2 (lib.splitString "." version));
 in
@@ -224,9 +225,9 @@ in
       {
         assertion =
           cfg.version == null
-          || cfg.version == cfg.package.version
-          || lib.hasPrefix "${cfg.version}." cfg.package.version
-          || lib.hasPrefix "${cfg.version}+" cfg.package.version;
+          || cfg.version == version
+          || lib.hasPrefix "${cfg.version}." version
+          || lib.hasPrefix "${cfg.version}+" version;
         message = ''
           The inventory asks for Kubernetes ${toString cfg.version}, and this nixpkgs' package is
           ${cfg.package.name}. Raise or lower nixpkgs, or set undercroft.kubernetes.package; never

@@ -11,6 +11,7 @@ let
   cfg = config.undercroft.kubernetes;
   isServer = cfg.role == "server";
   enabled = cfg.enable && cfg.distribution == "kubeadm";
+  version = lib.getVersion cfg.package;
   values = undercroftLib.kubeadm config.undercroft;
   longhornPaths = map (mount: mount.path) (undercroftLib.disks.longhornMounts config.undercroft.disks);
   encryption = config.undercroft.secrets.wanted ? "kubeadm/encryption-config.yaml";
@@ -43,8 +44,8 @@ in
     assertions = [
       {
         # v1beta4 of kubeadm's files, and kubelets that shut down with their pods.
-        assertion = lib.versionAtLeast cfg.package.version "1.31";
-        message = "undercroft.kubernetes with kubeadm needs Kubernetes 1.31 or later; this nixpkgs has ${cfg.package.version}.";
+        assertion = lib.versionAtLeast version "1.31";
+        message = "undercroft.kubernetes with kubeadm needs Kubernetes 1.31 or later; this nixpkgs has ${version}.";
       }
       {
         assertion = config.swapDevices == [ ] && !config.zramSwap.enable;
@@ -87,7 +88,7 @@ in
         pkgs.util-linux
         pkgs.xfsprogs
       ]
-      ++ lib.optional config.boot.zfs.enabled (config.boot.zfs.package or pkgs.zfs);
+      ++ lib.optional (config.undercroft.disks.layout != "ext4") (config.boot.zfs.package or pkgs.zfs);
       # What kubeadm's 10-kubeadm.conf says.
       environment = {
         KUBELET_KUBECONFIG_ARGS = "--bootstrap-kubeconfig=/etc/kubernetes/bootstrap-kubelet.conf --kubeconfig=/etc/kubernetes/kubelet.conf";

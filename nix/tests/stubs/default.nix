@@ -97,6 +97,17 @@ in
         shellDryRun = "${pkgs.runtimeShell} -n";
       }
       // pkgs.stdenv;
+      # A derivation's name loses what it was taken from, since 21.05.
+      stdenvNoCC = pkgs.stdenvNoCC // {
+        mkDerivation =
+          attributes:
+          pkgs.stdenvNoCC.mkDerivation (
+            attributes
+            // lib.optionalAttrs (attributes ? name) {
+              name = builtins.unsafeDiscardStringContext attributes.name;
+            }
+          );
+      };
     }
     // filterAttrs (name: _: !(pkgs ? ${name})) (functions pkgs)
     // {

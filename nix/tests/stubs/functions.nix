@@ -48,7 +48,13 @@ in
 
   # Modules look at these packages' versions.
   k3s_1_34 = pkgs.runCommand "k3s-stub" { version = "1.34.0+k3s1"; } "mkdir $out";
-  kubernetesStub = pkgs.runCommand "kubernetes-stub" { version = "1.34.0"; } "mkdir $out";
+  kubernetesStub = pkgs.runCommand "kubernetes-stub" {
+    version = "1.34.0";
+    outputs = [
+      "out"
+      "man"
+    ];
+  } "mkdir $out $man";
 
   # These stood under other names.
   util-linux = pkgs.utillinux;
