@@ -50,7 +50,7 @@ in
   config = {
     home.username = mkDefault user.name;
     home.homeDirectory = mkDefault (if darwin then "/Users/${user.name}" else "/home/${user.name}");
-    home.stateVersion = mkDefault cfg.stateVersion;
+    home.stateVersion = mkDefault cfg.pc.stateVersion;
     # A home of its own has to bring the command that changes it.
     programs.home-manager.enable = mkDefault true;
 

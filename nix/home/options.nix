@@ -32,12 +32,6 @@ in
       domain = text null "DNS domain under which the nodes' names stand.";
     };
 
-    stateVersion = mkOption {
-      type = types.str;
-      default = "25.11";
-      description = "Release whose stateful defaults the PC was first set up with.";
-    };
-
     pc = {
       name = mkOption {
         type = types.str;
@@ -69,6 +63,11 @@ in
           The command `undercroft`. Null while the flake doesn't build it: then it has to be in PATH
           by other means, and everything here that calls it says so.
         '';
+      };
+      stateVersion = mkOption {
+        type = types.str;
+        default = "25.11";
+        description = "Release whose stateful defaults the PC was first set up with.";
       };
       repository = text null ''
         Path of the person's checkout of the fleet's repository, which `fleet-dev` reads when it isn't

@@ -86,6 +86,13 @@ in
       default = pkgs.raspberrypifw;
       description = "The Pi's firmware, with `share/raspberrypi/boot`.";
     };
+    installBootLoader = mkOption {
+      type = types.package;
+      default = installBootLoader;
+      readOnly = true;
+      internal = true;
+      description = "The hook that writes the firmware and the boot menu.";
+    };
     configTxt = mkOption {
       type = types.listOf types.str;
       default = [ ];
@@ -122,7 +129,7 @@ in
     };
     # The firmware is written together with the entries, by the one hook that the installer runs too.
     system.build.installBootLoader = mkIf config.boot.loader.generic-extlinux-compatible.enable (
-      mkForce installBootLoader
+      mkForce cfg.installBootLoader
     );
 
     # Mainline drives the Pi 4 for long, and the Pi 5's network and PCIe only lately.

@@ -48,7 +48,7 @@ in
     };
 
     networking.hostName = mkDefault cfg.pc.name;
-    system.stateVersion = mkDefault cfg.stateVersion;
+    system.stateVersion = mkDefault cfg.pc.stateVersion;
     nix.settings.experimental-features = mkDefault [
       "nix-command"
       "flakes"
