@@ -12,6 +12,7 @@ use undercroft_model::{
 use crate::{
     NodeReport, NodeStatus, PlanOptions,
     chain::{self, Draft},
+    verdict::Delivery,
 };
 
 /// How many minor versions a kubelet may be older than the API server (Kubernetes version skew
@@ -180,6 +181,9 @@ pub(crate) struct Drafting<'a> {
     pub(crate) inventory: &'a Inventory,
     pub(crate) observation: &'a Observation,
     pub(crate) options: &'a PlanOptions,
+    /// Machines that run what they should, and have no steps yet: what was delivered to each, and
+    /// how often it was installed anew.
+    pub(crate) running: BTreeMap<NodeName, (Delivery, u32)>,
     pub(crate) nodes: &'a mut BTreeMap<NodeName, NodePlan>,
     pub(crate) reports: &'a mut BTreeMap<NodeName, NodeReport>,
     pub(crate) steps: &'a mut Vec<Step>,
@@ -288,7 +292,13 @@ impl Drafting<'_> {
             }
         }
         if let Some(report) = self.reports.get_mut(name) {
-            report.notes.push(format!("it doesn't join: {reason}"));
+            if report.status == NodeStatus::Join {
+                // There is nothing else to do with it.
+                let reasons = vec![format!("it can't take its part in the cluster: {reason}")];
+                report.status = NodeStatus::Blocked { reasons };
+            } else {
+                report.notes.push(format!("it doesn't join: {reason}"));
+            }
         }
     }
 
@@ -459,7 +469,11 @@ impl Drafting<'_> {
         let timeouts = &self.inventory.fleet.timeouts;
         let reason = if self.inventory.gitops.repository.is_none() {
             Some("`gitops.repository` isn't set: no Argo CD is brought in")
-        } else if self.options.until.is_some_and(|until| until < NodeState::Entrusted) {
+        } else if self
+            .options
+            .until
+            .is_some_and(|until| until < NodeState::Entrusted)
+        {
             Some("no Argo CD was asked for")
         } else {
             None
@@ -529,6 +543,13 @@ impl Drafting<'_> {
             .reports
             .get(name)
             .is_some_and(|report| report.status == NodeStatus::Join);
+        if let Some((delivery, generation)) = self.running.remove(name)
+            && let Some(node) = self.inventory.nodes.get(name)
+        {
+            let (inventory, steps) = (self.inventory, &mut *self.steps);
+            let planned = chain::build_running(inventory, name, node, &delivery, generation, steps);
+            self.nodes.insert(name.clone(), planned);
+        }
         let (steps, node) = (&mut *self.steps, self.nodes.get_mut(name));
         chain::append(self.inventory, name, node, draft, runs, steps)
     }

@@ -56,6 +56,7 @@ pub fn plan_with(
     let mut steps: Vec<Step> = Vec::new();
     let mut nodes: BTreeMap<NodeName, NodePlan> = BTreeMap::new();
     let mut reports: BTreeMap<NodeName, NodeReport> = BTreeMap::new();
+    let mut running = BTreeMap::new();
     let mut summary = Summary::default();
     for (name, node) in &inventory.nodes {
         let asked = options.only.as_ref().is_none_or(|only| only.contains(name));
@@ -78,9 +79,7 @@ pub fn plan_with(
                 report
             }
             Verdict::Join(delivery, generation, report) => {
-                let planned =
-                    chain::build_running(inventory, name, node, &delivery, generation, &mut steps);
-                nodes.insert(name.clone(), planned);
+                running.insert(name.clone(), (delivery, generation));
                 report
             }
         };
@@ -90,6 +89,7 @@ pub fn plan_with(
         inventory,
         observation,
         options,
+        running,
         nodes: &mut nodes,
         reports: &mut reports,
         steps: &mut steps,

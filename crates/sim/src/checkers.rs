@@ -4,6 +4,8 @@
 //! record when it becomes durable, every operation when it is started, and everything that happens
 //! to a machine when it happens. Each event costs a constant number of look-ups.
 
+mod cluster;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
@@ -88,6 +90,18 @@ pub enum Rule {
     EmptyReplan,
     /// The engine found an error in itself.
     EngineFault,
+    /// No member comes to etcd while another isn't healthy or doesn't vote, and none is taken from
+    /// it.
+    EtcdQuorum,
+    /// The cluster is founded once, by the machine that the inventory names.
+    OneCluster,
+    /// Nobody joins before the network of the pods, no two servers at once, no agent before all
+    /// servers that can be.
+    JoinOrder,
+    /// Argo CD comes after the network and everybody who can be Ready, the root application last.
+    BootstrapOrder,
+    /// A machine that is called joined or Ready is it.
+    ReadyIsTrue,
 }
 
 struct LiveOp {
@@ -140,6 +154,7 @@ pub(crate) struct Checkers {
     approved: BTreeMap<String, u64>,
     /// Tables that were laid out, by machine and disk.
     laid: BTreeSet<(u32, MachineUuid)>,
+    cluster: cluster::Watch,
     first: Option<Violation>,
     now_ms: u64,
 }
@@ -171,6 +186,7 @@ impl Checkers {
             stopped: false,
             approved: BTreeMap::new(),
             laid: BTreeSet::new(),
+            cluster: cluster::Watch::new(specs),
             first: None,
             now_ms: 0,
         }
@@ -524,6 +540,9 @@ impl Checkers {
             });
         }
         self.check_contact(order, node);
+        if order.work == Work::Act && planned.action.is_of_cluster() {
+            self.check_cluster(order, &planned.action);
+        }
     }
 
     fn check_contact(&mut self, order: &Order, node: u32) {

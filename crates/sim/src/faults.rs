@@ -114,6 +114,20 @@ kinds! {
     StolenMac = "had its Ethernet address used by another machine", 16;
     /// A machine keeps on answering under the machine's Ethernet addresses. For good.
     StolenForGood = "is impersonated", 4;
+    /// The images of a machine's part of Kubernetes come slowly.
+    SlowPull = "drew its images slowly", 40;
+    /// The servers refuse a machine's token until someone puts that right.
+    TokenRefused = "had its token refused", 12;
+    /// The cluster's API doesn't answer for a while.
+    ApiDown = "found the cluster's API away for a while", 30;
+    /// The network of the pods takes long to be ready.
+    NetworkSlow = "had the network of the pods come up late", 60;
+    /// A node is NotReady for a while after it has joined.
+    NotReadyFlap = "was NotReady for a while", 40;
+    /// Argo CD is degraded before it is healthy.
+    ArgoDegraded = "had Argo CD degraded for a while", 60;
+    /// The root application is synced only after it was tried again.
+    SyncRetries = "had the root application tried again", 60;
     /// The controller's wall clock jumps.
     ClockJump = "the controller's clock jumped", 20;
     /// The controller dies between two effects, or while it writes its journal.

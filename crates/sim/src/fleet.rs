@@ -3,8 +3,8 @@
 use std::{collections::BTreeMap, net::Ipv4Addr};
 
 use undercroft_model::{
-    DiskIdentity, MacAddr, MachineUuid, NodeName, System, SystemTarget,
-    inventory::{DiskRole, Inventory, Node, PowerKind},
+    ClusterRole, DiskIdentity, MacAddr, MachineUuid, NodeName, System, SystemTarget,
+    inventory::{DiskRole, Distribution, Inventory, Node, PowerKind, Role},
 };
 
 use crate::{profile::Profile, rng::Rng};
@@ -24,6 +24,10 @@ pub(crate) struct Spec {
     pub(crate) manual_power: bool,
     pub(crate) target: SystemTarget,
     pub(crate) host_key: String,
+    /// What it is in the cluster, if it is a part of one.
+    pub(crate) role: Option<ClusterRole>,
+    /// Whether it founds the cluster.
+    pub(crate) founds: bool,
 }
 
 /// A disk as the inventory describes it.
@@ -139,6 +143,13 @@ pub(crate) fn specs(inventory: &Inventory, profile: &Profile) -> Vec<Spec> {
                     closure_bytes: Some(closure_bytes(node, profile)),
                 },
                 host_key: fingerprint(number ^ 2),
+                role: match (inventory.kubernetes.distribution, node.role) {
+                    (Distribution::None, _) | (_, Role::None) => None,
+                    (_, Role::Server) => Some(ClusterRole::Server),
+                    (_, Role::Agent) => Some(ClusterRole::Agent),
+                },
+                founds: inventory.kubernetes.distribution != Distribution::None
+                    && inventory.kubernetes.founder.as_ref() == Some(name),
             }
         })
         .collect()

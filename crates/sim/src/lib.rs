@@ -12,6 +12,7 @@
 
 mod checkers;
 mod clock;
+mod cluster;
 mod faults;
 mod fleet;
 mod journal;

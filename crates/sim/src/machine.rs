@@ -52,6 +52,10 @@ pub(crate) struct Root {
     pub(crate) host_key: Option<String>,
     pub(crate) profile: Option<String>,
     pub(crate) loader: Loader,
+    /// Whether there is a datastore of etcd, so that it comes back as the member that it was.
+    pub(crate) datastore: bool,
+    /// Whether its kubelet has registered once, so that it does at each boot.
+    pub(crate) joined: bool,
 }
 
 impl Root {
@@ -62,8 +66,21 @@ impl Root {
             host_key: None,
             profile: None,
             loader: Loader::Absent,
+            datastore: false,
+            joined: false,
         }
     }
+}
+
+/// What a machine's part of Kubernetes does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kube {
+    /// Nothing: it was never started, or the machine is off.
+    Off,
+    /// It draws images, and waits for the others.
+    Starting,
+    /// It runs.
+    Up,
 }
 
 /// One boot of the installer: its key, nonce and boot id all follow from one number.
@@ -187,6 +204,7 @@ pub(crate) struct Machine {
     pub(crate) disks: Vec<Disk>,
     pub(crate) root: Root,
     pub(crate) running: Running,
+    pub(crate) kube: Kube,
     /// Counts up whenever what went on is cut off; events of an earlier epoch are void.
     pub(crate) epoch: u32,
     /// Whether the firmware will boot from the network the next time, once.
@@ -231,6 +249,7 @@ impl Machine {
             disks,
             root: Root::empty(),
             running: Running::Off,
+            kube: Kube::Off,
             epoch: 0,
             network_once: false,
             network_fallback,

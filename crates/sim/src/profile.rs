@@ -75,6 +75,20 @@ pub struct Profile {
     pub shutdown: Spread,
     /// From the boot loader to the installed system's SSH server.
     pub system_start: Spread,
+    /// The first start of a machine's part of Kubernetes: images are drawn and unpacked.
+    pub kube_start: Spread,
+    /// Its start on a machine that has its images.
+    pub kube_restart: Spread,
+    /// From etcd's new member to its vote.
+    pub etcd_catch_up: Spread,
+    /// From a kubelet's registration until it calls itself Ready.
+    pub node_ready: Spread,
+    /// From the network's manifests to a network that is ready on the founder.
+    pub network_ready: Spread,
+    /// From Argo CD's manifests to an Argo CD that is healthy.
+    pub argocd_ready: Spread,
+    /// From the root application to one that is synced and healthy with all that it brings.
+    pub root_synced: Spread,
     /// What the operator's machine can send in all, in bytes per millisecond.
     pub uplink_bytes_per_ms: u64,
     /// What one machine takes, in bytes per millisecond.
@@ -109,6 +123,13 @@ impl Profile {
             loader: Spread::s(3, 10),
             shutdown: Spread::s(4, 15),
             system_start: Spread::s(20, 50),
+            kube_start: Spread::s(25, 70),
+            kube_restart: Spread::s(8, 20),
+            etcd_catch_up: Spread::s(2, 8),
+            node_ready: Spread::s(10, 40),
+            network_ready: Spread::s(45, 120),
+            argocd_ready: Spread::s(60, 150),
+            root_synced: Spread::s(300, 900),
             uplink_bytes_per_ms: 420_000,
             host_bytes_per_ms: 53_000,
         }
@@ -138,6 +159,13 @@ impl Profile {
             loader: Spread::s(1, 3),
             shutdown: Spread::s(1, 2),
             system_start: Spread::s(7, 9),
+            kube_start: Spread::s(25, 70),
+            kube_restart: Spread::s(8, 20),
+            etcd_catch_up: Spread::s(2, 8),
+            node_ready: Spread::s(10, 40),
+            network_ready: Spread::s(45, 120),
+            argocd_ready: Spread::s(60, 150),
+            root_synced: Spread::s(300, 900),
             uplink_bytes_per_ms: 14_000,
             host_bytes_per_ms: 7_500,
         }

@@ -13,7 +13,7 @@ use std::{
 
 use undercroft_engine::{Driver, Engine, Event};
 use undercroft_model::{
-    Found, JOURNAL_VERSION, NodeName, NodeObservation, NodeState, Observation, Plan, PlanId,
+    BootstrapPart, Found, JOURNAL_VERSION, NodeName, NodeObservation, Observation, Plan, PlanId,
     Record, RunEnd,
     inventory::{Inventory, ScaleError, scale_to},
     view::FleetView,
@@ -311,12 +311,12 @@ impl<'a> Run<'a> {
     fn plan(&mut self, parent: Option<PlanId>, only: Option<BTreeSet<NodeName>>) -> Checked<Plan> {
         let mut observation = self.targets.clone();
         observation.nodes = self.look();
+        observation.cluster = self.world.look_at_cluster();
         if parent.is_some() && self.shared.borrow().journal.is_kept() {
             observation.installed = self.view()?.installed().clone();
         }
         let options = PlanOptions {
             only,
-            until: Some(NodeState::Up),
             ..PlanOptions::default()
         };
         let (plan, report) = plan_with(self.inventory, &observation, parent.as_ref(), &options);
@@ -586,12 +586,21 @@ impl<'a> Run<'a> {
         let mut converged = BTreeSet::new();
         let mut late = None;
         let mut silent = None;
-        for machine in &self.world.machines {
+        for (place, machine) in (0u32..).zip(&self.world.machines) {
             let name = &machine.spec.name;
-            if machine.runs_target() && machine.is_connected(now_ms) {
-                converged.insert(name.clone());
+            let up = machine.runs_target() && machine.is_connected(now_ms);
+            let part = self.has_its_part(place);
+            if up && part != Some(false) {
+                if part == Some(true) {
+                    converged.insert(name.clone());
+                }
             } else if !machine.is_lost() && !machine.impersonated && !self.is_blocked(name) {
-                late = late.or_else(|| Some((name.clone(), machine.running.words())));
+                let words = if up {
+                    "up without its part in the cluster"
+                } else {
+                    machine.running.words()
+                };
+                late = late.or_else(|| Some((name.clone(), words)));
             } else if !failed.contains(name) && !self.is_explained(name) {
                 silent = silent.or_else(|| Some(name.clone()));
             }
@@ -599,7 +608,7 @@ impl<'a> Run<'a> {
         if let Some((name, words)) = late {
             return self.broken(
                 Rule::Liveness,
-                format!("{name} could be up, and is {words} when all is over"),
+                format!("{name} could be as it should, and is {words} when all is over"),
             );
         }
         if let Some(name) = silent {
@@ -618,10 +627,43 @@ impl<'a> Run<'a> {
     fn is_settled(&self) -> bool {
         let calm = self.runs.last().is_some_and(|run| run.calm);
         let now_ms = self.world.now_ms();
-        calm && self.world.machines.iter().all(|machine| {
+        calm && (0u32..).zip(&self.world.machines).all(|(place, machine)| {
             let up = machine.runs_target() && machine.is_connected(now_ms);
-            up || machine.is_lost() || machine.impersonated || self.is_blocked(&machine.spec.name)
+            (up && self.has_its_part(place) != Some(false))
+                || machine.is_lost()
+                || machine.impersonated
+                || self.is_blocked(&machine.spec.name)
         })
+    }
+
+    /// Whether a machine that is up has its part in the cluster: it is Ready, and what it founds is
+    /// brought in whole. `None` where it has none and nobody could give it one, because the founder
+    /// is broken for good.
+    pub(crate) fn has_its_part(&self, place: u32) -> Option<bool> {
+        let machine = usize::try_from(place).ok()?;
+        let machine = self.world.machines.get(machine)?;
+        if machine.spec.role.is_none() {
+            return Some(true);
+        }
+        let has = self.world.is_ready(place) && (!machine.spec.founds || self.is_brought_in());
+        let founder = self.world.machines.iter().find(|m| m.spec.founds);
+        let sound = founder.is_some_and(|founder| {
+            !(founder.is_lost() || founder.impersonated || self.is_blocked(&founder.spec.name))
+        });
+        (has || sound).then_some(has)
+    }
+
+    /// Whether all that the inventory asks for is in the cluster and healthy.
+    pub(crate) fn is_brought_in(&self) -> bool {
+        let wanted: &[BootstrapPart] = if self.inventory.gitops.repository.is_some() {
+            &BootstrapPart::ALL
+        } else {
+            &[BootstrapPart::Network]
+        };
+        let now_ms = self.world.now_ms();
+        wanted
+            .iter()
+            .all(|part| self.world.cluster.has(*part, now_ms))
     }
 
     /// Whether the planner says that the inventory stands in a machine's way.

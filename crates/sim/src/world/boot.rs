@@ -7,7 +7,7 @@ use super::{Ev, Sabotage, SimWorld, Stage, Turn};
 use crate::{
     faults::FaultKind,
     fleet::boot_id,
-    machine::{Instance, Loader, Running},
+    machine::{Instance, Kube, Loader, Running},
 };
 
 /// The longest that somebody else who uses a machine's Ethernet addresses stays, in milliseconds.
@@ -19,6 +19,7 @@ impl SimWorld {
         let machine = self.machine(node);
         machine.epoch += 1;
         machine.running = Running::Off;
+        machine.kube = Kube::Off;
         machine.network_once = false;
         if let Some(flow) = machine.loading.take() {
             self.leave_link(flow);
@@ -52,6 +53,13 @@ impl SimWorld {
 
     /// The network boot's own part: cut the power, set the one-time boot, switch on.
     pub(super) fn power_cycle_for(&mut self, op: OpId, node: u32) {
+        if self.cluster.members.contains_key(&node) {
+            let name = self.name(node);
+            self.shared
+                .borrow_mut()
+                .checkers
+                .on_member_lost(&name, "power-cycled");
+        }
         self.cut(node);
         self.machine(node).network_once = true;
         self.power_on(node);
@@ -84,6 +92,9 @@ impl SimWorld {
                 self.look_at(node);
             }
             Turn::SystemUp => self.system_up(node),
+            Turn::KubeUp => self.kube_up(node),
+            Turn::EtcdVotes => self.etcd_votes(node),
+            Turn::Register => self.register(node),
         }
     }
 
@@ -144,6 +155,9 @@ impl SimWorld {
         }
         machine.running = Running::System { boot, system, key };
         self.note(node, || "its system is up".to_owned());
+        if !wrong {
+            self.kube_comes_back(node);
+        }
         self.look_at(node);
     }
 

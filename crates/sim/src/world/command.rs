@@ -284,6 +284,13 @@ impl SimWorld {
                         command.wiped = true;
                     }
                     self.wiped.push((node, serial.clone()));
+                    if role == 0 && self.cluster.members.contains_key(&node) {
+                        let name = self.name(node);
+                        self.shared
+                            .borrow_mut()
+                            .checkers
+                            .on_member_lost(&name, "wiped");
+                    }
                     self.shared.borrow_mut().checkers.on_wipe(
                         node,
                         &before,

@@ -5,6 +5,7 @@
 //! is, so that a power cut between two of them leaves what it would leave of a real machine.
 
 mod boot;
+mod cluster;
 mod command;
 mod probe;
 mod sabotage;
@@ -17,12 +18,13 @@ use std::{
 
 use undercroft_engine::{Event, Order, World};
 use undercroft_model::{
-    Action, Approval, ApprovalMode, Evidence, Failure, FailureKind, NodeName, Now, OpId, Outcome,
-    Work,
+    Action, Approval, ApprovalMode, BootstrapPart, Evidence, Failure, FailureKind, NodeName, Now,
+    OpId, Outcome, Work,
 };
 
 use crate::{
     clock::Clock,
+    cluster::Cluster,
     faults::{Dice, FaultKind},
     fleet::{Spec, fingerprint},
     link::{FlowId, Link},
@@ -47,6 +49,12 @@ pub(crate) enum Turn {
     SystemUp,
     /// Power comes back after an outage.
     PowerBack,
+    /// Its part of Kubernetes has its images.
+    KubeUp,
+    /// Its member of etcd has caught up.
+    EtcdVotes,
+    /// Its kubelet asks the API again.
+    Register,
 }
 
 /// An event of the simulated world.
@@ -89,6 +97,8 @@ enum Stage {
     AwaitReport,
     /// The machine is to return.
     AwaitReturn,
+    /// A step of the cluster looks again and again.
+    Clustering,
     /// Nobody will answer.
     Forever,
     /// The outcome is on its way back.
@@ -119,6 +129,7 @@ pub(crate) struct SimWorld {
     pub(crate) out: VecDeque<Event>,
     pub(crate) chores: Chores,
     pub(crate) wiped: Vec<(u32, String)>,
+    pub(crate) cluster: Cluster,
     #[cfg(test)]
     pub(crate) sabotage: Option<Sabotage>,
     places: BTreeMap<NodeName, u32>,
@@ -157,6 +168,7 @@ impl SimWorld {
             out: VecDeque::new(),
             chores: Chores::default(),
             wiped: Vec::new(),
+            cluster: Cluster::default(),
             #[cfg(test)]
             sabotage: None,
             places,
@@ -342,6 +354,21 @@ impl SimWorld {
             shared.checkers.on_up(&name, &wanted, ran.as_deref());
             shared.checkers.on_up(&name, &wanted, Some(booted_system));
         }
+        if let Outcome::Done {
+            evidence: evidence @ (Evidence::Joined { .. } | Evidence::Ready { .. }),
+        } = &*outcome
+        {
+            let ready = matches!(evidence, Evidence::Ready { .. });
+            // It may have been true when it was said, and its machine lost since.
+            let registered = self.cluster.nodes.get(&known.node);
+            let labelled = registered.is_some_and(|known| known.labelled);
+            let networked = self.cluster.parts.contains_key(&BootstrapPart::Network);
+            let truth = registered.is_some() && (!ready || (labelled && networked));
+            self.shared
+                .borrow_mut()
+                .checkers
+                .on_member_claim(known.node, ready, truth);
+        }
         if self.hit(known.node, FaultKind::DoubledOutcome) {
             let delay_ms = self.chance_between(0, 10_000);
             self.clock.after(delay_ms, Ev::Stray(op, outcome.clone()));
@@ -376,9 +403,7 @@ impl SimWorld {
             Action::FoundCluster
             | Action::JoinCluster { .. }
             | Action::AwaitReady { .. }
-            | Action::Bootstrap { .. } => {
-                self.fail(op, 0, FailureKind::Permanent, "there is no cluster yet");
-            }
+            | Action::Bootstrap { .. } => self.cluster_act(op, node, &order),
             Action::Inspect { .. }
             | Action::Partition { .. }
             | Action::CopyClosure { .. }

@@ -31,7 +31,7 @@ impl SimWorld {
             Action::FoundCluster
             | Action::JoinCluster { .. }
             | Action::AwaitReady { .. }
-            | Action::Bootstrap { .. } => self.reply(op, 0, Outcome::NotDone),
+            | Action::Bootstrap { .. } => self.cluster_probe(op, node, &step.action),
             Action::Inspect { .. }
             | Action::Partition { .. }
             | Action::CopyClosure { .. }

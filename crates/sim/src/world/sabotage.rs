@@ -14,6 +14,14 @@ pub(crate) enum Sabotage {
     CallsAnythingUp,
     /// Nobody hears of an installer that has reported in.
     LosesReports,
+    /// A server joins without a look at etcd's members.
+    JoinsBlindly,
+    /// A server that should join founds a cluster of its own.
+    FoundsAgain,
+    /// A machine counts as Ready whether Kubernetes knows it or not.
+    CallsAnythingReady,
+    /// The network of the pods is brought in and never works.
+    NetworkNeverReady,
 }
 
 impl SimWorld {
