@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::{
-    cmd_approve, cmd_check, cmd_completions, cmd_doctor, cmd_events, cmd_init, cmd_installer,
-    cmd_man, cmd_plan, cmd_power, cmd_rack, cmd_rehearse, cmd_render, cmd_serve, cmd_ssh,
-    cmd_status, cmd_up, error::CliError,
+    cmd_approve, cmd_check, cmd_completions, cmd_dev, cmd_doctor, cmd_events, cmd_init,
+    cmd_installer, cmd_man, cmd_plan, cmd_power, cmd_rack, cmd_rehearse, cmd_render, cmd_serve,
+    cmd_ssh, cmd_status, cmd_up, cmd_update, error::CliError,
 };
 
 const LONG_ABOUT: &str = "\
@@ -141,6 +141,8 @@ pub(crate) enum Command {
     Plan(cmd_plan::PlanArgs),
     Rehearse(cmd_rehearse::RehearseArgs),
     Render(cmd_render::RenderArgs),
+    Update(cmd_update::UpdateArgs),
+    Dev(cmd_dev::DevArgs),
     Up(cmd_up::UpArgs),
     Serve(cmd_serve::ServeArgs),
     Status(cmd_status::StatusArgs),

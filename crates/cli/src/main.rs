@@ -9,6 +9,7 @@ mod cmd_approve;
 mod cmd_check;
 mod cmd_completions;
 mod cmd_console;
+mod cmd_dev;
 mod cmd_doctor;
 mod cmd_events;
 mod cmd_init;
@@ -24,6 +25,7 @@ mod cmd_serve;
 mod cmd_ssh;
 mod cmd_status;
 mod cmd_up;
+mod cmd_update;
 mod error;
 mod gitops;
 mod interrupt;
@@ -118,6 +120,8 @@ fn run(ui: Ui, cli: Cli) -> Result<Done, CliError> {
         Command::Plan(args) => cmd_plan::run(ui, at, &args),
         Command::Rehearse(args) => cmd_rehearse::run(ui, at, &args),
         Command::Render(args) => cmd_render::run(ui, at, &args),
+        Command::Update(args) => cmd_update::run(ui, at, &args),
+        Command::Dev(args) => cmd_dev::run(ui, at, &args),
         Command::Up(args) => cmd_up::run(ui, at, &args),
         Command::Serve(args) => cmd_serve::run(ui, at, &args),
         Command::Status(args) => cmd_status::run(ui, at, &args),

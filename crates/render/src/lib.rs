@@ -11,6 +11,7 @@ mod compare;
 mod component;
 mod components;
 mod context;
+mod dev;
 mod graph;
 mod layout;
 mod lint;
@@ -21,6 +22,7 @@ mod readme;
 mod render;
 mod skew;
 mod tree;
+mod update;
 mod values;
 pub mod yaml;
 
@@ -28,10 +30,12 @@ pub use app::{APP_FILE, APP_NAME_MAX, App, AppChart, AppForm, AppSettings, check
 pub use compare::{Change, Difference, compare};
 pub use component::{Chart, Component, DevUse, HealthCheck, Manifest, ObjectId};
 pub use context::Context;
+pub use dev::{DevCluster, K3D_FILE, K3D_MOUNTS, dev_cluster};
 pub use layout::{ARGOCD_NAMESPACE, DIGESTS, Layout, OVERRIDES, ROOT};
 pub use lock::{LOCK_FILE, LOCK_VERSION, Lock, Locked};
 pub use problem::Problem;
 pub use render::{Input, render};
 pub use skew::{Minor, allows};
 pub use tree::{BootstrapStep, FIELD_MANAGER, Tree, digest, parse_digests};
+pub use update::{Choice, Index, IndexError, Release, is_major_step};
 pub use values::{Known, merge};

@@ -32,6 +32,12 @@ pub(crate) fn owners(objects: &[Owned<'_>]) -> Vec<Problem> {
             }
             std::collections::btree_map::Entry::Occupied(entry) => {
                 let other = entry.get();
+                // What a component says to own may stand among its own manifests.
+                if other.owner == object.owner
+                    && (other.object.is_none() != object.object.is_none())
+                {
+                    continue;
+                }
                 let message = if other.owner == object.owner {
                     format!("{} is brought twice by {}", object.id, object.owner)
                 } else {

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
-use undercroft_model::inventory::{Distribution, Inventory};
+use undercroft_model::inventory::{self, Distribution, Inventory};
 
 use crate::{
     App, BootstrapStep, Component, Context, DevUse, Lock, Manifest, ObjectId, Problem, Tree,
@@ -113,7 +113,7 @@ pub(crate) fn render_components(
     components.sort_by_key(|component| component.name);
     let mut problems = skew::check(cx.inventory, cx.lock, &components);
     add_to_argo_cd(cx, &mut components);
-    problems.extend(lint_values(&components, input.overrides));
+    problems.extend(lint_values(cx, &components, input.overrides));
     for component in &mut components {
         if let (Some(chart), Some(over)) =
             (&mut component.chart, input.overrides.get(component.name))
@@ -128,7 +128,7 @@ pub(crate) fn render_components(
         .iter()
         .filter(|app| !cx.dev || app.settings.dev)
         .collect();
-    let graph = dependencies(&components, &apps, input.apps, &mut problems);
+    let graph = dependencies(cx, &components, &apps, input.apps, &mut problems);
     let waves = match order::waves(&graph) {
         Ok(waves) => waves,
         Err(cycles) => {
@@ -187,7 +187,11 @@ fn add_to_argo_cd(cx: &Context<'_>, components: &mut [Component]) {
 }
 
 /// Looks for values that a chart doesn't have, in ours and in the user's.
-fn lint_values(components: &[Component], overrides: &BTreeMap<String, Value>) -> Vec<Problem> {
+fn lint_values(
+    cx: &Context<'_>,
+    components: &[Component],
+    overrides: &BTreeMap<String, Value>,
+) -> Vec<Problem> {
     let mut problems = Vec::new();
     for component in components {
         if let Some(chart) = &component.chart {
@@ -204,6 +208,9 @@ fn lint_values(components: &[Component], overrides: &BTreeMap<String, Value>) ->
         let file = Layout::overrides(name);
         let component = components.iter().find(|component| component.name == name);
         let Some(chart) = component.and_then(|component| component.chart.as_ref()) else {
+            if cx.dev && component.is_none() && is_component(name) {
+                continue;
+            }
             let charts = components.iter().filter(|c| c.chart.is_some());
             let names: Vec<&str> = charts.map(|c| c.name).collect();
             problems.push(
@@ -279,6 +286,7 @@ fn add_namespaces(components: &mut Vec<Component>, problems: &mut Vec<Problem>) 
 
 /// What each Application waits for.
 fn dependencies(
+    cx: &Context<'_>,
     components: &[Component],
     apps: &[&App],
     all_apps: &[App],
@@ -329,6 +337,7 @@ fn dependencies(
             Some(declared) => {
                 for need in declared {
                     let known = names.contains(need.as_str())
+                        || (cx.dev && is_component(need))
                         || all_apps.iter().any(|app| app.name == *need);
                     if !known {
                         problems.push(unknown_need(app, need, &names, all_apps));
@@ -340,6 +349,13 @@ fn dependencies(
         graph.insert(app.name.clone(), needs);
     }
     graph
+}
+
+/// Whether a name is a component's that a tree for a PC may leave out.
+fn is_component(name: &str) -> bool {
+    inventory::Component::ALL
+        .iter()
+        .any(|component| component.as_str() == name)
 }
 
 fn unknown_need(app: &App, need: &str, names: &BTreeSet<&str>, apps: &[App]) -> Problem {

@@ -1,0 +1,295 @@
+//! `undercroft update`.
+
+use std::{collections::BTreeMap, path::Path, time::Duration};
+
+use clap::Args;
+use serde::Serialize;
+use undercroft_render::{Choice, Index, LOCK_FILE, Lock, Locked, Minor, is_major_step};
+
+use crate::{
+    Done,
+    error::CliError,
+    gitops,
+    project::Project,
+    style::{BOLD, DIM, GOOD, WARN, paint},
+    text::{Table, list},
+    ui::Ui,
+};
+
+/// The longest that a chart repository may take to send its index.
+const INDEX_TIMEOUT: Duration = Duration::from_secs(120);
+/// The longest wait for a connection to one.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
+/// The longest index that is read, in bytes. The largest public ones have some 20 MB.
+const INDEX_MAX_BYTES: u64 = 128 << 20;
+
+/// Raise the versions in undercroft.lock and show what changed
+///
+/// Each component's chart repository is asked for its newest release that goes with the cluster's
+/// version of Kubernetes. Nothing but the lock file is written; `undercroft render` takes the new
+/// versions into the tree.
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct UpdateArgs {
+    /// Components, each with or without the version that is wanted [default: all]
+    #[arg(value_name = "COMPONENT[=VERSION]")]
+    components: Vec<String>,
+    /// Write nothing, and exit with 2 where there is something newer
+    #[arg(long)]
+    dry_run: bool,
+    /// Print what changed as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  undercroft update --dry-run            what is newer?
+  undercroft update                      raise everything
+  undercroft update longhorn cilium=1.19.6
+
+Exit codes: 0 done, 1 a repository couldn't be read, 2 with --dry-run: there is something newer,
+65 something that was given is wrong.
+
+With --json: {\"written\", \"components\": [{\"name\", \"from\", \"to\", \"app_version\", \"held\", \"note\"}]}";
+
+/// What came of one component.
+#[derive(Debug, Serialize)]
+struct Row {
+    name: String,
+    from: String,
+    /// The new version; none where it stays.
+    to: Option<String>,
+    app_version: Option<String>,
+    /// A newer version that doesn't go with the cluster.
+    held: Option<String>,
+    note: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct Report<'a> {
+    written: bool,
+    components: &'a [Row],
+}
+
+pub(crate) fn run(ui: Ui, at: Option<&Path>, args: &UpdateArgs) -> Result<Done, CliError> {
+    let project = Project::find(at)?;
+    let inventory = project.load(ui)?;
+    let mut problems = Vec::new();
+    let before = gitops::read_lock(&project, &mut problems)?;
+    let Some(mut lock) = before else {
+        return Err(gitops::refuse(ui, &problems));
+    };
+    let there = project.dir.join(LOCK_FILE).exists();
+    let written = lock.print();
+    lock.complete(&Lock::defaults(), inventory.kubernetes.version.as_deref());
+    let wanted = wanted(&lock, &args.components)?;
+    let kubernetes = inventory.kubernetes.version.as_deref();
+    let minor = kubernetes
+        .or(lock.kubernetes.as_deref())
+        .and_then(Minor::parse);
+    let mut indexes: BTreeMap<String, Index> = BTreeMap::new();
+    let mut rows = Vec::new();
+    for (name, version) in &wanted {
+        let Some(locked) = lock.components.get(name).cloned() else {
+            continue;
+        };
+        let (row, new) = look(ui, name, version.as_deref(), &locked, minor, &mut indexes)?;
+        rows.push(row);
+        if let Some(new) = new {
+            lock.components.insert(name.clone(), new);
+        }
+    }
+    let changed = rows.iter().any(|row| row.to.is_some());
+    let text = lock.print();
+    let write = !args.dry_run && (!there || text != written);
+    if write {
+        gitops::write_whole(&project.dir.join(LOCK_FILE), &text)?;
+    }
+    if args.json {
+        ui.json(&Report {
+            written: write,
+            components: &rows,
+        })?;
+    } else {
+        ui.print(&table(&rows))?;
+        if !changed {
+            ui.note(&format!("{} nothing is newer", paint(GOOD, "good:")));
+        } else if args.dry_run {
+            ui.note("Nothing was written.");
+        } else {
+            ui.hint("`undercroft render` takes the new versions into the tree; read the components' release notes before you commit it.");
+        }
+    }
+    Ok(if changed && args.dry_run {
+        Done::Changes
+    } else {
+        Done::Well
+    })
+}
+
+/// The components that were named, with the versions that were named with them.
+fn wanted(lock: &Lock, given: &[String]) -> Result<BTreeMap<String, Option<String>>, CliError> {
+    if given.is_empty() {
+        return Ok(lock
+            .components
+            .keys()
+            .map(|name| (name.clone(), None))
+            .collect());
+    }
+    let mut wanted = BTreeMap::new();
+    for word in given {
+        let (name, version) = match word.split_once('=') {
+            Some((name, version)) => (name, Some(version.to_owned())),
+            None => (word.as_str(), None),
+        };
+        if !lock.components.contains_key(name) {
+            let names: Vec<&str> = lock.components.keys().map(String::as_str).collect();
+            return Err(
+                CliError::usage(format!("{LOCK_FILE} has no component {name:?}"))
+                    .hint(format!("It has {}.", names.join(", "))),
+            );
+        }
+        if wanted.insert(name.to_owned(), version).is_some() {
+            return Err(CliError::usage(format!("{name} is named twice")));
+        }
+    }
+    Ok(wanted)
+}
+
+/// Looks for a newer version of one component, or for the one that is wanted.
+fn look(
+    ui: Ui,
+    name: &str,
+    wanted: Option<&str>,
+    locked: &Locked,
+    minor: Option<Minor>,
+    indexes: &mut BTreeMap<String, Index>,
+) -> Result<(Row, Option<Locked>), CliError> {
+    let mut row = Row {
+        name: name.to_owned(),
+        from: locked.version.clone(),
+        to: None,
+        app_version: locked.app_version.clone(),
+        held: None,
+        note: None,
+    };
+    let by_hand = |what: &str| {
+        if wanted.is_some() {
+            Err(CliError::input(format!("{name} is {what}"))
+                .hint(format!("Set its version in {LOCK_FILE} by hand.")))
+        } else {
+            Ok(Some(format!("{what}: set by hand")))
+        }
+    };
+    let Some(repository) = locked.repository.as_deref() else {
+        row.note = by_hand("a container image, which no index tells of")?;
+        return Ok((row, None));
+    };
+    if repository.starts_with("oci://") {
+        row.note = by_hand("a chart in an OCI registry, which has no index")?;
+        return Ok((row, None));
+    }
+    if !indexes.contains_key(repository) {
+        ui.note(&format!("{} {repository}", paint(DIM, "reading")));
+        indexes.insert(repository.to_owned(), fetch(repository)?);
+    }
+    let Some(index) = indexes.get(repository) else {
+        return Err(CliError::bug("an index that was read is gone"));
+    };
+    let kubernetes = minor.map_or_else(|| "?".to_owned(), |minor| minor.to_string());
+    if let Some(version) = wanted {
+        let release = index.exactly(locked, version).ok_or_else(|| {
+            CliError::input(format!("{repository} has no {name} {version}")).hint(format!(
+                "`helm search repo --versions` lists what there is; {name} without a version takes the newest."
+            ))
+        })?;
+        if !release.runs_on(minor) {
+            let range = release.kube_version.as_deref().unwrap_or_default();
+            return Err(CliError::input(format!(
+                "{name} {version} runs on Kubernetes {range}, and the cluster's is {kubernetes}"
+            ))
+            .hint("Choose another version, or change kubernetes.version first."));
+        }
+        if release.version != locked.version {
+            row.to = Some(release.version.clone());
+            row.app_version.clone_from(&release.app_version);
+        }
+        return Ok((row, Some(release.locked(locked))));
+    }
+    match index.choose(locked, minor) {
+        Choice::Newest => Ok((row, None)),
+        Choice::Held(release) => {
+            row.held = Some(held(&release));
+            Ok((row, None))
+        }
+        Choice::Newer { release, held: later } => {
+            row.to = Some(release.version.clone());
+            row.app_version.clone_from(&release.app_version);
+            row.held = later.as_ref().map(held);
+            Ok((row, Some(release.locked(locked))))
+        }
+        Choice::Missing => Err(CliError::failed(format!(
+            "{repository} has no usable release of the chart {}",
+            locked.chart.as_deref().unwrap_or_default()
+        ))
+        .hint(format!(
+            "Look whether the chart has moved, and set repository and chart of {name} in {LOCK_FILE}."
+        ))),
+    }
+}
+
+fn held(release: &undercroft_render::Release) -> String {
+    let range = release.kube_version.as_deref().unwrap_or_default();
+    format!("{} needs Kubernetes {range}", release.version)
+}
+
+/// Reads a chart repository's index.
+fn fetch(repository: &str) -> Result<Index, CliError> {
+    let url = format!("{}/index.yaml", repository.trim_end_matches('/'));
+    let agent: ureq::Agent = ureq::Agent::config_builder()
+        .timeout_global(Some(INDEX_TIMEOUT))
+        .timeout_connect(Some(CONNECT_TIMEOUT))
+        .user_agent(concat!("undercroft/", env!("CARGO_PKG_VERSION")))
+        .build()
+        .into();
+    let failed = |e: &ureq::Error| {
+        CliError::failed(format!("can't read {url}")).because(e).hint(
+            "Nothing was written. Look whether the address is right and reachable from here; `undercroft update NAME` asks for single components.",
+        )
+    };
+    let mut response = agent.get(&url).call().map_err(|e| failed(&e))?;
+    let text = response
+        .body_mut()
+        .with_config()
+        .limit(INDEX_MAX_BYTES)
+        .read_to_string()
+        .map_err(|e| failed(&e))?;
+    Index::parse(&text).map_err(|e| CliError::failed(format!("can't use {url}")).because(&e))
+}
+
+fn table(rows: &[Row]) -> String {
+    let mut table = Table::new(&["COMPONENT", "FROM", "TO", "NOTES"]);
+    for row in rows {
+        let mut notes = Vec::new();
+        let to = match &row.to {
+            Some(to) => {
+                if is_major_step(&row.from, to) {
+                    notes.push(paint(WARN, "may break something"));
+                }
+                paint(BOLD, to)
+            }
+            None => paint(DIM, "-"),
+        };
+        if let (Some(app), Some(to)) = (&row.app_version, &row.to)
+            && app != to
+        {
+            notes.push(format!("brings {app}"));
+        }
+        notes.extend(row.held.clone());
+        notes.extend(row.note.clone());
+        let notes: Vec<&str> = notes.iter().map(String::as_str).collect();
+        table.row([row.name.clone(), row.from.clone(), to, list(&notes)]);
+    }
+    table.render()
+}
