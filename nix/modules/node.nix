@@ -145,6 +145,8 @@ in
     networking.hostId = mkDefault cfg.hostId;
     system.stateVersion = mkDefault cfg.stateVersion;
     boot.kernelParams = cfg.kernelParams;
+    # What network and storage cards load at their start; without it some aren't there at all.
+    hardware.enableRedistributableFirmware = mkDefault true;
 
     networking.useDHCP = mkDefault false;
     networking.useNetworkd = mkDefault true;

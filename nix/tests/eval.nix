@@ -47,6 +47,8 @@ let
     import nixpkgs {
       system = known;
       config.allowUnfree = true;
+      # What an old tree knows for Linux alone may be there for Macs since.
+      config.allowUnsupportedSystem = true;
       overlays = [ stubs.overlay ];
     };
   systems = lib.genAttrs [
@@ -88,6 +90,7 @@ let
     manual.manpages.enable = false;
     nixpkgs.overlays = [ stubs.overlay ];
     nixpkgs.config.allowUnfree = true;
+    nixpkgs.config.allowUnsupportedSystem = true;
   };
   sharedHomeModule = {
     home-manager.sharedModules = [ (removeAttrs homeModule [ "nixpkgs" ]) ];
@@ -139,9 +142,35 @@ let
       };
   };
 
-  fleet = import ../mk-fleet.nix inputs { inherit src; };
+  read = (import ../lib).fleet.read src;
+  inherit (read) inventory;
+  # A key as the first `undercroft plan` writes it to facts/operators.pub, for an inventory that
+  # names none: nobody could log in otherwise, which the modules refuse.
+  operator = {
+    undercroft.ssh.rootKeys = [ "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIMade0Up0For0Evaluation0And0Nothing0Else0xx operator" ];
+  };
+  keyless = (inventory.fleet.admin_keys or [ ]) == [ ] && !(inventory ? users) && read.operatorKeys == [ ];
+  fleet = import ../mk-fleet.nix inputs {
+    inherit src;
+    modules = lib.optional keyless operator;
+  };
+  needs = trees: lib.mapAttrs (_: _: trees);
 in
 {
+  # By name of the flake's output, the trees that evaluating it takes.
+  names =
+    let
+      named = prefix: lib.mapAttrs' (name: lib.nameValuePair "${prefix}.${name}");
+      wslNames = lib.attrNames (lib.filterAttrs (_: pc: pc.os == "windows-wsl2") (inventory.pcs or { }));
+      nodes = removeAttrs fleet.nixosConfigurations wslNames;
+    in
+    named "nixosConfigurations" (needs [ ] nodes)
+    // named "nixosConfigurations" (
+      needs [ "nixosWsl" "homeManager" ] (lib.getAttrs wslNames fleet.nixosConfigurations)
+    )
+    // named "homeConfigurations" (needs [ "homeManager" ] fleet.homeConfigurations)
+    // named "darwinConfigurations" (needs [ "nixDarwin" "homeManager" ] fleet.darwinConfigurations);
+
   # By name of the flake's output, the derivation of each.
   targets =
     lib.mapAttrs' (

@@ -1,6 +1,7 @@
 //! Everything a developer of Undercroft does: `cargo xtask try`, `test`, `ci`, `bench`, `tidy`.
 
 mod bench;
+mod nix_eval;
 mod packages;
 mod peers;
 mod run;
@@ -20,6 +21,7 @@ cargo xtask bench [NAME]           measure against real peers, and write docs/pe
 cargo xtask tidy                   the house rules that a program can check
 cargo xtask fuzz [SECONDS]         run each fuzz target for so long (60; needs nightly, cargo-fuzz)
 cargo xtask peers [NAME ...]       build the programs of others that tests need (sops, kube-apiserver)
+cargo xtask nix-eval [...]         every configuration of the examples, with real trees of nixpkgs
 cargo xtask packages               install the system packages that the above need
 
 `try`, `test` and `bench` install the Debian packages that are missing, and say which.
@@ -36,6 +38,11 @@ fn main() -> ExitCode {
         ["test", rest @ ..] => suite::run(rest),
         ["ci"] => ci(),
         ["bench", rest @ ..] => bench::run(rest),
+        ["nix-eval", "--help" | "-h"] => {
+            print!("{}", nix_eval::USAGE);
+            Ok(())
+        }
+        ["nix-eval", rest @ ..] => nix_eval::run(rest),
         ["tidy"] => tidy::run(&repo_root()),
         ["fuzz", rest @ ..] => fuzz(rest),
         ["peers", rest @ ..] => peers::run(rest),

@@ -30,12 +30,32 @@ let
 
   path = lib.splitString ".";
 
-  # Whether there is an option of that path, or one of a prefix of it.
+  # Whether there is an option of that path, or one of a prefix of it. `*` stands for the names of a
+  # set of submodules: "users.users.*.linger".
   has =
     options: parts:
-    lib.isOption options
-    || parts == [ ]
-    || options ? ${lib.head parts} && has options.${lib.head parts} (lib.tail parts);
+    if lib.isOption options then
+      parts == [ ] || lib.head parts != "*" || has (options.type.getSubOptions [ ]) (lib.tail parts)
+    else
+      parts == [ ] || options ? ${lib.head parts} && has options.${lib.head parts} (lib.tail parts);
+
+  # What declares an option of that path.
+  declaration =
+    parts: option:
+    if parts == [ ] then
+      option
+    else if lib.head (lib.tail parts ++ [ "" ]) == "*" then
+      {
+        ${lib.head parts} = lib.mkOption {
+          type = lib.types.attrsOf (
+            lib.types.submodule { options = declaration (lib.drop 2 parts) option; }
+          );
+        };
+      }
+    else
+      {
+        ${lib.head parts} = declaration (lib.tail parts) option;
+      };
 
   packages = import ./packages.nix;
   functions = pkgs: import ./functions.nix { inherit lib pkgs; };
@@ -64,7 +84,7 @@ in
       filter (each: stubs ? ${each.unless}) (lib.attrValues replaced)
     );
     options = lib.foldl' lib.recursiveUpdate { } (
-      lib.mapAttrsToList (name: option: lib.setAttrByPath (path name) option) stubs
+      lib.mapAttrsToList (name: option: declaration (path name) option) stubs
     );
   };
 
@@ -92,6 +112,15 @@ in
       ) { } packages;
     in
     {
+      # Rust programs that name their dependencies by a lock file, as nixpkgs of 2021 and later can.
+      rustPlatform = pkgs.rustPlatform // {
+        buildRustPackage =
+          arguments:
+          if arguments ? cargoLock && !(pkgs.rustPlatform ? importCargoLock) then
+            stub (arguments.pname or arguments.name)
+          else
+            pkgs.rustPlatform.buildRustPackage arguments;
+      };
       # How a shell checks a script's syntax: came as an attribute of stdenv.
       stdenv = {
         shellDryRun = "${pkgs.runtimeShell} -n";
