@@ -65,7 +65,9 @@ fn derive(at: &str, value: &Value, paths: &mut BTreeSet<String>) {
 }
 
 /// Words before a colon in the prose of comments.
-const PROSE: &[&str] = &["default", "e.g", "eg", "example", "http", "https", "note", "ref", "see", "type"];
+const PROSE: &[&str] = &[
+    "default", "e.g", "eg", "example", "http", "https", "note", "ref", "see", "type",
+];
 
 /// The key that a line gives a value to, and the column that it begins in.
 fn key_of(line: &str) -> Option<(usize, &str)> {
@@ -73,7 +75,8 @@ fn key_of(line: &str) -> Option<(usize, &str)> {
     let (key, rest) = trimmed.split_once(':')?;
     let key = key.trim_matches('"');
     let plain = |c: char| c.is_ascii_alphanumeric() || "._-/".contains(c);
-    let is_key = !key.is_empty() && key.chars().all(plain) && (rest.is_empty() || rest.starts_with(' '));
+    let is_key =
+        !key.is_empty() && key.chars().all(plain) && (rest.is_empty() || rest.starts_with(' '));
     is_key.then_some((line.len() - trimmed.len(), key))
 }
 
@@ -156,7 +159,11 @@ ingress:
     let found: Vec<String> = commented(text).into_iter().collect();
     assert_eq!(
         found,
-        ["ingress.annotations.kubernetes\\.io/tls", "ingress.ingressClassName", "storage"]
+        [
+            "ingress.annotations.kubernetes\\.io/tls",
+            "ingress.ingressClassName",
+            "storage"
+        ]
     );
 }
 

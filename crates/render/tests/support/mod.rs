@@ -154,7 +154,11 @@ pub(crate) fn fleet(distribution: &str, more: &str) -> Inventory {
 }
 
 /// The tree of an inventory, for the cluster or for a PC.
-pub(crate) fn try_tree(inventory: &Inventory, lock: &Lock, dev: bool) -> Result<Tree, Vec<Problem>> {
+pub(crate) fn try_tree(
+    inventory: &Inventory,
+    lock: &Lock,
+    dev: bool,
+) -> Result<Tree, Vec<Problem>> {
     render(&Input {
         inventory,
         lock,

@@ -1,0 +1,506 @@
+//! The real charts, rendered by the real Helm with our values: what comes out is what we mean.
+//!
+//! Helm is taken from `UNDERCROFT_PEERS` or `.cache/peers` (`cargo xtask peers`), the charts from
+//! `UNDERCROFT_CHARTS`, unpacked into `NAME-VERSION` each. What isn't there is skipped openly.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "tests"
+)]
+
+mod support;
+
+use std::{
+    io::Write as _,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use serde_json::{Value, json};
+use support::{CHARTS, KnownChart};
+use undercroft_render::{Tree, yaml};
+
+/// The version of Kubernetes that charts are rendered for, which Helm otherwise guesses.
+const KUBERNETES: &str = "1.34.2";
+
+/// The program, where a folder of peers has it.
+fn helm() -> Option<PathBuf> {
+    let peers = std::env::var_os("UNDERCROFT_PEERS").map_or_else(
+        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../.cache/peers"),
+        PathBuf::from,
+    );
+    let mut found: Vec<PathBuf> = std::fs::read_dir(peers)
+        .ok()?
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|path| {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            name.starts_with("helm-")
+        })
+        .map(|path| path.join("helm"))
+        .filter(|path| path.is_file())
+        .collect();
+    found.sort();
+    found.pop()
+}
+
+fn chart(component: &str) -> &'static KnownChart {
+    CHARTS.iter().find(|c| c.component == component).unwrap()
+}
+
+/// What Helm makes of a component's chart with given values; `None` where it can't be had.
+fn render(component: &str, namespace: &str, values: &Value) -> Option<Vec<Value>> {
+    let Some(helm) = helm() else {
+        println!("SKIPPED: Helm isn't there: `cargo xtask peers` builds it");
+        return None;
+    };
+    let Some(folder) = chart(component).folder() else {
+        println!("SKIPPED: the chart of {component} isn't in UNDERCROFT_CHARTS");
+        return None;
+    };
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    file.write_all(yaml::print(values).unwrap().as_bytes())
+        .unwrap();
+    let release = match component {
+        "argo-cd" => "argocd",
+        "prometheus" => "kube-prometheus-stack",
+        other => other,
+    };
+    let output = Command::new(helm)
+        .args(["template", release])
+        .arg(folder)
+        .args(["--namespace", namespace, "--kube-version", KUBERNETES])
+        .args([
+            "--include-crds",
+            "--api-versions",
+            "monitoring.coreos.com/v1",
+        ])
+        .arg("--values")
+        .arg(file.path())
+        .output()
+        .unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{component}: {stderr}");
+    // Helm says so, and goes on, where a value of ours isn't what a template can use.
+    assert!(
+        !stderr.contains("coalesce.go") && !stderr.contains("overwriting"),
+        "{component}: {stderr}"
+    );
+    let text = String::from_utf8(output.stdout).unwrap();
+    let documents = text.split("\n---").filter(|document| {
+        let mut lines = document.lines().map(str::trim);
+        lines.any(|line| !line.is_empty() && !line.starts_with('#') && !line.starts_with("---"))
+    });
+    let objects = documents.map(|document| {
+        let document = document.trim_start_matches("---");
+        yaml::parse(document).unwrap_or_else(|e| panic!("{component}: {e}\n{document}"))
+    });
+    Some(objects.filter(Value::is_object).collect())
+}
+
+const NAMESPACES: &[(&str, &str)] = &[
+    ("alloy", "alloy"),
+    ("argo-cd", "argocd"),
+    ("cert-manager", "cert-manager"),
+    ("cilium", "kube-system"),
+    ("external-secrets", "external-secrets"),
+    ("grafana", "monitoring"),
+    ("loki", "monitoring"),
+    ("longhorn", "longhorn-system"),
+    ("nats", "nats"),
+    ("node-feature-discovery", "node-feature-discovery"),
+    ("nvidia-device-plugin", "nvidia-device-plugin"),
+    ("prometheus", "monitoring"),
+    ("sealed-secrets", "kube-system"),
+];
+
+fn ours(tree: &Tree, component: &str) -> Option<Vec<Value>> {
+    let (_, namespace) = NAMESPACES.iter().find(|(c, _)| *c == component).unwrap();
+    render(component, namespace, &support::must(tree, component))
+}
+
+fn k3s() -> Tree {
+    support::tree(&support::fleet("k3s", support::GITOPS), false)
+}
+
+fn named<'a>(objects: &'a [Value], kind: &str, name: &str) -> &'a Value {
+    objects
+        .iter()
+        .find(|o| o["kind"] == kind && o["metadata"]["name"] == name)
+        .unwrap_or_else(|| panic!("no {kind} {name}"))
+}
+
+fn kinds<'a>(objects: &'a [Value], kind: &'a str) -> impl Iterator<Item = &'a Value> {
+    objects.iter().filter(move |o| o["kind"] == kind)
+}
+
+/// A chart that comes out different each time never comes to rest under Argo CD: made-up
+/// passwords and certificates are the usual reason.
+#[test]
+fn every_chart_comes_out_the_same_twice() {
+    for (name, tree) in support::trees() {
+        for chart in CHARTS {
+            let Some(values) = support::values(&tree, chart.component) else {
+                continue;
+            };
+            let (_, namespace) = NAMESPACES
+                .iter()
+                .find(|(c, _)| *c == chart.component)
+                .unwrap();
+            let Some(first) = render(chart.component, namespace, &values) else {
+                continue;
+            };
+            let again = render(chart.component, namespace, &values).unwrap();
+            assert!(!first.is_empty(), "{name}: {}", chart.component);
+            assert_eq!(first, again, "{name}: {}", chart.component);
+        }
+    }
+}
+
+/// The other way round: with the chart's own method the certificates do differ, so that the test
+/// above would find them.
+#[test]
+fn hubbles_certificates_made_by_helm_would_be_found() {
+    let mut values = support::must(&k3s(), "cilium");
+    values["hubble"]["tls"]["auto"]["method"] = json!("helm");
+    let Some(first) = render("cilium", "kube-system", &values) else {
+        return;
+    };
+    let again = render("cilium", "kube-system", &values).unwrap();
+    assert_ne!(first, again);
+    assert!(
+        first
+            .iter()
+            .any(|o| o["metadata"]["name"] == "hubble-server-certs")
+    );
+}
+
+#[test]
+fn cilium_is_as_the_cluster_needs_it() {
+    let Some(objects) = ours(&k3s(), "cilium") else {
+        return;
+    };
+    let secrets: Vec<&Value> = kinds(&objects, "Secret")
+        .map(|o| &o["metadata"]["name"])
+        .collect();
+    assert!(secrets.is_empty(), "{secrets:?}");
+    let config = &named(&objects, "ConfigMap", "cilium-config")["data"];
+    for (key, value) in [
+        ("kube-proxy-replacement", "true"),
+        ("ipam", "cluster-pool"),
+        ("cluster-pool-ipv4-cidr", "10.42.0.0/16"),
+        ("cluster-pool-ipv4-mask-size", "24"),
+        ("enable-l2-announcements", "true"),
+        ("devices", "en+ eth+ bond+"),
+        ("k8s-client-qps", "50"),
+        ("k8s-client-burst", "100"),
+        ("enable-hubble", "true"),
+        ("enable-ingress-controller", "true"),
+    ] {
+        assert_eq!(config[key], value, "{key}");
+    }
+    assert_eq!(config["enable-gateway-api"], Value::Null);
+    let agent =
+        &named(&objects, "DaemonSet", "cilium")["spec"]["template"]["spec"]["containers"][0];
+    let env = |name: &str| {
+        let all = agent["env"].as_array().unwrap();
+        all.iter().find(|e| e["name"] == name).unwrap()["value"].clone()
+    };
+    assert_eq!(env("KUBERNETES_SERVICE_HOST"), "127.0.0.1");
+    assert_eq!(env("KUBERNETES_SERVICE_PORT"), "6444");
+    // A job that removes itself would be brought back by Argo CD for ever.
+    let mut jobs = kinds(&objects, "Job");
+    assert!(jobs.all(|job| job["spec"]["ttlSecondsAfterFinished"] == Value::Null));
+    // The address of the Ingress leads nowhere without this one, which Argo CD must not exclude.
+    named(&objects, "EndpointSlice", "cilium-ingress");
+}
+
+#[test]
+fn there_is_exactly_one_default_storage_class() {
+    for (name, tree) in support::trees() {
+        let mut classes: Vec<Value> = support::objects(&tree)
+            .into_iter()
+            .filter(|o| o["kind"] == "StorageClass")
+            .collect();
+        if support::values(&tree, "longhorn").is_some() {
+            let Some(objects) = ours(&tree, "longhorn") else {
+                return;
+            };
+            // Longhorn's own is in a ConfigMap, from which its driver makes the object.
+            let storage = named(&objects, "ConfigMap", "longhorn-storageclass");
+            classes
+                .push(yaml::parse(storage["data"]["storageclass.yaml"].as_str().unwrap()).unwrap());
+        }
+        let is_default = |class: &&Value| {
+            class["metadata"]["annotations"]["storageclass.kubernetes.io/is-default-class"]
+                == "true"
+        };
+        let defaults: Vec<&Value> = classes.iter().filter(is_default).collect();
+        // On a PC k3s brings its own.
+        let wanted = usize::from(name != "dev");
+        assert_eq!(defaults.len(), wanted, "{name}: {defaults:?}");
+        if let Some(class) = defaults.first() {
+            assert_eq!(class["reclaimPolicy"], "Retain", "{name}");
+        }
+    }
+}
+
+#[test]
+fn longhorn_takes_the_inventorys_disks_alone() {
+    let Some(objects) = ours(&k3s(), "longhorn") else {
+        return;
+    };
+    let settings = named(&objects, "ConfigMap", "longhorn-default-setting");
+    let settings = yaml::parse(settings["data"]["default-setting.yaml"].as_str().unwrap()).unwrap();
+    assert_eq!(settings["create-default-disk-labeled-nodes"], true);
+    assert_eq!(
+        settings["node-drain-policy"],
+        "block-if-contains-last-replica"
+    );
+    assert_eq!(
+        settings["taint-toleration"],
+        "cellar.example/gpu=yes:NoSchedule"
+    );
+    assert_eq!(settings["default-replica-count"], "3");
+    let names: Vec<String> = kinds(&objects, "Job")
+        .map(|o| o["metadata"]["name"].to_string())
+        .collect();
+    assert!(
+        !names.iter().any(|n| n.contains("pre-upgrade")),
+        "{names:?}"
+    );
+}
+
+#[test]
+fn the_device_plugin_runs_where_cards_are() {
+    let Some(objects) = ours(&k3s(), "nvidia-device-plugin") else {
+        return;
+    };
+    let sets: Vec<&Value> = kinds(&objects, "DaemonSet").collect();
+    assert_eq!(
+        sets.len(),
+        3,
+        "the plugin, its discovery and the MPS server"
+    );
+    for set in sets {
+        let pod = &set["spec"]["template"]["spec"];
+        assert_eq!(pod["runtimeClassName"], "nvidia-cdi");
+        let terms = &pod["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
+            ["nodeSelectorTerms"];
+        assert_eq!(terms.as_array().unwrap().len(), 1);
+        let keys: Vec<&Value> = terms[0]["matchExpressions"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|e| &e["key"])
+            .collect();
+        assert_eq!(
+            keys,
+            [
+                "feature.node.kubernetes.io/pci-10de.present",
+                "nvidia.com/device-plugin.config"
+            ]
+        );
+        let tolerations = pod["tolerations"].as_array().unwrap();
+        assert!(tolerations.iter().any(|t| t["key"] == "cellar.example/gpu"));
+    }
+    let config = named(&objects, "ConfigMap", "nvidia-device-plugin-configs");
+    assert_eq!(config["data"].as_object().unwrap().len(), 4);
+    assert!(
+        !objects
+            .iter()
+            .any(|o| o["metadata"]["name"] == "nvidia-device-plugin-node-feature-discovery-worker"),
+        "a second node feature discovery"
+    );
+}
+
+#[test]
+fn loki_is_one_process_without_caches() {
+    let Some(objects) = ours(&k3s(), "loki") else {
+        return;
+    };
+    let sets: Vec<&Value> = kinds(&objects, "StatefulSet")
+        .map(|o| &o["metadata"]["name"])
+        .collect();
+    assert_eq!(sets, ["loki"]);
+    assert_eq!(kinds(&objects, "Deployment").count(), 0);
+    assert_eq!(kinds(&objects, "DaemonSet").count(), 0);
+    let config = yaml::parse(
+        named(&objects, "ConfigMap", "loki")["data"]["config.yaml"]
+            .as_str()
+            .unwrap(),
+    )
+    .unwrap();
+    assert_eq!(config["schema_config"]["configs"][0]["schema"], "v13");
+    assert_eq!(config["common"]["replication_factor"], 1);
+    assert_eq!(config["compactor"]["retention_enabled"], true);
+    assert_eq!(config["limits_config"]["retention_period"], "744h");
+    // Grafana and Alloy send to this Service.
+    named(&objects, "Service", "loki");
+}
+
+#[test]
+fn grafana_takes_its_password_from_the_secret() {
+    let Some(objects) = ours(&k3s(), "grafana") else {
+        return;
+    };
+    let secrets: Vec<&Value> = kinds(&objects, "Secret")
+        .map(|o| &o["metadata"]["name"])
+        .collect();
+    assert!(secrets.is_empty(), "{secrets:?}");
+    let text = named(&objects, "Deployment", "grafana").to_string();
+    assert!(text.contains("\"grafana-admin\""));
+    let claim = named(&objects, "PersistentVolumeClaim", "grafana");
+    assert_eq!(claim["spec"]["storageClassName"], "longhorn");
+}
+
+#[test]
+fn prometheus_watches_what_there_is() {
+    let Some(objects) = ours(&k3s(), "prometheus") else {
+        return;
+    };
+    let monitors: Vec<String> = kinds(&objects, "ServiceMonitor")
+        .map(|o| o["metadata"]["name"].as_str().unwrap().to_owned())
+        .collect();
+    for absent in [
+        "kube-proxy",
+        "kube-etcd",
+        "kube-scheduler",
+        "kube-controller-manager",
+        "node-exporter",
+    ] {
+        assert!(!monitors.iter().any(|m| m.contains(absent)), "{monitors:?}");
+    }
+    assert_eq!(
+        kinds(&objects, "DaemonSet").count(),
+        0,
+        "the machines run the node exporter"
+    );
+    let server = kinds(&objects, "Prometheus").next().unwrap();
+    for selector in [
+        "serviceMonitorSelector",
+        "podMonitorSelector",
+        "ruleSelector",
+        "scrapeConfigSelector",
+    ] {
+        assert_eq!(server["spec"][selector], json!({}), "{selector}");
+    }
+    named(&objects, "Service", "kube-prometheus-stack-prometheus");
+    named(&objects, "Service", "kube-prometheus-stack-alertmanager");
+    let dashboards = kinds(&objects, "ConfigMap")
+        .filter(|o| o["metadata"]["labels"]["grafana_dashboard"] == "1")
+        .count();
+    assert!(dashboards > 10, "{dashboards}");
+    assert!(
+        !kinds(&objects, "Deployment")
+            .any(|o| o["metadata"]["name"] == "kube-prometheus-stack-grafana")
+    );
+}
+
+#[test]
+fn nats_knows_its_clients_by_their_certificates() {
+    let Some(objects) = ours(&k3s(), "nats") else {
+        return;
+    };
+    let text = named(&objects, "ConfigMap", "nats-config")["data"]["nats.conf"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    for part in [
+        "\"verify_and_map\": true",
+        "\"user\": \"gateway.client.nats\"",
+        "\"system_account\": \"SYS\"",
+        "\"ca_file\": \"/etc/nats-ca-cert/ca.crt\"",
+    ] {
+        assert!(text.contains(part), "{part} in {text}");
+    }
+    let set = named(&objects, "StatefulSet", "nats");
+    assert_eq!(set["spec"]["replicas"], 3);
+    assert_eq!(
+        set["spec"]["volumeClaimTemplates"][0]["spec"]["storageClassName"],
+        "longhorn-single"
+    );
+    let container = &set["spec"]["template"]["spec"]["containers"][0];
+    assert_eq!(container["resources"]["requests"]["memory"], "256Mi");
+    assert_eq!(
+        named(&objects, "Service", "nats")["spec"]["type"],
+        "LoadBalancer"
+    );
+    assert_eq!(kinds(&objects, "Deployment").count(), 0);
+}
+
+#[test]
+fn argo_cd_is_behind_the_ingress_and_takes_the_control_plane_where_it_must() {
+    let Some(objects) = ours(&k3s(), "argo-cd") else {
+        return;
+    };
+    let ingress = named(&objects, "Ingress", "argocd-server");
+    assert_eq!(ingress["spec"]["ingressClassName"], "cilium");
+    assert_eq!(
+        ingress["spec"]["rules"][0]["host"],
+        "argocd.apps.cellar.example"
+    );
+    let params = &named(&objects, "ConfigMap", "argocd-cmd-params-cm")["data"];
+    assert_eq!(params["server.insecure"], "true");
+    assert_eq!(params["controller.diff.server.side"], "true");
+    // No Secret of the chart has data of its own: the keys are made in the cluster.
+    for secret in kinds(&objects, "Secret") {
+        assert!(
+            secret["data"].is_null() && secret["stringData"].is_null(),
+            "{secret}"
+        );
+    }
+    let kubeadm = support::tree(&support::fleet("kubeadm", support::GITOPS), false);
+    let objects = ours(&kubeadm, "argo-cd").unwrap();
+    for kind in ["Deployment", "StatefulSet"] {
+        for object in kinds(&objects, kind) {
+            let tolerations = object["spec"]["template"]["spec"]["tolerations"].as_array();
+            assert!(
+                tolerations.is_some_and(|all| all
+                    .iter()
+                    .any(|t| t["key"] == "node-role.kubernetes.io/control-plane")),
+                "{}",
+                object["metadata"]["name"]
+            );
+        }
+    }
+}
+
+#[test]
+fn alloy_reads_the_logs_of_every_node() {
+    let Some(objects) = ours(&k3s(), "alloy") else {
+        return;
+    };
+    let set = named(&objects, "DaemonSet", "alloy");
+    let pod = &set["spec"]["template"]["spec"];
+    let mounts = pod["containers"][0]["volumeMounts"].as_array().unwrap();
+    assert!(mounts.iter().any(|m| m["mountPath"] == "/var/log"));
+    let env = pod["containers"][0]["env"].as_array().unwrap();
+    let host = env.iter().find(|e| e["name"] == "HOSTNAME").unwrap();
+    assert_eq!(host["valueFrom"]["fieldRef"]["fieldPath"], "spec.nodeName");
+    let config = named(&objects, "ConfigMap", "alloy")["data"]["config.alloy"]
+        .as_str()
+        .unwrap();
+    assert!(config.contains("http://loki.monitoring.svc:3100/loki/api/v1/push"));
+    assert_eq!(kinds(&objects, "CustomResourceDefinition").count(), 0);
+}
+
+#[test]
+fn node_feature_discovery_labels_by_vendor() {
+    let Some(objects) = ours(&k3s(), "node-feature-discovery") else {
+        return;
+    };
+    let config = named(&objects, "ConfigMap", "node-feature-discovery-worker-conf");
+    let config = yaml::parse(config["data"]["nfd-worker.conf"].as_str().unwrap()).unwrap();
+    assert_eq!(
+        config["sources"]["pci"]["deviceLabelFields"],
+        json!(["vendor"])
+    );
+    assert_eq!(
+        kinds(&objects, "Job").count(),
+        0,
+        "no hook that Argo CD would run"
+    );
+}
