@@ -106,7 +106,11 @@ let
     };
     disko.nixosModules.disko = disko + "/module.nix";
     sops-nix.nixosModules.sops = sopsNix + "/modules/sops";
-    nixos-wsl.nixosModules.default = nixosWsl + "/modules";
+    nixos-wsl.nixosModules.default.imports = [
+      (nixosWsl + "/modules")
+      # Before systems without a kernel of their own were thought of, containers were the only ones.
+      { boot.isContainer = lib.mkIf (nixosStubs ? "boot.kernel.enable") true; }
+    ];
     home-manager = {
       nixosModules.home-manager.imports = [
         (homeManager + "/nixos")
