@@ -59,11 +59,13 @@ in
       isNormalUser = true;
       description = mkIf (person.fullName != null) person.fullName;
       openssh.authorizedKeys.keys = person.sshKeys;
-      # The daemon goes on when the last terminal is closed.
-      linger = mkIf cfg.lend.enable (mkDefault true);
     }) cfg.users;
+    # The owner's services go on when the last terminal is closed: what `loginctl enable-linger` writes.
+    systemd.tmpfiles.rules = mkIf (cfg.lend.enable && cfg.pc.owner != null) [
+      "f /var/lib/systemd/linger/${cfg.pc.owner} 0644 root root -"
+    ];
     # On one's own PC one may change the password that one hasn't got.
-    users.mutableUsers = mkDefault true;
+    users.mutableUsers = lib.mkOverride 900 true;
 
     services.tailscale.enable = mkIf (cfg.overlay.enable && cfg.overlay.inWsl) (mkDefault true);
     environment.systemPackages = lib.optional (cfg.pc.package != null) cfg.pc.package;

@@ -48,10 +48,14 @@ in
       true
       true
     ];
-    actual = map (part: lib.hasInfix part five.undercroft.pi.installBootLoader.text) [
-      "pi-firmware.sh"
-      "${five.boot.loader.generic-extlinux-compatible.populateCmd} -c \"$1\""
-    ];
+    actual =
+      let
+        plain = builtins.unsafeDiscardStringContext;
+      in
+      map (part: lib.hasInfix (plain part) (plain five.undercroft.pi.installBootLoader.text)) [
+        "pi-firmware.sh"
+        "${five.boot.loader.generic-extlinux-compatible.populateCmd} -c \"$1\""
+      ];
   }
   {
     name = "both models evaluate to a system";
