@@ -46,7 +46,9 @@ in
       type = lib.types.bool;
       default = config.undercroft.node.firmware != "rpi";
       defaultText = lib.literalExpression ''config.undercroft.node.firmware != "rpi"'';
-      description = "Whether the machine starts by systemd-boot. A Raspberry Pi's firmware starts it otherwise.";
+      description = ''
+        Whether the machine starts by systemd-boot. A Raspberry Pi's firmware starts it otherwise.
+      '';
     };
     generations = lib.mkOption {
       type = lib.types.ints.between 2 50;
@@ -136,7 +138,10 @@ in
       assertions = [
         {
           assertion = health.enable;
-          message = "undercroft.boot.healthGate needs undercroft.health: without checks nothing could prove a generation.";
+          message = ''
+            undercroft.boot.healthGate needs undercroft.health: without checks nothing could prove a
+            generation.
+          '';
         }
         {
           assertion = gate.method != "counting" || hasCounting;

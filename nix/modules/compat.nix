@@ -13,7 +13,8 @@ let
 
   # Values as systemd's configuration files write them.
   text = value: if lib.isBool value then (if value then "yes" else "no") else toString value;
-  lines = values: lib.concatStrings (lib.mapAttrsToList (key: value: "${key}=${text value}\n") values);
+  lines =
+    values: lib.concatStrings (lib.mapAttrsToList (key: value: "${key}=${text value}\n") values);
 
   section =
     description:

@@ -82,7 +82,10 @@ in
     espMb = lib.mkOption {
       type = lib.types.ints.between 256 16384;
       default = 1024;
-      description = "Size of each EFI system partition, in MiB. A kernel with its initrd lies there for every generation.";
+      description = ''
+        Size of each EFI system partition, in MiB. A kernel with its initrd lies there for every
+        generation.
+      '';
     };
     root = lib.mkOption {
       type = lib.types.listOf disk;
@@ -121,7 +124,10 @@ in
     encryptionKeyFile = lib.mkOption {
       type = lib.types.str;
       default = "/run/undercroft/disk.key";
-      description = "Where the installer has the key of an encrypted pool while the disks are laid out, without a newline at its end.";
+      description = ''
+        Where the installer has the key of an encrypted pool while the disks are laid out, without a
+        newline at its end.
+      '';
     };
     arcMaxMb = lib.mkOption {
       type = lib.types.nullOr lib.types.ints.positive;
@@ -171,10 +177,15 @@ in
         }
         {
           assertion = cfg.layout != "zfs-mirror" -> lib.length cfg.root <= 1;
-          message = "undercroft.disks.layout is ${cfg.layout}, which is for one root disk; ${toString (lib.length cfg.root)} are named.";
+          message = ''
+            undercroft.disks.layout is ${cfg.layout}, which is for one root disk;
+            ${toString (lib.length cfg.root)} are named.
+          '';
         }
         {
-          assertion = lib.all (one: one.serial != null || one.wwn != null) (cfg.root ++ cfg.longhorn ++ cfg.data);
+          assertion = lib.all (one: one.serial != null || one.wwn != null) (
+            cfg.root ++ cfg.longhorn ++ cfg.data
+          );
           message = "undercroft.disks: every disk is known by its serial number or WWN.";
         }
       ];

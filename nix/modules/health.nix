@@ -173,7 +173,10 @@ in
         ExecStart = "${command}/bin/undercroft-health --wait ${toString cfg.settleSec}";
         # Beyond its own limit only for the last round's checks.
         TimeoutStartSec =
-          cfg.settleSec + 30 + lib.foldl' lib.max 0 (map (one: one.timeoutSec) (lib.attrValues cfg.checks));
+          let
+            longest = lib.foldl' lib.max 0 (map (one: one.timeoutSec) (lib.attrValues cfg.checks));
+          in
+          cfg.settleSec + longest + 30;
       };
     };
 

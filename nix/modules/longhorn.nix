@@ -99,14 +99,18 @@ in
         }
       ];
       # For people and for comparison: the controller annotates the node with it.
-      environment.etc."undercroft/longhorn-disks.json".text = undercroftLib.longhorn.annotation config.undercroft;
+      environment.etc."undercroft/longhorn-disks.json".text =
+        undercroftLib.longhorn.annotation config.undercroft;
 
       undercroft.health.checks.longhorn-disks = {
         description = "Longhorn's file systems are mounted, each from its own disk.";
         script = ''
           for at in ${lib.escapeShellArgs (map (mount: mount.path) mounts)}; do
             mountpoint --quiet "$at" || { echo "$at isn't mounted"; exit 1; }
-            [ "$(stat --format=%d "$at")" != "$(stat --format=%d /)" ] || { echo "$at is on the root file system"; exit 1; }
+            [ "$(stat --format=%d "$at")" != "$(stat --format=%d /)" ] || {
+              echo "$at is on the root file system"
+              exit 1
+            }
           done
         '';
       };

@@ -26,9 +26,7 @@ let
     file:
     let
       lines = lib.splitString "\n" (builtins.readFile (source file));
-      own = lib.foldl' (
-        found: line: if found.done || line == "sops:" then found // { done = true; } else found // { lines = found.lines ++ [ line ]; }
-      ) { done = false; lines = [ ]; } lines;
+      table = lib.lists.findFirstIndex (line: line == "sops:") null lines;
       isPlain =
         line:
         let
@@ -43,7 +41,10 @@ let
         else
           bare != null;
     in
-    if !own.done then [ "the table of sops" ] else map (_: "a value") (lib.filter isPlain own.lines);
+    if table == null then
+      [ "the table of sops" ]
+    else
+      map (_: "a value") (lib.filter isPlain (lib.take table lines));
 
   files = lib.unique (map (one: one.file) (lib.attrValues cfg.wanted));
 
@@ -187,9 +188,9 @@ in
         # What is wrong is named by its kind alone: the message must not show the secret.
         assertion = !builtins.pathExists (source file) || plainLines file == [ ];
         message = ''
-          ${baseNameOf (source file)} isn't encrypted: ${lib.concatStringsSep ", " (lib.unique (plainLines file))}
-          is in plain text or missing. Take the file out of git's history, encrypt it with sops, and
-          rotate what was in it.
+          ${baseNameOf (source file)} isn't encrypted:
+          ${lib.concatStringsSep ", " (lib.unique (plainLines file))} is in plain text or missing.
+          Take the file out of git's history, encrypt it with sops, and rotate what was in it.
         '';
       }) files;
 
@@ -203,7 +204,9 @@ in
 
     (lib.optionalAttrs (options.undercroft ? overlay) {
       undercroft.overlay = {
-        authKeyFile = lib.mkIf (active && has "tailscale/auth_key") (lib.mkDefault (path "tailscale/auth_key"));
+        authKeyFile = lib.mkIf (active && has "tailscale/auth_key") (
+          lib.mkDefault (path "tailscale/auth_key")
+        );
         server.noiseKeyFile = lib.mkIf (active && has "headscale/noise_private.key") (
           lib.mkDefault (path "headscale/noise_private.key")
         );
@@ -215,8 +218,8 @@ in
 
     (lib.optionalAttrs (options ? sops) {
       sops = lib.mkIf (active && cfg.wanted != { }) {
-        # The machine's one identity. It lies on the root file system, which is there before anything
-        # is decrypted.
+        # The machine's one identity. It lies on the root file system, which is there before
+        # anything is decrypted.
         age.sshKeyPaths = [ config.undercroft.ssh.hostKeyPath ];
         gnupg.sshKeyPaths = [ ];
         secrets = lib.mapAttrs (name: secret: {

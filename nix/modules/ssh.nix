@@ -32,14 +32,17 @@ in
         '';
       }
       {
-        assertion = !lib.hasPrefix "/run/" cfg.hostKeyPath && !lib.hasPrefix builtins.storeDir cfg.hostKeyPath;
+        assertion = !lib.any (folder: lib.hasPrefix folder cfg.hostKeyPath) [
+          "/run/"
+          builtins.storeDir
+        ];
         message = "undercroft.ssh.hostKeyPath has to outlive a reboot and must not be in the Nix store.";
       }
     ];
 
     services.openssh = {
       enable = true;
-      # Only the delivered key: a second one, made by the machine itself, would be one that nobody pinned.
+      # Only the delivered key: a second one, made by the machine itself, is one that nobody pinned.
       hostKeys = [
         {
           type = "ed25519";

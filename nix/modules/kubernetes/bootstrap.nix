@@ -32,7 +32,7 @@ let
     UNDERCROFT_NODE = node.name;
     UNDERCROFT_ROLE = cfg.role;
     UNDERCROFT_FOUNDER = if cfg.founder then "1" else "";
-    UNDERCROFT_OTHERS = lib.concatStringsSep " " (lib.mapAttrsToList (name: address: "${name}=${address}") others);
+    UNDERCROFT_OTHERS = toString (lib.mapAttrsToList (name: address: "${name}=${address}") others);
     UNDERCROFT_JOIN_LIMIT_S = toString cfg.joinLimitSec;
     UNDERCROFT_SECRETS = secrets.runtime;
     UNDERCROFT_ADDRESS = node.address;
@@ -117,7 +117,8 @@ in
       "d /var/lib/undercroft/cluster 0700 root root -"
     ];
 
-    # Takes the machine out, for a reinstallation or another cluster. It deletes, so it wants to be told.
+    # Takes the machine out, for a reinstallation or another cluster. It deletes, and wants to be
+    # told so.
     environment.etc."undercroft/cluster-leave" = {
       mode = "0700";
       source = program "cluster-leave" [

@@ -10,8 +10,8 @@ let
   cfg = config.undercroft.kubernetes;
   isServer = cfg.role == "server";
   version = lib.getVersion cfg.package;
-  # "1.34" of "1.34" and of "1.34.2".
-  minor = version: lib.concatStringsSep "." (lib.take 2 (lib.splitString "." version));
+  # "1_34" of "1.34" and of "1.34.2", as nixpkgs names its packages.
+  minor = version: lib.concatStringsSep "_" (lib.take 2 (lib.splitString "." version));
 in
 {
   imports = [
@@ -52,7 +52,9 @@ in
     founder = lib.mkOption {
       type = lib.types.bool;
       default = false;
-      description = "Whether this server founds the cluster. Exactly one does, and it never changes by itself.";
+      description = ''
+        Whether this server founds the cluster. Exactly one does, and it never changes by itself.
+      '';
     };
     founderName = lib.mkOption {
       type = lib.types.nullOr lib.types.str;
@@ -177,7 +179,10 @@ in
     components = lib.mkOption {
       type = lib.types.listOf lib.types.str;
       default = [ ];
-      description = "What Argo CD runs in the cluster, in the words of the inventory. Modules look at it for what that needs of the host.";
+      description = ''
+        What Argo CD runs in the cluster, in the words of the inventory. Modules look at it for what
+        that needs of the host.
+      '';
     };
     joinOnBoot = lib.mkOption {
       type = lib.types.bool;
@@ -207,11 +212,14 @@ in
       }
       {
         assertion = !cfg.founder || isServer;
-        message = "undercroft.kubernetes.founder: ${config.undercroft.node.name} is no server, and only a server can found a cluster.";
+        message = "undercroft.kubernetes.founder: only a server can found a cluster.";
       }
       {
         assertion = cfg.founder || cfg.founderAddress != null;
-        message = "undercroft.kubernetes.founderAddress isn't set, and this machine isn't the founder: it would have nobody to join.";
+        message = ''
+          undercroft.kubernetes.founderAddress isn't set, and this machine isn't the founder: it
+          would have nobody to join.
+        '';
       }
       {
         # A joiner whose server was itself once founded a second cluster.
@@ -220,7 +228,7 @@ in
       }
       {
         assertion = cfg.shutdownGraceCriticalSec < cfg.shutdownGraceSec;
-        message = "undercroft.kubernetes.shutdownGraceCriticalSec is part of shutdownGraceSec and has to be less.";
+        message = "undercroft.kubernetes.shutdownGraceCriticalSec has to be less than shutdownGraceSec.";
       }
       {
         assertion =
@@ -241,9 +249,7 @@ in
         pkgs.kubernetes
       else
         # nixpkgs keeps several minors of k3s: pin one, as a release of NixOS moves pkgs.k3s.
-        pkgs.${
-          if cfg.version == null then "k3s" else "k3s_${lib.replaceStrings [ "." ] [ "_" ] (minor cfg.version)}"
-        } or pkgs.k3s
+        pkgs.${if cfg.version == null then "k3s" else "k3s_${minor cfg.version}"} or pkgs.k3s
     );
   };
 }

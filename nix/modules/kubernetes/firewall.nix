@@ -38,8 +38,9 @@ let
       ]) servers
     );
 
-  iptables =
-    one: "iptables -A nixos-fw -s ${one.from} -p ${one.protocol} --dport ${toString one.port} -j nixos-fw-accept\n";
+  iptables = one: ''
+    iptables -A nixos-fw -s ${one.from} -p ${one.protocol} --dport ${toString one.port} -j nixos-fw-accept
+  '';
   nftables =
     one: "ip saddr ${one.from} ${one.protocol} dport ${toString one.port} accept\n";
   interfaces = [

@@ -6,7 +6,11 @@ let
   isK3s = cfg.distribution == "k3s";
   kubectl = if isK3s then "${cfg.package}/bin/k3s kubectl" else "${cfg.package}/bin/kubectl";
   # The node's own identity: it may read itself, and a node that was thrown out can't.
-  kubeconfig = if isK3s then "/var/lib/rancher/k3s/agent/kubelet.kubeconfig" else "/etc/kubernetes/kubelet.conf";
+  kubeconfig =
+    if isK3s then
+      "/var/lib/rancher/k3s/agent/kubelet.kubeconfig"
+    else
+      "/etc/kubernetes/kubelet.conf";
 in
 {
   config = lib.mkIf cfg.enable {

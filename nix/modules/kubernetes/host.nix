@@ -70,8 +70,14 @@ in
 
     # The cluster is watched and mended from its servers.
     environment.etc."undercroft/kubeconfig" = lib.mkIf (cfg.role == "server") {
-      source = if cfg.distribution == "k3s" then "/etc/rancher/k3s/k3s.yaml" else "/etc/kubernetes/admin.conf";
+      source =
+        if cfg.distribution == "k3s" then
+          "/etc/rancher/k3s/k3s.yaml"
+        else
+          "/etc/kubernetes/admin.conf";
     };
-    environment.variables = lib.mkIf (cfg.role == "server") { KUBECONFIG = "/etc/undercroft/kubeconfig"; };
+    environment.variables = lib.mkIf (cfg.role == "server") {
+      KUBECONFIG = "/etc/undercroft/kubeconfig";
+    };
   };
 }

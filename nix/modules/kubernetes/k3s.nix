@@ -11,8 +11,11 @@ let
   cfg = config.undercroft.kubernetes;
   isServer = cfg.role == "server";
   enabled = cfg.enable && cfg.distribution == "k3s";
+  ownFile = config.services.k3s.environmentFile;
   mirrors = undercroftLib.kubernetes.registriesYaml config.undercroft;
-  longhornPaths = map (mount: mount.path) (undercroftLib.disks.longhornMounts config.undercroft.disks);
+  longhornPaths = map (mount: mount.path) (
+    undercroftLib.disks.longhornMounts config.undercroft.disks
+  );
 in
 {
   config = lib.mkIf enabled {
@@ -27,7 +30,9 @@ in
       tokenFile = cfg.tokenFile;
       extraFlags =
         undercroftLib.kubernetes.k3sFlags config.undercroft
-        ++ lib.optional (isServer && cfg.agentTokenFile != null) "--agent-token-file=${cfg.agentTokenFile}"
+        ++ lib.optional (
+          isServer && cfg.agentTokenFile != null
+        ) "--agent-token-file=${cfg.agentTokenFile}"
         ++ cfg.extraFlags;
     }
     // lib.optionalAttrs (options.services.k3s ? gracefulNodeShutdown) {
@@ -49,8 +54,7 @@ in
       environment = lib.mkIf (!cfg.founder) { UNDERCROFT_SERVER = cfg.joinServer; };
       # mkForce, as the module of nixpkgs sets one file or none.
       serviceConfig.EnvironmentFile = lib.mkForce (
-        [ "-/run/undercroft/cluster/join.env" ]
-        ++ lib.optional (config.services.k3s.environmentFile != null) config.services.k3s.environmentFile
+        [ "-/run/undercroft/cluster/join.env" ] ++ lib.optional (ownFile != null) ownFile
       );
       after = [
         "sops-install-secrets.service"
@@ -92,7 +96,7 @@ in
     assertions = [
       {
         assertion = !(lib.any (lib.hasPrefix "--snapshotter=zfs") config.services.k3s.extraFlags);
-        message = "k3s' --snapshotter=zfs: overlayfs works on ZFS from 2.2 on, and is what the fleet is tested with.";
+        message = "k3s' --snapshotter=zfs: leave it out; overlayfs works on ZFS from 2.2 on.";
       }
     ];
   };

@@ -126,9 +126,11 @@ in
       manifest = manifest "kube-vip.json" (
         if isK3s then "/etc/rancher/k3s/k3s.yaml" else "/etc/kubernetes/admin.conf"
       );
-      # While kubeadm founds a cluster admin.conf may do nothing yet: the role that it is bound to is
-      # made last, and over the virtual address (kube-vip#684).
-      foundingManifest = lib.mkIf (!isK3s) (manifest "kube-vip-founding.json" "/etc/kubernetes/super-admin.conf");
+      # While kubeadm founds a cluster admin.conf may do nothing yet: the role that it is bound to
+      # is made last, and over the virtual address (kube-vip#684).
+      foundingManifest = lib.mkIf (!isK3s) (
+        manifest "kube-vip-founding.json" "/etc/kubernetes/super-admin.conf"
+      );
     };
 
     systemd.tmpfiles.rules = [

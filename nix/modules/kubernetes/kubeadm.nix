@@ -13,7 +13,9 @@ let
   enabled = cfg.enable && cfg.distribution == "kubeadm";
   version = lib.getVersion cfg.package;
   values = undercroftLib.kubeadm config.undercroft;
-  longhornPaths = map (mount: mount.path) (undercroftLib.disks.longhornMounts config.undercroft.disks);
+  longhornPaths = map (mount: mount.path) (
+    undercroftLib.disks.longhornMounts config.undercroft.disks
+  );
   encryption = config.undercroft.secrets.wanted ? "kubeadm/encryption-config.yaml";
 
   kubelet = values.kubeletConfiguration // {
@@ -21,8 +23,8 @@ let
     shutdownGracePeriodCriticalPods = "${toString cfg.shutdownGraceCriticalSec}s";
   };
 
-  # Secrets of the cluster are encrypted in etcd, as k3s does with --secrets-encryption. The file lies
-  # in the folder of certificates, which the API server's pod has anyway.
+  # Secrets of the cluster are encrypted in etcd, as k3s does with --secrets-encryption. The file
+  # lies in the folder of certificates, which the API server's pod has anyway.
   cluster =
     values.clusterConfiguration
     // lib.optionalAttrs encryption {
@@ -37,7 +39,8 @@ let
     };
 
   # JSON is YAML. Documents of one file stand apart by a line of dashes.
-  documents = name: parts: pkgs.writeText name (lib.concatMapStringsSep "\n---\n" builtins.toJSON parts);
+  documents =
+    name: parts: pkgs.writeText name (lib.concatMapStringsSep "\n---\n" builtins.toJSON parts);
 in
 {
   config = lib.mkIf enabled {
@@ -45,11 +48,11 @@ in
       {
         # v1beta4 of kubeadm's files, and kubelets that shut down with their pods.
         assertion = lib.versionAtLeast version "1.31";
-        message = "undercroft.kubernetes with kubeadm needs Kubernetes 1.31 or later; this nixpkgs has ${version}.";
+        message = "kubeadm's files here are those of Kubernetes 1.31 and later; this is ${version}.";
       }
       {
         assertion = config.swapDevices == [ ] && !config.zramSwap.enable;
-        message = "kubeadm's kubelet doesn't start with swap: take swapDevices and zramSwap out of this machine's modules.";
+        message = "kubeadm's kubelet doesn't start with swap: take swapDevices and zramSwap out.";
       }
     ];
 
@@ -88,10 +91,15 @@ in
         pkgs.util-linux
         pkgs.xfsprogs
       ]
-      ++ lib.optional (config.undercroft.disks.layout != "ext4") (config.boot.zfs.package or pkgs.zfs);
+      ++ lib.optional (config.undercroft.disks.layout != "ext4") (
+        config.boot.zfs.package or pkgs.zfs
+      );
       # What kubeadm's 10-kubeadm.conf says.
       environment = {
-        KUBELET_KUBECONFIG_ARGS = "--bootstrap-kubeconfig=/etc/kubernetes/bootstrap-kubelet.conf --kubeconfig=/etc/kubernetes/kubelet.conf";
+        KUBELET_KUBECONFIG_ARGS = toString [
+          "--bootstrap-kubeconfig=/etc/kubernetes/bootstrap-kubelet.conf"
+          "--kubeconfig=/etc/kubernetes/kubelet.conf"
+        ];
         KUBELET_CONFIG_ARGS = "--config=/var/lib/kubelet/config.yaml";
       };
       unitConfig = {
@@ -110,7 +118,13 @@ in
       stopIfChanged = false;
       serviceConfig = {
         EnvironmentFile = "-/var/lib/kubelet/kubeadm-flags.env";
-        ExecStart = "${cfg.package}/bin/kubelet $KUBELET_KUBECONFIG_ARGS $KUBELET_CONFIG_ARGS $KUBELET_KUBEADM_ARGS $KUBELET_EXTRA_ARGS";
+        ExecStart = toString [
+          "${cfg.package}/bin/kubelet"
+          "$KUBELET_KUBECONFIG_ARGS"
+          "$KUBELET_CONFIG_ARGS"
+          "$KUBELET_KUBEADM_ARGS"
+          "$KUBELET_EXTRA_ARGS"
+        ];
         Restart = "always";
         RestartSec = 10;
       };

@@ -321,7 +321,7 @@ in
         unit = admAgent.systemd.services.kubelet;
       in
       [
-        (lib.hasSuffix "$KUBELET_KUBECONFIG_ARGS $KUBELET_CONFIG_ARGS $KUBELET_KUBEADM_ARGS $KUBELET_EXTRA_ARGS" unit.serviceConfig.ExecStart)
+        (has "$KUBELET_CONFIG_ARGS $KUBELET_KUBEADM_ARGS $KUBELET_EXTRA_ARGS" unit.serviceConfig.ExecStart)
         unit.serviceConfig.EnvironmentFile
         unit.environment.KUBELET_CONFIG_ARGS
         unit.requires

@@ -272,7 +272,7 @@ in
       false
     ];
     actual = [
-      (has "for mirror in '/boot-2'" (lib.replaceStrings [ "in /boot-2" ] [ "in '/boot-2'" ] mirror.boot.loader.systemd-boot.extraInstallCommands))
+      (has "/boot-2" mirror.boot.loader.systemd-boot.extraInstallCommands)
       (has "rsync" plain.boot.loader.systemd-boot.extraInstallCommands)
     ];
   }
@@ -301,6 +301,10 @@ in
       "space"
       "zfs"
     ];
-    actual = map (check: check.name) (builtins.fromJSON (builtins.unsafeDiscardStringContext mirror.undercroft.health.list.text)).checks;
+    actual =
+      let
+        list = builtins.unsafeDiscardStringContext mirror.undercroft.health.list.text;
+      in
+      map (check: check.name) (builtins.fromJSON list).checks;
   }
 ]
