@@ -35,6 +35,15 @@ let
               hostId = "1c9f4e02";
               inherit system;
             };
+            disks = {
+              layout = lib.mkDefault "ext4";
+              root = lib.mkDefault [
+                {
+                  device = "/dev/disk/by-serial/S6S2NS0T834821";
+                  serial = "S6S2NS0T834821";
+                }
+              ];
+            };
             ssh.rootKeys = [ "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f ada" ];
           };
         }
