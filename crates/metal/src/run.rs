@@ -39,7 +39,7 @@ use crate::{
     journal::{FleetJournal, StoreError},
     keys::{KeyError, OperatorKey},
     power::PowerError,
-    world::{MetalWorld, Progress, Room, RoomParts, WorldParts},
+    world::{ClusterParts, MetalWorld, Progress, Room, RoomParts, WorldParts},
 };
 
 /// How long a run may take to end after it was interrupted. The engine ends at once; the limit is
@@ -193,6 +193,7 @@ pub async fn carry_out(
         operator: prepared.operator,
         stores: prepared.systems.stores,
         options: settings.options.clone(),
+        cluster: ClusterParts::default(),
         progress: Arc::clone(&settings.progress),
     };
     // What waited in a former run, or waits when this one ends, has nobody to wait for.

@@ -12,6 +12,7 @@
 
 mod approve;
 mod boot;
+mod cluster;
 mod copy;
 mod disks;
 mod inspect;
@@ -38,11 +39,12 @@ use undercroft_model::{
 };
 use undercroft_netboot::timeline::MarkKind;
 
-pub(crate) use self::{installed::look_at_installed, reports::ReportBoard};
 pub use self::{
+    cluster::{BootstrapItem, ClusterParts, SecretSource},
     options::{DiskKey, InstallOptions, OptionError, Phase},
     room::{MachineRoom, Pending, Room, RoomParts},
 };
+pub(crate) use self::{installed::look_at_installed, reports::ReportBoard};
 use crate::{
     clock::wall_ms_now,
     journal::{Store, StoreError, Stranger, TimelineRow, TimelineSource},
@@ -100,6 +102,8 @@ pub struct WorldParts {
     pub stores: BTreeMap<NodeName, NixStore>,
     /// How to install.
     pub options: InstallOptions,
+    /// What the cluster's steps bring in.
+    pub cluster: ClusterParts,
     /// Where progress goes.
     pub progress: ProgressSink,
 }
@@ -370,11 +374,8 @@ async fn carry_out(shared: &Shared, order: Order) -> Outcome {
             | Action::JoinCluster { .. }
             | Action::AwaitReady { .. }
             | Action::Bootstrap { .. },
-            _,
-        ) => Err(Stop::new(
-            FailureKind::Permanent,
-            "this version of Undercroft doesn't carry out steps of the cluster",
-        )),
+            work,
+        ) => cluster::carry_out(&job, work).await,
     };
     let (outcome, said) = match done {
         Ok(evidence) => {

@@ -47,6 +47,9 @@ struct Place {
     namespaced: bool,
 }
 
+/// What was asked of the cluster already, by group with version and by kind.
+type Places = BTreeMap<(String, String), Place>;
+
 impl Cluster {
     /// Applies objects, in the order in which they need each other: namespaces, then CRDs, then
     /// the rest. `namespace` is for those that name none. Objects of a kind whose CRD was just
@@ -99,27 +102,10 @@ impl Cluster {
         manifest: &Manifest,
         namespace: &str,
         apply: Apply,
-        places: &mut BTreeMap<(String, String), Place>,
+        places: &mut Places,
     ) -> Result<Applied, KubeError> {
         let what = manifest.shown();
-        let key = (
-            manifest.api_version().to_owned(),
-            manifest.kind().to_owned(),
-        );
-        let place = match places.get(&key) {
-            Some(place) => place.clone(),
-            None => {
-                let place = self.place(manifest).await?;
-                places.insert(key, place.clone());
-                place
-            }
-        };
-        let api: Api<DynamicObject> = if place.namespaced {
-            let namespace = manifest.namespace().unwrap_or(namespace);
-            Api::namespaced_with(self.client.clone(), namespace, &place.resource)
-        } else {
-            Api::all_with(self.client.clone(), &place.resource)
-        };
+        let api = self.api_of(manifest, namespace, places).await?;
         if apply == Apply::WhereAbsent {
             let there = self.limited(&what, api.get_opt(manifest.name())).await?;
             if there.is_some_and(|object| is_ours(&object)) {
@@ -134,6 +120,47 @@ impl Cluster {
             .await?;
         Ok(Applied::Sent {
             resource_version: sent.metadata.resource_version.unwrap_or_default(),
+        })
+    }
+
+    /// Whether an object is there and was applied by the bootstrap, or by Argo CD in its name.
+    ///
+    /// # Errors
+    /// When the API can't be asked.
+    pub async fn is_ours(&self, manifest: &Manifest, namespace: &str) -> Result<bool, KubeError> {
+        let api = self
+            .api_of(manifest, namespace, &mut BTreeMap::new())
+            .await?;
+        let there = self
+            .limited(&manifest.shown(), api.get_opt(manifest.name()))
+            .await?;
+        Ok(there.is_some_and(|object| is_ours(&object)))
+    }
+
+    /// Where an object is, or is to be.
+    async fn api_of(
+        &self,
+        manifest: &Manifest,
+        namespace: &str,
+        places: &mut Places,
+    ) -> Result<Api<DynamicObject>, KubeError> {
+        let key = (
+            manifest.api_version().to_owned(),
+            manifest.kind().to_owned(),
+        );
+        let place = match places.get(&key) {
+            Some(place) => place.clone(),
+            None => {
+                let place = self.place(manifest).await?;
+                places.insert(key, place.clone());
+                place
+            }
+        };
+        Ok(if place.namespaced {
+            let namespace = manifest.namespace().unwrap_or(namespace);
+            Api::namespaced_with(self.client.clone(), namespace, &place.resource)
+        } else {
+            Api::all_with(self.client.clone(), &place.resource)
         })
     }
 

@@ -19,7 +19,7 @@ use undercroft_metal::{
     keys::{HostKeys, IdentitySource, OperatorKey},
     rack::ConsoleIdentity,
     ssh::HostKey,
-    world::{InstallOptions, MachineRoom, MetalWorld, Pending, Progress, WorldParts},
+    world::{ClusterParts, InstallOptions, MachineRoom, MetalWorld, Pending, Progress, WorldParts},
 };
 use undercroft_model::{
     Action, Approval, ApprovalMode, DiskIdentity, Evidence, Failure, INSTALLER_REPORT_VERSION,
@@ -163,6 +163,7 @@ impl Bench {
             operator,
             stores: BTreeMap::new(),
             options: InstallOptions::default(),
+            cluster: ClusterParts::default(),
             progress: Arc::new(move |p| sink.lock().unwrap().push(p)),
         };
         let (world, outcomes) = MetalWorld::new(parts, &store).unwrap();

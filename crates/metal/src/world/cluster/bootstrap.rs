@@ -1,0 +1,217 @@
+//! What makes a cluster of servers into one that a repository keeps.
+
+use std::time::Instant;
+
+use undercroft_model::{
+    BootstrapPart, Evidence, Failure, FailureKind, Work, inventory::Distribution,
+};
+
+use super::{
+    super::{Done, Stop},
+    Api, BootstrapItem, ClusterStep, LOOK_INTERVAL,
+};
+use crate::{
+    journal::TimelineSource,
+    kube::{Applied, Apply, Cluster, KubeError, Manifest, Progress},
+};
+
+/// Where the network's components are.
+const NETWORK_NAMESPACE: &str = "kube-system";
+/// Where Argo CD is.
+const ARGOCD_NAMESPACE: &str = "argocd";
+/// The Application from which all others follow.
+const ROOT_APPLICATION: &str = "root";
+/// What Argo CD consists of, as its chart names it with the release `argocd`.
+const ARGOCD_WORKLOADS: [(&str, &str); 4] = [
+    ("StatefulSet", "argocd-application-controller"),
+    ("Deployment", "argocd-repo-server"),
+    ("Deployment", "argocd-server"),
+    ("Deployment", "argocd-redis"),
+];
+
+impl ClusterStep<'_> {
+    /// Brings a part in and waits until it is healthy.
+    pub(super) async fn bootstrap(&self, part: BootstrapPart) -> Done {
+        let until = self.until();
+        let api = self.api(until).await?;
+        if self.work == Work::Act {
+            self.bring_in(&api, part, until).await?;
+        }
+        let mut said = String::new();
+        loop {
+            let missing = match self.health(&api.cluster, part).await {
+                Ok(Progress::Done(shown)) => return Ok(Evidence::Bootstrapped { part, shown }),
+                Ok(Progress::Waiting(missing)) if self.work == Work::Probe => {
+                    self.job.note(TimelineSource::Controller, missing);
+                    return Err(Stop::NotDone);
+                }
+                Ok(Progress::Waiting(missing)) => missing,
+                Err(Stop::Failed(failure)) if failure.kind == FailureKind::Transient => {
+                    failure.message
+                }
+                Err(stop) => return Err(stop),
+            };
+            if missing != said {
+                self.job.note(TimelineSource::Controller, missing.clone());
+                said = missing;
+            }
+            if Instant::now() >= until {
+                return Err(Stop::new(
+                    FailureKind::Transient,
+                    format!("it was brought in and isn't healthy: {said}"),
+                ));
+            }
+            tokio::time::sleep(LOOK_INTERVAL).await;
+        }
+    }
+
+    async fn bring_in(
+        &self,
+        api: &Api,
+        part: BootstrapPart,
+        until: Instant,
+    ) -> Result<(), Failure> {
+        let mut new = 0;
+        if part == BootstrapPart::Secrets {
+            let secrets = self.secrets()?;
+            // Each time: what was rotated reaches the cluster this way, too.
+            new += self
+                .apply(api, &secrets, ARGOCD_NAMESPACE, Apply::Always, until)
+                .await?;
+        }
+        let items = self.parts().items.iter();
+        for item in items.filter(|(of, _)| *of == part).map(|(_, item)| item) {
+            let (objects, namespace) = match item {
+                BootstrapItem::Objects {
+                    manifests,
+                    namespace,
+                } => (manifests.clone(), namespace),
+                BootstrapItem::Chart(chart) => {
+                    let helm = self.parts().helm.as_ref().ok_or_else(|| {
+                        Failure::new(
+                            FailureKind::Permanent,
+                            format!("there is no Helm to render the chart {} with", chart.name),
+                        )
+                        .with_hint("Install Helm 3 and see that `helm` is on PATH.")
+                    })?;
+                    let version = self.persist(until, || api.cluster.version()).await?;
+                    let objects = helm.render(chart, &version).await;
+                    (objects.map_err(KubeError::into_failure)?, &chart.namespace)
+                }
+            };
+            new += self
+                .apply(api, &objects, namespace, Apply::WhereAbsent, until)
+                .await?;
+        }
+        self.job.note(
+            TimelineSource::Controller,
+            format!("{part}: {new} objects were applied, the others were there"),
+        );
+        Ok(())
+    }
+
+    async fn apply(
+        &self,
+        api: &Api,
+        objects: &[Manifest],
+        namespace: &str,
+        apply: Apply,
+        until: Instant,
+    ) -> Result<usize, Failure> {
+        let applied = self
+            .persist(until, || api.cluster.apply_all(objects, namespace, apply))
+            .await?;
+        Ok(applied
+            .iter()
+            .filter(|a| matches!(a, Applied::Sent { .. }))
+            .count())
+    }
+
+    /// The objects that hold secrets, and their namespaces.
+    fn secrets(&self) -> Result<Vec<Manifest>, Failure> {
+        let Some(source) = &self.parts().secrets else {
+            return Ok(Vec::new());
+        };
+        source()
+    }
+
+    async fn health(&self, cluster: &Cluster, part: BootstrapPart) -> Result<Progress, Stop> {
+        let health = match part {
+            BootstrapPart::Network => self.network(cluster).await,
+            BootstrapPart::Secrets => self.secrets_there(cluster).await?,
+            BootstrapPart::ArgoCd => self.argocd(cluster).await,
+            BootstrapPart::RootApp => {
+                cluster
+                    .application(ARGOCD_NAMESPACE, ROOT_APPLICATION)
+                    .await
+            }
+        };
+        health.map_err(|error| error.into_failure().into())
+    }
+
+    /// The network is there where the founder's own pod is ready: other machines may not be up.
+    async fn network(&self, cluster: &Cluster) -> Result<Progress, KubeError> {
+        let founder = self.plan.founder.as_str();
+        let namespace = NETWORK_NAMESPACE;
+        if !cluster
+            .has_ready_pod(namespace, "k8s-app=cilium", founder)
+            .await?
+        {
+            return Ok(Progress::Waiting(format!(
+                "Cilium's pod on {founder} isn't ready"
+            )));
+        }
+        let mut deployments = vec!["cilium-operator"];
+        if self.plan.distribution == Distribution::Kubeadm {
+            // k3s brings its own.
+            deployments.push("coredns");
+        }
+        for name in deployments {
+            if let Progress::Waiting(why) = cluster.rollout("Deployment", namespace, name).await? {
+                return Ok(Progress::Waiting(format!("{name}: {why}")));
+            }
+        }
+        // Cilium's operator makes its CRDs itself; what comes next has objects of them.
+        if !cluster.knows_crd("ciliumnodes.cilium.io").await? {
+            return Ok(Progress::Waiting(
+                "Cilium's operator has not made its CRDs".to_owned(),
+            ));
+        }
+        Ok(Progress::Done(format!("Cilium is ready on {founder}")))
+    }
+
+    async fn argocd(&self, cluster: &Cluster) -> Result<Progress, KubeError> {
+        if !cluster.knows_crd("applications.argoproj.io").await? {
+            return Ok(Progress::Waiting("Argo CD's CRDs aren't there".to_owned()));
+        }
+        for (kind, name) in ARGOCD_WORKLOADS {
+            if let Progress::Waiting(why) = cluster.rollout(kind, ARGOCD_NAMESPACE, name).await? {
+                return Ok(Progress::Waiting(format!("{name}: {why}")));
+            }
+        }
+        Ok(Progress::Done(format!(
+            "{} parts available",
+            ARGOCD_WORKLOADS.len()
+        )))
+    }
+
+    /// Secrets are there where each has been applied by this name. Whether they are the newest
+    /// only applying them again tells, and that is done with each run that has the step.
+    async fn secrets_there(
+        &self,
+        cluster: &Cluster,
+    ) -> Result<Result<Progress, KubeError>, Failure> {
+        let mut count = 0;
+        for secret in self.secrets()? {
+            match cluster.is_ours(&secret, ARGOCD_NAMESPACE).await {
+                Ok(true) => count += 1,
+                Ok(false) => {
+                    let missing = format!("{} isn't there", secret.shown());
+                    return Ok(Ok(Progress::Waiting(missing)));
+                }
+                Err(error) => return Ok(Err(error)),
+            }
+        }
+        Ok(Ok(Progress::Done(format!("{count} objects"))))
+    }
+}

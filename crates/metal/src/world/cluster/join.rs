@@ -1,0 +1,278 @@
+//! Founding the cluster, and joining it.
+
+use std::{net::Ipv4Addr, time::Instant};
+
+use age::secrecy::SecretString;
+use tokio::net::TcpStream;
+use undercroft_model::{
+    ClusterRole, Evidence, Failure, FailureKind, Work, inventory::Distribution,
+};
+
+use super::{
+    super::{Done, Stop},
+    Api, ClusterStep, LOOK_INTERVAL,
+    machine::{Machine, Status},
+};
+use crate::{
+    journal::TimelineSource,
+    kube::{CONNECT_TIMEOUT, EtcdMembers, KubeError, NodeSeen},
+};
+
+impl ClusterStep<'_> {
+    /// Brings the machine in; `replaces` is `None` for the founder.
+    pub(super) async fn member(&self, role: ClusterRole, replaces: Option<bool>) -> Done {
+        let machine = self.own_machine()?;
+        if self.work == Work::Probe {
+            return self.probe_member(&machine, role).await;
+        }
+        let until = self.until();
+        let status = machine.status().await?;
+        if !status.joined {
+            match replaces {
+                None => self.refuse_second_cluster().await?,
+                Some(replaces) => self.prepare(&machine, role, replaces, until).await?,
+            }
+        }
+        // Its unit does nothing where it is in already, and goes on where it was cut off.
+        if status.unit != "activating" {
+            machine.start_join().await?;
+        }
+        self.job
+            .note(TimelineSource::Ssh, "its part of Kubernetes was started");
+        self.wait_joined(&machine, role, until).await
+    }
+
+    /// A founder that finds another server answering would make a second cluster of one fleet.
+    async fn refuse_second_cluster(&self) -> Result<(), Failure> {
+        let own = self.job.name();
+        for (name, address) in self.servers().into_iter().filter(|(n, _)| *n != own) {
+            if answers(address, self.parts().port()).await {
+                return Err(Failure::new(
+                    FailureKind::Refused,
+                    format!("{name} answers for a cluster: founding another would split the fleet"),
+                )
+                .with_hint(format!(
+                    "If {own} was installed anew, make another server the founder and let {own} join it. If {name} is left of a cluster that is gone, run /etc/undercroft/cluster-leave there.",
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    /// What must be so before a machine may join, and what it is told for it.
+    async fn prepare(
+        &self,
+        machine: &Machine,
+        role: ClusterRole,
+        replaces: bool,
+        until: Instant,
+    ) -> Result<(), Failure> {
+        let api = self.api(until).await?;
+        let asked = self.machine(&api.server, api.address)?;
+        if replaces {
+            if role == ClusterRole::Server {
+                self.remove_member(&asked).await?;
+            }
+            self.persist(until, || api.cluster.forget_node(self.job.name().as_str()))
+                .await?;
+        }
+        if role == ClusterRole::Server {
+            self.wait_settled(&asked, until).await?;
+        }
+        let mut env = String::new();
+        if role == ClusterRole::Server {
+            // The one that answers, which needn't be the founder.
+            let port = self.parts().port();
+            env.push_str(&format!(
+                "UNDERCROFT_SERVER=https://{}:{port}\n",
+                api.address
+            ));
+        }
+        if self.plan.distribution == Distribution::Kubeadm {
+            let token = asked.kubeadm_token().await?;
+            env.push_str(&format!("UNDERCROFT_TOKEN={token}\n"));
+        }
+        if env.is_empty() {
+            return Ok(());
+        }
+        machine.hand_over(SecretString::from(env)).await
+    }
+
+    /// Removes the member that the machine was before it was installed anew, if the others are a
+    /// majority without it.
+    async fn remove_member(&self, asked: &Machine) -> Result<(), Failure> {
+        let members = asked.etcd().await?;
+        let Some(old) = self.member_of(&members) else {
+            return Ok(());
+        };
+        if !members.keeps_quorum_without(old.id) {
+            return Err(Failure::new(
+                FailureKind::Refused,
+                format!(
+                    "etcd would lose its majority without its member {}: too few of the others are healthy",
+                    old.name
+                ),
+            )
+            .with_hint("Bring the other servers back first."));
+        }
+        asked.remove_member(&old.hex_id()).await?;
+        self.job.note(
+            TimelineSource::Controller,
+            format!("its former member of etcd, {}, was removed", old.name),
+        );
+        Ok(())
+    }
+
+    fn member_of<'m>(&self, members: &'m EtcdMembers) -> Option<&'m crate::kube::EtcdMember> {
+        let address = self.job.address().to_string();
+        let name = self.job.name().as_str();
+        members.members.iter().find(|m| m.is_of(name, &address))
+    }
+
+    /// Servers join one by one: waits until every member of etcd votes and is healthy, and no
+    /// other server is in the middle of its join, begun perhaps by a run before this one.
+    async fn wait_settled(&self, asked: &Machine, until: Instant) -> Result<(), Failure> {
+        loop {
+            let unsettled = match asked.etcd().await {
+                Ok(members) => members.unsettled(),
+                Err(failure) if failure.kind == FailureKind::Transient => Some(failure.message),
+                Err(failure) => return Err(failure),
+            };
+            let unsettled = match unsettled {
+                None => self.another_joins().await,
+                some => some,
+            };
+            let Some(why) = unsettled else {
+                return Ok(());
+            };
+            if Instant::now() >= until {
+                return Err(Failure::new(
+                    FailureKind::Transient,
+                    format!("etcd takes no further member: {why}"),
+                )
+                .with_hint("Servers join one by one. Bring that member back, or remove it with `etcdctl member remove`."));
+            }
+            tokio::time::sleep(LOOK_INTERVAL).await;
+        }
+    }
+
+    async fn another_joins(&self) -> Option<String> {
+        let own = self.job.name();
+        for (name, address) in self.servers().into_iter().filter(|(n, _)| *n != own) {
+            let Ok(machine) = self.machine(name, address) else {
+                continue;
+            };
+            // One that can't be reached can't be asked; etcd itself knows of what it has begun.
+            if let Ok(status) = machine.status().await
+                && !status.joined
+                && status.unit == "activating"
+            {
+                return Some(format!("{name} is in the middle of its join"));
+            }
+        }
+        None
+    }
+
+    async fn wait_joined(&self, machine: &Machine, role: ClusterRole, until: Instant) -> Done {
+        let mut said = String::new();
+        loop {
+            let missing = match machine.status().await {
+                Ok(status) if status.unit == "failed" => return Err(failed(&status).into()),
+                Ok(status) => match self.look(&status, role).await {
+                    Ok(evidence) => return Ok(evidence),
+                    Err(Stop::NotDone) => "it has not registered yet".to_owned(),
+                    Err(Stop::Failed(failure)) if failure.kind == FailureKind::Transient => {
+                        failure.message
+                    }
+                    Err(stop) => return Err(stop),
+                },
+                Err(failure) if failure.kind == FailureKind::Transient => failure.message,
+                Err(failure) => return Err(failure.into()),
+            };
+            if missing != said {
+                self.job.note(TimelineSource::Controller, missing.clone());
+                said = missing;
+            }
+            if Instant::now() >= until {
+                return Err(Stop::Failed(
+                    Failure::new(
+                        FailureKind::Transient,
+                        format!("the machine has not joined: {said}"),
+                    )
+                    .with_hint("See `journalctl --unit undercroft-cluster-join` on the machine."),
+                ));
+            }
+            tokio::time::sleep(LOOK_INTERVAL).await;
+        }
+    }
+
+    async fn probe_member(&self, machine: &Machine, role: ClusterRole) -> Done {
+        let status = machine.status().await?;
+        if !status.joined {
+            return Err(Stop::NotDone);
+        }
+        let until = self.until();
+        loop {
+            match self.look(&status, role).await {
+                Err(Stop::Failed(failure))
+                    if failure.kind == FailureKind::Transient && Instant::now() < until => {}
+                done => return done,
+            }
+            tokio::time::sleep(LOOK_INTERVAL).await;
+        }
+    }
+
+    /// Whether the cluster knows the machine in the boot that it is in.
+    async fn look(&self, status: &Status, role: ClusterRole) -> Done {
+        let api = self.find_api().await?;
+        let name = self.job.name().as_str();
+        let node = api.cluster.node(name).await;
+        let node: Option<NodeSeen> = node.map_err(KubeError::into_failure)?;
+        let Some(node) = node.filter(|node| node.boot_id == status.boot_id) else {
+            return Err(Stop::NotDone);
+        };
+        let etcd_voters = match role {
+            ClusterRole::Agent => 0,
+            ClusterRole::Server => self.votes(&api).await?,
+        };
+        Ok(Evidence::Joined {
+            boot_id: node.boot_id,
+            uid: node.uid,
+            etcd_voters,
+        })
+    }
+
+    /// How many members of etcd vote, this machine's among them.
+    async fn votes(&self, api: &Api) -> Result<u32, Stop> {
+        let members = self.machine(&api.server, api.address)?.etcd().await?;
+        match self.member_of(&members) {
+            Some(member) if !member.is_learner && !member.name.is_empty() => Ok(members.voters()),
+            _ => Err(Stop::new(
+                FailureKind::Transient,
+                "it has registered, and its member of etcd doesn't vote yet",
+            )),
+        }
+    }
+}
+
+fn failed(status: &Status) -> Failure {
+    let reason = status
+        .reason
+        .as_deref()
+        .unwrap_or("its unit says no reason");
+    Failure::new(
+        FailureKind::Transient,
+        format!("the machine could not join: {reason}"),
+    )
+    .with_hint("See `journalctl --unit undercroft-cluster-join` on the machine.")
+}
+
+/// Whether something takes connections there. Nothing but a server of Kubernetes listens on its
+/// port on machines of the inventory.
+async fn answers(address: Ipv4Addr, port: u16) -> bool {
+    let connect = TcpStream::connect((address, port));
+    matches!(
+        tokio::time::timeout(CONNECT_TIMEOUT, connect).await,
+        Ok(Ok(_))
+    )
+}

@@ -1,0 +1,270 @@
+//! The client of the cluster's API against a real kube-apiserver: what is applied, what is refused
+//! and in whose name, and what an API that goes away and comes back does to it.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test that can't go on stops"
+)]
+
+mod kube_common;
+
+use std::{
+    collections::BTreeMap,
+    net::Ipv4Addr,
+    time::{Duration, Instant},
+};
+
+use age::secrecy::SecretString;
+use kube_common::{ApiServer, Authority, READY_WAIT};
+use serde_json::{Value, json};
+use undercroft_metal::kube::{
+    Access, Applied, Apply, Cluster, KubeError, Manifest, NodeWants, Progress, parse,
+};
+use undercroft_model::FailureKind;
+
+fn manifest(object: Value) -> Manifest {
+    Manifest::new("test", object).unwrap()
+}
+
+fn config_map(data: Value) -> Manifest {
+    manifest(json!({
+        "apiVersion": "v1", "kind": "ConfigMap",
+        "metadata": { "name": "a", "namespace": "default" }, "data": data,
+    }))
+}
+
+fn node(name: &str) -> Manifest {
+    manifest(json!({ "apiVersion": "v1", "kind": "Node", "metadata": { "name": name } }))
+}
+
+const CRD_AND_ONE: &str = "
+apiVersion: example.org/v1
+kind: Widget
+metadata: {name: one}
+spec: {size: 1}
+---
+apiVersion: apiextensions.k8s.io/v1
+kind: CustomResourceDefinition
+metadata: {name: widgets.example.org}
+spec:
+  group: example.org
+  scope: Namespaced
+  names: {kind: Widget, plural: widgets, singular: widget, listKind: WidgetList}
+  versions:
+  - name: v1
+    served: true
+    storage: true
+    schema:
+      openAPIV3Schema:
+        type: object
+        properties: {spec: {type: object, properties: {size: {type: integer}}}}
+---
+apiVersion: v1
+kind: Namespace
+metadata: {name: made-first}
+";
+
+#[tokio::test]
+async fn objects_are_applied_in_order_and_a_second_apply_changes_nothing() {
+    let Some(server) = ApiServer::start().await else {
+        return;
+    };
+    let cluster = server.cluster();
+    assert!(cluster.version().await.unwrap().starts_with("v1."));
+    let objects = parse("widgets.yaml", CRD_AND_ONE).unwrap();
+    // Before its CRD the kind is unknown, which is told from an object that is wrong.
+    let error = cluster
+        .apply(&objects[0], "made-first", Apply::Always)
+        .await
+        .unwrap_err();
+    assert!(matches!(error, KubeError::UnknownKind { .. }), "{error}");
+    assert_eq!(error.into_failure().kind, FailureKind::Transient);
+
+    let first = cluster
+        .apply_all(&objects, "made-first", Apply::Always)
+        .await
+        .unwrap();
+    let second = cluster
+        .apply_all(&objects, "made-first", Apply::Always)
+        .await
+        .unwrap();
+    // The CRD's own controller writes its status between the two.
+    assert_eq!(first[0], second[0]);
+    assert_eq!(first[2], second[2]);
+    let third = cluster
+        .apply_all(&objects, "made-first", Apply::WhereAbsent)
+        .await
+        .unwrap();
+    assert_eq!(third, vec![Applied::WasThere; 3]);
+    assert!(cluster.knows_crd("widgets.example.org").await.unwrap());
+    assert!(!cluster.knows_crd("others.example.org").await.unwrap());
+
+    // A misspelt field is refused, in kinds of Kubernetes' own and in others.
+    let misspelt = manifest(json!({
+        "apiVersion": "example.org/v1", "kind": "Widget",
+        "metadata": { "name": "one" }, "spec": { "sise": 1 },
+    }));
+    for wrong in [config_map(json!({ "a": 1 })), misspelt] {
+        let error = cluster
+            .apply(&wrong, "made-first", Apply::Always)
+            .await
+            .unwrap_err();
+        assert!(matches!(error, KubeError::Invalid { .. }), "{error}");
+        assert_eq!(error.into_failure().kind, FailureKind::Permanent);
+    }
+}
+
+#[tokio::test]
+async fn what_others_own_is_a_conflict_with_their_name_and_is_left_as_it_is() {
+    let Some(server) = ApiServer::start().await else {
+        return;
+    };
+    let cluster = server.cluster();
+    // Somebody else's object, made by plain creation under another manager's name.
+    let theirs = config_map(json!({ "key": "theirs" }));
+    apply_as(&server, "helm", &theirs.object).await;
+    let ours = config_map(json!({ "key": "ours" }));
+    for apply in [Apply::Always, Apply::WhereAbsent] {
+        let error = cluster.apply(&ours, "default", apply).await.unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "ConfigMap default/a has fields that others own: .data.key (helm)"
+        );
+        let failure = error.into_failure();
+        assert_eq!(failure.kind, FailureKind::Permanent);
+        assert!(failure.hint.unwrap().contains("two owners"));
+    }
+    // The same value is no conflict: it has two owners from then on.
+    cluster
+        .apply(&theirs, "default", Apply::WhereAbsent)
+        .await
+        .unwrap();
+    let again = cluster.apply(&theirs, "default", Apply::WhereAbsent).await;
+    assert_eq!(again.unwrap(), Applied::WasThere);
+}
+
+#[tokio::test]
+async fn an_api_that_goes_away_is_waited_for_and_another_clusters_is_refused() {
+    let Some(mut server) = ApiServer::start().await else {
+        return;
+    };
+    let cluster = server.cluster();
+    cluster
+        .apply(&config_map(json!({ "a": "1" })), "default", Apply::Always)
+        .await
+        .unwrap();
+    server.stop_kube();
+    let error = cluster.ready().await.unwrap_err();
+    assert!(error.is_passing(), "{error}");
+    assert!(
+        error.to_string().contains(&server.port.to_string()),
+        "{error}"
+    );
+    let until = Instant::now() + READY_WAIT;
+    let waiting = tokio::spawn(async move {
+        let wanted = config_map(json!({ "a": "1" }));
+        Cluster::persist(until, || {
+            cluster.apply(&wanted, "default", Apply::WhereAbsent)
+        })
+        .await
+    });
+    server.start_kube(Ipv4Addr::LOCALHOST);
+    assert_eq!(waiting.await.unwrap().unwrap(), Applied::WasThere);
+
+    // The same address with another authority: another cluster's server.
+    let foreign = SecretString::from(Authority::new().kubeconfig(server.port));
+    let foreign = Access::of_kubeconfig(&foreign).unwrap();
+    let ours = Access::of_kubeconfig(&SecretString::from(server.kubeconfig())).unwrap();
+    assert_ne!(foreign.ca_fingerprint(), ours.ca_fingerprint());
+    let cluster = Cluster::at(&foreign, Ipv4Addr::LOCALHOST.into(), server.port).unwrap();
+    let error = cluster.ready().await.unwrap_err();
+    assert!(matches!(error, KubeError::OtherCluster { .. }), "{error}");
+    assert_eq!(error.into_failure().kind, FailureKind::Refused);
+}
+
+#[tokio::test]
+async fn a_node_is_dressed_and_forgotten() {
+    let Some(server) = ApiServer::start().await else {
+        return;
+    };
+    let cluster = server.cluster();
+    let labels = BTreeMap::from([(
+        "node.longhorn.io/create-default-disk".into(),
+        "config".into(),
+    )]);
+    let annotations =
+        BTreeMap::from([("node.longhorn.io/default-disks-config".into(), "[]".into())]);
+    let taints = ["gpu=yes:NoSchedule".to_owned()];
+    let wants = NodeWants {
+        labels: &labels,
+        annotations: &annotations,
+        taints: &taints,
+    };
+    let missing = cluster.dress("gpu-01", &wants).await.unwrap_err();
+    assert!(missing.is_passing(), "{missing}");
+    assert_eq!(cluster.node("gpu-01").await.unwrap(), None);
+
+    let mut made = node("gpu-01");
+    made.object["spec"] = json!({ "taints": [{ "key": "theirs", "effect": "NoExecute" }] });
+    apply_as(&server, "kubelet", &made.object).await;
+    for _ in 0..2 {
+        cluster.dress("gpu-01", &wants).await.unwrap();
+        let seen = cluster.node("gpu-01").await.unwrap().unwrap();
+        assert!(seen.carries(&wants), "{seen:?}");
+        assert!(!seen.ready && seen.boot_id.is_empty());
+        assert!(seen.taints.contains(&"theirs:NoExecute".to_owned()));
+        // The API server adds one for a Node that isn't ready.
+        assert_eq!(
+            seen.taints.iter().filter(|t| t.starts_with("gpu")).count(),
+            1
+        );
+    }
+    let password = manifest(json!({
+        "apiVersion": "v1", "kind": "Secret",
+        "metadata": { "name": "gpu-01.node-password.k3s", "namespace": "kube-system" },
+    }));
+    cluster
+        .apply(&password, "kube-system", Apply::Always)
+        .await
+        .unwrap();
+    for _ in 0..2 {
+        cluster.forget_node("gpu-01").await.unwrap();
+        assert_eq!(cluster.nodes().await.unwrap(), []);
+    }
+    let again = cluster.apply(&password, "kube-system", Apply::WhereAbsent);
+    assert!(
+        matches!(again.await.unwrap(), Applied::Sent { .. }),
+        "the password is still there"
+    );
+    let absent = cluster.rollout("DaemonSet", "kube-system", "cilium").await;
+    assert!(matches!(absent.unwrap(), Progress::Waiting(_)));
+    let absent = cluster.application("argocd", "root").await;
+    assert!(matches!(absent.unwrap(), Progress::Waiting(_)));
+}
+
+/// Applies an object under another manager's name.
+async fn apply_as(server: &ApiServer, manager: &str, object: &Value) {
+    let config = server.dir.path().join("kubeconfig");
+    std::fs::write(&config, server.kubeconfig()).unwrap();
+    let config = kube::config::Kubeconfig::read_from(&config).unwrap();
+    let client = kube::Client::try_from(kube::Config::try_from(config).unwrap()).unwrap();
+    let text = |path: &str| object.pointer(path).and_then(Value::as_str);
+    let resource = kube::core::ApiResource::from_gvk(&kube::core::GroupVersionKind::gvk(
+        "",
+        "v1",
+        text("/kind").unwrap(),
+    ));
+    let api: kube::Api<kube::core::DynamicObject> = match text("/metadata/namespace") {
+        Some(namespace) => kube::Api::namespaced_with(client, namespace, &resource),
+        None => kube::Api::all_with(client, &resource),
+    };
+    let params = kube::api::PatchParams::apply(manager);
+    let patch = kube::api::Patch::Apply(object);
+    let name = text("/metadata/name").unwrap();
+    let until = Instant::now() + Duration::from_secs(30);
+    while let Err(error) = api.patch(name, &params, &patch).await {
+        assert!(Instant::now() < until, "{error}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
