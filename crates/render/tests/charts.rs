@@ -8,7 +8,10 @@
     clippy::expect_used,
     clippy::panic,
     clippy::indexing_slicing,
-    reason = "tests"
+    clippy::disallowed_methods,
+    clippy::disallowed_macros,
+    clippy::string_slice,
+    reason = "tests, which read files and the environment; the crate itself is pure"
 )]
 
 mod support;

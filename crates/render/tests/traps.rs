@@ -5,7 +5,10 @@
     clippy::expect_used,
     clippy::panic,
     clippy::indexing_slicing,
-    reason = "tests"
+    clippy::disallowed_methods,
+    clippy::disallowed_macros,
+    clippy::string_slice,
+    reason = "tests, which read files and the environment; the crate itself is pure"
 )]
 
 mod support;
@@ -47,7 +50,10 @@ fn codes(problems: &[Problem]) -> Vec<&'static str> {
 fn hubbles_certificates_are_never_made_by_helm() {
     for (name, tree) in support::trees() {
         let cilium = must(&tree, "cilium");
-        assert_eq!(cilium["hubble"]["tls"]["auto"]["method"], "cronJob", "{name}");
+        assert_eq!(
+            cilium["hubble"]["tls"]["auto"]["method"], "cronJob",
+            "{name}"
+        );
     }
     // The chart's own default is the trap, so that taking our value away is found as well.
     let by_helm = json!({ "hubble": { "tls": { "auto": { "method": "helm" } } } });
@@ -55,7 +61,10 @@ fn hubbles_certificates_are_never_made_by_helm() {
     let taken_away = json!({ "hubble": { "tls": { "auto": { "method": null } } } });
     assert_eq!(codes(&overridden("cilium", taken_away)), ["drift"]);
     let by_cert_manager = json!({ "hubble": { "tls": { "auto": { "method": "certmanager" } } } });
-    assert_eq!(codes(&overridden("cilium", by_cert_manager)), Vec::<&str>::new());
+    assert_eq!(
+        codes(&overridden("cilium", by_cert_manager)),
+        Vec::<&str>::new()
+    );
 }
 
 #[test]
@@ -68,7 +77,10 @@ fn cilium_reaches_the_api_without_kube_proxy_and_without_asking_the_cluster() {
     assert_eq!(cilium["kubeProxyReplacement"], true);
     assert_eq!(cilium["k8sServiceHost"], "10.20.0.10");
     assert_eq!(cilium["k8sServicePort"], 6443);
-    assert_eq!(codes(&overridden("cilium", json!({ "k8sServiceHost": "auto" }))), ["drift"]);
+    assert_eq!(
+        codes(&overridden("cilium", json!({ "k8sServiceHost": "auto" }))),
+        ["drift"]
+    );
 }
 
 #[test]
@@ -85,7 +97,10 @@ fn ciliums_pods_have_the_clusters_own_network() {
 
 #[test]
 fn one_machine_has_one_operator() {
-    assert_eq!(must(&tree(&one_machine(), false), "cilium")["operator"]["replicas"], 1);
+    assert_eq!(
+        must(&tree(&one_machine(), false), "cilium")["operator"]["replicas"],
+        1
+    );
     assert_eq!(must(&k3s(), "cilium")["operator"]["replicas"], 2);
 }
 
@@ -95,12 +110,22 @@ fn cilium_keeps_away_from_the_overlays_interface() {
     for device in devices.as_array().unwrap() {
         let pattern = device.as_str().unwrap();
         let prefix = pattern.trim_end_matches('+');
-        assert!(!prefix.is_empty() && !"tailscale0".starts_with(prefix), "{pattern}");
+        assert!(
+            !prefix.is_empty() && !"tailscale0".starts_with(prefix),
+            "{pattern}"
+        );
     }
     let policy = object(&k3s(), "CiliumL2AnnouncementPolicy", "lan").unwrap();
     for pattern in policy["spec"]["interfaces"].as_array().unwrap() {
-        let prefix = pattern.as_str().unwrap().trim_start_matches('^').trim_end_matches(".*");
-        assert!(!prefix.is_empty() && !"tailscale0".starts_with(prefix), "{pattern}");
+        let prefix = pattern
+            .as_str()
+            .unwrap()
+            .trim_start_matches('^')
+            .trim_end_matches(".*");
+        assert!(
+            !prefix.is_empty() && !"tailscale0".starts_with(prefix),
+            "{pattern}"
+        );
     }
 }
 
@@ -118,7 +143,12 @@ fn load_balancers_have_addresses_and_room_to_announce_them() {
     // The Ingress' Service waits for the pool: in a later wave it would wait for ever.
     let annotations = pool["metadata"]["annotations"].as_object().unwrap();
     assert!(!annotations.contains_key("argocd.argoproj.io/sync-wave"));
-    assert!(annotations["argocd.argoproj.io/sync-options"].as_str().unwrap().contains("SkipDryRunOnMissingResource=true"));
+    assert!(
+        annotations["argocd.argoproj.io/sync-options"]
+            .as_str()
+            .unwrap()
+            .contains("SkipDryRunOnMissingResource=true")
+    );
     // Without networks for them there is neither.
     let none = tree_of_one();
     assert_eq!(must(&none, "cilium")["l2announcements"]["enabled"], false);
@@ -143,16 +173,27 @@ fn the_gateway_api_whose_definitions_nobody_brings_stays_off() {
     for (name, tree) in support::trees() {
         let cilium = must(&tree, "cilium");
         assert_eq!(cilium["gatewayAPI"]["enabled"], false, "{name}");
-        assert!(!tree.files.values().any(|f| f.contains("gateway.networking.k8s.io")), "{name}");
+        assert!(
+            !tree
+                .files
+                .values()
+                .any(|f| f.contains("gateway.networking.k8s.io")),
+            "{name}"
+        );
     }
     assert_eq!(must(&k3s(), "cilium")["ingressController"]["enabled"], true);
-    assert_eq!(must(&tree_of_one(), "cilium")["ingressController"]["enabled"], false);
+    assert_eq!(
+        must(&tree_of_one(), "cilium")["ingressController"]["enabled"],
+        false
+    );
 }
 
 #[test]
 fn argo_cd_leaves_ciliums_identities_alone_and_not_its_endpoint_slice() {
     let argo = must(&k3s(), "argo-cd");
-    let exclusions = argo["configs"]["cm"]["resource.exclusions"].as_str().unwrap();
+    let exclusions = argo["configs"]["cm"]["resource.exclusions"]
+        .as_str()
+        .unwrap();
     let exclusions = yaml::parse(exclusions).unwrap();
     let kinds: BTreeSet<&str> = exclusions
         .as_array()
@@ -185,7 +226,8 @@ fn a_wave_waits_for_the_sync_itself() {
 
 #[test]
 fn the_server_of_argo_cd_has_tls_where_nothing_else_gives_it() {
-    let params = |tree: &Tree| must(tree, "argo-cd")["configs"]["params"]["server.insecure"].clone();
+    let params =
+        |tree: &Tree| must(tree, "argo-cd")["configs"]["params"]["server.insecure"].clone();
     assert_eq!(params(&k3s()), true);
     assert_eq!(params(&tree_of_one()), false);
 }
@@ -199,7 +241,10 @@ fn what_would_take_the_cluster_with_it_is_never_pruned() {
             let sync = &application["spec"]["syncPolicy"];
             assert_ne!(sync["automated"]["prune"], true, "{name}");
             let options = sync["syncOptions"].as_array().unwrap();
-            assert!(options.contains(&json!("ServerSideApply=true")), "{name}: {options:?}");
+            assert!(
+                options.contains(&json!("ServerSideApply=true")),
+                "{name}: {options:?}"
+            );
         }
     }
 }
@@ -210,11 +255,17 @@ fn longhorn_comes_up_under_argo_cd_with_the_inventorys_disks() {
     assert_eq!(longhorn["preUpgradeChecker"]["jobEnabled"], false);
     let settings = &longhorn["defaultSettings"];
     assert_eq!(settings["createDefaultDiskLabeledNodes"], true);
-    assert_eq!(settings["nodeDrainPolicy"], "block-if-contains-last-replica");
+    assert_eq!(
+        settings["nodeDrainPolicy"],
+        "block-if-contains-last-replica"
+    );
     assert_eq!(longhorn["persistence"]["reclaimPolicy"], "Retain");
     assert_eq!(longhorn["persistence"]["defaultClass"], true);
     // A soft taint keeps nothing away, and Longhorn refuses words that it doesn't know.
-    assert_eq!(settings["taintToleration"], "cellar.example/gpu=yes:NoSchedule");
+    assert_eq!(
+        settings["taintToleration"],
+        "cellar.example/gpu=yes:NoSchedule"
+    );
     let kubeadm = must(&kubeadm(), "longhorn");
     assert_eq!(
         kubeadm["defaultSettings"]["taintToleration"],
@@ -238,7 +289,10 @@ fn a_volume_has_no_more_replicas_than_there_are_nodes_for_them() {
     };
     assert_eq!(replicas(&["slices-01"]), 1);
     assert_eq!(replicas(&["slices-01", "control-01"]), 2);
-    assert_eq!(replicas(&["slices-01", "control-01", "control-02", "control-03"]), 3);
+    assert_eq!(
+        replicas(&["slices-01", "control-01", "control-02", "control-03"]),
+        3
+    );
 }
 
 #[test]
@@ -249,14 +303,26 @@ fn there_is_always_one_default_storage_class_and_every_claim_names_it() {
             _ => "longhorn",
         };
         let prometheus = must(&tree, "prometheus");
-        let claim = &prometheus["prometheus"]["prometheusSpec"]["storageSpec"]["volumeClaimTemplate"];
+        let claim =
+            &prometheus["prometheus"]["prometheusSpec"]["storageSpec"]["volumeClaimTemplate"];
         assert_eq!(claim["spec"]["storageClassName"], class, "{name}");
-        assert_eq!(must(&tree, "grafana")["persistence"]["storageClassName"], class, "{name}");
-        assert_eq!(must(&tree, "loki")["singleBinary"]["persistence"]["storageClass"], class, "{name}");
+        assert_eq!(
+            must(&tree, "grafana")["persistence"]["storageClassName"],
+            class,
+            "{name}"
+        );
+        assert_eq!(
+            must(&tree, "loki")["singleBinary"]["persistence"]["storageClass"],
+            class,
+            "{name}"
+        );
         let own = objects(&tree)
             .into_iter()
             .filter(|o| o["kind"] == "StorageClass")
-            .filter(|o| o["metadata"]["annotations"]["storageclass.kubernetes.io/is-default-class"] == "true")
+            .filter(|o| {
+                o["metadata"]["annotations"]["storageclass.kubernetes.io/is-default-class"]
+                    == "true"
+            })
             .count();
         let chart = usize::from(support::values(&tree, "longhorn").is_some());
         // On a PC it is the one that k3s brings.
@@ -280,13 +346,25 @@ fn every_card_is_shared_as_its_class_says() {
     }
     let config = |name: &str| yaml::parse(map[name].as_str().unwrap()).unwrap();
     let sliced = config("time-slicing-4");
-    assert_eq!(sliced["sharing"]["timeSlicing"]["failRequestsGreaterThanOne"], true);
-    assert_eq!(sliced["sharing"]["timeSlicing"]["resources"][0]["replicas"], 4);
+    assert_eq!(
+        sliced["sharing"]["timeSlicing"]["failRequestsGreaterThanOne"],
+        true
+    );
+    assert_eq!(
+        sliced["sharing"]["timeSlicing"]["resources"][0]["replicas"],
+        4
+    );
     assert!(sliced["sharing"].get("mps").is_none());
     let instances = config("mig-single");
     assert_eq!(instances["flags"]["migStrategy"], "single");
-    assert!(instances.get("sharing").is_none(), "MPS can't share what MIG divided");
-    assert_eq!(config("mps-8")["sharing"]["mps"]["resources"][0]["replicas"], 8);
+    assert!(
+        instances.get("sharing").is_none(),
+        "MPS can't share what MIG divided"
+    );
+    assert_eq!(
+        config("mps-8")["sharing"]["mps"]["resources"][0]["replicas"],
+        8
+    );
     // A node that no label tells anything gets a whole card for each pod.
     assert_eq!(values["config"]["default"], "exclusive");
     assert!(config("exclusive").get("sharing").is_none());
@@ -321,7 +399,8 @@ fn components_for_hardware_are_only_where_the_hardware_is() {
         digest: Some("sha256:00".to_owned()),
         ..Locked::default()
     };
-    lock.components.insert("hat-device-plugin".to_owned(), locked);
+    lock.components
+        .insert("hat-device-plugin".to_owned(), locked);
     let with = support::try_tree(&fleet("k3s", GITOPS), &lock, false).unwrap();
     let set = object(&with, "DaemonSet", "hat-device-plugin").unwrap();
     let pod = &set["spec"]["template"]["spec"];
@@ -329,8 +408,12 @@ fn components_for_hardware_are_only_where_the_hardware_is() {
         pod["containers"][0]["image"],
         "registry.cellar.example/hat-device-plugin:0.1.0@sha256:00"
     );
-    let terms = &pod["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"];
-    assert_eq!(terms[0]["matchExpressions"][0]["key"], "undercroft.dev/hat.hailo-8");
+    let terms = &pod["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
+        ["nodeSelectorTerms"];
+    assert_eq!(
+        terms[0]["matchExpressions"][0]["key"],
+        "undercroft.dev/hat.hailo-8"
+    );
 }
 
 #[test]
@@ -347,9 +430,15 @@ fn a_node_says_which_disks_longhorn_may_take() {
 fn no_password_is_made_by_a_chart_or_stands_in_a_value() {
     for (name, tree) in support::trees() {
         let grafana = must(&tree, "grafana");
-        assert_eq!(grafana["admin"]["existingSecret"], "grafana-admin", "{name}");
+        assert_eq!(
+            grafana["admin"]["existingSecret"], "grafana-admin",
+            "{name}"
+        );
         assert_eq!(grafana["persistence"]["lookupVolumeName"], false, "{name}");
-        assert!(!objects(&tree).iter().any(|o| o["kind"] == "Secret"), "{name}");
+        assert!(
+            !objects(&tree).iter().any(|o| o["kind"] == "Secret"),
+            "{name}"
+        );
     }
 }
 
@@ -357,13 +446,23 @@ fn no_password_is_made_by_a_chart_or_stands_in_a_value() {
 fn what_isnt_there_isnt_watched() {
     for tree in [k3s(), kubeadm()] {
         let values = must(&tree, "prometheus");
-        for absent in ["kubeProxy", "kubeEtcd", "kubeControllerManager", "kubeScheduler", "nodeExporter", "grafana"] {
+        for absent in [
+            "kubeProxy",
+            "kubeEtcd",
+            "kubeControllerManager",
+            "kubeScheduler",
+            "nodeExporter",
+            "grafana",
+        ] {
             assert_eq!(values[absent]["enabled"], false, "{absent}");
         }
         // Every machine is watched, those outside of the cluster too.
         let machines = object(&tree, "ScrapeConfig", "machines").unwrap();
         let text = machines.to_string();
-        assert!(text.contains("10.20.2.1:9100") && text.contains("\"phones-01\""), "{text}");
+        assert!(
+            text.contains("10.20.2.1:9101") && text.contains("\"phones-01\""),
+            "{text}"
+        );
     }
 }
 
@@ -382,9 +481,15 @@ fn loki_has_a_schema_and_no_gigabytes_of_cache() {
 fn lenders_are_confined_to_their_account_and_nobody_is_anonymous() {
     let tree = k3s();
     let nats = must(&tree, "nats");
-    assert_eq!(nats["config"]["nats"]["tls"]["merge"]["verify_and_map"], true);
+    assert_eq!(
+        nats["config"]["nats"]["tls"]["merge"]["verify_and_map"],
+        true
+    );
     let accounts = nats["config"]["merge"]["accounts"].as_object().unwrap();
-    assert_eq!(accounts["LEND"]["users"], json!([{ "user": "gateway.client.nats" }]));
+    assert_eq!(
+        accounts["LEND"]["users"],
+        json!([{ "user": "gateway.client.nats" }])
+    );
     assert!(nats["config"]["merge"].get("no_auth_user").is_none());
     let certificate = object(&tree, "Certificate", "nats-server-tls").unwrap();
     let names = certificate["spec"]["dnsNames"].as_array().unwrap();

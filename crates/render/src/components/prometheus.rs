@@ -14,8 +14,9 @@ const RETENTION: &str = "15d";
 /// Size of the volume, and how much of it samples may take: compaction needs the rest.
 const VOLUME: &str = "50Gi";
 const RETENTION_SIZE: &str = "40GB";
-/// Port of the node exporter that every machine runs, in the cluster or not.
-const NODE_EXPORTER_PORT: u16 = 9100;
+/// Port of the node exporter that every machine runs, in the cluster or not
+/// (nix/modules/node-exporter.nix).
+const NODE_EXPORTER_PORT: u16 = 9101;
 
 pub(super) fn prometheus(cx: &Context<'_>) -> Component {
     Component {
@@ -67,7 +68,7 @@ fn values(cx: &Context<'_>) -> Value {
             },
         },
         // Every machine runs the node exporter as a service of its system, also those that are
-        // no part of the cluster; a second one would find its port taken.
+        // no part of the cluster; a second one on the same machines would count everything twice.
         "nodeExporter": {
             "enabled": false,
             "forceDeployDashboards": cx.wants(inventory::Component::Grafana),

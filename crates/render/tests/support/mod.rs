@@ -7,7 +7,10 @@
     clippy::expect_used,
     clippy::panic,
     clippy::indexing_slicing,
-    reason = "tests; each of them uses a part of this"
+    clippy::disallowed_methods,
+    clippy::disallowed_macros,
+    clippy::string_slice,
+    reason = "tests, which read files and the environment; each of them uses a part of this"
 )]
 
 use std::{
