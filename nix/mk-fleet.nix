@@ -41,11 +41,17 @@ let
   fromSrc = map (path: src + "/${path}");
 
   # Settings as a module. Lists are whole values; in sets each value can be overridden by itself.
-  settingsModule = values: { options, ... }: {
+  settingsModule = values: {
     _file = "${toString src}/undercroft.toml";
-    undercroft = lib.filterAttrs (name: _: options.undercroft ? ${name}) (
-      lib.mapAttrsRecursive (_: lib.mkDefault) values
-    );
+    undercroft = lib.mapAttrsRecursive (_: lib.mkDefault) values;
+  };
+
+  # Where the nodes are, and the keys that they must show to somebody who logs in.
+  nodesModule = settingsModule {
+    nodes = lib.mapAttrs (name: node: {
+      inherit (node) address;
+      hostKey = inventoryAndFacts.hostKeys.${name};
+    }) common.nodes;
   };
 
   secretsDirectory = src + "/${common.inventory.secrets.path or "secrets"}";
@@ -74,6 +80,7 @@ let
   homeModule = home: {
     imports = [
       ./home
+      nodesModule
       (settingsModule home.settings)
     ]
     ++ homeModules

@@ -214,6 +214,12 @@ let
       server = {
         enable = serves;
         derp = overlay.derp or false;
+      }
+      // optionalAttrs serves {
+        policy = {
+          users = builtins.mapAttrs (_: user: { inherit (user) email role; }) common.users;
+          routes = unique (builtins.concatLists (builtins.attrValues (overlay.routes or { })));
+        };
       };
     };
 
@@ -331,9 +337,19 @@ in
       nodeOf = file: builtins.match "(.*)[.]json" file;
       files = builtins.filter (file: nodeOf file != null) (builtins.attrNames entries);
       operators = factsDir + "/operators.pub";
+      inventory = builtins.fromTOML (builtins.readFile (src + "/undercroft.toml"));
+      hostKeys = src + "/${inventory.secrets.path or "secrets"}/host-keys";
+      hostKey =
+        node:
+        let
+          file = hostKeys + "/${node}.pub";
+        in
+        if builtins.pathExists file then builtins.head (split "\n" (builtins.readFile file)) else null;
     in
     {
-      inventory = builtins.fromTOML (builtins.readFile (src + "/undercroft.toml"));
+      inherit inventory;
+      # The public halves of the nodes' host keys, as far as they were made; else null.
+      hostKeys = builtins.mapAttrs (node: _: hostKey node) (inventory.nodes or { });
       facts = builtins.listToAttrs (
         map (file: {
           name = builtins.head (nodeOf file);
@@ -351,6 +367,7 @@ in
       inventory,
       facts ? { },
       operatorKeys ? [ ],
+      ...
     }:
     let
       common = shared { inherit inventory operatorKeys; };

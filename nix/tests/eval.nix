@@ -178,7 +178,15 @@ in
   # By name of the flake's output, the derivation of each.
   targets =
     lib.mapAttrs' (
-      name: nixos: lib.nameValuePair "nixosConfigurations.${name}" nixos.config.system.build.toplevel.drvPath
+      name: nixos:
+      let
+        inherit (nixos.config.system) build;
+        # The script that lays the disks out is built beside the system.
+        disks = lib.optionalString (build ? diskoScript) build.diskoScript.drvPath;
+      in
+      lib.nameValuePair "nixosConfigurations.${name}" (
+        builtins.seq disks build.toplevel.drvPath
+      )
     ) fleet.nixosConfigurations
     // lib.mapAttrs' (
       name: home: lib.nameValuePair "homeConfigurations.${name}" home.activationPackage.drvPath

@@ -47,14 +47,16 @@ in
   };
 
   # Modules look at these packages' versions.
-  k3s_1_34 = pkgs.runCommand "k3s-stub" { version = "1.34.0+k3s1"; } "mkdir $out";
+  k3s_1_34 = pkgs.runCommand "k3s-stub" { version = "1.34.2+k3s1"; } "mkdir $out";
   kubernetesStub = pkgs.runCommand "kubernetes-stub" {
-    version = "1.34.0";
+    version = "1.34.2";
     outputs = [
       "out"
       "man"
     ];
   } "mkdir $out $man";
+
+  systemdMinimal = pkgs.systemd;
 
   # These stood under other names.
   util-linux = pkgs.utillinux;
