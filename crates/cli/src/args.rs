@@ -6,7 +6,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::{
     cmd_approve, cmd_check, cmd_completions, cmd_dev, cmd_doctor, cmd_events, cmd_init,
-    cmd_installer, cmd_man, cmd_plan, cmd_power, cmd_rack, cmd_rehearse, cmd_render, cmd_serve,
+    cmd_installer, cmd_man, cmd_plan, cmd_power, cmd_rack, cmd_rehearse, cmd_render, cmd_secrets, cmd_serve,
     cmd_ssh, cmd_status, cmd_up, cmd_update, error::CliError,
 };
 
@@ -153,6 +153,7 @@ pub(crate) enum Command {
     #[command(after_help = crate::cmd_console::EXAMPLES)]
     Console(cmd_rack::ConsoleArgs),
     Ssh(cmd_ssh::SshArgs),
+    Secrets(cmd_secrets::SecretsArgs),
     Doctor(cmd_doctor::DoctorArgs),
     Rack(cmd_rack::RackArgs),
     Installer(cmd_installer::InstallerArgs),

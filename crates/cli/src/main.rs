@@ -21,6 +21,8 @@ mod cmd_rack;
 mod cmd_rehearse;
 mod cmd_render;
 mod cmd_schema;
+mod cmd_secrets;
+mod cmd_secrets_edit;
 mod cmd_serve;
 mod cmd_ssh;
 mod cmd_status;
@@ -130,6 +132,7 @@ fn run(ui: Ui, cli: Cli) -> Result<Done, CliError> {
         Command::Power(args) => cmd_power::run(ui, at, &args),
         Command::Console(args) => cmd_console::run(ui, at, &args),
         Command::Ssh(args) => cmd_ssh::run(ui, at, &args),
+        Command::Secrets(args) => cmd_secrets::run(ui, at, &args),
         Command::Doctor(args) => cmd_doctor::run(ui, at, &args),
         Command::Rack(args) => cmd_rack::run(ui, at, &args),
         Command::Installer(args) => cmd_installer::run(ui, &args),

@@ -22,15 +22,16 @@ use age::secrecy::{ExposeSecret, SecretString};
 use ssh_key::{Algorithm, LineEnding, PrivateKey, rand_core::OsRng};
 use undercroft_model::NodeName;
 
+use self::files::write_new;
 pub use self::identity::{IdentitySource, OPERATOR_IDENTITY_FILE};
-use self::{
-    files::{read_bounded, replace, write_new},
+pub(crate) use self::{
+    files::{read_bounded, replace},
     identity::Identities,
 };
 use crate::ssh::{HostKey, HostKeyError};
 
 /// The folder of the host keys in the inventory's secrets folder.
-const HOST_KEYS_DIR: &str = "host-keys";
+pub(crate) const HOST_KEYS_DIR: &str = "host-keys";
 /// The operator's private SSH key in the state directory.
 const OPERATOR_SSH_KEY_FILE: &str = "ssh/id_ed25519";
 /// The operators' public SSH keys in the repository.

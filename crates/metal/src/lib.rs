@@ -6,6 +6,7 @@ pub mod approval;
 pub mod clock;
 pub mod journal;
 pub mod keys;
+pub mod secrets;
 
 pub mod installer;
 pub mod power;

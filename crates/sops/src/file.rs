@@ -162,19 +162,22 @@ pub struct Seal<'a> {
 impl Opened {
     /// The values in plain YAML, as an editor shows them.
     pub fn to_plain(&self) -> Zeroizing<String> {
-        match &self.tree {
-            Value::Map(entries) => yaml::write(entries),
-            _ => Zeroizing::new(String::new()),
-        }
+        to_plain(&self.tree)
     }
 
-    /// Takes the values of a plain text in place of these.
-    ///
-    /// # Errors
-    /// When the text is no YAML of secrets; with the place.
-    pub fn replace_with_plain(&mut self, text: &[u8]) -> Result<(), SopsError> {
-        self.tree = parse_plain(text)?;
-        Ok(())
+    /// Who can open the file as it lies there, as it names them.
+    pub fn recipients(&self) -> Vec<&str> {
+        self.sealed.recipients()
+    }
+
+    /// The same file with other values.
+    pub fn with(&self, tree: Value) -> Self {
+        Self {
+            tree,
+            key: self.key.clone(),
+            sealed: self.sealed.clone(),
+            stash: self.stash.clone(),
+        }
     }
 
     /// Seals changed values with the same data key. Values that didn't change keep their
@@ -261,6 +264,14 @@ pub fn parse_plain(bytes: &[u8]) -> Result<Value, SopsError> {
         return Err(SopsError::ReservedKey);
     }
     Ok(tree)
+}
+
+/// Values in plain YAML.
+pub fn to_plain(tree: &Value) -> Zeroizing<String> {
+    match tree {
+        Value::Map(entries) => yaml::write(entries),
+        _ => Zeroizing::new(String::new()),
+    }
 }
 
 /// Encrypts values that were in no file before.

@@ -27,7 +27,7 @@ mod tests;
 
 pub use self::{
     error::SopsError,
-    file::{Encrypted, Opened, Seal, encrypt_new, parse_plain},
+    file::{Encrypted, Opened, Seal, encrypt_new, parse_plain, to_plain},
     recipient::{Recipient, identity_of_ssh_host_key},
     value::{Comment, Element, Entry, Value},
 };

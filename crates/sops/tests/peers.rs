@@ -3,6 +3,8 @@
 //! They are found in `.cache/peers/NAME-VERSION/NAME`, which `cargo xtask peers` fills, or below
 //! `UNDERCROFT_PEERS`.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::{
     path::{Path, PathBuf},
     process::{Command, Stdio},

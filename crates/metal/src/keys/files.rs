@@ -17,7 +17,7 @@ pub(super) fn write_new(path: &Path, bytes: &[u8], mode: u32) -> Result<(), KeyE
 
 /// Writes a file, in place of the one that is there if need be; readers see the old one or the
 /// new one, whole.
-pub(super) fn replace(path: &Path, bytes: &[u8], mode: u32) -> Result<(), KeyError> {
+pub(crate) fn replace(path: &Path, bytes: &[u8], mode: u32) -> Result<(), KeyError> {
     write(path, bytes, mode, true)
 }
 
@@ -46,7 +46,7 @@ fn write(path: &Path, bytes: &[u8], mode: u32, replaces: bool) -> Result<(), Key
 }
 
 /// Reads a file of at most `bytes_max` bytes.
-pub(super) fn read_bounded(path: &Path, bytes_max: u64) -> Result<Vec<u8>, KeyError> {
+pub(crate) fn read_bounded(path: &Path, bytes_max: u64) -> Result<Vec<u8>, KeyError> {
     let attempt = || -> io::Result<Vec<u8>> {
         let mut bytes = Vec::new();
         let read = File::open(path)?

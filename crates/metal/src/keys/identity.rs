@@ -57,8 +57,10 @@ impl IdentitySource {
 }
 
 /// The recipients of what is encrypted, and where to look for what decrypts it.
-pub(super) struct Identities {
+pub(crate) struct Identities {
     recipients: Vec<Box<dyn Recipient + Send + Sync>>,
+    /// The recipients as they are written.
+    recipient_texts: Vec<String>,
     source: IdentitySource,
 }
 
@@ -72,7 +74,7 @@ impl std::fmt::Debug for Identities {
 }
 
 impl Identities {
-    pub(super) fn open(operators: &[String], source: IdentitySource) -> Result<Self, KeyError> {
+    pub(crate) fn open(operators: &[String], source: IdentitySource) -> Result<Self, KeyError> {
         for file in &source.identity_files {
             read_identity(file)?;
         }
@@ -90,10 +92,36 @@ impl Identities {
             ));
             write_new(&own, text.expose_secret().as_bytes(), 0o600)?;
         }
+        let mut recipient_texts = operators.to_vec();
         if own.exists() {
-            recipients.extend(own_recipients(&own)?);
+            for recipient in own_recipients(&own)? {
+                recipient_texts.push(recipient.to_string());
+                recipients.push(Box::new(recipient));
+            }
         }
-        Ok(Self { recipients, source })
+        Ok(Self {
+            recipients,
+            recipient_texts,
+            source,
+        })
+    }
+
+    /// Who everything is encrypted to, as age writes it: the operators, and the fleet's own
+    /// identity where there is one.
+    pub(crate) fn recipient_texts(&self) -> &[String] {
+        &self.recipient_texts
+    }
+
+    /// All identities that can be read, and the files that were looked at. A file that the
+    /// operator didn't name may be anything, and is passed over.
+    pub(crate) fn at_hand(&self) -> (Vec<Box<dyn Identity>>, Vec<PathBuf>) {
+        let mut identities = Vec::new();
+        let mut tried = Vec::new();
+        for file in self.source.files().into_iter().filter(|file| file.exists()) {
+            identities.extend(read_identity(&file).unwrap_or_default());
+            tried.push(file);
+        }
+        (identities, tried)
     }
 
     pub(super) fn encrypt(&self, plain: &[u8], path: &Path) -> Result<Vec<u8>, KeyError> {
@@ -182,14 +210,14 @@ fn parse_recipient(text: &str) -> Result<Box<dyn Recipient + Send + Sync>, KeyEr
 }
 
 /// The recipients of an identity file that this program wrote.
-fn own_recipients(path: &Path) -> Result<Vec<Box<dyn Recipient + Send + Sync>>, KeyError> {
+fn own_recipients(path: &Path) -> Result<Vec<age::x25519::Recipient>, KeyError> {
     let text = SecretString::from(
         String::from_utf8_lossy(&read_bounded(path, KEY_FILE_BYTES_MAX)?).into_owned(),
     );
-    let mut recipients: Vec<Box<dyn Recipient + Send + Sync>> = Vec::new();
+    let mut recipients = Vec::new();
     for line in text.expose_secret().lines() {
         if let Ok(identity) = line.trim().parse::<age::x25519::Identity>() {
-            recipients.push(Box::new(identity.to_public()));
+            recipients.push(identity.to_public());
         }
     }
     if recipients.is_empty() {

@@ -1,0 +1,551 @@
+//! `undercroft secrets`.
+
+use std::{
+    io::Read as _,
+    path::{Path, PathBuf},
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use clap::{Args, Subcommand};
+use serde::Serialize;
+use undercroft_metal::{
+    keys::IdentitySource,
+    secrets::{
+        Audience, Changed, Finding, Make, Rekeyed, SecretFile, SecretString, SecretsError,
+        Severity, Vault,
+    },
+};
+use undercroft_model::inventory::SecretsBackend;
+
+use crate::{
+    Done,
+    args::DirArg,
+    cmd_secrets_edit,
+    error::{CliError, Kind},
+    project::Project,
+    style::{BAD, BOLD, DIM, GOOD, HINT, WARN, paint},
+    text::{Table, count, list, plain},
+    ui::Ui,
+};
+
+/// The largest secret that is read from standard input, in bytes.
+const GIVEN_BYTES_MAX: u64 = 64 * 1024;
+
+/// The fleet's secrets: made, changed and checked, and never in plain text on a disk
+///
+/// Secrets lie in the repository as SOPS files, in the folder that `path` of `[secrets]` names.
+/// Names are readable, values are encrypted with age: to the operators, and to those machines
+/// alone that need the file. A machine opens its files at its first boot with its SSH host key,
+/// which `init` or `up` has made. The real `sops` reads and writes the same files; `.sops.yaml`
+/// tells it to whom.
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct SecretsArgs {
+    #[command(subcommand)]
+    command: SecretsCommand,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  undercroft secrets init                      make what is missing; nothing is made twice
+  undercroft secrets list                      names, and who can open what
+  undercroft secrets rotate grafana/admin_password
+  undercroft secrets rekey                     after nodes or operators came or went
+  undercroft secrets check                     in CI: it needs no key
+  sops decrypt secrets/operators.sops.yaml     the same, by sops itself
+
+Your age identity is looked for in the files that --identity names, in SOPS_AGE_KEY_FILE, in
+~/.config/sops/age/keys.txt, ~/.ssh/id_ed25519 and ~/.ssh/id_rsa. Where `operators` of [secrets] is
+empty, the fleet gets an identity of its own in .undercroft/operator-identity.txt: keep a copy.";
+
+#[derive(Debug, Subcommand)]
+enum SecretsCommand {
+    /// Make what is missing: host keys, tokens, authorities, passwords
+    ///
+    /// What is there is never made anew, so that it can be run at any time. What only a person can
+    /// give is named.
+    #[command(
+        after_help = "Example:\n  undercroft secrets init && git add secrets .sops.yaml && git commit"
+    )]
+    Init(CommonArgs),
+    List(ListArgs),
+    Edit(EditArgs),
+    Rotate(RotateArgs),
+    Rekey(RekeyArgs),
+    /// Find what is wrong: recipients, plain text, files that were tampered with
+    ///
+    /// It looks at every file of secrets, and for what looks like a secret in all files that git
+    /// tracks. Without an identity at hand, values aren't opened, and all else is checked.
+    #[command(
+        after_help = "Exit codes: 0 all is well, 65 there are errors.\n\nWith --json: {\"ok\", \"findings\": [{\"severity\", \"code\", \"file\", \"line\", \"message\", \"hint\"}]}"
+    )]
+    Check(CommonArgs),
+}
+
+/// What all of them understand.
+#[derive(Debug, Args)]
+struct Where {
+    /// A file with your age identity or SSH private key, beside the usual places
+    #[arg(long, value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
+    identity: Vec<PathBuf>,
+}
+
+/// What `init` and `check` take.
+#[derive(Debug, Args)]
+struct CommonArgs {
+    #[command(flatten)]
+    dir: DirArg,
+    #[command(flatten)]
+    at: Where,
+    /// Print the result as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// List the secrets by name, and who can open them
+#[derive(Debug, Args)]
+struct ListArgs {
+    #[command(flatten)]
+    dir: DirArg,
+    #[command(flatten)]
+    at: Where,
+    /// Print the public halves of keys that other servers must know
+    #[arg(long)]
+    public: bool,
+    /// Print the list as JSON
+    #[arg(long, conflicts_with = "public")]
+    json: bool,
+}
+
+/// Change a file in your editor
+///
+/// The plain text lies in memory while the editor has it: in a file of /dev/shm that only you can
+/// read, and that is wiped when the editor ends. VISUAL or EDITOR names the editor; vi and its kin
+/// are told to keep no swap, backup and undo files.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  undercroft secrets edit secrets/operators.sops.yaml")]
+struct EditArgs {
+    /// The file, as `undercroft secrets list` names it
+    file: String,
+    #[command(flatten)]
+    at: Where,
+}
+
+/// Give one secret a new value, and make anew what follows from it
+#[derive(Debug, Args)]
+#[command(after_help = ROTATE_EXAMPLES)]
+struct RotateArgs {
+    /// The secret, or FILE:SECRET
+    name: String,
+    /// Take the value from standard input instead of making one
+    #[arg(long)]
+    stdin: bool,
+    #[command(flatten)]
+    at: Where,
+    /// Print what changed as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+const ROTATE_EXAMPLES: &str = "\
+Examples:
+  undercroft secrets rotate k3s/server_token
+  undercroft secrets rotate tailscale/auth_key --stdin < key
+  undercroft secrets rotate pcs/ada-mac.sops.yaml:nats/user_seed
+
+A line break at the end of what is read from standard input is left out.";
+
+/// Encrypt the files to those whom the inventory names, and to nobody else
+///
+/// Who comes gets a part of each file; the values stay as they are. Where somebody goes, the file
+/// gets a new key, and the secrets are named that must be rotated because they may be known still.
+#[derive(Debug, Args)]
+#[command(after_help = "Exit codes: 0 done, 2 with --dry-run: there are changes.")]
+struct RekeyArgs {
+    #[command(flatten)]
+    dir: DirArg,
+    #[command(flatten)]
+    at: Where,
+    /// Only say what would change; exit 2 if anything would
+    #[arg(long)]
+    dry_run: bool,
+    /// Print what changed as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) fn run(ui: Ui, at: Option<&Path>, args: &SecretsArgs) -> Result<Done, CliError> {
+    match &args.command {
+        SecretsCommand::Init(args) => init(ui, &open(ui, args.dir.or(at)?, &args.at)?, args.json),
+        SecretsCommand::List(args) => show(ui, &open(ui, args.dir.or(at)?, &args.at)?, args),
+        SecretsCommand::Edit(args) => {
+            let vault = open(ui, at, &args.at)?;
+            cmd_secrets_edit::edit(ui, &vault, &args.file)
+        }
+        SecretsCommand::Rotate(args) => rotate(ui, &open(ui, at, &args.at)?, args),
+        SecretsCommand::Rekey(args) => rekey(ui, &open(ui, args.dir.or(at)?, &args.at)?, args),
+        SecretsCommand::Check(args) => check(ui, &open(ui, args.dir.or(at)?, &args.at)?, args.json),
+    }
+}
+
+/// The vault of the project, with its identities.
+fn open(ui: Ui, at: Option<&Path>, place: &Where) -> Result<Vault, CliError> {
+    let project = Project::find(at)?;
+    let inventory = project.load(ui)?;
+    if inventory.secrets.backend != SecretsBackend::Sops {
+        return Err(CliError::input(format!(
+            "secrets.backend of {} isn't \"sops\": these files aren't used",
+            project.inventory.display()
+        ))
+        .hint("The cluster's secrets come from the backend that it names."));
+    }
+    let state = project.make_state()?;
+    let source = IdentitySource::usual(state, place.identity.clone());
+    Vault::open(&project.dir, &inventory, source).map_err(|e| secrets_error(&e))
+}
+
+/// An error of the vault, with what to try.
+pub(crate) fn secrets_error(error: &SecretsError) -> CliError {
+    let kind = match error {
+        SecretsError::Key(_) | SecretsError::Locked { .. } | SecretsError::Unmakable { .. } => {
+            Kind::Failed
+        }
+        SecretsError::NoSuchSecret { .. }
+        | SecretsError::Ambiguous { .. }
+        | SecretsError::Follows { .. }
+        | SecretsError::MustBeGiven { .. }
+        | SecretsError::NoSuchFile { .. } => Kind::Usage,
+        _ => Kind::Input,
+    };
+    CliError::from_error(kind, error).maybe_hint(error.hint())
+}
+
+/// The moment that files are said to be changed at.
+pub(crate) fn now_s() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs())
+}
+
+fn init(ui: Ui, vault: &Vault, json: bool) -> Result<Done, CliError> {
+    let done = vault.init(now_s()).map_err(|e| secrets_error(&e))?;
+    if json {
+        #[derive(Serialize)]
+        struct Report<'a> {
+            host_keys: Vec<&'a str>,
+            made: &'a [Changed],
+            asked: &'a [Changed],
+            rules_written: bool,
+        }
+        ui.json(&Report {
+            host_keys: done.host_keys.iter().map(|n| n.as_str()).collect(),
+            made: &done.made,
+            asked: &done.asked,
+            rules_written: done.rules,
+        })?;
+        return Ok(Done::Well);
+    }
+    for node in &done.host_keys {
+        ui.line(&format!("{} the host key of {node}", paint(GOOD, "made")))?;
+    }
+    for made in &done.made {
+        ui.line(&format!(
+            "{} {} in {}",
+            paint(GOOD, "made"),
+            made.name,
+            made.file
+        ))?;
+    }
+    for asked in &done.asked {
+        ui.line(&format!(
+            "{} {} in {}: undercroft secrets rotate {} --stdin",
+            paint(WARN, "yours to give"),
+            asked.name,
+            asked.file,
+            asked.name
+        ))?;
+    }
+    if done.rules {
+        ui.line(&format!("{} .sops.yaml", paint(GOOD, "wrote")))?;
+    }
+    if done.foreign_rules {
+        ui.warn(".sops.yaml isn't Undercroft's own and was left alone; see to it that its rules name the same recipients");
+    }
+    if done.made.is_empty() && done.host_keys.is_empty() {
+        ui.line("all secrets that can be made are there")?;
+    }
+    for (name, line) in vault.public_halves().map_err(|e| secrets_error(&e))? {
+        if done.made.iter().any(|made| made.name == name) {
+            ui.line(&format!(
+                "{} the public half of {name}, for the git server's deploy keys (read-only):\n  {line}",
+                paint(HINT, "register")
+            ))?;
+        }
+    }
+    let waiting = vault.rekey(now_s(), true).map_err(|e| secrets_error(&e))?;
+    if !waiting.is_empty() {
+        ui.hint(
+            "Others should be able to open some files, or no longer: `undercroft secrets rekey`.",
+        );
+    }
+    Ok(Done::Well)
+}
+
+fn audience(file: &SecretFile) -> String {
+    match &file.audience {
+        Audience::Operators => "operators".to_owned(),
+        Audience::Nodes(nodes, why) => format!("operators, {why} ({})", nodes.len()),
+        Audience::Person(name, _) => format!("operators, {name}"),
+    }
+}
+
+fn show(ui: Ui, vault: &Vault, args: &ListArgs) -> Result<Done, CliError> {
+    if args.public {
+        for (name, line) in vault.public_halves().map_err(|e| secrets_error(&e))? {
+            ui.line(&format!("{}\n  {line}", paint(BOLD, &name)))?;
+        }
+        return Ok(Done::Well);
+    }
+    #[derive(Serialize)]
+    struct Row {
+        name: String,
+        file: String,
+        readers: String,
+        state: &'static str,
+        about: &'static str,
+    }
+    let mut rows = Vec::new();
+    for file in vault.files() {
+        // Names are readable without a key.
+        let present = vault
+            .read(&file.path)
+            .map_err(|e| secrets_error(&e))?
+            .map(|encrypted| encrypted.names())
+            .unwrap_or_default();
+        let readers = audience(file);
+        for secret in &file.secrets {
+            rows.push(Row {
+                name: secret.name.clone(),
+                file: vault.shown(&file.path),
+                readers: readers.clone(),
+                state: match (present.contains(&secret.name), &secret.make) {
+                    (true, _) => "there",
+                    (false, Make::Asked) => "yours to give",
+                    (false, _) => "missing",
+                },
+                about: secret.about,
+            });
+        }
+        for name in present
+            .into_iter()
+            .filter(|name| !file.secrets.iter().any(|s| s.name == *name))
+        {
+            rows.push(Row {
+                name,
+                file: vault.shown(&file.path),
+                readers: readers.clone(),
+                state: "there",
+                about: "your own",
+            });
+        }
+    }
+    if args.json {
+        ui.json(&rows)?;
+        return Ok(Done::Well);
+    }
+    let mut file = String::new();
+    let mut table = Table::plain(2);
+    for row in &rows {
+        if row.file != file {
+            ui.print(&table.render())?;
+            table = Table::plain(2);
+            ui.line(&format!(
+                "{} {}",
+                paint(BOLD, &row.file),
+                paint(DIM, &format!("for {}", row.readers))
+            ))?;
+            file.clone_from(&row.file);
+        }
+        let style = match row.state {
+            "there" => GOOD,
+            "missing" => BAD,
+            _ => WARN,
+        };
+        table.row([
+            plain(&row.name),
+            paint(style, row.state),
+            paint(DIM, row.about),
+        ]);
+    }
+    ui.print(&table.render())?;
+    if rows.is_empty() {
+        ui.line("the inventory asks for no secrets")?;
+    }
+    Ok(Done::Well)
+}
+
+fn rotate(ui: Ui, vault: &Vault, args: &RotateArgs) -> Result<Done, CliError> {
+    let given = if args.stdin { Some(given()?) } else { None };
+    let changed = vault
+        .rotate(&args.name, given, now_s())
+        .map_err(|e| secrets_error(&e))?;
+    if args.json {
+        ui.json(&changed)?;
+        return Ok(Done::Well);
+    }
+    for change in &changed {
+        ui.line(&format!(
+            "{} {} in {}",
+            paint(GOOD, "changed"),
+            change.name,
+            change.file
+        ))?;
+    }
+    let mut said: Vec<&str> = Vec::new();
+    for change in &changed {
+        if !said.contains(&change.after.as_str()) {
+            ui.hint(&change.after);
+            said.push(&change.after);
+        }
+    }
+    Ok(Done::Well)
+}
+
+/// A secret from standard input.
+fn given() -> Result<SecretString, CliError> {
+    let mut text = String::new();
+    std::io::stdin()
+        .lock()
+        .take(GIVEN_BYTES_MAX + 1)
+        .read_to_string(&mut text)
+        .map_err(|e| CliError::failed("can't read the secret from standard input").because(&e))?;
+    if text.len() as u64 > GIVEN_BYTES_MAX {
+        return Err(CliError::usage(format!(
+            "what standard input gives is longer than {GIVEN_BYTES_MAX} bytes"
+        )));
+    }
+    // Keys of several lines need the break at their end.
+    let one_line = text.trim_end_matches(['\r', '\n']);
+    let text = if one_line.contains('\n') {
+        text.as_str()
+    } else {
+        one_line
+    };
+    if text.trim().is_empty() {
+        return Err(CliError::usage("standard input gives no secret")
+            .hint("Pipe it in, or leave --stdin out to have one made."));
+    }
+    Ok(SecretString::from(text))
+}
+
+fn rekey(ui: Ui, vault: &Vault, args: &RekeyArgs) -> Result<Done, CliError> {
+    let done: Vec<Rekeyed> = vault
+        .rekey(now_s(), args.dry_run)
+        .map_err(|e| secrets_error(&e))?;
+    let changes = args.dry_run && !done.is_empty();
+    let ended = if changes { Done::Changes } else { Done::Well };
+    if args.json {
+        ui.json(&done)?;
+        return Ok(ended);
+    }
+    let word = if args.dry_run {
+        "would change"
+    } else {
+        "changed"
+    };
+    for file in &done {
+        ui.line(&format!("{} {}", paint(GOOD, word), file.file))?;
+        for name in &file.added {
+            ui.line(&format!("  + {name}"))?;
+        }
+        for name in &file.removed {
+            ui.line(&format!("  - {name}"))?;
+        }
+    }
+    let mut rotate: Vec<&str> = done
+        .iter()
+        .flat_map(|f| &f.rotate)
+        .map(String::as_str)
+        .collect();
+    rotate.sort_unstable();
+    rotate.dedup();
+    if !rotate.is_empty() {
+        ui.line(&format!(
+            "{} who was removed has been able to read these, and may know them still:",
+            paint(WARN, "rotate:")
+        ))?;
+        for name in rotate {
+            ui.line(&format!("  undercroft secrets rotate {name}"))?;
+        }
+    }
+    if done.is_empty() {
+        ui.line("every file is open to those whom the inventory names, and to nobody else")?;
+    }
+    Ok(ended)
+}
+
+fn check(ui: Ui, vault: &Vault, json: bool) -> Result<Done, CliError> {
+    let findings: Vec<Finding> = vault.check().map_err(|e| secrets_error(&e))?;
+    let errors = findings
+        .iter()
+        .filter(|f| f.severity == Severity::Error)
+        .count();
+    let warnings = findings.len() - errors;
+    let ended = if errors > 0 {
+        Done::BadInput
+    } else {
+        Done::Well
+    };
+    if json {
+        #[derive(Serialize)]
+        struct Report<'a> {
+            ok: bool,
+            findings: &'a [Finding],
+        }
+        ui.json(&Report {
+            ok: errors == 0,
+            findings: &findings,
+        })?;
+        return Ok(ended);
+    }
+    for finding in &findings {
+        let word = match finding.severity {
+            Severity::Error => paint(BAD, "error"),
+            Severity::Warning => paint(WARN, "warning"),
+        };
+        let line = finding
+            .line
+            .map(|line| format!(":{line}"))
+            .unwrap_or_default();
+        ui.line(&format!(
+            "{word}: {}{line}: {}",
+            plain(&finding.file),
+            plain(&finding.message)
+        ))?;
+        if let Some(hint) = &finding.hint {
+            ui.line(&format!("  {} {hint}", paint(HINT, "hint:")))?;
+        }
+    }
+    let mut found = Vec::new();
+    if errors > 0 {
+        found.push(count(errors, "error"));
+    }
+    if warnings > 0 {
+        found.push(count(warnings, "warning"));
+    }
+    if errors > 0 {
+        ui.line(&list(&found))?;
+    } else {
+        let files = count(vault.files().len(), "file");
+        let found = if found.is_empty() {
+            String::new()
+        } else {
+            format!("; {}", list(&found))
+        };
+        ui.line(&format!(
+            "{} {files} of secrets{found}",
+            paint(GOOD, "good")
+        ))?;
+    }
+    Ok(ended)
+}

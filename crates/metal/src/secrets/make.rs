@@ -1,0 +1,201 @@
+//! Making secrets. Entropy comes from the operating system.
+
+use std::fmt::Write as _;
+
+use age::secrecy::{ExposeSecret as _, SecretString};
+use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
+use rcgen::{
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, KeyPair, KeyUsagePurpose,
+    PKCS_ECDSA_P256_SHA256, PublicKeyData as _, date_time_ymd,
+};
+use sha2::{Digest as _, Sha256};
+use ssh_key::{
+    Algorithm, LineEnding, PrivateKey,
+    rand_core::{OsRng, RngCore as _},
+};
+
+use super::catalogue::NatsKind;
+
+/// The length of passwords, in characters of 62 kinds: 238 bits.
+const PASSWORD_CHARS: usize = 40;
+/// How long a CA is good, in years, as k3s and kubeadm have it.
+const CA_YEARS: i32 = 10;
+/// The length of the key that Kubernetes' secrets are encrypted with, in bytes: AES-256.
+const ENCRYPTION_KEY_BYTES: usize = 32;
+
+/// Fills a buffer with entropy.
+pub(super) fn entropy(buffer: &mut [u8]) {
+    OsRng.fill_bytes(buffer);
+}
+
+/// A password of letters and digits, each as likely as any other.
+pub(super) fn password() -> SecretString {
+    const LETTERS: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
+    let mut text = String::with_capacity(PASSWORD_CHARS);
+    while text.len() < PASSWORD_CHARS {
+        let mut byte = [0_u8; 1];
+        entropy(&mut byte);
+        // The bytes above the last whole round would make the first letters likelier.
+        let [byte] = byte;
+        if usize::from(byte) < 256 / LETTERS.len() * LETTERS.len()
+            && let Some(letter) = LETTERS.get(usize::from(byte) % LETTERS.len())
+        {
+            text.push(char::from(*letter));
+        }
+    }
+    SecretString::from(text)
+}
+
+/// The full form of a k3s token: the SHA-256 of the bytes of the file `server-ca.crt` as long as
+/// that holds one certificate (k3s, pkg/clientaccess/token.go), the user, and the password.
+pub(super) fn k3s_token(ca: &str, user: &str, password: &str) -> SecretString {
+    SecretString::from(format!(
+        "K10{}::{user}:{password}",
+        hex(&Sha256::digest(ca.as_bytes()))
+    ))
+}
+
+/// The password of a token in its full form.
+pub(super) fn password_of_k3s_token(token: &str) -> Option<&str> {
+    let (_, login) = token.split_once("::")?;
+    login.split_once(':').map(|(_, password)| password)
+}
+
+/// A certificate and a key, both PEM.
+pub(super) struct Authority {
+    pub(super) certificate: SecretString,
+    pub(super) key: SecretString,
+}
+
+/// A CA that signs itself, with a key of P-256, good for ten years from the day before `now_s`.
+pub(super) fn authority(common_name: &str, now_s: u64) -> Result<Authority, rcgen::Error> {
+    let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
+    let mut params = CertificateParams::new(Vec::new())?;
+    let mut name = DistinguishedName::new();
+    name.push(DnType::CommonName, common_name);
+    params.distinguished_name = name;
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.key_usages = vec![
+        KeyUsagePurpose::DigitalSignature,
+        KeyUsagePurpose::KeyEncipherment,
+        KeyUsagePurpose::KeyCertSign,
+    ];
+    // A machine whose clock is a little behind must take it already.
+    let (year, month, day) = civil(now_s.saturating_sub(86_400));
+    params.not_before = date_time_ymd(year, month, day);
+    // The 29th of February isn't in every year.
+    params.not_after = date_time_ymd(year + CA_YEARS, month, day.min(28));
+    let certificate = params.self_signed(&key)?;
+    Ok(Authority {
+        certificate: SecretString::from(pem(&certificate.pem())),
+        key: SecretString::from(pem(&key.serialize_pem())),
+    })
+}
+
+/// The key of a CA's public half, hashed as kubeadm's discovery has it.
+pub(super) fn ca_hash(key_pem: &str) -> Result<SecretString, rcgen::Error> {
+    let key = KeyPair::from_pem(key_pem)?;
+    let hash = Sha256::digest(key.subject_public_key_info());
+    Ok(SecretString::from(format!("sha256:{}", hex(&hash))))
+}
+
+/// A private key of P-256, PEM.
+pub(super) fn signing_key() -> Result<SecretString, rcgen::Error> {
+    let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
+    Ok(SecretString::from(pem(&key.serialize_pem())))
+}
+
+/// The public half of a private key, PEM.
+pub(super) fn public_key(key_pem: &str) -> Result<SecretString, rcgen::Error> {
+    let key = KeyPair::from_pem(key_pem)?;
+    Ok(SecretString::from(pem(&key.public_key_pem())))
+}
+
+/// An EncryptionConfiguration of the API server. k3s reads AES-CBC alone from its file.
+pub(super) fn encryption_config(json: bool) -> SecretString {
+    let mut key = [0_u8; ENCRYPTION_KEY_BYTES];
+    entropy(&mut key);
+    let key = SecretString::from(BASE64.encode(key));
+    SecretString::from(if json {
+        format!(
+            concat!(
+                r#"{{"kind":"EncryptionConfiguration","apiVersion":"apiserver.config.k8s.io/v1","#,
+                r#""resources":[{{"resources":["secrets"],"providers":["#,
+                r#"{{"aescbc":{{"keys":[{{"name":"aescbckey","secret":"{}"}}]}}}},{{"identity":{{}}}}]}}]}}"#
+            ),
+            key.expose_secret()
+        )
+    } else {
+        format!(
+            "apiVersion: apiserver.config.k8s.io/v1\nkind: EncryptionConfiguration\nresources:\n  - resources:\n      - secrets\n    providers:\n      - secretbox:\n          keys:\n            - name: key1\n              secret: {}\n      - identity: {{}}\n",
+            key.expose_secret()
+        )
+    })
+}
+
+/// An age identity.
+pub(super) fn age_identity() -> SecretString {
+    age::x25519::Identity::generate().to_string()
+}
+
+/// A private key as Tailscale writes them.
+pub(super) fn tailscale_key() -> SecretString {
+    let mut key = [0_u8; 32];
+    entropy(&mut key);
+    // The bits that every private key of X25519 has (RFC 7748, section 5).
+    let [first, .., last] = &mut key;
+    *first &= 248;
+    *last = (*last & 127) | 64;
+    SecretString::from(format!("privkey:{}", hex(&key)))
+}
+
+/// A seed of NATS' keys.
+pub(super) fn nats_seed(kind: NatsKind) -> Result<SecretString, nkeys::error::Error> {
+    let pair = match kind {
+        NatsKind::Operator => nkeys::KeyPair::new_operator(),
+        NatsKind::Account => nkeys::KeyPair::new_account(),
+        NatsKind::User => nkeys::KeyPair::new_user(),
+    };
+    pair.seed().map(SecretString::from)
+}
+
+/// An ed25519 key of OpenSSH's.
+pub(super) fn ssh_key(comment: &str) -> Result<SecretString, ssh_key::Error> {
+    let mut key = PrivateKey::random(&mut OsRng, Algorithm::Ed25519)?;
+    key.set_comment(comment);
+    Ok(SecretString::from(key.to_openssh(LineEnding::LF)?.as_str()))
+}
+
+fn hex(bytes: &[u8]) -> String {
+    let mut text = String::with_capacity(2 * bytes.len());
+    for byte in bytes {
+        // Writing to a String can't fail.
+        let _ = write!(text, "{byte:02x}");
+    }
+    text
+}
+
+/// A PEM text as it stands in files: lines end in LF, and so does the text.
+fn pem(text: &str) -> String {
+    format!("{}\n", text.replace("\r\n", "\n").trim_end())
+}
+
+/// Year, month and day in UTC (Howard Hinnant, "chrono-compatible low-level date algorithms").
+fn civil(since_1970_s: u64) -> (i32, u8, u8) {
+    let days = since_1970_s / 86_400 + 719_468;
+    let (era, day) = (days / 146_097, days % 146_097);
+    let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
+    let day_of_year = day - (365 * year + year / 4 - year / 100);
+    let month = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month + 2) / 5 + 1;
+    let (month, next) = if month < 10 {
+        (month + 3, 0)
+    } else {
+        (month - 9, 1)
+    };
+    (
+        i32::try_from(era * 400 + year + next).unwrap_or(i32::MAX),
+        u8::try_from(month).unwrap_or(12),
+        u8::try_from(day).unwrap_or(28),
+    )
+}

@@ -1,0 +1,69 @@
+//! `.sops.yaml`: who the real `sops` encrypts each file to.
+
+use std::fmt::Write as _;
+
+use super::{SecretsError, Vault};
+use crate::keys::{read_bounded, replace};
+
+/// The file of rules, in the repository's folder.
+pub const RULES_FILE: &str = ".sops.yaml";
+/// How our own rules begin; a file that begins otherwise is somebody else's.
+const HEADER: &str =
+    "# Made by `undercroft secrets`, from undercroft.toml. Changes are overwritten.\n";
+/// The largest file of rules that is read, in bytes.
+const RULES_BYTES_MAX: u64 = 4 * 1024 * 1024;
+
+/// The rules for the files that there should be.
+pub(super) fn render(vault: &Vault) -> Result<String, SecretsError> {
+    let mut text = format!("{HEADER}creation_rules:\n");
+    for file in &vault.files {
+        let path = escape(&vault.shown(&file.path));
+        // Writing to a String can't fail.
+        let _ = writeln!(text, "    - path_regex: '^{path}$'\n      age: >-");
+        let wanted = vault.wanted(file)?;
+        let last = wanted.len().saturating_sub(1);
+        for (i, (recipient, _)) in wanted.iter().enumerate() {
+            let comma = if i == last { "" } else { "," };
+            let _ = writeln!(text, "        {recipient}{comma}");
+        }
+    }
+    Ok(text)
+}
+
+/// Writes the rules, unless they are somebody else's. Whether they changed, and whether they are
+/// somebody else's.
+pub(super) fn write(vault: &Vault) -> Result<(bool, bool), SecretsError> {
+    if vault.files.is_empty() {
+        return Ok((false, false));
+    }
+    let path = vault.repository.join(RULES_FILE);
+    let text = render(vault)?;
+    if path.exists() {
+        let present = read_bounded(&path, RULES_BYTES_MAX)?;
+        if present == text.as_bytes() {
+            return Ok((false, false));
+        }
+        if !present.starts_with(HEADER.as_bytes()) {
+            return Ok((false, true));
+        }
+    }
+    replace(&path, text.as_bytes(), 0o644)?;
+    Ok((true, false))
+}
+
+/// Whether our own rules are there and as they should be; `None` where they are somebody else's.
+pub(super) fn current(vault: &Vault) -> Result<Option<bool>, SecretsError> {
+    let path = vault.repository.join(RULES_FILE);
+    if !path.exists() {
+        return Ok(Some(false));
+    }
+    let present = read_bounded(&path, RULES_BYTES_MAX)?;
+    if !present.starts_with(HEADER.as_bytes()) {
+        return Ok(None);
+    }
+    Ok(Some(present == render(vault)?.as_bytes()))
+}
+
+fn escape(path: &str) -> String {
+    path.replace('.', "\\.")
+}
