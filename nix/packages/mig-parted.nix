@@ -1,19 +1,26 @@
 # NVIDIA's MIG partition editor, which nixpkgs doesn't have. The sources bring their dependencies
-# along, so that there is one hash. 0.12.1 is the newest that the Go of NixOS 24.11 compiles.
+# along, so that there is one hash. The version is the newest that the nixpkgs' Go compiles: 24.11's
+# is older, and its configurations know no card after the B200.
 {
   lib,
   buildGoModule,
   fetchFromGitHub,
+  go,
 }:
 buildGoModule rec {
   pname = "mig-parted";
-  version = "0.12.1";
+  version = if lib.versionAtLeast go.version "1.24" then "0.13.1" else "0.12.1";
 
   src = fetchFromGitHub {
     owner = "NVIDIA";
     repo = "mig-parted";
     rev = "v${version}";
-    sha256 = "sha256-mNzwD8DaWJ0L1y2q/3UhKf0zjKRp3+XwhtFF+Stl/A0=";
+    sha256 =
+      {
+        "0.12.1" = "sha256-mNzwD8DaWJ0L1y2q/3UhKf0zjKRp3+XwhtFF+Stl/A0=";
+        "0.13.1" = "sha256-No8NzmjDjri77r7YzuSYsGMvHHMxsvxJaddarKcDMr0=";
+      }
+      .${version};
   };
   vendorHash = null;
 
