@@ -11,5 +11,7 @@ fi
 if [ "$(loader_variable LoaderEntryDefault)" != "$selected" ]; then
     "$bootctl" --esp-path="$root$esp" set-default "$selected" || exit 1
     say "$selected came up healthy and is now the default"
+    # An earlier one that didn't is history now.
+    rm -f "$state/fell-back.json"
 fi
 report proven
