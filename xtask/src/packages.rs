@@ -99,6 +99,18 @@ const PACKAGES: &[Package] = &[
     ),
     program("tftp-hpa", "tftp", Need::Test, "a TFTP client as a peer"),
     program(
+        "jq",
+        "jq",
+        Need::Test,
+        "what NixOS machines' scripts write JSON with",
+    ),
+    program(
+        "shellcheck",
+        "shellcheck",
+        Need::Test,
+        "reads those scripts",
+    ),
+    program(
         "gdisk",
         "sgdisk",
         Need::Test,

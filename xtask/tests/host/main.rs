@@ -1,6 +1,13 @@
 //! The shell that NixOS machines run for Undercroft, run for real: nix/modules/scripts against
 //! folders that stand for a machine, and stand-ins for the programs that would change one.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test that can't go on stops"
+)]
+
 mod boot;
 mod cluster;
 mod health;
