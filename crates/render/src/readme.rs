@@ -13,6 +13,8 @@ pub(crate) struct About<'a> {
     pub(crate) cx: &'a Context<'a>,
     pub(crate) layout: &'a Layout,
     pub(crate) components: &'a [Component],
+    /// Components that were asked for and aren't here, with why.
+    pub(crate) left_out: &'a [(&'a str, &'a str)],
     pub(crate) apps: &'a [&'a App],
     pub(crate) graph: &'a Dependencies,
     pub(crate) waves: &'a BTreeMap<String, usize>,
@@ -78,6 +80,12 @@ pub(crate) fn write(about: &About<'_>) -> String {
             about.wave(component.name),
             about.needs(component.name),
         );
+    }
+    if !about.left_out.is_empty() {
+        out.push_str("\nLeft out:\n\n");
+        for (name, why) in about.left_out {
+            let _ = writeln!(out, "- `{name}`: {why}.");
+        }
     }
     if !about.apps.is_empty() {
         out.push_str(

@@ -95,13 +95,25 @@ pub fn render(input: &Input<'_>) -> Result<Tree, Vec<Problem>> {
             .hint("Set kubernetes.distribution to \"k3s\" or \"kubeadm\"."),
         ]);
     }
+    let mut left_out = components::left_out(&cx);
     let mut components = components::all(&cx)?;
     components.retain(|component| match component.dev {
         DevUse::Same => true,
-        DevUse::LeftOut(_) => !cx.dev,
+        DevUse::LeftOut(why) => {
+            if cx.dev {
+                left_out.push((component.name, why));
+            }
+            !cx.dev
+        }
         DevUse::Only => cx.dev,
     });
-    render_components(&cx, input, components)
+    if cx.dev {
+        let without = input.inventory.gitops.dev_without.iter();
+        left_out.extend(without.map(|c| (c.as_str(), "`gitops.dev_without` has it")));
+    }
+    left_out.sort_unstable();
+    left_out.dedup_by_key(|(name, _)| *name);
+    render_components(&cx, input, components, &left_out)
 }
 
 /// Renders given components: the part of [`render`] that doesn't know what each of them is.
@@ -109,6 +121,7 @@ pub(crate) fn render_components(
     cx: &Context<'_>,
     input: &Input<'_>,
     mut components: Vec<Component>,
+    left_out: &[(&str, &str)],
 ) -> Result<Tree, Vec<Problem>> {
     components.sort_by_key(|component| component.name);
     let mut problems = skew::check(cx.inventory, cx.lock, &components);
@@ -140,6 +153,7 @@ pub(crate) fn render_components(
         cx,
         layout: Layout::new(input.dev.unwrap_or(&cx.inventory.gitops.path)),
         components: &components,
+        left_out,
         apps: &apps,
         graph: &graph,
         waves: &waves,
@@ -403,6 +417,7 @@ struct Work<'a> {
     cx: &'a Context<'a>,
     layout: Layout,
     components: &'a [Component],
+    left_out: &'a [(&'a str, &'a str)],
     apps: &'a [&'a App],
     graph: &'a Dependencies,
     waves: &'a BTreeMap<String, usize>,
@@ -606,6 +621,7 @@ impl Work<'_> {
             cx: self.cx,
             layout: &self.layout,
             components: self.components,
+            left_out: self.left_out,
             apps: self.apps,
             graph: &order::reduced(self.graph, self.waves),
             waves: self.waves,

@@ -120,7 +120,7 @@ fn rendered_with(
         overrides,
         dev: None,
     };
-    render_components(&Context::new(&inventory, &lock), &input, components)
+    render_components(&Context::new(&inventory, &lock), &input, components, &[])
 }
 
 fn messages(result: Result<Tree, Vec<Problem>>) -> String {
@@ -300,7 +300,8 @@ fn without_a_repository_there_are_no_applications() {
         overrides: &BTreeMap::new(),
         dev: None,
     };
-    let tree = render_components(&Context::new(&inventory, &lock), &input, components()).unwrap();
+    let tree =
+        render_components(&Context::new(&inventory, &lock), &input, components(), &[]).unwrap();
     assert!(tree.files.keys().all(|path| !path.contains("applications")));
     assert!(tree.files["gitops/README.md"].contains("There are no Applications here"));
 }
