@@ -10,7 +10,10 @@
 
 mod boot;
 mod cluster;
+mod hardware;
 mod health;
+mod home;
+mod overlay;
 
 use std::{
     ffi::OsStr,
