@@ -507,3 +507,84 @@ fn node_feature_discovery_labels_by_vendor() {
         "no hook that Argo CD would run"
     );
 }
+
+/// Components whose pods our own monitors pick, with the namespace that they run in.
+const WATCHED: &[(&str, &str)] = &[
+    ("argo-cd", "argocd"),
+    ("cert-manager", "cert-manager"),
+    ("cilium", "kube-system"),
+    ("longhorn", "longhorn-system"),
+];
+
+/// Whether a pod template has all labels, and a port of the name.
+fn serves(object: &Value, labels: &Value, port: &str) -> bool {
+    let template = &object["spec"]["template"];
+    let has_labels = labels
+        .as_object()
+        .unwrap()
+        .iter()
+        .all(|(key, value)| template["metadata"]["labels"][key] == *value);
+    let containers = template["spec"]["containers"].as_array();
+    has_labels
+        && containers.is_some_and(|all| {
+            all.iter()
+                .flat_map(|c| c["ports"].as_array().into_iter().flatten())
+                .any(|p| p["name"] == port)
+        })
+}
+
+#[test]
+fn every_monitor_of_ours_finds_pods_with_its_port() {
+    let tree = k3s();
+    let monitors: Vec<Value> = support::objects(&tree)
+        .into_iter()
+        .filter(|o| o["kind"] == "PodMonitor")
+        .collect();
+    assert_eq!(monitors.len(), 5);
+    for (component, namespace) in WATCHED {
+        let Some(objects) = ours(&tree, component) else {
+            return;
+        };
+        let of_it = monitors
+            .iter()
+            .filter(|m| m["spec"]["namespaceSelector"]["matchNames"][0] == *namespace);
+        for monitor in of_it {
+            let labels = &monitor["spec"]["selector"]["matchLabels"];
+            for endpoint in monitor["spec"]["podMetricsEndpoints"].as_array().unwrap() {
+                let port = endpoint["port"].as_str().unwrap();
+                assert!(
+                    objects.iter().any(|o| serves(o, labels, port)),
+                    "{}: no pod with {labels} and the port {port}",
+                    monitor["metadata"]["name"]
+                );
+            }
+        }
+    }
+}
+
+/// The servers' certificate has every name by which a server or a client calls one.
+#[test]
+fn nats_servers_call_each_other_by_names_of_their_certificate() {
+    let tree = k3s();
+    let Some(objects) = ours(&tree, "nats") else {
+        return;
+    };
+    let certificate = support::object(&tree, "Certificate", "nats-server-tls").unwrap();
+    let names = certificate["spec"]["dnsNames"].as_array().unwrap();
+    let text = named(&objects, "ConfigMap", "nats-config")["data"]["nats.conf"]
+        .as_str()
+        .unwrap();
+    let mut routes = 0;
+    let urls = text.split('"').filter(|part| part.contains("-headless"));
+    for route in urls {
+        let (_, host) = route.split_once("://").unwrap();
+        let host = host.split(':').next().unwrap();
+        let (_, domain) = host.split_once('.').unwrap();
+        assert!(
+            names.contains(&json!(format!("*.{domain}"))),
+            "{host}: {names:?}"
+        );
+        routes += 1;
+    }
+    assert_eq!(routes, 3, "{text}");
+}

@@ -411,3 +411,21 @@ fn every_sharing_of_cards_is_one_that_the_device_plugin_reads() {
         assert!(errors.is_empty(), "{name}: {errors:?}");
     }
 }
+
+#[test]
+fn headscales_configuration_has_keys_of_its_example_alone() {
+    let tree = support::tree(&support::fleet("k3s", support::GITOPS), false);
+    let config = support::object(&tree, "ConfigMap", "headscale-config").unwrap();
+    let config = yaml::parse(config["data"]["config.yaml"].as_str().unwrap()).unwrap();
+    assert_eq!(config["server_url"], "https://headscale.cellar.example");
+    let Some(folder) = support::schemas() else {
+        println!("SKIPPED: Headscale's example isn't at hand: set UNDERCROFT_SCHEMAS");
+        return;
+    };
+    let example =
+        std::fs::read_to_string(folder.join("headscale/config-example-v0.29.2.yaml")).unwrap();
+    let mut paths = BTreeSet::new();
+    derive("", &yaml::parse(&example).unwrap(), &mut paths);
+    let list: String = paths.iter().map(|path| format!("{path}\n")).collect();
+    assert_eq!(Known::parse(&list).unknown(&config), []);
+}
