@@ -15,7 +15,7 @@ let
 
   others = lib.filterAttrs (name: _: name != node.name) cfg.servers;
 
-  programs = [
+  programs = cfg.nodePrograms ++ [
     cfg.package
     pkgs.coreutils
     pkgs.curl
@@ -23,7 +23,6 @@ let
     pkgs.gnugrep
     pkgs.gnused
     pkgs.jq
-    pkgs.util-linux
     config.systemd.package
   ];
 
@@ -55,6 +54,7 @@ let
   program =
     name: parts:
     pkgs.writeShellScript "undercroft-${name}" ''
+      export PATH=${lib.makeBinPath programs}:$PATH
       ${lib.concatStrings (
         lib.mapAttrsToList (key: value: ''
           export ${key}=''${${key}:-${lib.escapeShellArg value}}
@@ -73,6 +73,25 @@ in
     '';
   };
 
+  options.undercroft.kubernetes.nodePrograms = lib.mkOption {
+    type = lib.types.listOf lib.types.package;
+    internal = true;
+    default = [
+      pkgs.conntrack-tools
+      pkgs.cri-tools
+      pkgs.e2fsprogs
+      pkgs.ethtool
+      pkgs.iproute2
+      pkgs.iptables
+      pkgs.kmod
+      pkgs.nfs-utils
+      pkgs.openiscsi
+      pkgs.socat
+      pkgs.util-linux
+      pkgs.xfsprogs
+    ];
+    description = "What a kubelet calls on its host, and what kubeadm looks for before it begins.";
+  };
   options.undercroft.kubernetes.joinServer = lib.mkOption {
     type = lib.types.str;
     readOnly = true;
@@ -93,7 +112,6 @@ in
         # sops-nix' unit, where secrets aren't installed by the activation script.
         "sops-install-secrets.service"
       ];
-      path = programs;
       # A switch in the middle of a join must not begin another.
       restartIfChanged = false;
       stopIfChanged = false;

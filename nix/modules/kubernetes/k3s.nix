@@ -72,15 +72,7 @@ in
       };
       # SSH over the overlay, or a pod's volume, would be cut if k3s were stopped early in a switch.
       stopIfChanged = false;
-      # Longhorn and others call these from the host's side of the kubelet.
-      path = [
-        pkgs.e2fsprogs
-        pkgs.kmod
-        pkgs.nfs-utils
-        pkgs.openiscsi
-        pkgs.util-linux
-        pkgs.xfsprogs
-      ];
+      path = cfg.nodePrograms;
     };
 
     environment.etc."rancher/k3s/registries.yaml" = lib.mkIf (mirrors != { }) {

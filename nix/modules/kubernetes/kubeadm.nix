@@ -77,21 +77,7 @@ in
         "network-online.target"
         "time-sync.target"
       ];
-      path = [
-        pkgs.conntrack-tools
-        pkgs.cri-tools
-        pkgs.e2fsprogs
-        pkgs.ethtool
-        pkgs.iproute2
-        pkgs.iptables
-        pkgs.kmod
-        pkgs.nfs-utils
-        pkgs.openiscsi
-        pkgs.socat
-        pkgs.util-linux
-        pkgs.xfsprogs
-      ]
-      ++ lib.optional (config.undercroft.disks.layout != "ext4") (
+      path = cfg.nodePrograms ++ lib.optional (config.undercroft.disks.layout != "ext4") (
         config.boot.zfs.package or pkgs.zfs
       );
       # What kubeadm's 10-kubeadm.conf says.

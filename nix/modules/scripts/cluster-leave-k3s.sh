@@ -11,4 +11,6 @@ if command -v k3s-killall.sh >/dev/null; then
 fi
 rm -rf "$root/var/lib/rancher/k3s" "$root/etc/rancher/node" "$state"
 rm -f "$starting"
+# It counts as done while it is active, and is to be done again.
+systemctl stop undercroft-cluster-join.service 2>/dev/null || true
 report left

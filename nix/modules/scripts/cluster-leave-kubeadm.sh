@@ -7,4 +7,6 @@ fi
 kubeadm reset --force --cri-socket unix:///run/containerd/containerd.sock >&2 || fail "kubeadm reset failed"
 rm -rf "$root/etc/cni/net.d" "$state"
 rm -f "$starting"
+# It counts as done while it is active, and is to be done again.
+systemctl stop undercroft-cluster-join.service 2>/dev/null || true
 report left
