@@ -44,6 +44,9 @@ in
   nix.settings.require-sigs = false;
   nix.settings.substituters = lib.mkForce [ ];
 
+  # A layout names a disk by its serial number, as the inventory does.
+  services.udev.extraRules = (import ./lib).disks.udevRules;
+
   systemd.tmpfiles.rules = [ "L+ /undercroft - - - - ${programs}" ];
 
   # Keys only; the host key is this boot's own, and the operator's keys come from the controller.

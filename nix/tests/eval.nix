@@ -71,11 +71,12 @@ let
               pkgs = lib.mkForce pkgs;
               baseModules = [ ];
               extraModules = [ ];
+              modules = [ ];
             };
             nixpkgs.system = pkgs.system;
-            # The manual evaluates all modules once more.
-            documentation.enable = false;
-            documentation.nixos.enable = false;
+            # The manual evaluates all modules once more; the installer's profile insists on it.
+            documentation.enable = lib.mkOverride 40 false;
+            documentation.nixos.enable = lib.mkOverride 40 false;
           }
         ]
         ++ modules;
@@ -100,7 +101,11 @@ let
     nixpkgs = {
       lib = lib // {
         nixosSystem =
-          { system, modules }: evalNixos systems.${system} ([ (stubs.module nixosStubs) ] ++ modules);
+          { system, modules }:
+          evalNixos systems.${system} ([ (stubs.module nixosStubs) ] ++ modules)
+          // {
+            pkgs = systems.${system};
+          };
       };
       legacyPackages = systems;
     };
@@ -173,7 +178,9 @@ in
       needs [ "nixosWsl" "homeManager" ] (lib.getAttrs wslNames fleet.nixosConfigurations)
     )
     // named "homeConfigurations" (needs [ "homeManager" ] fleet.homeConfigurations)
-    // named "darwinConfigurations" (needs [ "nixDarwin" "homeManager" ] fleet.darwinConfigurations);
+    // named "darwinConfigurations" (needs [ "nixDarwin" "homeManager" ] fleet.darwinConfigurations)
+    // named "packages.x86_64-linux" (needs [ ] fleet.packages.x86_64-linux)
+    // named "devShells.x86_64-linux" (needs [ ] fleet.devShells.x86_64-linux);
 
   # By name of the flake's output, the derivation of each.
   targets =
@@ -193,7 +200,13 @@ in
     ) fleet.homeConfigurations
     // lib.mapAttrs' (
       name: darwin: lib.nameValuePair "darwinConfigurations.${name}" darwin.system.drvPath
-    ) fleet.darwinConfigurations;
+    ) fleet.darwinConfigurations
+    // lib.mapAttrs' (
+      name: package: lib.nameValuePair "packages.x86_64-linux.${name}" package.drvPath
+    ) fleet.packages.x86_64-linux
+    // lib.mapAttrs' (
+      name: shell: lib.nameValuePair "devShells.x86_64-linux.${name}" shell.drvPath
+    ) fleet.devShells.x86_64-linux;
 
   stubs = {
     options = lib.attrNames nixosStubs;
