@@ -80,7 +80,7 @@ in
       '';
     };
     espMb = lib.mkOption {
-      type = lib.types.ints.between 256 16384;
+      type = lib.types.ints.between 64 65536;
       default = 1024;
       description = ''
         Size of each EFI system partition, in MiB. A kernel with its initrd lies there for every
