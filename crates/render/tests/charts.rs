@@ -264,7 +264,7 @@ fn longhorn_takes_the_inventorys_disks_alone() {
     );
     assert_eq!(
         settings["taint-toleration"],
-        "cellar.example/gpu=yes:NoSchedule"
+        "cellar.example/gpu=yes:NoSchedule;node-role.kubernetes.io/control-plane:NoSchedule"
     );
     assert_eq!(settings["default-replica-count"], "3");
     let names: Vec<String> = kinds(&objects, "Job")
@@ -457,7 +457,7 @@ fn argo_cd_is_behind_the_ingress_and_takes_the_control_plane_where_it_must() {
     }
     let kubeadm = support::tree(&support::fleet("kubeadm", support::GITOPS), false);
     let objects = ours(&kubeadm, "argo-cd").unwrap();
-    for kind in ["Deployment", "StatefulSet"] {
+    for kind in ["Deployment", "StatefulSet", "Job"] {
         for object in kinds(&objects, kind) {
             let tolerations = object["spec"]["template"]["spec"]["tolerations"].as_array();
             assert!(

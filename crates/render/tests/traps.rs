@@ -264,12 +264,35 @@ fn longhorn_comes_up_under_argo_cd_with_the_inventorys_disks() {
     // A soft taint keeps nothing away, and Longhorn refuses words that it doesn't know.
     assert_eq!(
         settings["taintToleration"],
-        "cellar.example/gpu=yes:NoSchedule"
-    );
-    let kubeadm = must(&kubeadm(), "longhorn");
-    assert_eq!(
-        kubeadm["defaultSettings"]["taintToleration"],
         "cellar.example/gpu=yes:NoSchedule;node-role.kubernetes.io/control-plane:NoSchedule"
+    );
+}
+
+/// The servers are there before any agent, and what they need runs in spite of their taints.
+#[test]
+fn the_bootstrap_needs_no_agent() {
+    let taint = "node-role.kubernetes.io/control-plane";
+    for tree in [k3s(), kubeadm()] {
+        let cilium = must(&tree, "cilium");
+        let argo = must(&tree, "argo-cd");
+        for tolerations in [
+            &cilium["operator"]["tolerations"],
+            &cilium["certgen"]["tolerations"],
+            &cilium["hubble"]["relay"]["tolerations"],
+            &argo["global"]["tolerations"],
+        ] {
+            let all = tolerations.as_array().unwrap();
+            assert!(all.iter().any(|t| t["key"] == taint), "{tolerations}");
+        }
+        let operator = cilium["operator"]["tolerations"].as_array().unwrap();
+        let keys: Vec<&Value> = operator.iter().map(|t| &t["key"]).collect();
+        assert!(keys.contains(&&json!("node.kubernetes.io/not-ready")));
+    }
+    // Where servers have none, the chart's own list stays.
+    assert!(
+        must(&tree_of_one(), "cilium")["operator"]
+            .get("tolerations")
+            .is_none()
     );
 }
 

@@ -3,8 +3,8 @@
 use serde_json::{Value, json};
 
 use super::common::{
-    INGRESS_CLASS, control_plane_tolerations, ingress_annotations, ingress_domain, pod_security,
-    replicas, resources,
+    INGRESS_CLASS, ingress_annotations, ingress_domain, pod_security, replicas, resources,
+    server_tolerations,
 };
 use crate::{Chart, Component, Context, ObjectId};
 
@@ -54,7 +54,7 @@ fn values(cx: &Context<'_>) -> Value {
         "global": {
             "domain": domain,
             // The bootstrap wants Argo CD healthy before there is any agent.
-            "tolerations": control_plane_tolerations(cx),
+            "tolerations": server_tolerations(cx),
         },
         "configs": {
             "cm": {

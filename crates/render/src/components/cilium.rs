@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::common::{INGRESS_CLASS, ingress_domain, late_kind, replicas};
+use super::common::{INGRESS_CLASS, ingress_domain, late_kind, replicas, server_tolerations};
 use crate::{Chart, Component, Context, Manifest, ObjectId, Problem};
 
 /// Names of network cards on the machines' LAN, as Cilium writes patterns. Predictable names
@@ -13,6 +13,13 @@ const DEVICES: [&str; 3] = ["en+", "eth+", "bond+"];
 const DEVICE_PATTERNS: [&str; 3] = ["^en.*", "^eth.*", "^bond.*"];
 /// Bits of a node's pod network, as the inventory's check of the room for nodes counts with.
 const POD_NODE_PREFIX: u8 = 24;
+/// Taints that the chart lets its operator tolerate (cilium 1.20.0, values.yaml).
+const OPERATOR_TOLERATED: [&str; 4] = [
+    "node-role.kubernetes.io/control-plane",
+    "node-role.kubernetes.io/master",
+    "node.kubernetes.io/not-ready",
+    "node.cloudprovider.kubernetes.io/uninitialized",
+];
 /// Requests a second of each agent to the API. Each service that is announced costs a renewal of
 /// its lease every few seconds, which Cilium's default of 10 doesn't leave room for
 /// (docs.cilium.io, "L2 Announcements", "Sizing client rate limit").
@@ -64,7 +71,7 @@ fn values(cx: &Context<'_>) -> Value {
     let (api_host, api_port) = cx.api_for_nodes();
     let announced = !cx.is_dev() && !kubernetes.load_balancer_cidrs.is_empty();
     let operators = if cx.is_dev() { 1 } else { replicas(cx) };
-    json!({
+    let mut values = json!({
         "kubeProxyReplacement": true,
         // Never `auto`: it asks the cluster while the chart is rendered, which Argo CD can't.
         "k8sServiceHost": api_host,
@@ -105,7 +112,32 @@ fn values(cx: &Context<'_>) -> Value {
         },
         // The job that makes them must not remove itself, or Argo CD would bring it back for ever.
         "certgen": { "ttlSecondsAfterFinished": null },
-    })
+    });
+    if let Value::Array(servers) = server_tolerations(cx)
+        && !servers.is_empty()
+    {
+        tolerate(&mut values, &servers);
+    }
+    values
+}
+
+/// Lets everything that a server without agents needs run in spite of the servers' taints. The
+/// agent tolerates everything by itself.
+fn tolerate(values: &mut Value, servers: &[Value]) {
+    // A list replaces the chart's, so that its own come first.
+    let own = OPERATOR_TOLERATED.map(|key| json!({ "key": key, "operator": "Exists" }));
+    let operator: Vec<Value> = own.iter().chain(servers).cloned().collect();
+    crate::values::merge(
+        values,
+        &json!({
+            "operator": { "tolerations": operator },
+            "certgen": { "tolerations": servers },
+            "hubble": {
+                "relay": { "tolerations": servers },
+                "ui": { "tolerations": servers },
+            },
+        }),
+    );
 }
 
 /// The pools and the announcements. They stand in no sync wave: with pages published, Cilium's own

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
-use undercroft_model::inventory::{self, Distribution, Role};
+use undercroft_model::inventory::{self, Role};
 
 use crate::Context;
 
@@ -110,16 +110,6 @@ impl Taint {
     }
 }
 
-/// The taint that kubeadm gives its control plane, and k3s doesn't.
-fn control_plane_taint(cx: &Context<'_>) -> Option<Taint> {
-    let kubeadm = cx.distribution() == Distribution::Kubeadm;
-    kubeadm.then(|| Taint {
-        key: "node-role.kubernetes.io/control-plane".to_owned(),
-        value: String::new(),
-        effect: "NoSchedule".to_owned(),
-    })
-}
-
 /// The taints that keep pods away from the nodes that a test picks, each once.
 pub(super) fn taints_of(cx: &Context<'_>, wanted: impl Fn(&inventory::Node) -> bool) -> Vec<Taint> {
     let mut taints = BTreeSet::new();
@@ -130,9 +120,6 @@ pub(super) fn taints_of(cx: &Context<'_>, wanted: impl Fn(&inventory::Node) -> b
                 .filter_map(|text| Taint::parse(text))
                 .filter(Taint::repels),
         );
-        if node.role == Role::Server {
-            taints.extend(control_plane_taint(cx));
-        }
     }
     taints.into_iter().collect()
 }
@@ -145,12 +132,10 @@ pub(super) fn tolerations(cx: &Context<'_>, wanted: impl Fn(&inventory::Node) ->
         .collect()
 }
 
-/// Tolerations for what the bootstrap needs before there is any agent.
-pub(super) fn control_plane_tolerations(cx: &Context<'_>) -> Value {
-    control_plane_taint(cx)
-        .iter()
-        .map(Taint::toleration)
-        .collect()
+/// Tolerations for what must run before there is any agent: whatever taints the inventory gives
+/// the servers. Neither distribution gives them one by itself, as the inventory's list is theirs.
+pub(super) fn server_tolerations(cx: &Context<'_>) -> Value {
+    tolerations(cx, |node| node.role == Role::Server)
 }
 
 /// Whether the tree publishes pages under `gitops.ingress_domain`.

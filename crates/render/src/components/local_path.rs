@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 
-use super::common::{control_plane_tolerations, pod_security};
+use super::common::{pod_security, server_tolerations};
 use crate::{Component, Context, Manifest, ObjectId, Problem};
 
 const NAME: &str = "local-path";
@@ -146,7 +146,7 @@ fn deployment(cx: &Context<'_>, image: &str) -> Value {
                 "metadata": { "labels": labels },
                 "spec": {
                     "serviceAccountName": ACCOUNT,
-                    "tolerations": control_plane_tolerations(cx),
+                    "tolerations": server_tolerations(cx),
                     "containers": [{
                         "name": "provisioner",
                         "image": image,

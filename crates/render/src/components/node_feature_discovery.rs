@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::common::{control_plane_tolerations, pod_security, tolerations};
+use super::common::{pod_security, server_tolerations, tolerations};
 use crate::{Chart, Component, Context, ObjectId};
 
 /// Classes of PCI devices that become labels: network cards, displays and 3D controllers,
@@ -37,7 +37,7 @@ fn values(cx: &Context<'_>) -> Value {
         "master": {
             // GPU feature discovery publishes labels of this namespace.
             "extraLabelNs": ["nvidia.com"],
-            "tolerations": control_plane_tolerations(cx),
+            "tolerations": server_tolerations(cx),
         },
         "worker": {
             "config": {

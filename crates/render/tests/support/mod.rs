@@ -46,6 +46,7 @@ tenants = ["research"]
 kind = "control"
 layout = "ext4"
 longhorn = { partition_gb = 100 }
+taints = ["node-role.kubernetes.io/control-plane:NoSchedule"]
 
 [classes.slices]
 kind = "gpu"
