@@ -64,6 +64,8 @@ enum Group {
     Sops,
     Kubernetes,
     Kwok,
+    Nats,
+    Headscale,
 }
 
 /// A program to build.
@@ -133,6 +135,25 @@ const PEERS: &[Peer] = &[
         group: Group::Kubernetes,
         for_tests: false,
         why: "renders the charts of the bootstrap",
+    },
+    Peer {
+        name: "nats-server",
+        version: "2.12.2",
+        module: "github.com/nats-io/nats-server/v2",
+        package: "github.com/nats-io/nats-server/v2",
+        group: Group::Nats,
+        for_tests: true,
+        why: "reads the accounts that lent work is confined to",
+    },
+    Peer {
+        // It takes minutes to build, for one test.
+        name: "headscale",
+        version: "0.29.2",
+        module: "github.com/juanfont/headscale",
+        package: "github.com/juanfont/headscale/cmd/headscale",
+        group: Group::Headscale,
+        for_tests: false,
+        why: "reads the overlay's policy",
     },
 ];
 
@@ -266,6 +287,8 @@ impl Group {
             Self::Sops => "sops",
             Self::Kubernetes => "kubernetes",
             Self::Kwok => "kwok",
+            Self::Nats => "nats",
+            Self::Headscale => "headscale",
         }
     }
 
