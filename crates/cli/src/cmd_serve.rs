@@ -89,6 +89,7 @@ pub(crate) fn run(ui: Ui, at: Option<&Path>, args: &ServeArgs) -> Result<Done, C
         }
         let interrupted = interrupt::listen(progress.clone(), "undercroft serve");
         let shown = progress.clone();
+        let cluster = args.selection.cluster(ui, &project, &fleet);
         let options = PlanOptions {
             only,
             ..PlanOptions::default()
@@ -100,6 +101,7 @@ pub(crate) fn run(ui: Ui, at: Option<&Path>, args: &ServeArgs) -> Result<Done, C
             Duration::from_secs(args.interval),
             interrupted,
             move |observation, parent| plan_with(&inventory, observation, parent, &options).0,
+            move |plan| cluster.parts_for_service(plan),
             move |entry| shown.entry(entry),
         )
         .await
@@ -114,6 +116,9 @@ fn serve_error(error: &ServeError) -> CliError {
         ServeError::Fleet(error) => fleet_error(error),
         ServeError::Run(error) => run_error(error),
         ServeError::Refused(_) => CliError::from_error(Kind::Bug, error),
+        ServeError::Cluster(error) => {
+            CliError::from_error(Kind::Input, error).maybe_hint(error.hint.clone())
+        }
         ServeError::Resume(_) => CliError::from_error(Kind::Failed, error),
     }
 }

@@ -15,6 +15,7 @@ use undercroft_planner::{PlanReport, explain};
 use crate::{
     Done,
     args::DirArg,
+    cluster,
     cmd_plan::decide,
     error::{CliError, Kind},
     interrupt,
@@ -88,6 +89,7 @@ pub(crate) fn run(ui: Ui, at: Option<&Path>, args: &UpArgs) -> Result<Done, CliE
             args,
             only,
             progress,
+            cluster: args.selection.cluster(ui, &project, &fleet),
             fleet,
         };
         if let Place::InRack(rack) = &place {
@@ -107,6 +109,7 @@ struct Up<'a> {
     only: Option<BTreeSet<NodeName>>,
     progress: Progress,
     fleet: Fleet,
+    cluster: cluster::Source,
 }
 
 impl Up<'_> {
@@ -145,6 +148,7 @@ impl Up<'_> {
                     Next::Nothing(done) => return Ok(done),
                 }
             };
+            let cluster = self.cluster.parts(engine.plan())?;
             for entry in &entries {
                 self.progress.past(entry);
             }
@@ -156,6 +160,7 @@ impl Up<'_> {
                 journal,
                 view: &view,
                 servers: None,
+                cluster,
                 interrupt: interrupted.clone(),
             };
             let finished = carry_out(run, move |entry| shown.entry(entry)).await;
@@ -210,6 +215,8 @@ impl Up<'_> {
         if plan.is_empty() {
             return Ok(Next::Nothing(self.nothing(&report)));
         }
+        // What the cluster lacks is said before a disk is wiped for it.
+        drop(self.cluster.parts(&plan)?);
         self.confirm(&plan)?;
         Ok(Next::Carry(Box::new(plan)))
     }

@@ -142,6 +142,19 @@ impl CliError {
         }
     }
 
+    /// The message with its causes in one line, and what to try: for a caller that has an error of
+    /// its own.
+    pub(crate) fn told(self) -> (String, Option<String>) {
+        let mut message = self.message;
+        for diagnostic in &self.diagnostics {
+            message.push_str(&format!("; {}", diagnostic.message));
+        }
+        for cause in &self.causes {
+            message.push_str(&format!(": {cause}"));
+        }
+        (message, self.hint)
+    }
+
     /// The error as people read it, with colours that the stream takes out again where it must.
     pub(crate) fn render(&self) -> String {
         use crate::style::{BAD, BOLD, HINT, paint};

@@ -5,6 +5,7 @@
 
 mod args;
 mod bug;
+mod cluster;
 mod cmd_approve;
 mod cmd_check;
 mod cmd_completions;

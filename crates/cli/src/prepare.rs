@@ -24,12 +24,14 @@ use undercroft_model::{
 };
 
 use crate::{
+    cluster,
     cmd_installer::installer_error,
     cmd_rack::{rack_dir, rack_error},
     cmd_ssh::key_error,
     error::{CliError, Kind},
     journal::store_error,
     project::{Project, cache_dir},
+    ui::Ui,
 };
 
 /// Set in the process that runs inside the rack's network: everything that needs the internet was
@@ -218,6 +220,20 @@ impl Selection {
             inventory: Arc::new(inventory),
         })
         .map_err(|e| fleet_error(&e))
+    }
+}
+
+impl Selection {
+    /// Where the parts of the fleet's cluster come from.
+    pub(crate) fn cluster(&self, ui: Ui, project: &Project, fleet: &Fleet) -> cluster::Source {
+        let settings = fleet.settings();
+        cluster::Source {
+            ui,
+            project: project.clone(),
+            inventory: Arc::clone(&settings.inventory),
+            identity_files: self.identity.clone(),
+            cache_dir: settings.cache_dir.clone(),
+        }
     }
 }
 

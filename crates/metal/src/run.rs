@@ -27,7 +27,7 @@ use undercroft_netboot::{EventKind, Netboot, NetbootError, NetbootEvent};
 pub use self::{
     fleet::{Fleet, FleetError, Prepared, Settings},
     netboot::{BootError, InstallerChoice},
-    serve::{ServeError, serve},
+    serve::{ClusterRefused, ServeError, serve},
     systems::Systems,
 };
 use self::{
@@ -112,6 +112,8 @@ pub struct Run<'a> {
     pub view: &'a FleetView,
     /// The boot servers, where they run already; `None`: the run starts and stops its own.
     pub servers: Option<BootServers>,
+    /// What the cluster's steps bring in, where the plan has some.
+    pub cluster: ClusterParts,
     /// Set to true to interrupt.
     pub interrupt: watch::Receiver<bool>,
 }
@@ -151,6 +153,7 @@ pub async fn carry_out(
         journal,
         view,
         servers,
+        cluster,
         interrupt,
     } = run;
     let settings = fleet.settings();
@@ -193,7 +196,7 @@ pub async fn carry_out(
         operator: prepared.operator,
         stores: prepared.systems.stores,
         options: settings.options.clone(),
-        cluster: ClusterParts::default(),
+        cluster,
         progress: Arc::clone(&settings.progress),
     };
     // What waited in a former run, or waits when this one ends, has nobody to wait for.

@@ -7,7 +7,7 @@ use undercroft_engine::{Engine, PlanRefused, ResumeError};
 use undercroft_model::{Entry, NodeName, Observation, Plan, PlanId, RunEnd, view::FleetView};
 
 use super::{BootServers, Finished, Fleet, FleetError, Run, RunError, carry_out, tell};
-use crate::journal::FleetJournal;
+use crate::{journal::FleetJournal, world::ClusterParts};
 
 /// Why a service has ended by itself.
 #[derive(Debug, thiserror::Error)]
@@ -18,6 +18,9 @@ pub enum ServeError {
     /// A run could not be begun.
     #[error(transparent)]
     Run(#[from] RunError),
+    /// What a plan's cluster needs can't be had.
+    #[error(transparent)]
+    Cluster(#[from] ClusterRefused),
     /// A plan was refused.
     #[error(transparent)]
     Refused(#[from] PlanRefused),
@@ -26,11 +29,21 @@ pub enum ServeError {
     Resume(#[from] ResumeError),
 }
 
+/// What a plan's cluster needs can't be had.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct ClusterRefused {
+    /// What is wrong.
+    pub message: String,
+    /// What to try.
+    pub hint: Option<String>,
+}
+
 /// Starts the boot servers, looks at the fleet, plans, carries the plan out, and begins again after `interval`, until it is
 /// interrupted. A plan that a former run has left unfinished is gone on with first.
 ///
-/// `plan` is the planner; what it gives for a converged fleet is empty. `observer` is shown every
-/// entry of the journal.
+/// `plan` is the planner; what it gives for a converged fleet is empty. `cluster` gives what the
+/// steps of a plan's cluster bring in. `observer` is shown every entry of the journal.
 ///
 /// # Errors
 /// When the fleet can't be made ready, or a run can't be begun. That machines fail is no error.
@@ -40,6 +53,7 @@ pub async fn serve(
     interval: Duration,
     mut interrupt: watch::Receiver<bool>,
     mut plan: impl FnMut(&Observation, Option<&PlanId>) -> Plan,
+    mut cluster: impl FnMut(&Plan) -> Result<ClusterParts, ClusterRefused>,
     observer: impl FnMut(&Entry) + Send + Clone + 'static,
 ) -> Result<RunEnd, ServeError> {
     let only: Option<&BTreeSet<NodeName>> = None;
@@ -63,6 +77,7 @@ pub async fn serve(
         match engine {
             None => tell(fleet.settings(), "everything is as it should be"),
             Some(engine) => {
+                let cluster = cluster(engine.plan())?;
                 let run = Run {
                     fleet,
                     prepared,
@@ -70,6 +85,7 @@ pub async fn serve(
                     journal,
                     view: &view,
                     servers: Some(servers.clone()),
+                    cluster,
                     interrupt: interrupt.clone(),
                 };
                 let Finished {
