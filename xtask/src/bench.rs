@@ -1,5 +1,6 @@
 //! `cargo xtask bench`: speed against real peers in the same run, as ratios, and scale.
 
+mod nix;
 mod page;
 mod rack;
 
@@ -24,7 +25,7 @@ const INVENTORY: &str = "examples/basement/undercroft.toml";
 
 /// Runs the benchmarks that are named, or all of them, and writes their tables.
 pub(crate) fn run(rest: &[&str]) -> Result<(), Failed> {
-    let all = ["scale", "netboot", "rack"];
+    let all = ["scale", "netboot", "rack", "nix"];
     if let Some(unknown) = rest.iter().find(|name| !all.contains(name)) {
         return Err(Failed::new(
             "bench",
@@ -41,6 +42,9 @@ pub(crate) fn run(rest: &[&str]) -> Result<(), Failed> {
     }
     if wanted("rack") {
         page::replace("rack", &page::rack(&rack::measure(&tools)?))?;
+    }
+    if wanted("nix") {
+        page::replace("nix", &nix::table(&nix::measure()?))?;
     }
     page::replace("machine", &page::machine())
 }

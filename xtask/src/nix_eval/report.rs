@@ -106,7 +106,7 @@ fn version(path: &Path) -> String {
     let known: Vec<String> = [named, commit]
         .into_iter()
         .flatten()
-        .map(|text| text.trim().to_owned())
+        .map(|text| text.split_whitespace().collect::<Vec<_>>().join(" "))
         .collect();
     if known.is_empty() {
         "of no known version".to_owned()
