@@ -22,11 +22,13 @@ let
   slots = map (phone: phone.slot) phones;
 
   # What scripts for Cellhasher's chassis read: the path of adb, and serial numbers separated by
-  # blanks. No script has to be changed for this host.
+  # blanks. No script has to be changed for this host. The server's address is given in figures,
+  # because adb starts a server of its own where "localhost" doesn't answer, as whoever calls it and
+  # with another key.
   environment = {
     adb_path = "${cfg.adbPackage}/bin/adb";
     devices = lib.concatStringsSep " " serials;
-    ANDROID_ADB_SERVER_PORT = toString cfg.adbPort;
+    ADB_SERVER_SOCKET = "tcp:127.0.0.1:${toString cfg.adbPort}";
   };
   exports = lib.concatStrings (
     lib.mapAttrsToList (name: value: "export ${name}=${lib.escapeShellArg value}\n") environment

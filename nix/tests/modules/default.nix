@@ -65,6 +65,7 @@ let
       import (./. + "/${file}") {
         inherit
           lib
+          harness
           inputs
           node
           machine

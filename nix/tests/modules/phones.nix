@@ -38,9 +38,11 @@ in
     expected = {
       devices = "R5CC9B0DZWC R5C3CTLK4LB";
       adb = true;
+      server = "tcp:127.0.0.1:5037";
     };
     actual = {
       inherit (orchestrated.systemd.services.undercroft-phones.environment) devices;
+      server = orchestrated.systemd.services.undercroft-phones.environment.ADB_SERVER_SOCKET;
       adb = lib.hasSuffix "/bin/adb" orchestrated.systemd.services.undercroft-phones.environment.adb_path;
     };
   }

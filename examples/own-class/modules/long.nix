@@ -1,0 +1,3 @@
+{
+  cellar.recorder.keepDays = 60;
+}
