@@ -128,6 +128,31 @@ fn missing_phones_are_named_and_a_host_that_sees_none_is_ill() {
     failed(&machine.run(&["phones"], &[]));
 }
 
+#[test]
+fn a_look_at_the_phones_starts_no_adb_server() {
+    if !crate::programs_are_here(&["adb"]) {
+        return;
+    }
+    // Nothing listens at the port of a listener that was let go.
+    let port = std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port();
+    let machine = Machine::new()
+        .with("devices", "R5CC9B0DZWC")
+        .with("adb_path", "adb")
+        .with("ADB_SERVER_SOCKET", format!("tcp:127.0.0.1:{port}"));
+    let output = machine.run(&["phones"], &[]);
+    failed(&output);
+    assert!(
+        said(&output).contains("adb devices failed"),
+        "{}",
+        said(&output)
+    );
+    assert!(std::net::TcpStream::connect(("127.0.0.1", port)).is_err());
+}
+
 /// A machine with a board, by its numbers on the PCI bus.
 fn board(name: &str, vendor: &str, device: &str) -> Machine {
     let machine = Machine::new();
