@@ -39,6 +39,7 @@ use crate::{
     journal::{FleetJournal, StoreError},
     keys::{KeyError, OperatorKey},
     power::PowerError,
+    secrets::SecretsError,
     world::{ClusterParts, MetalWorld, Progress, Room, RoomParts, WorldParts},
 };
 
@@ -63,6 +64,17 @@ pub enum RunError {
     /// A host key that a machine is to get can't be decrypted.
     #[error(transparent)]
     Key(#[from] KeyError),
+    /// The key of a machine's encrypted disks can't be had.
+    #[error(transparent)]
+    Secrets(#[from] SecretsError),
+    /// A machine's disks are to be encrypted, and there is no key to do it with.
+    #[error("{node}'s disks are to be encrypted, and the fleet's secrets have no {secret}")]
+    NoDiskKey {
+        /// The machine.
+        node: NodeName,
+        /// The secret's name.
+        secret: String,
+    },
     /// The database can't be used.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -82,6 +94,9 @@ impl RunError {
             Self::Power(error) => error.hint(),
             Self::Key(error) => error.hint().map(str::to_owned),
             Self::Store(error) => error.hint().map(str::to_owned),
+            Self::Secrets(_) | Self::NoDiskKey { .. } => Some(
+                "`undercroft secrets init` makes what is missing, and `undercroft secrets check` says what is wrong. Or name a key of your own with --disk-encryption-keys.".to_owned(),
+            ),
             Self::Netboot(_) | Self::Journal(_) | Self::NotEnding => None,
         }
     }
@@ -161,6 +176,7 @@ pub async fn carry_out(
     for step in engine.plan().steps.iter().filter(|s| s.delivers_secrets) {
         prepared.host_keys.private(&step.node)?;
     }
+    let encryption_keys = fleet.encryption_keys(engine.plan())?;
     let nodes: Vec<NodeName> = engine.plan().nodes.keys().cloned().collect();
     let plan = Arc::clone(engine.plan());
     let servers = match servers {
@@ -197,6 +213,7 @@ pub async fn carry_out(
         stores: prepared.systems.stores,
         options: settings.options.clone(),
         cluster,
+        encryption_keys,
         progress: Arc::clone(&settings.progress),
     };
     // What waited in a former run, or waits when this one ends, has nobody to wait for.

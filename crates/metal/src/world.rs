@@ -52,6 +52,10 @@ use crate::{
     system::NixStore,
 };
 
+/// Gives the key of a machine's encrypted disks, without a newline at its end.
+pub type EncryptionKeySource =
+    Arc<dyn Fn(&NodeName) -> Result<age::secrecy::SecretString, Failure> + Send + Sync>;
+
 /// What a run tells people while it works. Nothing is decided by it, and losing some is no harm.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "kebab-case", tag = "progress")]
@@ -104,6 +108,8 @@ pub struct WorldParts {
     pub options: InstallOptions,
     /// What the cluster's steps bring in.
     pub cluster: ClusterParts,
+    /// Gives the key of a machine's encrypted disks; `None`: the command line names it.
+    pub encryption_keys: Option<EncryptionKeySource>,
     /// Where progress goes.
     pub progress: ProgressSink,
 }

@@ -2,15 +2,20 @@
 
 use std::{collections::BTreeSet, path::PathBuf, sync::Arc};
 
-use undercroft_model::{Entry, NodeName, Observation, inventory::Inventory, view::FleetView};
+use undercroft_model::{
+    Action, Entry, Failure, FailureKind, NodeName, Observation, Plan,
+    inventory::{Inventory, Layout, SecretsBackend},
+    view::FleetView,
+};
 
-use super::{BootError, InstallerChoice, Systems, netboot::images, systems};
+use super::{BootError, InstallerChoice, RunError, Systems, netboot::images, systems};
 use crate::{
     journal::{FleetJournal, Store, StoreError},
     keys::{HostKeys, IdentitySource, KeyError, OperatorKey},
     observe::{Looking, observe},
+    secrets::Vault,
     system::SystemBuilder,
-    world::{InstallOptions, ProgressSink},
+    world::{EncryptionKeySource, InstallOptions, ProgressSink},
 };
 
 /// Everything that a run is told.
@@ -150,6 +155,42 @@ impl Fleet {
         let operator = OperatorKey::ensure(&settings.state_dir, &inventory.fleet.name)?;
         operator.publish(&settings.repository)?;
         Ok((host_keys, operator))
+    }
+
+    /// The keys of the encrypted disks that a plan lays out, each found to be there before any disk
+    /// is wiped. `None` where the command line names the keys, or the fleet's secrets don't hold
+    /// them.
+    pub(super) fn encryption_keys(
+        &self,
+        plan: &Plan,
+    ) -> Result<Option<EncryptionKeySource>, RunError> {
+        let settings = &self.settings;
+        let inventory = &settings.inventory;
+        let encrypted = plan.steps.iter().filter(|step| {
+            matches!(&step.action, Action::Partition { layout, .. } if layout == Layout::ZfsEncrypted.as_str())
+        });
+        let encrypted: Vec<&NodeName> = encrypted.map(|step| &step.node).collect();
+        if encrypted.is_empty()
+            || !settings.options.disk_keys.is_empty()
+            || inventory.secrets.backend != SecretsBackend::Sops
+        {
+            return Ok(None);
+        }
+        let source = IdentitySource::usual(&settings.state_dir, settings.identity_files.clone());
+        let vault = Vault::open(&settings.repository, inventory, source)?;
+        for node in encrypted {
+            let secret = format!("disks/{node}");
+            if vault.get(&secret)?.is_none() {
+                let node = node.clone();
+                return Err(RunError::NoDiskKey { node, secret });
+            }
+        }
+        Ok(Some(Arc::new(move |node| {
+            let refused = |detail: String| Failure::new(FailureKind::Permanent, detail);
+            let key = vault.get(&format!("disks/{node}"));
+            key.map_err(|e| refused(e.to_string()))?
+                .ok_or_else(|| refused(format!("the fleet's secrets have no disks/{node}")))
+        })))
     }
 
     /// Makes keys and builds systems for those machines, or for all.

@@ -1,6 +1,6 @@
 //! Laying out and mounting the disks.
 
-use undercroft_model::{Evidence, Failure, FailureKind, PlannedDisk, Work};
+use undercroft_model::{Action, Evidence, Failure, FailureKind, PlannedDisk, Work};
 
 use super::{
     Done, Job, Stop, copy,
@@ -103,6 +103,44 @@ enum Committed {
     No,
 }
 
+/// Where the modules of an encrypted layout look for the disk's key while the disks are laid out:
+/// `undercroft.disks.encryptionKeyFile` in nix/modules/disks.nix.
+const ENCRYPTION_KEY_PATH: &str = "/run/undercroft/disk.key";
+/// How layouts are named whose disks are encrypted.
+const ENCRYPTED_SUFFIX: &str = "-encrypted";
+
+/// Writes what comes on standard input to a file. umask first: a key is never readable by others,
+/// not even while it is written.
+const WRITE_KEY: &str = "umask 077; mkdir -p \"${1%/*}\" && cat >\"$1\"";
+
+/// Gives the installer the key with which the fleet's secrets encrypt the machine's disks. Whoever
+/// names a key file on the command line has given it another already.
+async fn deliver_encryption_key(job: &Job<'_>, installer: &Installer<'_>) -> Result<(), Stop> {
+    let parts = &job.shared.parts;
+    let encrypted = matches!(
+        &job.step.action,
+        Action::Partition { layout, .. } if layout.ends_with(ENCRYPTED_SUFFIX)
+    );
+    let given = &parts.options.disk_keys;
+    if !encrypted
+        || given
+            .iter()
+            .any(|key| key.path_on_machine == ENCRYPTION_KEY_PATH)
+    {
+        return Ok(());
+    }
+    let Some(source) = &parts.encryption_keys else {
+        return Ok(());
+    };
+    let key = source(job.name())?;
+    let words = ["sh", "-c", WRITE_KEY, "undercroft", ENCRYPTION_KEY_PATH];
+    let output = installer.run_with_secret(&words, &key).await?;
+    if output.code != exit::DONE {
+        return Err(refused(&output).into());
+    }
+    Ok(())
+}
+
 /// Runs a disko script, and then gives every table its GUID: as with Undercroft's own layouts it
 /// is written last, so that a disk that has it is never wiped again.
 async fn with_disko(
@@ -136,20 +174,14 @@ async fn with_disko(
         Committed::No => {}
     }
     for key in &job.shared.parts.options.disk_keys {
-        // umask first: the key is never readable by others, not even while it is written.
-        let write = "umask 077; mkdir -p \"${1%/*}\" && cat >\"$1\"";
-        let words = [
-            "sh",
-            "-c",
-            write,
-            "undercroft",
-            key.path_on_machine.as_str(),
-        ];
+        let path = key.path_on_machine.as_str();
+        let words = ["sh", "-c", WRITE_KEY, "undercroft", path];
         let output = installer.run_with_file(&words, &key.file).await?;
         if output.code != exit::DONE {
             return Err(refused(&output).into());
         }
     }
+    deliver_encryption_key(job, installer).await?;
     copy::push(
         job,
         installer.connection(),

@@ -164,6 +164,7 @@ impl Bench {
             stores: BTreeMap::new(),
             options: InstallOptions::default(),
             cluster: ClusterParts::default(),
+            encryption_keys: None,
             progress: Arc::new(move |p| sink.lock().unwrap().push(p)),
         };
         let (world, outcomes) = MetalWorld::new(parts, &store).unwrap();
