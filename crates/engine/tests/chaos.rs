@@ -16,7 +16,7 @@ use undercroft_model::{
     FailureKind, Record, Resource, RunEnd, Work,
     view::{FleetView, NodeStatus},
 };
-use world::{Memory, Scripted, Twist, name, next_event, plan_of, run_on, run_plan};
+use world::{Memory, Scripted, Twist, cluster_plan, name, next_event, plan_of, run_on, run_plan};
 
 const VERBS: [&str; 8] = [
     "network-boot",
@@ -232,6 +232,98 @@ proptest! {
             let again: undercroft_model::Entry = serde_json::from_str(&text).unwrap();
             prop_assert_eq!(&again, entry);
         }
+    }
+}
+
+const CLUSTER_VERBS: [&str; 7] = [
+    "found", "network", "join", "ready", "secrets", "argocd", "sync",
+];
+
+/// Trouble with the steps of the cluster alone, which never take a machine back to its network
+/// boot.
+fn cluster_script() -> impl Strategy<Value = Vec<(usize, usize, bool, Twist)>> {
+    let verbs = 0..CLUSTER_VERBS.len();
+    proptest::collection::vec((0..NODES, verbs, any::<bool>(), twist()), 0..24)
+}
+
+fn cluster_world(script: &[(usize, usize, bool, Twist)]) -> Scripted {
+    let mut world = Scripted::new();
+    for (node, verb, act, twist) in script {
+        let work = if *act { Work::Act } else { Work::Probe };
+        let twist = match (work, twist) {
+            (Work::Probe, Twist::DoneButAmbiguous | Twist::DoneButHangs) => Twist::Hangs,
+            (_, twist) => twist.clone(),
+        };
+        world.twist(*node, CLUSTER_VERBS[*verb], work, twist);
+    }
+    world
+}
+
+/// Three servers and an agent.
+fn with_cluster() -> undercroft_model::Plan {
+    cluster_plan(NODES, 3, LIMITS)
+}
+
+fn cluster_heals(mut journal: Memory, world: &mut Scripted) -> Result<(), TestCaseError> {
+    world.twists.clear();
+    if journal.entries.is_empty() {
+        journal = run_plan(with_cluster(), world).1;
+    }
+    let (end, journal) = run_on(journal, world);
+    prop_assert_eq!(end, RunEnd::Complete);
+    sound(world, &journal)?;
+    for n in 0..NODES {
+        let machine = &world.machines[&name(n)];
+        prop_assert!(machine.joined && machine.ready);
+        prop_assert_eq!(
+            machine.boots,
+            2,
+            "a member was taken back to its network boot"
+        );
+    }
+    prop_assert_eq!(world.machines[&name(0)].parts.len(), 4);
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 192, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// The scripted world checks the order at every act.
+    #[test]
+    fn a_cluster_comes_up_in_order_whatever_goes_wrong(script in cluster_script()) {
+        let mut world = cluster_world(&script);
+        let (_, journal) = run_plan(with_cluster(), &mut world);
+        sound(&world, &journal)?;
+        cluster_heals(journal, &mut world)?;
+    }
+
+    /// The controller dies somewhere in the cluster's steps, again and again.
+    #[test]
+    fn a_controller_may_die_in_any_step_of_the_cluster(
+        script in cluster_script(),
+        lives in proptest::collection::vec(1..90usize, 1..6),
+    ) {
+        let mut world = cluster_world(&script);
+        let mut journal = Memory::default();
+        for events in lives {
+            let engine = if journal.entries.is_empty() {
+                Engine::new(with_cluster()).unwrap()
+            } else {
+                Engine::resume(&journal.entries).unwrap()
+            };
+            world.running.clear();
+            world.ends.clear();
+            let mut driver = Driver::new(engine, journal);
+            let mut event = Event::Begin;
+            for _ in 0..events {
+                if driver.handle(world.now, event, &mut world).unwrap().is_some() {
+                    break;
+                }
+                event = next_event(&mut world, driver.next_deadline()).expect("stuck");
+            }
+            journal = driver.into_journal();
+        }
+        cluster_heals(journal, &mut world)?;
     }
 }
 

@@ -415,6 +415,11 @@ impl Drafting<'_> {
                 .waits_on
                 .push(format!("{founder}'s API and the network of the pods"));
         }
+        if let (false, Some(report)) = (after_settled.is_empty(), self.reports.get_mut(name)) {
+            report
+                .waits_on
+                .push("the other servers, as far as they can join".to_owned());
+        }
         let ready = self.ready(name);
         Some((join, ready))
     }

@@ -97,18 +97,6 @@ fn a_new_machine_gets_the_whole_chain() {
 }
 
 #[test]
-fn joining_is_said_not_to_be_planned_where_there_is_a_cluster() {
-    let inventory = inventory_with(2, "ext4", "k3s", "");
-    let (plan, _) = planned(&inventory, &prepared(&inventory));
-    let why = |node: &str| plan.nodes[&name(node)].not_applicable[&NodeState::Joined].clone();
-    assert_eq!(why("n00000"), "joining a cluster of k3s is not planned yet");
-    assert_eq!(
-        why("n00001"),
-        "its role is \"none\": it is no part of the cluster"
-    );
-}
-
-#[test]
 fn a_converged_fleet_gives_an_empty_plan() {
     let inventory = inventory(3);
     let mut observation = prepared(&inventory);

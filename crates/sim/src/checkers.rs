@@ -303,6 +303,7 @@ impl Checkers {
         for node in &mut self.nodes {
             *node = PerNode::default();
         }
+        self.cluster.on_plan(plan);
         self.limits = plan.limits.concurrency.clone();
         self.stopped = false;
         let announced = self.plan.as_ref().is_some_and(|known| known.id == plan.id);

@@ -32,6 +32,7 @@ pub use faults::{FaultKind, Faults, UnknownFaults};
 pub use profile::{Profile, Spread};
 pub use rehearse::{Rehearsal, RehearseError, RehearseOptions, rehearse};
 pub use report::{
-    FailedNode, Hand, Lane, Leg, LimitReport, Mishap, PeopleReport, PhaseReport, Report, RunReport,
+    ClusterReport, FailedNode, Hand, Lane, Leg, LimitReport, Mishap, Moment, PeopleReport,
+    PhaseReport, Report, RunReport,
 };
 pub use seeds::{FailedSeed, SeedsReport, run_seeds};

@@ -1,5 +1,6 @@
 //! What a person wants to know before touching hardware.
 
+mod cluster;
 mod path;
 mod text;
 mod timeline;
@@ -16,6 +17,7 @@ use crate::{
     shared::Span,
 };
 
+pub use cluster::{ClusterReport, Moment};
 pub use path::Leg;
 pub use timeline::Lane;
 
@@ -29,6 +31,8 @@ pub struct Report {
     pub nodes: usize,
     /// Machines that run what they should when all is over.
     pub up: usize,
+    /// What became of the cluster; `None` where there is none.
+    pub cluster: Option<ClusterReport>,
     /// The name of the profile that durations come from.
     pub profile: String,
     /// The seed.
@@ -174,6 +178,18 @@ impl Spans<'_> {
         let plan = self.run.plans.get(usize::try_from(span.run).ok()?)?;
         plan.step(StepId(span.step.0))
     }
+
+    /// Whether a span is of its machine's last step.
+    pub(crate) fn is_last(&self, span: &Span) -> bool {
+        let plan = usize::try_from(span.run)
+            .ok()
+            .and_then(|run| self.run.plans.get(run));
+        let step = self.step(span);
+        step.zip(plan).is_some_and(|(step, plan)| {
+            let node = plan.nodes.get(&step.node);
+            node.is_some_and(|node| node.steps.last() == Some(&step.id))
+        })
+    }
 }
 
 pub(crate) fn build(run: &Run<'_>, options: &RehearseOptions) -> Report {
@@ -209,6 +225,7 @@ pub(crate) fn build(run: &Run<'_>, options: &RehearseOptions) -> Report {
             .iter()
             .filter(|m| m.runs_target() && m.is_connected(now_ms))
             .count(),
+        cluster: cluster::cluster(&spans, start_ms),
         profile: options.profile.name.clone(),
         seed: options.seed,
         faults: options.faults,
@@ -301,9 +318,20 @@ fn limits(spans: &Spans<'_>) -> Vec<LimitReport> {
     };
     let mut waits: BTreeMap<Resource, (u64, usize)> = BTreeMap::new();
     let mut free_since: BTreeMap<u32, u64> = BTreeMap::new();
+    let mut done: BTreeMap<StepId, u64> = BTreeMap::new();
+    for span in spans.spans.iter().filter(|span| span.done && span.run == 0) {
+        done.insert(span.step, span.end_ms);
+    }
     for span in spans.spans {
         let since_ms = free_since.insert(span.node, span.end_ms).unwrap_or(0);
-        let resource = spans.step(span).and_then(|step| step.resource);
+        let step = spans.step(span);
+        let resource = step.and_then(|step| step.resource);
+        // Who waits for other machines' steps doesn't wait for the resource yet.
+        let needed = step
+            .into_iter()
+            .flat_map(|s| s.after.iter().chain(&s.after_settled));
+        let needed_ms = needed.filter_map(|id| done.get(id).copied()).max();
+        let since_ms = since_ms.max(needed_ms.unwrap_or(0));
         let wait_ms = span.start_ms.saturating_sub(since_ms);
         if let Some(resource) = resource
             && wait_ms > 0

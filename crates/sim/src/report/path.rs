@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use undercroft_model::{Action, Resource};
+use undercroft_model::{Resource, StepId};
 
 use super::Spans;
 use crate::shared::Span;
@@ -25,19 +25,22 @@ pub(super) fn critical(spans: &Spans<'_>) -> (Vec<Leg>, Option<u32>) {
     let mut before: Vec<Option<usize>> = Vec::with_capacity(spans.spans.len());
     let mut latest: BTreeMap<u32, usize> = BTreeMap::new();
     let mut released: BTreeMap<(Resource, u64), usize> = BTreeMap::new();
+    let mut done: BTreeMap<(u32, StepId), usize> = BTreeMap::new();
     for (place, span) in spans.spans.iter().enumerate() {
         before.push(latest.insert(span.node, place));
         if let Some(resource) = spans.step(span).and_then(|s| s.resource) {
             released.insert((resource, span.end_ms), place);
         }
+        if span.done {
+            done.insert((span.run, span.step), place);
+        }
     }
-    // The machine that was up last; where none was, what ended last.
-    let last = spans.spans.iter().enumerate().max_by_key(|(place, span)| {
-        let proves = spans
-            .step(span)
-            .is_some_and(|s| matches!(s.action, Action::Prove { .. }));
-        (span.done && proves, span.end_ms, *place)
-    });
+    // The machine that was at its end last; where none was, what ended last.
+    let last = spans
+        .spans
+        .iter()
+        .enumerate()
+        .max_by_key(|(place, span)| (span.done && spans.is_last(span), span.end_ms, *place));
     let Some((mut at, span)) = last else {
         return (Vec::new(), None);
     };
@@ -52,6 +55,18 @@ pub(super) fn critical(spans: &Spans<'_>) -> (Vec<Leg>, Option<u32>) {
             .and_then(|s| s.resource)
             .and_then(|resource| released.get(&(resource, span.start_ms)).copied())
             .filter(|place| *place < at);
+        // Another machine's step that it stood on.
+        let needed = spans.step(span).and_then(|step| {
+            let needed = step.after.iter().chain(&step.after_settled);
+            needed
+                .filter_map(|id| done.get(&(span.run, *id)).copied())
+                .filter(|place| *place < at)
+                .find(|place| {
+                    let ended = spans.spans.get(*place).map(|needed| needed.end_ms);
+                    ended == Some(span.start_ms)
+                })
+        });
+        let freed = freed.or(needed);
         let own_span = own.and_then(|place| spans.spans.get(place));
         let follows = |s: &Span| s.end_ms == span.start_ms;
         match (own, freed) {

@@ -63,10 +63,29 @@ impl Report {
         )?;
         writeln!(f)?;
         let took = duration(self.total_ms);
-        if self.up == self.nodes {
-            writeln!(f, "All {} are up after {took}.", self.nodes)?;
+        let up = if self.up == self.nodes {
+            format!("All {} are up", self.nodes)
         } else {
-            writeln!(f, "{} of {} are up after {took}.", self.up, self.nodes)?;
+            format!("{} of {} are up", self.up, self.nodes)
+        };
+        match &self.cluster {
+            None => writeln!(f, "{up} after {took}.")?,
+            Some(cluster) => {
+                let ready = if cluster.ready == cluster.members {
+                    format!("the cluster's {} are Ready", cluster.members)
+                } else {
+                    format!(
+                        "{} of the cluster's {} are Ready",
+                        cluster.ready, cluster.members
+                    )
+                };
+                let synced = match cluster.synced {
+                    Some(true) => ", with Argo CD synced,",
+                    Some(false) => ", and Argo CD isn't synced,",
+                    None => "",
+                };
+                writeln!(f, "{up} and {ready}{synced} after {took}.")?;
+            }
         }
         if self.runs.len() > 1 {
             for (number, run) in (1..).zip(&self.runs) {
@@ -114,6 +133,13 @@ impl Report {
             );
             writeln!(f, "{}", line.trim_end())?;
         }
+        if let Some(cluster) = &self.cluster {
+            heading(f, "When the cluster is what")?;
+            for moment in &cluster.moments {
+                let at = duration(moment.at_ms);
+                writeln!(f, "  {:<31}{at:>14}", moment.what)?;
+            }
+        }
         heading(f, "What happens when")?;
         let width = self
             .timeline
@@ -134,8 +160,16 @@ impl Report {
         )?;
         writeln!(
             f,
-            "  a approval and inspection, p partition, c copy, i install, r reboot and proof, # up."
-        )
+            "  a approval and inspection, p partition, c copy, i install, r reboot and proof,"
+        )?;
+        if self.cluster.is_some() {
+            writeln!(
+                f,
+                "  u up and waits, j joins and gets Ready, b brings something in, # at its end."
+            )
+        } else {
+            writeln!(f, "  # up.")
+        }
     }
 
     fn what_it_waits_for(&self, f: &mut Formatter<'_>) -> fmt::Result {

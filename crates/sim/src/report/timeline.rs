@@ -19,17 +19,19 @@ pub struct Lane {
     pub nodes: usize,
     /// One character for each stretch of time: what the machine in the middle of the class does.
     /// `.` it waits, `n` boots from the network, `a` is approved and inspected, `p` is partitioned,
-    /// `c` gets its closure, `i` is installed, `r` reboots and is proved, `#` is up.
+    /// `c` gets its closure, `i` is installed, `r` reboots and is proved, `u` is up and waits for
+    /// others, `j` joins the cluster and gets Ready, `b` brings something into it, `#` is at its end.
     pub cells: String,
-    /// When its last machine was up, in milliseconds from the start.
+    /// When its last machine was at its end, in milliseconds from the start.
     pub end_ms: u64,
 }
 
 /// Letters in the order of a bring-up; after each step there may be a wait.
-const LETTERS: [char; 14] = [
-    '.', 'n', '.', 'a', '.', 'p', '.', 'c', '.', 'i', '.', 'r', '.', '#',
+const LETTERS: [char; 19] = [
+    '.', 'n', '.', 'a', '.', 'p', '.', 'c', '.', 'i', '.', 'r', '.', 'u', 'j', 'u', 'b', 'u', '#',
 ];
 const UP: usize = 13;
+const END: usize = 18;
 
 fn rank(action: &Action) -> usize {
     match action {
@@ -39,10 +41,8 @@ fn rank(action: &Action) -> usize {
         Action::CopyClosure { .. } => 7,
         Action::Install { .. } => 9,
         Action::Reboot { .. } | Action::Prove { .. } => 11,
-        Action::FoundCluster
-        | Action::JoinCluster { .. }
-        | Action::AwaitReady { .. }
-        | Action::Bootstrap { .. } => 11,
+        Action::FoundCluster | Action::JoinCluster { .. } | Action::AwaitReady { .. } => 14,
+        Action::Bootstrap { .. } => 16,
     }
 }
 
@@ -69,7 +69,12 @@ pub(super) fn lanes(spans: &Spans<'_>, start_ms: u64, end_ms: u64) -> Vec<Lane> 
         changes.push((span.start_ms, rank));
         // Where it didn't work, the machine waits where it was before.
         let then = if span.done { rank + 1 } else { rank - 1 };
-        changes.push((span.end_ms, if proved { UP } else { then }));
+        let then = match (proved, span.done && spans.is_last(span)) {
+            (_, true) => END,
+            (true, false) => UP,
+            (false, false) => then,
+        };
+        changes.push((span.end_ms, then));
     }
     classes
         .into_iter()
@@ -97,7 +102,7 @@ pub(super) fn lanes(spans: &Spans<'_>, start_ms: u64, end_ms: u64) -> Vec<Lane> 
                 .collect();
             for node in &nodes {
                 let changes = usize::try_from(*node).ok().and_then(|n| changes.get(n));
-                let up = changes.and_then(|c| c.iter().rev().find(|(_, rank)| *rank == UP));
+                let up = changes.and_then(|c| c.iter().rev().find(|(_, rank)| *rank == END));
                 last_up_ms = last_up_ms.max(up.map_or(0, |(at, _)| *at));
             }
             Lane {

@@ -199,6 +199,9 @@ impl SimWorld {
 
     /// Whether a machine may begin: a server only while etcd is whole and nobody else is on the way.
     fn may_begin_to_join(&mut self, node: u32) -> bool {
+        if self.is_sabotaged(Sabotage::JoinsBlindly) {
+            return true;
+        }
         if !self.api_answers() {
             return false;
         }
@@ -213,7 +216,7 @@ impl SimWorld {
                 && !m.root.datastore
         });
         let whole = self.cluster.takes_members(|member| self.is_healthy(member));
-        (whole && !on_the_way) || self.is_sabotaged(Sabotage::JoinsBlindly)
+        whole && !on_the_way
     }
 
     fn joined_evidence(&mut self, node: u32) -> Evidence {
@@ -363,7 +366,7 @@ impl SimWorld {
         } else {
             let blind = self.is_sabotaged(Sabotage::JoinsBlindly);
             let whole = self.cluster.takes_members(|member| self.is_healthy(member));
-            if !(self.api_answers() && whole) && !blind {
+            if !(blind || self.api_answers() && whole) {
                 return false;
             }
             self.shared.borrow_mut().checkers.on_member(place, whole);
