@@ -191,9 +191,5 @@ fn nats_takes_the_accounts() {
             .unwrap()
     };
     succeeded(&check(&accounts));
-    assert!(
-        !check(&accounts.replace("permissions", "permission"))
-            .status
-            .success()
-    );
+    assert!(!check(&accounts.replace("UATD", "UATE")).status.success());
 }
