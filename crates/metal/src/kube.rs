@@ -118,7 +118,10 @@ impl Cluster {
     async fn get(&self, kind: Kind, namespace: Option<&str>, name: &str) -> Found {
         let what = format!("{} {}", kind.kind, shown_name(namespace, name));
         let api = self.api(kind, namespace);
-        self.limited(&what, api.get_opt(name)).await
+        match self.limited(&what, api.get_opt(name)).await {
+            Err(KubeError::Absent { .. }) => Ok(None),
+            found => found,
+        }
     }
 
     fn api(&self, kind: Kind, namespace: Option<&str>) -> Api<DynamicObject> {

@@ -68,15 +68,28 @@ impl Cluster {
         let mut places = BTreeMap::new();
         let mut done = BTreeMap::new();
         let mut crds = Vec::new();
+        let mut new_kinds_until = None;
         for (index, manifest) in order {
             if manifest.kind() == "CustomResourceDefinition" {
                 crds.push(manifest.name().to_owned());
+                new_kinds_until = Some(Instant::now() + ESTABLISHED_WAIT);
             } else {
                 self.established(&mut crds).await?;
             }
-            let applied = self
-                .apply_one(manifest, namespace, apply, &mut places)
-                .await?;
+            let applied = loop {
+                let applied = self
+                    .apply_one(manifest, namespace, apply, &mut places)
+                    .await;
+                match applied {
+                    // A CRD is called established a moment before its kind can be asked for.
+                    Err(KubeError::UnknownKind { .. } | KubeError::Absent { .. })
+                        if new_kinds_until.is_some_and(|until| Instant::now() < until) =>
+                    {
+                        tokio::time::sleep(RETRY_INTERVAL).await;
+                    }
+                    done => break done?,
+                }
+            };
             done.insert(index, applied);
         }
         self.established(&mut crds).await?;
@@ -188,7 +201,7 @@ impl Cluster {
                 namespaced: capabilities.scope == Scope::Namespaced,
             }),
             // The group isn't there, or the kind isn't in it.
-            Err(KubeError::Invalid { .. }) => Err(unknown()),
+            Err(KubeError::Absent { .. }) => Err(unknown()),
             Err(error) => Err(error),
         }
     }

@@ -74,6 +74,14 @@ pub enum KubeError {
         /// What it said.
         message: String,
     },
+    /// There is no such thing.
+    #[error("{what} isn't there: {message}")]
+    Absent {
+        /// What was asked for.
+        what: String,
+        /// What the API said.
+        message: String,
+    },
     /// The cluster doesn't know the kind.
     #[error("{what}: the cluster doesn't know the kind {kind} of {api_version}")]
     UnknownKind {
@@ -135,7 +143,7 @@ impl KubeError {
             kube::Error::Api(status) => status,
             kube::Error::Discovery(error) => {
                 let message = error.to_string();
-                return Self::Invalid { what, message };
+                return Self::Absent { what, message };
             }
             other => {
                 let detail = match other.source() {
@@ -179,7 +187,12 @@ impl KubeError {
                     Self::Conflict { what, owned }
                 }
             }
-            400 | 404 | 405 | 413 | 415 | 422 => Self::Invalid { what, message },
+            404 => Self::Absent { what, message },
+            // A field that the schema doesn't have is the server's own error to it.
+            500 if message.starts_with("failed to create typed patch object") => {
+                Self::Invalid { what, message }
+            }
+            400 | 405 | 413 | 415 | 422 => Self::Invalid { what, message },
             _ => Self::NotNow {
                 server,
                 what,
@@ -197,9 +210,10 @@ impl KubeError {
     /// ambiguous.
     pub fn into_failure(self) -> Failure {
         let kind = match &self {
-            Self::Away { .. } | Self::NotNow { .. } | Self::UnknownKind { .. } => {
-                FailureKind::Transient
-            }
+            Self::Away { .. }
+            | Self::NotNow { .. }
+            | Self::Absent { .. }
+            | Self::UnknownKind { .. } => FailureKind::Transient,
             Self::OtherCluster { .. } => FailureKind::Refused,
             _ => FailureKind::Permanent,
         };
