@@ -1,8 +1,7 @@
 # Reads undercroft.toml and facts/*.json, and gives each node's settings: the value of the options
-# `undercroft.*`. crates/model/src/inventory/resolve.rs reads the same file; a test compares the two.
+# `undercroft.*`. crates/model/src/inventory/resolve.rs reads the same file; a test compares both.
 #
-# The file is taken as `undercroft check` lets it through, which is said where it is read: here
-# nothing is checked a second time.
+# The file is taken as `undercroft check` lets it through; nothing is checked a second time here.
 let
   addresses = import ./addresses.nix;
   disks = import ./disks.nix;

@@ -30,7 +30,8 @@ in
 
   # f of each item's place, counted from 0, and the item.
   indexed =
-    f: items: builtins.genList (index: f index (builtins.elemAt items index)) (builtins.length items);
+    f: items:
+    builtins.genList (index: f index (builtins.elemAt items index)) (builtins.length items);
 
   # A text as udev writes it into the name of a link: other characters become "_".
   fileName = text: builtins.concatStringsSep "_" (split "[^A-Za-z0-9#+.:=@_-]" text);

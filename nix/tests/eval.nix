@@ -158,7 +158,8 @@ let
   operator = {
     undercroft.ssh.rootKeys = [ "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIMade0Up0For0Evaluation0And0Nothing0Else0xx operator" ];
   };
-  keyless = (inventory.fleet.admin_keys or [ ]) == [ ] && !(inventory ? users) && read.operatorKeys == [ ];
+  keyless =
+    (inventory.fleet.admin_keys or [ ]) == [ ] && !(inventory ? users) && read.operatorKeys == [ ];
   fleet = import ../mk-fleet.nix inputs {
     inherit src;
     modules = lib.optional keyless operator;

@@ -1,6 +1,7 @@
 # Stand-ins for what the tree of nixpkgs at hand lacks: options and packages that are newer. Each
-# file here is of one concern and gives options by their path, but for packages.nix, a list of names,
-# functions.nix, and replaced.nix, the modules of an older tree that stubs stand in for as a whole:
+# file here is of one concern and gives options by their path, but for packages.nix, a list of
+# names, functions.nix, and replaced.nix, the modules of an older tree that stubs stand in for as a
+# whole:
 #
 #   { lib }: { "services.k3s.tokenFile" = lib.mkOption { … }; }
 #
