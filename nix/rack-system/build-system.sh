@@ -5,6 +5,7 @@ cd "$out"
 fill() {
     sed -e "s,@out@,$out,g" -e "s,@busybox@,$busybox,g" -e "s,@modules@,$modules,g" \
         -e "s,@loader@,$loader,g" -e "s,@efi@,$efi,g" -e "s,@name@,$hostName,g" \
+        -e "s,@secretsPrograms@,$secretsPrograms,g" -e "s,@secretsFiles@,$secretsFiles,g" \
         -e "s,@broken@,$broken,g" -e "s,@etc@,$etc,g" "$1" >"$2"
     chmod 555 "$2"
 }
@@ -14,6 +15,7 @@ fill "$switch" bin/switch-to-configuration
 fill "$installBoot" libexec/install-boot
 fill "$start" libexec/start
 fill "$sshd" libexec/sshd
+fill "$openSecrets" libexec/open-secrets
 fill "$dhcpEvent" libexec/dhcp-event
 
 ln -s "$kernel/kernel" kernel

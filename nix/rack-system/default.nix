@@ -17,6 +17,8 @@
   generation ? "1",
   # "true" makes a system whose init ends at once, for trying what happens then.
   broken ? "false",
+  # A folder with encrypted files of secrets and the programs that open them, or "" for none.
+  secrets ? "",
 }:
 let
   version = "0.1.0.debian-rack";
@@ -69,6 +71,16 @@ let
   dropbear = programs "dropbear";
   nix = programs "nix";
 
+  secretPart =
+    folder: storeName:
+    if secrets == "" then
+      ""
+    else
+      builtins.path {
+        name = storeName;
+        path = secrets + "/${folder}";
+      };
+
   etc = build "etc" ./build-etc.sh {
     inherit version authorizedKeys generation;
     hostName = name;
@@ -96,6 +108,9 @@ build "nixos-system-${name}-${version}" ./build-system.sh {
   init = ./init.sh;
   start = ./start.sh;
   sshd = ./sshd.sh;
+  secretsPrograms = secretPart "programs" "secrets-programs";
+  secretsFiles = secretPart "files" "secrets-files";
+  openSecrets = ./secrets.sh;
   activate = ./activate.sh;
   switch = ./switch-to-configuration.sh;
   installBoot = ./install-boot.sh;

@@ -12,4 +12,5 @@ mount -t devpts devpts /dev/pts
 mount -t tmpfs tmpfs /dev/shm
 ln -sfn @out@ /run/booted-system
 @out@/activate
+@out@/libexec/open-secrets
 exec @busybox@/bin/init

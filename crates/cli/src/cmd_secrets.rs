@@ -77,7 +77,7 @@ enum SecretsCommand {
     /// It looks at every file of secrets, and for what looks like a secret in all files that git
     /// tracks. Without an identity at hand, values aren't opened, and all else is checked.
     #[command(
-        after_help = "Exit codes: 0 all is well, 65 there are errors.\n\nWith --json: {\"ok\", \"findings\": [{\"severity\", \"code\", \"file\", \"line\", \"message\", \"hint\"}]}"
+        after_help = "Example:\n  undercroft secrets check || exit 1    in CI, without any key\n\nExit codes: 0 all is well, 65 there are errors.\n\nWith --json: {\"ok\", \"findings\": [{\"severity\", \"code\", \"file\", \"line\", \"message\", \"hint\"}]}"
     )]
     Check(CommonArgs),
 }
@@ -103,7 +103,12 @@ struct CommonArgs {
 }
 
 /// List the secrets by name, and who can open them
+///
+/// Names need no key. Values are never shown; `sops decrypt FILE` shows them.
 #[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  undercroft secrets list\n  undercroft secrets list --public      the deploy key for the git server\n  undercroft secrets list --json | jq -r '.[] | select(.state == \"missing\").name'"
+)]
 struct ListArgs {
     #[command(flatten)]
     dir: DirArg,
@@ -160,7 +165,9 @@ A line break at the end of what is read from standard input is left out.";
 /// Who comes gets a part of each file; the values stay as they are. Where somebody goes, the file
 /// gets a new key, and the secrets are named that must be rotated because they may be known still.
 #[derive(Debug, Args)]
-#[command(after_help = "Exit codes: 0 done, 2 with --dry-run: there are changes.")]
+#[command(
+    after_help = "Example:\n  undercroft secrets rekey --dry-run    who would come and go\n\nExit codes: 0 done, 2 with --dry-run: there are changes."
+)]
 struct RekeyArgs {
     #[command(flatten)]
     dir: DirArg,

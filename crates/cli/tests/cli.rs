@@ -9,4 +9,5 @@ mod cli {
     mod errors;
     mod help;
     mod journal;
+    mod secrets;
 }

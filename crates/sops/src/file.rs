@@ -434,6 +434,7 @@ fn encrypt(
             mac,
             rule,
             mac_only_encrypted,
+            version: metadata::VERSION.to_owned(),
         },
     })
 }

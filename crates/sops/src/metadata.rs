@@ -10,7 +10,7 @@ use crate::{
 /// The key of the metadata.
 pub(crate) const KEY: &str = "sops";
 /// The version of SOPS whose format is written here.
-const VERSION: &str = "3.11.0";
+pub(crate) const VERSION: &str = "3.11.0";
 /// The suffix of keys whose values stay in plain text, where a file doesn't say otherwise.
 const UNENCRYPTED_SUFFIX: &str = "_unencrypted";
 /// The most recipients of a file.
@@ -79,6 +79,8 @@ pub(crate) struct Metadata {
     pub(crate) mac: String,
     pub(crate) rule: Rule,
     pub(crate) mac_only_encrypted: bool,
+    /// The version of SOPS whose format it has.
+    pub(crate) version: String,
 }
 
 fn bad(detail: impl Into<String>) -> SopsError {
@@ -141,13 +143,13 @@ impl Metadata {
             Some(Value::Bool(true)) => true,
             Some(_) => return Err(bad("\"mac_only_encrypted\" is neither true nor false")),
         };
-        needed("version")?;
         Ok(Self {
             wrapped: wrapped(value.key("age"))?,
             last_modified: needed("lastmodified")?,
             mac: needed("mac")?,
             rule: rules.pop().unwrap_or_default(),
             mac_only_encrypted,
+            version: needed("version")?,
         })
     }
 
@@ -177,7 +179,7 @@ impl Metadata {
                 Value::Bool(true),
             ));
         }
-        entries.push(text("version", VERSION));
+        entries.push(text("version", &self.version));
         Entry::Pair(KEY.to_owned(), Value::Map(entries))
     }
 }

@@ -12,3 +12,4 @@ mod accidents;
 mod bring_up;
 mod fleet;
 mod netboot;
+mod secrets;

@@ -1,13 +1,14 @@
 //! Building the machines' systems.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, path::PathBuf};
 
 use undercroft_model::{NodeName, SystemTarget, inventory::Builder};
 
 use super::{Settings, tell};
 use crate::{
     parts::Arch,
-    system::{NixStore, NodeSystem, SystemBuilder},
+    secrets::{Audience, catalogue},
+    system::{NixStore, NodeSystem, SystemBuilder, SystemSecrets},
     world::Progress,
 };
 
@@ -42,6 +43,7 @@ pub(super) async fn build(
             name: name.to_string(),
             arch,
             authorized_keys: authorized_keys.clone(),
+            secrets: secrets(settings, name),
         };
         let progress = settings.progress.clone();
         let about = name.clone();
@@ -76,6 +78,23 @@ pub(super) async fn build(
         systems.targets.insert(name.clone(), target);
     }
     systems
+}
+
+/// Names a folder with `sops` and `ssh-to-age` for machines of the rack. Without it, the rack's
+/// own systems have no secrets.
+const RACK_SECRETS_PROGRAMS: &str = "UNDERCROFT_RACK_SECRETS";
+
+/// The encrypted files that a machine of the rack opens when it starts.
+fn secrets(settings: &Settings, node: &NodeName) -> Option<SystemSecrets> {
+    let programs = std::env::var_os(RACK_SECRETS_PROGRAMS).map(PathBuf::from)?;
+    let folder = settings.repository.join(&settings.inventory.secrets.path);
+    let files: Vec<PathBuf> = catalogue(&settings.inventory)
+        .into_iter()
+        .filter(|file| matches!(&file.audience, Audience::Nodes(nodes, _) if nodes.contains(node)))
+        .map(|file| folder.join(file.path))
+        .filter(|path| path.is_file())
+        .collect();
+    (!files.is_empty()).then_some(SystemSecrets { programs, files })
 }
 
 fn builder(settings: &Settings) -> SystemBuilder {

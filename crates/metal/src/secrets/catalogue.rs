@@ -376,11 +376,18 @@ fn overlay(inventory: &Inventory, files: &mut Vec<SecretFile>) {
     if overlay.kind == OverlayKind::None {
         return;
     }
-    let everybody: BTreeSet<NodeName> = inventory.nodes.keys().cloned().collect();
+    let headscale = overlay.kind == OverlayKind::Headscale;
+    // The control server is no client of its own overlay.
+    let clients: BTreeSet<NodeName> = inventory
+        .nodes
+        .keys()
+        .filter(|name| !headscale || overlay.server_node.as_ref() != Some(*name))
+        .cloned()
+        .collect();
     if let Some(server) = overlay
         .server_node
         .as_ref()
-        .filter(|_| overlay.kind == OverlayKind::Headscale)
+        .filter(|_| headscale)
     {
         let after = "Every client of the overlay must log in anew.";
         let mut secrets = vec![secret(
@@ -405,7 +412,7 @@ fn overlay(inventory: &Inventory, files: &mut Vec<SecretFile>) {
     }
     files.push(SecretFile {
         path: "overlay.sops.yaml".to_owned(),
-        audience: Audience::Nodes(everybody, "all nodes"),
+        audience: Audience::Nodes(clients, "the overlay's nodes"),
         secrets: vec![secret(
             "tailscale/auth_key",
             Make::Asked,

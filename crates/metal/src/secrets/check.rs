@@ -237,7 +237,7 @@ impl Vault {
                     findings.push(Finding {
                         severity: Severity::Error,
                         code: "plain-file",
-                        file: self.from_repository(&path),
+                        file: self.in_repository(&path),
                         line: None,
                         message: "it lies among the secrets and isn't encrypted".to_owned(),
                         hint: Some(LEAKED.to_owned()),
@@ -299,7 +299,7 @@ impl Vault {
                 findings.push(Finding {
                     severity: Severity::Error,
                     code: "plain-secret",
-                    file: self.from_repository(&path),
+                    file: self.in_repository(&path),
                     line: Some(line),
                     message: format!("this looks like {what} in plain text"),
                     hint: Some(LEAKED.to_owned()),
@@ -308,7 +308,7 @@ impl Vault {
         }
     }
 
-    fn from_repository(&self, path: &Path) -> String {
+    fn in_repository(&self, path: &Path) -> String {
         path.strip_prefix(&self.repository)
             .unwrap_or(path)
             .display()

@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeSet,
-    io::Read as _,
+    io::{Read as _, Seek as _},
     path::{Path, PathBuf},
     process::{Command, Stdio},
     sync::LazyLock,
@@ -26,6 +26,9 @@ const NOT_SCANNED: [&str; 6] = [
 ];
 /// The shortest known secret that is looked for, in bytes: shorter ones are found everywhere.
 const NEEDLE_BYTES_MIN: usize = 8;
+
+/// How the text of every private key of OpenSSH begins: `openssh-key-v1`, in base64.
+const OPENSSH_KEY_START: &str = "b3BlbnNzaC1rZXktdjE";
 
 /// Something that looks like a secret.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -106,7 +109,8 @@ impl Needles {
         for (name, secret) in secrets {
             for line in secret.lines().map(str::trim) {
                 // Lines that say what follows are in every such file.
-                if line.len() < NEEDLE_BYTES_MIN || line.starts_with("-----") {
+                let common = line.starts_with("-----") || line.starts_with(OPENSSH_KEY_START);
+                if line.len() < NEEDLE_BYTES_MIN || common {
                     continue;
                 }
                 forms.push((name, line.to_owned()));
@@ -132,26 +136,35 @@ impl Needles {
             .collect()
     }
 
-    /// The names of those that are in a file of any size.
+    /// The names of those that are in a file of any size. Holes of a sparse file are passed over.
     ///
     /// # Errors
     /// When it can't be read.
     pub fn in_file(&self, path: &Path) -> std::io::Result<BTreeSet<&str>> {
-        const PIECE_BYTES: usize = 4 * 1024 * 1024;
+        const PIECE_BYTES: u64 = 4 * 1024 * 1024;
         let mut file = std::fs::File::open(path)?;
-        let overlap = self.form_bytes_max;
         let mut found = BTreeSet::new();
         let mut window: Vec<u8> = Vec::new();
+        let mut at = 0;
         loop {
-            let kept = window.len().min(overlap);
+            match rustix::fs::seek(&file, rustix::fs::SeekFrom::Data(at)) {
+                Ok(data) if data > at => {
+                    window.clear();
+                    at = data;
+                }
+                // No data is left, or the file system doesn't know of holes.
+                Err(rustix::io::Errno::NXIO) => return Ok(found),
+                Ok(_) | Err(_) => {
+                    file.seek(std::io::SeekFrom::Start(at))?;
+                }
+            }
+            let kept = window.len().min(self.form_bytes_max);
             window.drain(..window.len() - kept);
-            let read = file
-                .by_ref()
-                .take(PIECE_BYTES as u64)
-                .read_to_end(&mut window)?;
+            let read = file.by_ref().take(PIECE_BYTES).read_to_end(&mut window)?;
             if read == 0 {
                 return Ok(found);
             }
+            at += read as u64;
             found.extend(self.in_bytes(&window));
         }
     }

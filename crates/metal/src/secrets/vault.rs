@@ -30,6 +30,8 @@ pub struct Vault {
     pub(super) folder: String,
     pub(super) files: Vec<SecretFile>,
     pub(super) nodes: Vec<NodeName>,
+    /// What the inventory's people are called, by their recipients.
+    people: BTreeMap<String, String>,
     host_keys: HostKeys,
     identities: Identities,
 }
@@ -115,6 +117,14 @@ impl Vault {
             identities: Identities::open(operators, source)?,
             files: catalogue(inventory),
             nodes: inventory.nodes.keys().cloned().collect(),
+            people: inventory
+                .users
+                .iter()
+                .filter_map(|(name, user)| {
+                    let recipient: Recipient = user.age_recipient.as_ref()?.parse().ok()?;
+                    Some((recipient.as_str().to_owned(), name.to_string()))
+                })
+                .collect(),
             folder,
         })
     }
@@ -167,7 +177,11 @@ impl Vault {
     ) -> Result<Vec<(Recipient, String)>, SecretsError> {
         let mut wanted: Vec<(Recipient, String)> = Vec::new();
         for (i, recipient) in self.operators()?.into_iter().enumerate() {
-            wanted.push((recipient, format!("operator {}", i + 1)));
+            let name = match self.people.get(recipient.as_str()) {
+                Some(name) => format!("operator {name}"),
+                None => format!("operator {}", i + 1),
+            };
+            wanted.push((recipient, name));
         }
         match &file.audience {
             Audience::Operators => {}
@@ -213,7 +227,7 @@ impl Vault {
     /// What recipients are called that are in files: machines by their host keys, those too that
     /// are no longer in the inventory.
     pub(super) fn called(&self) -> BTreeMap<String, String> {
-        let mut called = BTreeMap::new();
+        let mut called = self.people.clone();
         let folder = self.path(HOST_KEYS_DIR);
         for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
             let path = entry.path();

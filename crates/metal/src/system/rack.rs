@@ -12,7 +12,7 @@ use serde_json::json;
 use sha2::{Digest as _, Sha256};
 
 use super::nix::{Nix, NixStore, built_path};
-use super::{NodeSystem, SystemError};
+use super::{NodeSystem, SystemError, SystemSecrets};
 use crate::installer::{compress, cpio::Archive, module_files};
 use crate::parts::{
     APPLETS, Arch, Kernel, KernelFlavour, PartSet, Parts, PartsError, Progress, hex, remove_dir,
@@ -23,7 +23,7 @@ use crate::parts::{
 const RECIPE: u32 = 1;
 
 /// The Nix expression and its scripts, by file name.
-const SOURCES: [(&str, &str); 12] = [
+const SOURCES: [(&str, &str); 13] = [
     (
         "default.nix",
         include_str!("../../../../nix/rack-system/default.nix"),
@@ -59,6 +59,10 @@ const SOURCES: [(&str, &str); 12] = [
     (
         "sshd.sh",
         include_str!("../../../../nix/rack-system/sshd.sh"),
+    ),
+    (
+        "secrets.sh",
+        include_str!("../../../../nix/rack-system/secrets.sh"),
     ),
     (
         "activate.sh",
@@ -112,6 +116,10 @@ pub(super) fn build(
     progress(&format!("building the system of {} with Nix", node.name));
     let generation = generation.to_string();
     let keys = node.authorized_keys.join("\n");
+    let secrets = match &node.secrets {
+        Some(secrets) => Some(stage_secrets(cache_dir, secrets)?),
+        None => None,
+    };
     let output = Nix::new("nix")
         .args([
             "build",
@@ -141,6 +149,8 @@ pub(super) fn build(
             &generation,
         ])
         .args(["--argstr", "broken", if broken { "true" } else { "false" }])
+        .args(["--argstr", "secrets"])
+        .args([secrets.as_deref().unwrap_or(Path::new(""))])
         .store(store)
         .without_substituters()
         .hint(
@@ -226,6 +236,49 @@ fn stage(cache_dir: &Path, arch: Arch, progress: Progress<'_>) -> Result<PathBuf
         &partial.join("parts.json"),
         format!("{facts:#}\n").as_bytes(),
     )?;
+    match fs::rename(&partial, &folder) {
+        // Another process made the same folder meanwhile.
+        Err(_) if folder.is_dir() => remove_dir(&partial)?,
+        renamed => renamed.map_err(PartsError::io("rename", &partial))?,
+    }
+    Ok(folder)
+}
+
+/// Lays out encrypted files and the programs that open them, in a folder that is named by what is
+/// in it.
+fn stage_secrets(cache_dir: &Path, secrets: &SystemSecrets) -> Result<PathBuf, SystemError> {
+    let mut content = Vec::new();
+    for program in ["sops", "ssh-to-age"] {
+        let path = secrets.programs.join(program);
+        let bytes = fs::read(&path).map_err(PartsError::io("read", &path))?;
+        content.push((format!("programs/bin/{program}"), 0o555, bytes));
+    }
+    for path in &secrets.files {
+        let bytes = fs::read(path).map_err(PartsError::io("read", path))?;
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        content.push((format!("files/{name}"), 0o444, bytes));
+    }
+    let mut hasher = Sha256::new();
+    for (name, _, bytes) in &content {
+        hasher.update(name);
+        hasher.update(Sha256::digest(bytes));
+    }
+    let digest: String = hex(&hasher.finalize()).chars().take(16).collect();
+    let base = std::path::absolute(cache_dir)
+        .map_err(PartsError::io("find", cache_dir))?
+        .join("rack-system");
+    let folder = base.join(format!("secrets-{digest}"));
+    if folder.is_dir() {
+        return Ok(folder);
+    }
+    let partial = base.join(format!(".secrets-{digest}-{}", std::process::id()));
+    remove_dir(&partial)?;
+    let layout = Layout {
+        root: partial.clone(),
+    };
+    for (name, mode, bytes) in &content {
+        layout.write(name, bytes, *mode)?;
+    }
     match fs::rename(&partial, &folder) {
         // Another process made the same folder meanwhile.
         Err(_) if folder.is_dir() => remove_dir(&partial)?,

@@ -9,6 +9,7 @@ fn node() -> NodeSystem {
         name: "gpu-01".to_owned(),
         arch: Arch::X86_64,
         authorized_keys: Vec::new(),
+        secrets: None,
     }
 }
 

@@ -1,0 +1,269 @@
+//! `undercroft secrets`: what people read, and that `sops` itself agrees.
+
+use std::{
+    io::Write as _,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use crate::support::{Ran, Sandbox};
+
+const INVENTORY: &str = r#"[fleet]
+name = "cellar"
+
+[network]
+node_cidr = "10.0.0.0/24"
+server_address = "10.0.0.2"
+
+[network.overlay]
+kind = "tailscale"
+
+[kubernetes]
+distribution = "k3s"
+founder = "control-01"
+
+[gitops]
+repository = "https://git.example/fleet.git"
+components = ["cilium", "grafana"]
+
+[classes.control]
+kind = "control"
+
+[classes.box]
+kind = "plain"
+role = "agent"
+
+[nodes.control-01]
+class = "control"
+macs = ["3c:ec:ef:10:00:01"]
+address = "10.0.0.11"
+disks = [{ serial = "S1" }]
+
+[nodes.box-01]
+class = "box"
+macs = ["3c:ec:ef:10:00:02"]
+address = "10.0.0.12"
+disks = [{ serial = "S2" }]
+"#;
+
+fn fleet() -> Sandbox {
+    let sandbox = Sandbox::new();
+    sandbox.write("undercroft.toml", INVENTORY);
+    sandbox
+}
+
+fn editor(sandbox: &Sandbox, script: &str, file: &str) -> Ran {
+    sandbox.write("editor.sh", &format!("#!/bin/sh\n{script}\n"));
+    let path = sandbox.dir().join("editor.sh");
+    std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let mut command = sandbox.command(["secrets", "edit", file]);
+    sandbox.finish(command.env("EDITOR", &path))
+}
+
+#[test]
+fn a_fleets_secrets_from_nothing() {
+    let sandbox = fleet();
+    let before = sandbox.run(["secrets", "check"]);
+    assert_eq!(before.code, 65, "{}", before.text());
+    insta::assert_snapshot!("secrets_check_before", before.text());
+    let made = sandbox.run(["secrets", "init"]);
+    assert_eq!(made.code, 0, "{}", made.text());
+    insta::assert_snapshot!("secrets_init", made.text());
+    let again = sandbox.run(["secrets", "init"]);
+    insta::assert_snapshot!("secrets_init_again", again.text());
+    insta::assert_snapshot!("secrets_list", sandbox.run(["secrets", "list"]).text());
+    let good = sandbox.run(["secrets", "check"]);
+    assert_eq!(good.code, 0, "{}", good.text());
+    insta::assert_snapshot!("secrets_check", good.text());
+    let rotated = sandbox.run(["secrets", "rotate", "k3s/tls/server-ca.crt"]);
+    assert_eq!(rotated.code, 0);
+    insta::assert_snapshot!("secrets_rotate", rotated.text());
+}
+
+#[test]
+fn a_machine_that_goes_is_shut_out_by_name() {
+    let sandbox = fleet();
+    sandbox.run(["secrets", "init"]);
+    let without = INVENTORY.split("[nodes.box-01]").next().unwrap();
+    sandbox.write("undercroft.toml", without);
+    let planned = sandbox.run(["secrets", "rekey", "--dry-run"]);
+    assert_eq!(planned.code, 2, "{}", planned.text());
+    let done = sandbox.run(["secrets", "rekey"]);
+    assert_eq!(done.code, 0, "{}", done.text());
+    insta::assert_snapshot!("secrets_rekey", done.text());
+    let again = sandbox.run(["secrets", "rekey"]);
+    insta::assert_snapshot!("secrets_rekey_again", again.text());
+}
+
+#[test]
+fn an_editor_sees_plain_text_in_memory_alone() {
+    let sandbox = fleet();
+    sandbox.run(["secrets", "init"]);
+    let file = "secrets/operators.sops.yaml";
+    let seen = sandbox.dir().join("seen");
+    let changed = editor(
+        &sandbox,
+        &format!(
+            "printf '%s' \"$1\" > {seen}; stat -c %a \"$1\" >> {seen}\nsed -i 's/admin_password: .*/admin_password: chosen/' \"$1\"\nprintf 'mine: also # here\\n' >> \"$1\"",
+            seen = seen.display()
+        ),
+        file,
+    );
+    assert_eq!(changed.code, 0, "{}", changed.text());
+    insta::assert_snapshot!("secrets_edit", changed.text());
+    let seen = std::fs::read_to_string(seen).unwrap();
+    assert!(
+        seen.starts_with("/dev/shm/undercroft-secrets-") && seen.ends_with("600\n"),
+        "{seen}"
+    );
+    let path = seen.trim_end_matches("600\n");
+    assert!(!Path::new(path).exists(), "{path} is still there");
+    let text = std::fs::read_to_string(sandbox.dir().join(file)).unwrap();
+    assert!(!text.contains("chosen") && !text.contains("also") && text.contains("mine: ENC["));
+    let nothing = editor(&sandbox, "true", file);
+    assert_eq!(
+        (nothing.code, nothing.out.as_str()),
+        (0, "nothing was changed\n")
+    );
+    // A mistake changes nothing, and has its place.
+    let before = std::fs::read(sandbox.dir().join(file)).unwrap();
+    let wrong = editor(&sandbox, "printf 'mine: twice\\n' >> \"$1\"", file);
+    assert_eq!(wrong.code, 65);
+    insta::assert_snapshot!("secrets_edit_wrong", wrong.text());
+    assert_eq!(std::fs::read(sandbox.dir().join(file)).unwrap(), before);
+    let nowhere = editor(&sandbox, "true", "secrets/none.sops.yaml");
+    insta::assert_snapshot!("secrets_edit_nowhere", nowhere.text());
+}
+
+#[test]
+fn somebody_without_the_key_is_told_whom_to_ask() {
+    let sandbox = fleet();
+    sandbox.run(["secrets", "init"]);
+    std::fs::remove_file(sandbox.dir().join(".undercroft/operator-identity.txt")).unwrap();
+    let refused = sandbox.run(["secrets", "rotate", "grafana/admin_password"]);
+    assert_eq!(refused.code, 1, "{}", refused.text());
+    assert!(
+        refused
+            .err
+            .contains("none of the identities at hand opens it"),
+        "{}",
+        refused.err
+    );
+    // CI has no key: it checks all that it can, with a warning.
+    let json = sandbox.run(["secrets", "check", "--json"]);
+    assert!(json.out.contains("\"locked\""), "{}", json.out);
+}
+
+#[test]
+fn plain_text_in_the_repository_is_found() {
+    let sandbox = fleet();
+    sandbox.run(["secrets", "init"]);
+    let key = [
+        "-----BEGIN OPENSSH PRIV",
+        "ATE KEY-----\nb3BlbnNzaC1rZXktdjEAAAAA\n",
+    ]
+    .concat();
+    sandbox.write("notes/key", &key);
+    sandbox.write("secrets/plain.yaml", "password: hunter2\n");
+    let found = sandbox.run(["secrets", "check"]);
+    assert_eq!(found.code, 65);
+    insta::assert_snapshot!("secrets_check_plain", found.text());
+}
+
+/// The real `sops`, where it was built.
+fn sops() -> Option<PathBuf> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let folder = std::env::var_os("UNDERCROFT_PEERS")
+        .map_or_else(|| root.join(".cache/peers"), PathBuf::from);
+    std::fs::read_dir(folder)
+        .ok()?
+        .flatten()
+        .filter(|entry| entry.file_name().to_string_lossy().starts_with("sops-"))
+        .map(|entry| entry.path().join("sops"))
+        .find(|path| path.is_file())
+}
+
+#[test]
+fn sops_itself_edits_the_files_by_our_rules() {
+    let Some(sops) = sops() else {
+        println!("SKIPPED: sops isn't in .cache/peers; `cargo xtask peers` builds it");
+        return;
+    };
+    let sandbox = fleet();
+    sandbox.run(["secrets", "init"]);
+    let run = |args: &[&str]| {
+        let output = Command::new(&sops)
+            .args(args)
+            .current_dir(sandbox.dir())
+            .env(
+                "SOPS_AGE_KEY_FILE",
+                sandbox.dir().join(".undercroft/operator-identity.txt"),
+            )
+            .env(
+                "EDITOR",
+                "sed -i s/^grafana:/grafana:\\n\\ \\ \\ \\ more:\\ x/",
+            )
+            .output()
+            .unwrap();
+        assert!(
+            output.status.success(),
+            "{args:?}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        String::from_utf8(output.stdout).unwrap()
+    };
+    for file in ["servers", "agents", "operators"] {
+        run(&["decrypt", &format!("secrets/{file}.sops.yaml")]);
+    }
+    let token = run(&[
+        "decrypt",
+        "--extract",
+        "[\"k3s\"][\"server_token\"]",
+        "secrets/servers.sops.yaml",
+    ]);
+    assert!(token.starts_with("K10") && token.contains("::server:") && !token.ends_with('\n'));
+    let pem = run(&[
+        "decrypt",
+        "--extract",
+        "[\"k3s\"][\"tls\"][\"server-ca.key\"]",
+        "secrets/servers.sops.yaml",
+    ]);
+    assert!(
+        pem.starts_with("-----BEGIN PRIVATE KEY-----\n") && pem.ends_with("-----\n"),
+        "{pem:?}"
+    );
+    // It edits a file of ours, and makes one that isn't there yet by the rules in .sops.yaml.
+    run(&["edit", "secrets/operators.sops.yaml"]);
+    let list = sandbox.run(["secrets", "list"]);
+    assert!(list.out.contains("grafana/more"), "{}", list.out);
+    let mut given = Command::new(&sops)
+        .args([
+            "encrypt",
+            "--filename-override",
+            "secrets/overlay.sops.yaml",
+            "--input-type",
+            "yaml",
+            "/dev/stdin",
+        ])
+        .current_dir(sandbox.dir())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    given
+        .stdin
+        .take()
+        .unwrap()
+        .write_all(b"tailscale:\n  auth_key: abc\n")
+        .unwrap();
+    let made = given.wait_with_output().unwrap();
+    assert!(made.status.success());
+    sandbox.write(
+        "secrets/overlay.sops.yaml",
+        &String::from_utf8(made.stdout).unwrap(),
+    );
+    // And `updatekeys` finds nothing to do, so that both agree on who can open what.
+    run(&["updatekeys", "--yes", "secrets/servers.sops.yaml"]);
+    let checked = sandbox.run(["secrets", "check"]);
+    assert_eq!(checked.code, 0, "{}", checked.text());
+}
