@@ -105,11 +105,16 @@ pub(crate) fn write(about: &About<'_>) -> String {
             );
         }
     }
+    let who = if about.cx.dev {
+        "on a PC\nthat is done by hand, as docs/gitops.md shows."
+    } else {
+        "`undercroft up` does so."
+    };
     let _ = writeln!(
         out,
         "\n## Bootstrap\n\n\
          Argo CD can't bring the network that it runs on. `{order}`\n\
-         says what is applied before it, and in which order; `undercroft up` does so. Argo CD then\n\
+         says what is applied before it, and in which order; {who} Argo CD then\n\
          finds the same objects, made from the same values, and keeps them.",
         order = about.layout.order(),
     );

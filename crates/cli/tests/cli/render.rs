@@ -1,0 +1,373 @@
+//! `render`, `update` and `dev config`, as their users meet them.
+
+use std::{
+    fs,
+    io::{BufRead as _, BufReader, Write as _},
+    net::TcpListener,
+    os::unix::fs::PermissionsExt as _,
+    path::Path,
+};
+
+use crate::support::{Sandbox, files};
+
+/// A folder with a small cluster.
+fn cellar() -> Sandbox {
+    let sandbox = Sandbox::new();
+    sandbox.write(
+        "undercroft.toml",
+        r#"
+[fleet]
+name = "cellar"
+
+[network]
+node_cidr = "10.0.0.0/24"
+server_address = "10.0.0.2"
+
+[kubernetes]
+distribution = "k3s"
+version = "1.34"
+founder = "box-01"
+
+[gitops]
+repository = "https://git.example/cellar.git"
+components = ["cilium", "cert-manager"]
+
+[classes.box]
+kind = "control"
+layout = "ext4"
+
+[nodes.box-01]
+class = "box"
+macs = ["3c:ec:ef:10:00:01"]
+address = "10.0.0.11"
+disks = [{ serial = "S6S2NS0T834821" }]
+
+[pcs.laptop]
+os = "macos"
+system = "aarch64-darwin"
+
+[pcs.old]
+os = "linux"
+system = "x86_64-linux"
+dev_cluster = false
+"#,
+    );
+    sandbox
+}
+
+/// All files with their content and the time of their last change.
+fn state(sandbox: &Sandbox) -> Vec<(String, Vec<u8>, std::time::SystemTime)> {
+    let dir = sandbox.dir();
+    files(&dir)
+        .into_iter()
+        .map(|name| {
+            let path = dir.join(&name);
+            let changed = fs::metadata(&path).unwrap().modified().unwrap();
+            (name, fs::read(path).unwrap(), changed)
+        })
+        .collect()
+}
+
+#[test]
+fn the_basement_is_as_rendered() {
+    let basement = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/basement");
+    let sandbox = Sandbox::new();
+    let ran = sandbox.run(["render", "--check", &basement.display().to_string()]);
+    assert_eq!(ran.code, 0, "{}", ran.text());
+    assert_eq!(ran.out, "");
+}
+
+#[test]
+fn a_second_render_changes_no_byte_and_writes_no_file() {
+    let sandbox = cellar();
+    insta::assert_snapshot!("render_first", sandbox.run(["render"]).text());
+    let before = state(&sandbox);
+    insta::assert_snapshot!(sandbox.run(["render"]).text(), @r"
+    exit code 0
+    -- stdout
+    rendered gitops: 4 applications in 3 waves, 16 files; nothing changed
+    ");
+    assert_eq!(state(&sandbox), before);
+    assert_eq!(sandbox.run(["render", "--check"]).code, 0);
+    // The file of digests is one that sha256sum reads.
+    let checked = std::process::Command::new("sha256sum")
+        .args(["--check", "--quiet", "gitops/.rendered"])
+        .current_dir(sandbox.dir())
+        .status()
+        .unwrap();
+    assert!(checked.success());
+}
+
+#[test]
+fn a_check_shows_what_would_change_and_writes_nothing() {
+    let sandbox = cellar();
+    assert_eq!(sandbox.run(["render"]).code, 0);
+    sandbox.write("values/cert-manager.yaml", "replicaCount: 2\n");
+    let before = state(&sandbox);
+    let ran = sandbox.run(["render", "--check"]);
+    assert_eq!(ran.code, 2, "{}", ran.text());
+    assert!(
+        ran.out
+            .contains("+++ b/gitops/components/cert-manager/values.yaml")
+    );
+    assert!(ran.out.contains("\n+replicaCount: 2\n"), "{}", ran.out);
+    assert_eq!(state(&sandbox), before);
+    let ran = sandbox.run(["render", "--check", "--json"]);
+    assert_eq!(ran.code, 2);
+    assert!(ran.out.contains("\"change\": \"update\""), "{}", ran.out);
+}
+
+#[test]
+fn an_edited_file_is_kept_and_shown_until_it_is_forced() {
+    let sandbox = cellar();
+    assert_eq!(sandbox.run(["render"]).code, 0);
+    let file = "gitops/components/cert-manager/values.yaml";
+    let rendered = fs::read_to_string(sandbox.dir().join(file)).unwrap();
+    sandbox.write(file, &format!("{rendered}mine: true\n"));
+    sandbox.write("values/argo-cd.yaml", "crds:\n  keep: false\n");
+    let before = state(&sandbox);
+    insta::assert_snapshot!("render_edited", sandbox.run(["render"]).text());
+    assert_eq!(state(&sandbox), before);
+    assert_eq!(sandbox.run(["render", "--force"]).code, 0);
+    assert_eq!(
+        fs::read_to_string(sandbox.dir().join(file)).unwrap(),
+        rendered
+    );
+    assert_eq!(sandbox.run(["render", "--check"]).code, 0);
+}
+
+#[test]
+fn what_is_no_longer_rendered_goes_unless_it_was_edited() {
+    let sandbox = cellar();
+    assert_eq!(sandbox.run(["render"]).code, 0);
+    let with = fs::read_to_string(sandbox.dir().join("undercroft.toml")).unwrap();
+    let without = with.replace(", \"cert-manager\"", "");
+    sandbox.write("undercroft.toml", &without);
+    let values = "gitops/components/cert-manager/values.yaml";
+    let kept = fs::read_to_string(sandbox.dir().join(values)).unwrap();
+    sandbox.write(values, "mine: true\n");
+    let ran = sandbox.run(["render"]);
+    assert_eq!(ran.code, 65, "{}", ran.text());
+    sandbox.write(values, &kept);
+    let ran = sandbox.run(["render"]);
+    assert_eq!(ran.code, 0, "{}", ran.text());
+    assert!(
+        !sandbox
+            .dir()
+            .join("gitops/components/cert-manager")
+            .exists()
+    );
+    assert!(
+        !sandbox
+            .dir()
+            .join("gitops/applications/cert-manager.yaml")
+            .exists()
+    );
+}
+
+#[test]
+fn apps_need_only_a_folder() {
+    let sandbox = cellar();
+    let service =
+        "apiVersion: v1\nkind: Service\nmetadata:\n  name: web\nspec:\n  ports:\n  - port: 80\n";
+    sandbox.write("apps/web/service.yaml", service);
+    sandbox.write("apps/shop/kustomization.yaml", "resources: []\n");
+    sandbox.write(
+        "apps/shop/app.toml",
+        "depends_on = [\"web\"]\nnamespace = \"store\"\n",
+    );
+    sandbox.write("apps/_draft/README", "not an app\n");
+    let ran = sandbox.run(["render", "--json"]);
+    assert_eq!(ran.code, 0, "{}", ran.text());
+    let read = |name: &str| fs::read_to_string(sandbox.dir().join(name)).unwrap();
+    let shop = read("gitops/applications/shop.yaml");
+    assert!(
+        shop.contains("path: apps/shop") && shop.contains("namespace: store"),
+        "{shop}"
+    );
+    assert!(read("gitops/applications/web.yaml").contains("recurse: true"));
+    assert!(
+        !sandbox
+            .dir()
+            .join("gitops/applications/_draft.yaml")
+            .exists()
+    );
+    assert!(read("gitops/README.md").contains("| `shop` | `apps/shop` | `store` | 4 | `web` |"));
+}
+
+#[test]
+fn everything_that_is_wrong_is_said_before_anything_is_written() {
+    let sandbox = cellar();
+    let secret =
+        "apiVersion: v1\nkind: Secret\nmetadata:\n  name: key\nstringData:\n  key: hunter2\n";
+    sandbox.write("apps/a/app.toml", "depends_on = [\"b\"]\n");
+    sandbox.write("apps/a/secret.yaml", secret);
+    sandbox.write("apps/b/app.toml", "depends_on = [\"a\"]\n");
+    sandbox.write(
+        "apps/b/x.yaml",
+        "kind: ConfigMap\napiVersion: v1\nmetadata: {name: x}\n",
+    );
+    sandbox.write("values/cilium.yaml", "hubble:\n  enabeld: true\n");
+    let before = state(&sandbox);
+    let ran = sandbox.run(["render"]);
+    assert!(!ran.text().contains("hunter2"));
+    insta::assert_snapshot!("render_wrong", ran.text());
+    // What can't be read comes first, since nothing can be said of the rest.
+    sandbox.write("apps/Bad_Name/x.yaml", "a: 1\n");
+    sandbox.write("apps/b/app.toml", "depend_on = []\n");
+    sandbox.write(
+        "apps/a/secret.yaml",
+        &secret.replace("stringData:", "stringData: ["),
+    );
+    sandbox.write("undercroft.lock", "version = 9\n");
+    let ran = sandbox.run(["render"]);
+    assert!(!ran.text().contains("hunter2"));
+    insta::assert_snapshot!("render_unreadable", ran.text());
+    assert!(!sandbox.dir().join("gitops").exists());
+    assert!(before.iter().any(|(name, ..)| name == "undercroft.toml"));
+}
+
+#[test]
+fn a_minor_version_of_kubernetes_is_not_left_out() {
+    let sandbox = cellar();
+    assert_eq!(sandbox.run(["render"]).code, 0);
+    let text = fs::read_to_string(sandbox.dir().join("undercroft.toml")).unwrap();
+    sandbox.write("undercroft.toml", &text.replace("\"1.34\"", "\"1.36\""));
+    insta::assert_snapshot!(sandbox.run(["render"]).text(), @r#"
+    exit code 65
+    -- stderr
+    error[version-skew]: Kubernetes can't go from 1.34 to 1.36 at once: it is raised one minor version at a time
+     --> undercroft.toml
+      = hint: Set kubernetes.version to "1.35", render, commit, and let every node come up with it; then take the next step.
+    error: the tree can't be rendered: 1 error; nothing was written
+    "#);
+}
+
+/// Answers each request on loopback with one text, until the test ends.
+fn serve(text: &'static str) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let Ok(mut stream) = stream else { return };
+            let mut lines = BufReader::new(stream.try_clone().unwrap()).lines();
+            let asked = lines.next().unwrap().unwrap();
+            while lines
+                .next()
+                .is_some_and(|line| line.is_ok_and(|line| !line.is_empty()))
+            {}
+            let found = asked.starts_with("GET /charts/index.yaml ");
+            let (status, body) = if found {
+                ("200 OK", text)
+            } else {
+                ("404 Not Found", "")
+            };
+            let _ = write!(
+                stream,
+                "HTTP/1.1 {status}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
+                body.len()
+            );
+        }
+    });
+    format!("http://{address}/charts")
+}
+
+const INDEX: &str = r#"
+apiVersion: v1
+entries:
+  web:
+  - { version: 1.2.0, appVersion: "12", kubeVersion: ">=1.25.0-0", digest: "abc" }
+  - { version: 2.0.0, kubeVersion: ">=1.36.0-0" }
+  - { version: 1.1.0 }
+  - { version: 1.3.0-rc.1 }
+"#;
+
+fn lock(sandbox: &Sandbox, repository: &str) {
+    sandbox.write(
+        "undercroft.lock",
+        &format!(
+            "version = 1\n\n[components.web]\nrepository = \"{repository}\"\nchart = \"web\"\nversion = \"1.1.0\"\n\n[components.image]\nimage = \"registry.example/image\"\nversion = \"1\"\n"
+        ),
+    );
+}
+
+#[test]
+fn an_update_raises_what_goes_with_the_cluster_and_shows_it() {
+    let sandbox = cellar();
+    lock(&sandbox, &serve(INDEX));
+    let read = || fs::read_to_string(sandbox.dir().join("undercroft.lock")).unwrap();
+    let before = read();
+    let dry = sandbox.run(["--quiet", "update", "web", "image", "--dry-run"]);
+    insta::assert_snapshot!(dry.text(), @r"
+    exit code 2
+    -- stdout
+    COMPONENT  FROM   TO     NOTES
+    image      1      -      a container image, which no index tells of: set by hand
+    web        1.1.0  1.2.0  brings 12 and 2.0.0 needs Kubernetes >=1.36.0-0
+    ");
+    assert_eq!(read(), before);
+    assert_eq!(sandbox.run(["update", "web"]).code, 0);
+    assert!(read().contains("version = \"1.2.0\"\napp_version = \"12\"\ndigest = \"sha256:abc\"\nkubernetes = \">=1.25.0-0\"\n"), "{}", read());
+    // A certain version, forwards or back; not one that the cluster can't run.
+    assert_eq!(sandbox.run(["update", "web=1.1.0"]).code, 0);
+    assert!(read().contains("version = \"1.1.0\""));
+    let refused = sandbox.run(["--quiet", "update", "web=2.0.0"]);
+    insta::assert_snapshot!(refused.text(), @r"
+    exit code 65
+    -- stderr
+    error: web 2.0.0 runs on Kubernetes >=1.36.0-0, and the cluster's is 1.34
+      hint: Choose another version, or change kubernetes.version first.
+    ");
+    assert_eq!(sandbox.run(["update", "web=7.0.0"]).code, 65);
+    assert_eq!(sandbox.run(["update", "image=2"]).code, 65);
+    assert_eq!(sandbox.run(["update", "nothing"]).code, 64);
+}
+
+#[test]
+fn an_update_that_cannot_read_a_repository_writes_nothing() {
+    let sandbox = cellar();
+    let there = serve("<html>a page</html>");
+    lock(&sandbox, &there);
+    let before = state(&sandbox);
+    let ran = sandbox.run(["update", "web"]);
+    assert_eq!(ran.code, 1, "{}", ran.text());
+    assert!(
+        ran.err.contains("this is no index of a chart repository"),
+        "{}",
+        ran.err
+    );
+    lock(&sandbox, &there.replace("/charts", "/elsewhere"));
+    let ran = sandbox.run(["update", "web"]);
+    assert_eq!(ran.code, 1, "{}", ran.text());
+    assert!(ran.err.contains("404"), "{}", ran.err);
+    assert_eq!(state(&sandbox).len(), before.len());
+}
+
+#[test]
+fn a_pc_gets_a_cluster_of_its_own() {
+    let sandbox = cellar();
+    let ran = sandbox.run(["dev", "config", "--pc", "laptop"]);
+    insta::assert_snapshot!("dev_config", ran.text());
+    let script = sandbox.dir().join("dev/k3d-mounts.sh");
+    assert_eq!(
+        fs::metadata(&script).unwrap().permissions().mode() & 0o111,
+        0o111
+    );
+    let read = |name: &str| fs::read_to_string(sandbox.dir().join(name)).unwrap();
+    assert!(read("dev/k3d.yaml").contains("name: cellar-laptop"));
+    assert!(
+        read("dev/applications/cilium.yaml").contains("$values/dev/components/cilium/values.yaml")
+    );
+    // It touches nothing of production's tree.
+    assert!(!sandbox.dir().join("gitops").exists());
+    assert_eq!(sandbox.run(["dev", "config", "--pc", "laptop"]).code, 0);
+    assert_eq!(sandbox.run(["dev", "config", "--pc", "old"]).code, 65);
+    assert_eq!(sandbox.run(["dev", "config", "--pc", "none"]).code, 65);
+    for out in ["../elsewhere", "/tmp", ".", "gitops"] {
+        assert_eq!(
+            sandbox.run(["dev", "config", "--out", out]).code,
+            64,
+            "{out}"
+        );
+    }
+}
