@@ -160,10 +160,16 @@ let
   };
   keyless =
     (inventory.fleet.admin_keys or [ ]) == [ ] && !(inventory ? users) && read.operatorKeys == [ ];
-  fleet = import ../mk-fleet.nix inputs {
-    inherit src;
-    modules = lib.optional keyless operator;
-  };
+  # The flake itself, and the example's own.
+  undercroft = (import ../../flake.nix).outputs (inputs // { self = undercroft; });
+  fleet =
+    if keyless || !(builtins.pathExists (src + "/flake.nix")) then
+      undercroft.lib.mkFleet {
+        inherit src;
+        modules = lib.optional keyless operator;
+      }
+    else
+      (import (src + "/flake.nix")).outputs { inherit undercroft; };
   needs = trees: lib.mapAttrs (_: _: trees);
 in
 {
