@@ -176,6 +176,8 @@ in
       undercroft.health.checks = {
         gpu-count = {
           description = "${toString cfg.count} NVIDIA cards answer";
+          # The first call after the start waits for the cards.
+          timeoutSec = 60;
           script = ''
             export PATH=${lib.makeBinPath [ pkgs.gnugrep pkgs.coreutils ]}:/run/current-system/sw/bin
             export GPU_COUNT=${toString cfg.count}
@@ -269,6 +271,7 @@ in
 
       undercroft.health.checks.gpu-mig = {
         description = "The cards are divided as ${toString cfg.migConfig}";
+        timeoutSec = 60;
         script = ''
           export LD_LIBRARY_PATH=/run/opengl-driver/lib
           ${cfg.mig.package}/bin/nvidia-mig-parted assert \

@@ -30,6 +30,7 @@ let
     name = "hat-${board}";
     value = {
       description = "The board ${board} is there and its driver runs";
+      timeoutSec = 40;
       script = ''
         export PATH=${
           lib.makeBinPath (

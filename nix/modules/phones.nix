@@ -153,10 +153,8 @@ in
       systemd.services.undercroft-adb = {
         description = "adb server";
         wantedBy = [ "multi-user.target" ];
-        after = [ "systemd-udev-settle.service" ];
         environment = {
           HOME = stateDirectory;
-          ADB_LIBUSB = "1";
         }
         // lib.optionalAttrs (cfg.adbKeyFile != null) {
           ADB_VENDOR_KEYS = "%d/adbkey";
@@ -183,6 +181,7 @@ in
 
       undercroft.health.checks.phones = mkIf (phones != [ ]) {
         description = "The adb server answers and sees phones";
+        timeoutSec = 30;
         script = ''
           export PATH=${lib.makeBinPath [ pkgs.coreutils pkgs.gnused ]}
           export HOME=/run/undercroft
