@@ -37,14 +37,17 @@ pub(crate) struct InitArgs {
 
 const EXAMPLES: &str = "\
 Examples:
-  undercroft init                        in the current folder, for real machines
-  undercroft init --template rack demo   three virtual machines, to try it all on this computer";
+  undercroft init                          in the current folder, for real machines
+  undercroft init --template cluster fleet a Kubernetes cluster that Argo CD keeps
+  undercroft init --template rack demo     three virtual machines, to try it all on this computer";
 
 /// What an inventory begins with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Template {
     /// Two servers, to be replaced by yours
     Metal,
+    /// Three servers and a GPU machine that make a Kubernetes cluster, to be replaced by yours
+    Cluster,
     /// Three virtual machines on this computer
     Rack,
 }
@@ -53,6 +56,7 @@ impl Template {
     fn inventory(self) -> &'static str {
         match self {
             Self::Metal => include_str!("../templates/metal.toml"),
+            Self::Cluster => include_str!("../templates/cluster.toml"),
             Self::Rack => include_str!("../templates/rack.toml"),
         }
     }
@@ -100,6 +104,13 @@ pub(crate) fn run(ui: Ui, at: Option<&Path>, args: &InitArgs) -> Result<Done, Cl
             ("", "put your machines into undercroft.toml, then"),
             ("check", "is the file right?"),
             ("rehearse", "the bring-up in simulation"),
+        ],
+        Template::Cluster => &[
+            ("", "put your machines into undercroft.toml, then"),
+            ("check", "is the file right?"),
+            ("rehearse", "the bring-up in simulation"),
+            ("secrets init", "keys, tokens and authorities, encrypted"),
+            ("render", "the tree that Argo CD will keep"),
         ],
         Template::Rack => &[
             ("rehearse", "the bring-up in simulation"),

@@ -6,7 +6,7 @@ use crate::support::{Sandbox, files};
 
 #[test]
 fn init_makes_a_folder_that_checks() {
-    for template in ["metal", "rack"] {
+    for template in ["metal", "cluster", "rack"] {
         let sandbox = Sandbox::new();
         let made = sandbox.run(["init", "demo", "--template", template]);
         insta::assert_snapshot!(format!("init_{template}"), made.text());
