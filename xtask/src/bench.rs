@@ -40,6 +40,9 @@ pub(crate) fn run(rest: &[&str]) -> Result<(), Failed> {
     if wanted("netboot") {
         page::replace("netboot", &page::netboot(&netboot(&tools)?))?;
     }
+    if wanted("render") {
+        page::replace("render", &page::render(&render()?))?;
+    }
     if wanted("rack") {
         page::replace("rack", &page::rack(&rack::measure(&tools)?))?;
     }
@@ -91,6 +94,23 @@ fn netboot(tools: &[PathBuf]) -> Result<Vec<Value>, Failed> {
     for line in output.lines().filter(|line| line.starts_with('{')) {
         println!("{line}");
         lines.push(json(line)?);
+    }
+    Ok(lines)
+}
+
+/// The tree of manifests, of the inventory as it is and of a large one, against the time that
+/// `kubectl kustomize` takes to read and print the same objects.
+fn render() -> Result<Vec<Value>, Failed> {
+    let program = example("undercroft-render", "bench_render")?;
+    let mut lines = Vec::new();
+    // No number of nodes means the inventory's own.
+    for (nodes, apps) in [(0, 0), (1_000, 100)] {
+        let line = Step::new("measure render", &program)
+            .args([INVENTORY, &nodes.to_string(), &apps.to_string()])
+            .output()?;
+        let line = json(&line)?;
+        println!("{line}");
+        lines.push(line);
     }
     Ok(lines)
 }

@@ -86,6 +86,31 @@ pub(crate) fn netboot(lines: &[Value]) -> String {
     table
 }
 
+/// The table of rendering.
+pub(crate) fn render(lines: &[Value]) -> String {
+    let mut table = String::from(
+        "| machines | apps | files | ours | kubectl kustomize | times faster |\n\
+         | ---: | ---: | ---: | ---: | ---: | ---: |\n",
+    );
+    for line in lines {
+        let optional = |key: &str, show: fn(f64) -> String| {
+            let value = line.get(key).and_then(Value::as_f64);
+            value.map_or_else(|| "–".to_owned(), show)
+        };
+        let _ = writeln!(
+            table,
+            "| {} | {} | {} | {} | {} | {} |",
+            number(line, "nodes"),
+            number(line, "apps"),
+            number(line, "files"),
+            milliseconds(number(line, "ours_ms")),
+            optional("peer_ms", milliseconds),
+            optional("ratio", |ratio| format!("{ratio:.0}")),
+        );
+    }
+    table
+}
+
 /// The table of the rack's times.
 pub(crate) fn rack(lines: &[Value]) -> String {
     let mut table = String::from(
