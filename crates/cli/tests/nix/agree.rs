@@ -56,7 +56,7 @@ fn nix_has_the_models_defaults() {
              address = \"10.0.2.1\"\ndisks = [{ serial = \"E\" }]\n[classes.gpu.gpu]\nmodel = \"l40s\"\n";
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("undercroft.toml"), &text).unwrap();
-    let evaluated = evaluate("golden.nix", folder.path());
+    let evaluated = evaluate("golden.nix", Some(folder.path()));
     compare("bare", &parsed(&text), &evaluated);
     // The machine that says least says it in the model's words.
     assert_eq!(

@@ -3,6 +3,7 @@
 
 mod agree;
 mod golden;
+mod pure;
 mod style;
 
 use std::{
@@ -47,20 +48,19 @@ fn nix_is_here() -> bool {
     found
 }
 
-/// Evaluates a file of nix/tests with the folder of an inventory as its `src`.
-fn evaluate(file: &str, src: &Path) -> Value {
-    let output = Command::new("nix-instantiate")
+/// Evaluates a file of nix/tests, with the folder of an inventory as its `src` if need be.
+fn evaluate(file: &str, src: Option<&Path>) -> Value {
+    let mut command = Command::new("nix-instantiate");
+    command
         .args(["--eval", "--strict", "--json", "--readonly-mode"])
-        .arg(repository().join("nix/tests").join(file))
-        .arg("--arg")
-        .arg("src")
-        .arg(src)
-        .output()
-        .unwrap();
+        .arg(repository().join("nix/tests").join(file));
+    if let Some(src) = src {
+        command.args(["--arg", "src"]).arg(src);
+    }
+    let output = command.output().unwrap();
     assert!(
         output.status.success(),
-        "nix-instantiate failed on {}:\n{}",
-        src.display(),
+        "nix-instantiate failed on {file}, {src:?}:\n{}",
         String::from_utf8_lossy(&output.stderr)
     );
     serde_json::from_slice(&output.stdout).unwrap()
@@ -68,5 +68,6 @@ fn evaluate(file: &str, src: &Path) -> Value {
 
 /// The pure half over an example.
 fn pure_half(example: &str) -> Value {
-    evaluate("golden.nix", &repository().join("examples").join(example))
+    let src = repository().join("examples").join(example);
+    evaluate("golden.nix", Some(&src))
 }
