@@ -16,127 +16,15 @@
 
 mod support;
 
-use std::{
-    io::Write as _,
-    path::{Path, PathBuf},
-    process::Command,
-};
-
 use serde_json::{Value, json};
-use support::{CHARTS, KnownChart};
+use support::{
+    CHARTS,
+    helm::{NAMESPACES, kinds, named, ours, render},
+};
 use undercroft_render::{Tree, yaml};
-
-/// The version of Kubernetes that charts are rendered for, which Helm otherwise guesses.
-const KUBERNETES: &str = "1.34.2";
-
-/// The program, where a folder of peers has it.
-fn helm() -> Option<PathBuf> {
-    let peers = std::env::var_os("UNDERCROFT_PEERS").map_or_else(
-        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../.cache/peers"),
-        PathBuf::from,
-    );
-    let mut found: Vec<PathBuf> = std::fs::read_dir(peers)
-        .ok()?
-        .filter_map(|entry| Some(entry.ok()?.path()))
-        .filter(|path| {
-            let name = path.file_name().unwrap_or_default().to_string_lossy();
-            name.starts_with("helm-")
-        })
-        .map(|path| path.join("helm"))
-        .filter(|path| path.is_file())
-        .collect();
-    found.sort();
-    found.pop()
-}
-
-fn chart(component: &str) -> &'static KnownChart {
-    CHARTS.iter().find(|c| c.component == component).unwrap()
-}
-
-/// What Helm makes of a component's chart with given values; `None` where it can't be had.
-fn render(component: &str, namespace: &str, values: &Value) -> Option<Vec<Value>> {
-    let Some(helm) = helm() else {
-        println!("SKIPPED: Helm isn't there: `cargo xtask peers` builds it");
-        return None;
-    };
-    let Some(folder) = chart(component).folder() else {
-        println!("SKIPPED: the chart of {component} isn't in UNDERCROFT_CHARTS");
-        return None;
-    };
-    let mut file = tempfile::NamedTempFile::new().unwrap();
-    file.write_all(yaml::print(values).unwrap().as_bytes())
-        .unwrap();
-    let release = match component {
-        "argo-cd" => "argocd",
-        "prometheus" => "kube-prometheus-stack",
-        other => other,
-    };
-    let output = Command::new(helm)
-        .args(["template", release])
-        .arg(folder)
-        .args(["--namespace", namespace, "--kube-version", KUBERNETES])
-        .args([
-            "--include-crds",
-            "--api-versions",
-            "monitoring.coreos.com/v1",
-        ])
-        .arg("--values")
-        .arg(file.path())
-        .output()
-        .unwrap();
-    let stderr = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{component}: {stderr}");
-    // Helm says so, and goes on, where a value of ours isn't what a template can use.
-    assert!(
-        !stderr.contains("coalesce.go") && !stderr.contains("overwriting"),
-        "{component}: {stderr}"
-    );
-    let text = String::from_utf8(output.stdout).unwrap();
-    let documents = text.split("\n---").filter(|document| {
-        let mut lines = document.lines().map(str::trim);
-        lines.any(|line| !line.is_empty() && !line.starts_with('#') && !line.starts_with("---"))
-    });
-    let objects = documents.map(|document| {
-        let document = document.trim_start_matches("---");
-        yaml::parse(document).unwrap_or_else(|e| panic!("{component}: {e}\n{document}"))
-    });
-    Some(objects.filter(Value::is_object).collect())
-}
-
-const NAMESPACES: &[(&str, &str)] = &[
-    ("alloy", "alloy"),
-    ("argo-cd", "argocd"),
-    ("cert-manager", "cert-manager"),
-    ("cilium", "kube-system"),
-    ("external-secrets", "external-secrets"),
-    ("grafana", "monitoring"),
-    ("loki", "monitoring"),
-    ("longhorn", "longhorn-system"),
-    ("nats", "nats"),
-    ("node-feature-discovery", "node-feature-discovery"),
-    ("nvidia-device-plugin", "nvidia-device-plugin"),
-    ("prometheus", "monitoring"),
-    ("sealed-secrets", "kube-system"),
-];
-
-fn ours(tree: &Tree, component: &str) -> Option<Vec<Value>> {
-    let (_, namespace) = NAMESPACES.iter().find(|(c, _)| *c == component).unwrap();
-    render(component, namespace, &support::must(tree, component))
-}
 
 fn k3s() -> Tree {
     support::tree(&support::fleet("k3s", support::GITOPS), false)
-}
-
-fn named<'a>(objects: &'a [Value], kind: &str, name: &str) -> &'a Value {
-    objects
-        .iter()
-        .find(|o| o["kind"] == kind && o["metadata"]["name"] == name)
-        .unwrap_or_else(|| panic!("no {kind} {name}"))
-}
-
-fn kinds<'a>(objects: &'a [Value], kind: &'a str) -> impl Iterator<Item = &'a Value> {
-    objects.iter().filter(move |o| o["kind"] == kind)
 }
 
 /// A chart that comes out different each time never comes to rest under Argo CD: made-up

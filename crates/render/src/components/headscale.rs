@@ -125,6 +125,9 @@ fn service() -> Value {
 fn stateful_set(cx: &Context<'_>, image: &str) -> Value {
     let mut claim = claim_template(storage_class(cx), "1Gi");
     if let Value::Object(claim) = &mut claim {
+        // The API server fills the first two in, and Argo CD would find that a difference.
+        claim.insert("apiVersion".to_owned(), "v1".into());
+        claim.insert("kind".to_owned(), "PersistentVolumeClaim".into());
         claim.insert("metadata".to_owned(), json!({ "name": "data" }));
     }
     json!({

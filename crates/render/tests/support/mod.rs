@@ -13,6 +13,8 @@
     reason = "tests, which read files and the environment; each of them uses a part of this"
 )]
 
+pub(crate) mod helm;
+
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
