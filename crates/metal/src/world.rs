@@ -117,6 +117,7 @@ pub struct WorldParts {
 pub(crate) struct Shared {
     parts: WorldParts,
     store: Mutex<Store>,
+    cluster_access: cluster::KnownAccess,
     pub(crate) reports: ReportBoard,
 }
 
@@ -143,6 +144,7 @@ impl MetalWorld {
         let shared = Arc::new(Shared {
             parts,
             store: Mutex::new(store),
+            cluster_access: cluster::KnownAccess::default(),
             reports: ReportBoard::default(),
         });
         let world = Self {

@@ -174,7 +174,7 @@ async fn an_api_that_goes_away_is_waited_for_and_another_clusters_is_refused() {
         })
         .await
     });
-    server.start_kube(Ipv4Addr::LOCALHOST);
+    server.start_kube();
     assert_eq!(waiting.await.unwrap().unwrap(), Applied::WasThere);
 
     // The same address with another authority: another cluster's server.
@@ -250,10 +250,7 @@ async fn a_node_is_dressed_and_forgotten() {
 
 /// Applies an object under another manager's name.
 async fn apply_as(server: &ApiServer, manager: &str, object: &Value) {
-    let config = server.dir.path().join("kubeconfig");
-    std::fs::write(&config, server.kubeconfig()).unwrap();
-    let config = kube::config::Kubeconfig::read_from(&config).unwrap();
-    let client = kube::Client::try_from(kube::Config::try_from(config).unwrap()).unwrap();
+    let client = server.client();
     let text = |path: &str| object.pointer(path).and_then(Value::as_str);
     let resource = kube::core::ApiResource::from_gvk(&kube::core::GroupVersionKind::gvk(
         "",

@@ -66,7 +66,6 @@ pub struct ClusterParts {
     pub secrets: Option<SecretSource>,
     /// The port of the API; `None`: [`API_PORT`].
     pub api_port: Option<u16>,
-    access: Mutex<Option<Access>>,
 }
 
 impl std::fmt::Debug for ClusterParts {
@@ -81,14 +80,20 @@ impl ClusterParts {
     fn port(&self) -> u16 {
         self.api_port.unwrap_or(API_PORT)
     }
+}
 
-    fn known_access(&self) -> Option<Access> {
-        let access = self.access.lock().unwrap_or_else(PoisonError::into_inner);
+/// The cluster's credentials as they were read last.
+#[derive(Default)]
+pub(super) struct KnownAccess(Mutex<Option<Access>>);
+
+impl KnownAccess {
+    fn get(&self) -> Option<Access> {
+        let access = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         access.clone()
     }
 
-    fn keep_access(&self, access: Option<Access>) {
-        *self.access.lock().unwrap_or_else(PoisonError::into_inner) = access;
+    fn keep(&self, access: Access) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(access);
     }
 }
 
@@ -217,7 +222,7 @@ impl ClusterStep<'_> {
             Cluster::at(access, IpAddr::V4(address), self.parts().port())
                 .map_err(KubeError::into_failure)
         };
-        if let Some(access) = self.parts().known_access() {
+        if let Some(access) = self.job.shared.cluster_access.get() {
             let cluster = connect(&access)?;
             match cluster.ready().await {
                 Ok(()) => return Ok(cluster),
@@ -227,7 +232,7 @@ impl ClusterStep<'_> {
             }
         }
         let access = self.machine(name, address)?.access().await?;
-        let known = self.parts().known_access();
+        let known = self.job.shared.cluster_access.get();
         if known.is_some_and(|known| known.ca_fingerprint() != access.ca_fingerprint())
             && *name != self.plan.founder
         {
@@ -239,7 +244,7 @@ impl ClusterStep<'_> {
         }
         let cluster = connect(&access)?;
         cluster.ready().await.map_err(KubeError::into_failure)?;
-        self.parts().keep_access(Some(access));
+        self.job.shared.cluster_access.keep(access);
         Ok(cluster)
     }
 

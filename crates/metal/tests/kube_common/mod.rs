@@ -172,6 +172,7 @@ pub(crate) struct ApiServer {
     pub(crate) port: u16,
     pub(crate) etcd_port: u16,
     pub(crate) authority: Authority,
+    bind: Ipv4Addr,
     kube: Option<Running>,
     _etcd: Running,
 }
@@ -225,15 +226,16 @@ impl ApiServer {
             port,
             etcd_port,
             authority,
+            bind,
             kube: None,
             _etcd: etcd,
         };
-        server.start_kube(bind);
+        server.start_kube();
         server.wait_ready().await;
         Some(server)
     }
 
-    pub(crate) fn start_kube(&mut self, bind: Ipv4Addr) {
+    pub(crate) fn start_kube(&mut self) {
         let path = |name: &str| self.dir.path().join(name);
         let mut command = Command::new(peer("kube-apiserver").unwrap());
         command
@@ -241,7 +243,7 @@ impl ApiServer {
                 "--etcd-servers=http://127.0.0.1:{}",
                 self.etcd_port
             ))
-            .arg(format!("--bind-address={bind}"))
+            .arg(format!("--bind-address={}", self.bind))
             .arg("--advertise-address=127.0.0.1")
             .arg(format!("--secure-port={}", self.port))
             .args(["--endpoint-reconciler-type=none", "--allow-privileged=true"])
@@ -290,7 +292,54 @@ impl ApiServer {
     /// A client of an administrator's.
     pub(crate) fn cluster(&self) -> Cluster {
         let access = Access::of_kubeconfig(&SecretString::from(self.kubeconfig())).unwrap();
-        Cluster::at(&access, Ipv4Addr::LOCALHOST.into(), self.port).unwrap()
+        Cluster::at(&access, self.bind.into(), self.port).unwrap()
+    }
+}
+
+impl ApiServer {
+    /// The client library's own client, for what tests play.
+    pub(crate) fn client(&self) -> kube::Client {
+        let text = self.kubeconfig();
+        let address = format!("https://127.0.0.1:{}", self.port);
+        let text = text.replace(&address, &format!("https://{}:{}", self.bind, self.port));
+        let config = kube::config::Kubeconfig::from_yaml(&text).unwrap();
+        kube::Client::try_from(kube::Config::try_from(config).unwrap()).unwrap()
+    }
+
+    /// Writes an object's status, as its controller would. `kind` is `v1/Node` or
+    /// `apps/v1/DaemonSet`.
+    pub(crate) async fn set_status(
+        &self,
+        kind: &str,
+        namespace: Option<&str>,
+        name: &str,
+        status: serde_json::Value,
+    ) {
+        let (api_version, kind) = kind.rsplit_once('/').unwrap();
+        let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
+        let gvk = kube::core::GroupVersionKind::gvk(group, version, kind);
+        let resource = kube::core::ApiResource::from_gvk(&gvk);
+        let api: kube::Api<kube::core::DynamicObject> = match namespace {
+            Some(namespace) => kube::Api::namespaced_with(self.client(), namespace, &resource),
+            None => kube::Api::all_with(self.client(), &resource),
+        };
+        let patch = kube::api::Patch::Merge(serde_json::json!({ "status": status }));
+        let params = kube::api::PatchParams::default();
+        let until = Instant::now() + READY_WAIT;
+        loop {
+            let done = match api.patch_status(name, &params, &patch).await {
+                // Some kinds have no status of their own: it is a field like another.
+                Err(kube::Error::Api(status)) if status.code == 404 => {
+                    api.patch(name, &params, &patch).await.map(drop)
+                }
+                done => done.map(drop),
+            };
+            match done {
+                Ok(()) => return,
+                Err(error) => assert!(Instant::now() < until, "{kind} {name}: {error}"),
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
     }
 }
 
