@@ -20,9 +20,9 @@ fi
 mkdir -p "$state"
 jq -n --arg entry "$selected" --arg boot_id "$(cat "$root/proc/sys/kernel/random/boot_id")" \
     --argjson at_s "$(date +%s)" \
-    --slurpfile health <(cat "$run/health.json" 2>/dev/null) \
+    --argjson health "$(json_of "$run/health.json")" \
     '{entry: $entry, boot_id: $boot_id, at_s: $at_s,
-      failed: [$health[0].checks[]? | select(.ok | not) | {name, output}]}' \
+      failed: [$health.checks[]? | select(.ok | not) | {name, output}]}' \
     >"$state/fell-back.json.new" && mv -f "$state/fell-back.json.new" "$state/fell-back.json"
 sync
 say "$selected isn't healthy; going back to $default"

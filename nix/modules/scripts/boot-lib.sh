@@ -26,13 +26,22 @@ have_entry() {
     [ -n "$1" ] && [ -e "$root$esp/loader/entries/$1" ]
 }
 
-# Writes what is known about this boot for the controller to read.
+# Prints a file's JSON, or null where there is none or only half of it.
+json_of() {
+    { [ -s "$1" ] && jq --compact-output . "$1" 2>/dev/null; } || echo null
+}
+
+# Writes what is known about this boot for the controller to read. Nothing else depends on it.
 report() {
     mkdir -p "$run"
-    jq -n --arg selected "$(loader_variable LoaderEntrySelected)" \
+    if jq -n --arg selected "$(loader_variable LoaderEntrySelected)" \
         --arg default "$(loader_variable LoaderEntryDefault)" \
         --arg state "$1" \
-        --slurpfile fell_back <(cat "$state/fell-back.json" 2>/dev/null) \
-        '{version: 1, selected: $selected, default: $default, state: $state, fell_back: ($fell_back[0] // null)}' \
-        >"$run/boot.json.new" && mv -f "$run/boot.json.new" "$run/boot.json"
+        --argjson fell_back "$(json_of "$state/fell-back.json")" \
+        '{version: 1, selected: $selected, default: $default, state: $state, fell_back: $fell_back}' \
+        >"$run/boot.json.new"; then
+        mv -f "$run/boot.json.new" "$run/boot.json"
+    else
+        say "can't write $run/boot.json"
+    fi
 }

@@ -53,10 +53,11 @@ one() {
 # Runs every check at the same time, as each has its own limit, and writes the result.
 round() {
     local place=0 limit_s script
+    jq -r '.checks[] | [.timeoutSec, .script] | @tsv' "$checks" >"$work/list" || return 1
     while IFS=$'\t' read -r limit_s script; do
         one "$place" "$limit_s" "$script" &
         place=$((place + 1))
-    done < <(jq -r '.checks[] | [.timeoutSec, .script] | @tsv' "$checks")
+    done <"$work/list"
     wait
 
     local results=$work/results
