@@ -1,3 +1,4 @@
+# NVIDIA's cards.
 {
   lib,
   node,
@@ -31,6 +32,28 @@ let
     count = 8;
     driver = "datacenter";
   };
+  inCluster =
+    distribution:
+    node [
+      {
+        undercroft.gpu = {
+          enable = true;
+          model = "rtx-4090";
+        };
+        undercroft.kubernetes = {
+          enable = true;
+          inherit distribution;
+          role = "agent";
+          serverUrl = "https://k8s.example:6443";
+          apiEndpoint = "k8s.example";
+          founderName = "box-02";
+          founderAddress = "10.0.0.12";
+          servers.box-02 = "10.0.0.12";
+          tokenFile = "/run/secrets/k3s/agent_token";
+        };
+      }
+    ];
+  cdi = "nvidia-container-toolkit-cdi-generator.service";
   unit = config: config.systemd.services.undercroft-mig;
   mentions = part: messages: lib.any (lib.hasInfix part) messages;
 in
@@ -90,6 +113,43 @@ in
     name = "no division where cards aren't divided";
     expected = false;
     actual = ada.systemd.services ? undercroft-mig;
+  }
+  {
+    name = "k3s finds NVIDIA's runtimes, and starts after CDI was made";
+    expected = {
+      path = true;
+      after = true;
+    };
+    actual =
+      let
+        inherit ((inCluster "k3s").systemd.services) k3s;
+      in
+      {
+        path = lib.hasInfix "nvidia-container-toolkit" (
+          builtins.unsafeDiscardStringContext (toString k3s.path)
+        );
+        after = lib.elem cdi k3s.after && lib.elem cdi k3s.wants;
+      };
+  }
+  {
+    name = "kubeadm's containerd has CDI and the runtime, beside what it has otherwise";
+    expected = {
+      cdi = true;
+      runtime = true;
+      runc = "io.containerd.runc.v2";
+      cni = "/opt/cni/bin";
+    };
+    actual =
+      let
+        cri =
+          (inCluster "kubeadm").virtualisation.containerd.settings.plugins."io.containerd.grpc.v1.cri";
+      in
+      {
+        cdi = cri.enable_cdi;
+        runtime = lib.hasSuffix "/bin/nvidia-container-runtime.cdi" cri.containerd.runtimes.nvidia-cdi.options.BinaryName;
+        runc = cri.containerd.runtimes.runc.runtime_type;
+        cni = cri.cni.bin_dir;
+      };
   }
   {
     name = "health counts the cards of the inventory";

@@ -340,9 +340,9 @@ in
         cri = admAgent.virtualisation.containerd.settings.plugins."io.containerd.grpc.v1.cri";
       in
       [
-        cri.cni.bin_dir.content
+        cri.cni.bin_dir
         cri.containerd.runtimes.runc.options.SystemdCgroup
-        cri.containerd.snapshotter.content
+        cri.containerd.snapshotter
         cri.registry.config_path
       ];
   }

@@ -59,7 +59,7 @@ in
 
   "virtualisation.containerd.enable" = bool false;
   "virtualisation.containerd.settings" = mkOption {
-    type = types.attrs;
+    type = types.attrsOf types.anything;
     default = { };
   };
 
