@@ -179,7 +179,11 @@ fn judge(rehearsal: &Rehearsal, options: &RehearseOptions) -> Result<Done, CliEr
         return Err(broken(options.seed, &violation.to_string()));
     }
     let report = &rehearsal.report;
-    if options.faults == Faults::None && report.up < report.nodes {
+    let whole = report
+        .cluster
+        .as_ref()
+        .is_none_or(|cluster| cluster.ready == cluster.members && cluster.synced != Some(false));
+    if options.faults == Faults::None && (report.up < report.nodes || !whole) {
         return Ok(Done::Failed);
     }
     Ok(Done::Well)

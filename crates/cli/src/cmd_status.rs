@@ -136,11 +136,10 @@ fn lines<'a>(
 ) -> BTreeMap<&'a NodeName, NodeLine<'a>> {
     let mut nodes = BTreeMap::new();
     for name in inventory.iter().flat_map(|i| i.nodes.keys()) {
-        let proved = view.installed().get(name).is_some_and(|i| i.proved_up);
-        let state = if proved {
-            NodeState::Up
-        } else {
-            NodeState::Unknown
+        let state = match view.installed().get(name) {
+            Some(installed) if installed.joined => NodeState::Joined,
+            Some(installed) if installed.proved_up => NodeState::Up,
+            _ => NodeState::Unknown,
         };
         nodes.insert(
             name,
@@ -179,13 +178,17 @@ fn describe(
     let mut table = Table::new(&["NODE", "STATE", "NOW"]);
     for (name, line) in nodes {
         table.row(match line {
-            NodeLine::Planned(node) => [name.to_string(), state_words(node), now_words(node, name)],
+            NodeLine::Planned(node) => [
+                name.to_string(),
+                state_words(node),
+                now_words(view, node, name),
+            ],
             NodeLine::Other {
-                state: NodeState::Up,
+                state: state @ (NodeState::Up | NodeState::Joined),
                 ..
             } => [
                 name.to_string(),
-                paint(GOOD, "up"),
+                paint(GOOD, state.as_str()),
                 paint(DIM, "as an earlier plan left it"),
             ],
             NodeLine::Other { state, .. } => [
@@ -211,7 +214,7 @@ fn state_words(node: &NodeView) -> String {
     }
 }
 
-fn now_words(node: &NodeView, name: &NodeName) -> String {
+fn now_words(view: &FleetView, node: &NodeView, name: &NodeName) -> String {
     let doing = node.current.as_ref().map_or("nothing", |c| c.action);
     match (&node.status, &node.waits) {
         (NodeStatus::Done, _) => node.booted_system.clone().unwrap_or_default(),
@@ -228,7 +231,10 @@ fn now_words(node: &NodeView, name: &NodeName) -> String {
         (_, Some(Waits::RolloutStopped)) => "not begun: too many others failed".to_owned(),
         (_, Some(Waits::Resource { .. })) => format!("waits for its turn to {doing}"),
         (_, Some(Waits::NextTry)) => format!("waits to try {doing} again"),
-        (_, Some(Waits::Steps)) => "waits for other machines".to_owned(),
+        (_, Some(Waits::Steps)) => match view.waits_on(name) {
+            Some(step) => format!("waits for {}: {}", step.node, step.action.verb()),
+            None => format!("waits to {doing}"),
+        },
         (NodeStatus::Running, None) => {
             let since = node.current.as_ref().and_then(|c| c.since_wall_ms);
             let since = since.map_or_else(String::new, |at| {

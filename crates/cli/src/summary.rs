@@ -3,7 +3,7 @@
 
 use serde::Serialize;
 use undercroft_model::{
-    Action, NodeName, Plan, RunEnd,
+    Action, NodeName, NodeState, Plan, RunEnd,
     view::{FleetView, NodeStatus, NodeView},
 };
 
@@ -72,12 +72,15 @@ pub(crate) fn text(view: &FleetView) -> String {
     }
     out.push('\n');
     let all = view.nodes.len();
-    let line = format!(
-        "{} of {} up after {}",
-        counts.done,
-        count(all, "machine"),
-        duration(took_ms(view))
-    );
+    let took = duration(took_ms(view));
+    let line = match cluster(view) {
+        None => format!(
+            "{} of {} up after {took}",
+            counts.done,
+            count(all, "machine")
+        ),
+        Some(cluster) => format!("{cluster} after {took}"),
+    };
     let style = if counts.done == all { GOOD } else { WARN };
     out.push_str(&paint(style, &line));
     let failed = counts.failed + counts.quarantined;
@@ -90,6 +93,36 @@ pub(crate) fn text(view: &FleetView) -> String {
         out.push('\n');
     }
     out
+}
+
+/// How far the machines and their cluster have come, where the plan is about one.
+fn cluster(view: &FleetView) -> Option<String> {
+    let plan = view.plan()?;
+    let cluster = plan.cluster.as_ref()?;
+    let reach = |state: NodeState| {
+        let all = view.nodes.values();
+        all.filter(|node| node.state >= state).count()
+    };
+    let aims_at = |name: &NodeName, state: NodeState| {
+        let steps = plan.nodes.get(name).map(|node| node.steps.as_slice());
+        let mut steps = steps.unwrap_or_default().iter();
+        steps.any(|id| plan.step(*id).is_some_and(|step| step.reaches == state))
+    };
+    let members = view.nodes.keys();
+    let members = members
+        .filter(|name| aims_at(name, NodeState::Ready))
+        .count();
+    let synced = match view.nodes.get(&cluster.founder) {
+        Some(founder) if founder.state == NodeState::Synced => ", and Argo CD is synced,",
+        Some(_) if aims_at(&cluster.founder, NodeState::Synced) => ", and Argo CD isn't synced,",
+        _ => "",
+    };
+    Some(format!(
+        "{} of {} up and {} of {members} Ready{synced}",
+        reach(NodeState::Up),
+        count(view.nodes.len(), "machine"),
+        reach(NodeState::Ready),
+    ))
 }
 
 fn described(plan: Option<&Plan>, name: &NodeName, node: &NodeView) -> String {

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use crate::{Entry, Installed, NodeName, OpId, Plan, PlanId, RunEnd};
+use crate::{Entry, Installed, NodeName, OpId, Plan, PlanId, RunEnd, Step, StepId};
 
 pub use node::{Current, Failed, NodeStatus, NodeView, Phase, Quarantine, Waits};
 
@@ -108,6 +108,30 @@ impl FleetView {
                 .nodes
                 .values()
                 .any(|node| node.status != NodeStatus::Done)
+    }
+
+    /// The first step of another machine that a machine's next step waits for, where it waits for
+    /// one: of those that must succeed, or of those that must be settled and can still be done.
+    pub fn waits_on(&self, node: &NodeName) -> Option<&Step> {
+        let plan = self.plan.as_deref()?;
+        let next = plan.step(self.nodes.get(node)?.current.as_ref()?.step)?;
+        let needed = next.after.iter().filter(|id| !self.is_done(plan, **id));
+        let settled = next.after_settled.iter().filter(|id| {
+            let other = plan.step(**id).and_then(|step| self.nodes.get(&step.node));
+            !self.is_done(plan, **id) && other.is_some_and(|other| other.failed.is_none())
+        });
+        needed.chain(settled).find_map(|id| plan.step(*id))
+    }
+
+    fn is_done(&self, plan: &Plan, id: StepId) -> bool {
+        let Some((view, planned)) = plan
+            .step(id)
+            .and_then(|step| Some((self.nodes.get(&step.node)?, plan.nodes.get(&step.node)?)))
+        else {
+            return false;
+        };
+        let done = usize::try_from(view.steps_done).unwrap_or(usize::MAX);
+        planned.steps.iter().take(done).any(|step| *step == id)
     }
 
     /// Whether a controller began a run and didn't end it: it runs now, or it died.

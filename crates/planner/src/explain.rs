@@ -26,15 +26,21 @@ fn write(out: &mut String, plan: &Plan, report: &PlanReport) -> std::fmt::Result
             install(out, plan, name, planned, node)?;
         }
     }
-    let alone = report.nodes.iter().filter(|(_, n)| !n.status.is_planned());
-    let mut first = true;
-    for (name, node) in alone {
+    // What holds for several machines, such as a flake that can't be read, is said once.
+    let mut alone: Vec<(String, Vec<&str>)> = Vec::new();
+    for (name, node) in report.nodes.iter().filter(|(_, n)| !n.status.is_planned()) {
         if let Some(why) = left_alone(&node.status) {
-            if std::mem::take(&mut first) {
-                writeln!(out, "\nLeft alone:")?;
+            match alone.iter_mut().find(|(known, _)| *known == why) {
+                Some((_, names)) => names.push(name.as_str()),
+                None => alone.push((why, vec![name.as_str()])),
             }
-            writeln!(out, "  {name}: {why}")?;
         }
+    }
+    if !alone.is_empty() {
+        writeln!(out, "\nLeft alone:")?;
+    }
+    for (why, names) in &alone {
+        writeln!(out, "  {}: {why}", names.join(", "))?;
     }
     for name in &report.unknown {
         writeln!(out, "\nThe inventory has no node {name}.")?;

@@ -88,7 +88,7 @@ impl Checkers {
         if part == BootstrapPart::Network {
             return;
         }
-        let before = BootstrapPart::ALL.into_iter().filter(|other| *other < part);
+        let mut before = BootstrapPart::ALL.into_iter().filter(|other| *other < part);
         let missing = before.rfind(|other| !self.cluster.parts.contains(other));
         self.require(missing.is_none(), Rule::BootstrapOrder, || {
             format!("{part} is brought in before {missing:?}")
