@@ -1,5 +1,5 @@
-# A Mac of the fleet's people, by nix-darwin: its name, its accounts, the overlay's client. What is a
-# person's own, lending among it, is in their home (../home).
+# A Mac of the fleet's people, by nix-darwin: its name, its accounts, the overlay's client. What
+# is a person's own, lending among it, is in their home (../home).
 {
   config,
   lib,
@@ -61,8 +61,8 @@ in
     networking.computerName = mkDefault cfg.pc.name;
     system.primaryUser = mkIf (cfg.pc.owner != null) (mkDefault cfg.pc.owner);
 
-    # Accounts are macOS' own: they are described here, and neither made nor deleted, which nix-darwin
-    # does only for users.knownUsers.
+    # Accounts are macOS' own: they are described here, and neither made nor deleted, which
+    # nix-darwin does only for users.knownUsers.
     users.users = lib.mapAttrs (
       name: person:
       {

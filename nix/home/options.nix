@@ -1,5 +1,5 @@
-# What a PC is, as its inventory entry says: read by the modules for Home Manager, for nix-darwin and
-# for NixOS under WSL2 alike.
+# What a PC is, as its inventory entry says: read by the modules for Home Manager, for nix-darwin
+# and for NixOS under WSL2 alike.
 { lib, ... }:
 let
   inherit (lib) mkOption types;

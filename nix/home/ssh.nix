@@ -1,6 +1,7 @@
 # SSH to the machines of the fleet by name, each with the host key that the repository has for it.
 #
-# The person's own ~/.ssh/config stays theirs: what is made here is a file beside it, to be included.
+# The person's own ~/.ssh/config stays theirs: what is made here is a file beside it, to be
+# included.
 { config, lib, ... }:
 let
   inherit (lib) mkDefault mkIf mkOption types;

@@ -7,13 +7,8 @@ let
 
   jobs = "LEND_JOBS";
   assignments = "LEND_ASSIGN";
-in
-rec {
-  streams = {
-    inherit jobs assignments;
-  };
 
-  # device NAME → what the device may publish and subscribe to, in the syntax of NATS' configuration.
+  # device NAME → what the device may publish and subscribe to, as NATS' configuration says it.
   #   lend.want.NAME                      asks for work
   #   lend.out.NAME.JOB.EPOCH             gives results
   #   …MSG.NEXT.LEND_ASSIGN.NAME          pulls from its own durable consumer
@@ -28,6 +23,13 @@ rec {
       "$JS.ACK.${assignments}.${name}.>"
     ];
     subscribe.allow = [ "_INBOX_${name}.>" ];
+  };
+in
+{
+  inherit device;
+
+  streams = {
+    inherit jobs assignments;
   };
 
   # accounts { account; devices; services; } → the `accounts` of NATS' configuration.

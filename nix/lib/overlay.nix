@@ -29,8 +29,14 @@ let
     "tcp:80"
     "tcp:443"
   ];
+
+  # Tag of every machine of the fleet. A tagged machine belongs to no person, and its key doesn't
+  # expire.
+  nodeTag = "tag:node";
 in
-rec {
+{
+  inherit nodeTag;
+
   # url "https://HOST:PORT/…" → { scheme; host; port; }
   url =
     text:
@@ -56,10 +62,6 @@ rec {
       start = length name - length domain - 1;
     in
     name == domain || start >= 0 && builtins.substring start (length name) name == ".${domain}";
-
-  # Tag of every machine of the fleet. A tagged machine belongs to no person, and its key doesn't
-  # expire.
-  nodeTag = "tag:node";
 
   # policy { users; routes; } → the policy as an attribute set, to be written with toJSON.
   #   users   name → { role; … }

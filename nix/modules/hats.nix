@@ -1,8 +1,9 @@
 # AI boards: Hailo-8 and 8L, and Google's Coral by PCIe or USB. The drivers, who may open the
 # devices, and whether they are there.
 #
-# nixpkgs has Coral's driver (gasket) and library (libedgetpu), and nothing of Hailo's. Hailo's kernel
-# driver is built here from Hailo's sources; its firmware may not be handed on, and is an option.
+# nixpkgs has Coral's driver (gasket) and library (libedgetpu), and nothing of Hailo's. Hailo's
+# kernel driver is built here from Hailo's sources; its firmware may not be handed on, and is an
+# option.
 {
   config,
   lib,

@@ -31,7 +31,7 @@ let
         "avoid_warnings=1"
         "kernel=u-boot.bin"
       ]
-      # The Pi 5's EEPROM starts nothing that doesn't say it is for a Pi 5, and a boot loader doesn't.
+      # The Pi 5's EEPROM starts nothing that doesn't say it is for a Pi 5; a boot loader doesn't.
       ++ lib.optional (cfg.model == "5") "os_check=0"
       ++ lib.optional (cfg.model == "4") "armstub=armstub8-gic.bin"
       ++ lib.optional pcie "dtparam=pciex1"
@@ -73,7 +73,7 @@ in
         if cfg.model == "4" then
           pkgs.ubootRaspberryPi4_64bit
         else
-          # U-Boot knows the Pi 5 under its name for every 64-bit Pi, for which nixpkgs has no package.
+          # U-Boot knows the Pi 5 by its name for every 64-bit Pi, of which nixpkgs has no package.
           pkgs.buildUBoot {
             defconfig = "rpi_arm64_defconfig";
             extraMeta.platforms = [ "aarch64-linux" ];
@@ -127,7 +127,7 @@ in
         configurationLimit = mkDefault 5;
       };
     };
-    # The firmware is written together with the entries, by the one hook that the installer runs too.
+    # The firmware is written together with the entries, by the hook that the installer runs too.
     system.build.installBootLoader = mkIf config.boot.loader.generic-extlinux-compatible.enable (
       mkForce cfg.installBootLoader
     );

@@ -1,5 +1,5 @@
-# A Windows PC of the fleet's people: NixOS under WSL2, by NixOS-WSL. What is a person's own, lending
-# among it, is in their home (../home).
+# A Windows PC of the fleet's people: NixOS under WSL2, by NixOS-WSL. What is a person's own,
+# lending among it, is in their home (../home).
 {
   config,
   lib,
@@ -39,8 +39,8 @@ in
     wsl.enable = true;
     wsl.defaultUser = mkIf (cfg.pc.owner != null) (mkDefault cfg.pc.owner);
 
-    # Lent work must not see the Windows side: no drives, no Windows programs. An owner who needs both
-    # in this distribution lends from another one.
+    # Lent work must not see the Windows side: no drives, no Windows programs. An owner who needs
+    # both in this distribution lends from another one.
     wsl.wslConf = mkIf cfg.lend.enable {
       automount.enabled = mkDefault false;
       interop.enabled = mkDefault false;
@@ -54,13 +54,13 @@ in
       "flakes"
     ];
 
-    # Everybody who works on the PC has an account in it, whatever they may do on the fleet's machines.
+    # Everybody who works on the PC has an account in it, whatever they may do on the machines.
     users.users = lib.mapAttrs (_: person: {
       isNormalUser = true;
       description = mkIf (person.fullName != null) person.fullName;
       openssh.authorizedKeys.keys = person.sshKeys;
     }) cfg.users;
-    # The owner's services go on when the last terminal is closed: what `loginctl enable-linger` writes.
+    # The owner's services go on when the last terminal is closed, as by `loginctl enable-linger`.
     systemd.tmpfiles.rules = mkIf (cfg.lend.enable && cfg.pc.owner != null) [
       "f /var/lib/systemd/linger/${cfg.pc.owner} 0644 root root -"
     ];

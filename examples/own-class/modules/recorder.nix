@@ -1,7 +1,7 @@
 # Machines that record cameras to their data disk.
 #
-# A class's module is an ordinary NixOS module: options where its machines differ, configuration, and
-# a check by which a machine says that it is what it should be.
+# A class's module is an ordinary NixOS module: options where its machines differ, configuration,
+# and a check by which a machine says that it is what it should be.
 {
   config,
   lib,

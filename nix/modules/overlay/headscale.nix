@@ -20,7 +20,9 @@ let
   package = config.services.headscale.package or pkgs.headscale;
   url = functions.url overlay.serverUrl;
   policyFile = pkgs.writeText "headscale-policy.json" (
-    builtins.toJSON (lib.recursiveUpdate (functions.policy { inherit (cfg.policy) users routes; }) cfg.policy.extra)
+    builtins.toJSON (
+      lib.recursiveUpdate (functions.policy { inherit (cfg.policy) users routes; }) cfg.policy.extra
+    )
   );
 
   # Keys are handed over by systemd, so that they can belong to root.
@@ -220,7 +222,9 @@ in
           tls_key_path = credential "tls.key";
         };
       };
-      systemd.services.headscale.serviceConfig.LoadCredential = mkIf (credentials != [ ]) credentials;
+      systemd.services.headscale.serviceConfig.LoadCredential = mkIf (
+        credentials != [ ]
+      ) credentials;
 
       networking.firewall.allowedTCPPorts = mkIf (cfg.tls.mode != "proxy") [ config.services.headscale.port ];
       networking.firewall.allowedUDPPorts = mkIf cfg.derp [ 3478 ];

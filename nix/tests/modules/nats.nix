@@ -1,3 +1,4 @@
+# The message system, and its accounts.
 { lib, node, ... }:
 let
   key = "U" + lib.concatStrings (lib.genList (_: "A") 55);
@@ -53,6 +54,7 @@ in
   {
     name = "a lent PC hears nothing but its own inbox";
     expected = [ "_INBOX_ada-workstation.>" ];
-    actual = (lib.head plain.services.nats.settings.accounts.LEND.users).permissions.subscribe.allow;
+    actual =
+      (lib.head plain.services.nats.settings.accounts.LEND.users).permissions.subscribe.allow;
   }
 ]

@@ -1,3 +1,4 @@
+# The overlay: clients, server, policy.
 {
   lib,
   node,

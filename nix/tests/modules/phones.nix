@@ -1,3 +1,4 @@
+# Phone hosts.
 {
   lib,
   node,

@@ -1,3 +1,4 @@
+# Raspberry Pis and AI boards.
 {
   lib,
   machine,
