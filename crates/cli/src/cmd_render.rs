@@ -63,7 +63,7 @@ struct Report<'a> {
 pub(crate) fn run(ui: Ui, at: Option<&Path>, args: &RenderArgs) -> Result<Done, CliError> {
     let project = Project::find(args.dir.or(at)?)?;
     let inventory = project.load(ui)?;
-    let sources = Sources::read(ui, &project, &inventory)?;
+    let mut sources = Sources::read(ui, &project, &inventory)?;
     let tree = render(&Input {
         inventory: &inventory,
         lock: &sources.lock,
@@ -73,6 +73,8 @@ pub(crate) fn run(ui: Ui, at: Option<&Path>, args: &RenderArgs) -> Result<Done, 
     })
     .map_err(|problems| gitops::refuse(ui, &problems))?;
     let layout = Layout::new(&inventory.gitops.path);
+    let kubernetes = inventory.kubernetes.version.as_deref();
+    sources.lock.note_kubernetes(kubernetes);
     let lock = BTreeMap::from([(LOCK_FILE.to_owned(), sources.lock.print())]);
     let waves = tree.waves.clone();
     let comparison = Comparison::new(&project, &layout, tree, lock)?;

@@ -82,7 +82,7 @@ pub(crate) fn run(ui: Ui, at: Option<&Path>, args: &UpdateArgs) -> Result<Done, 
     };
     let there = project.dir.join(LOCK_FILE).exists();
     let written = lock.print();
-    lock.complete(&Lock::defaults(), inventory.kubernetes.version.as_deref());
+    lock.complete(&Lock::defaults());
     let wanted = wanted(&lock, &args.components)?;
     let kubernetes = inventory.kubernetes.version.as_deref();
     let minor = kubernetes

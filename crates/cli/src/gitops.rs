@@ -45,7 +45,7 @@ impl Sources {
     pub(crate) fn read(ui: Ui, project: &Project, inventory: &Inventory) -> Result<Self, CliError> {
         let mut problems = Vec::new();
         let lock = read_lock(project, &mut problems)?.map(|mut lock| {
-            lock.complete(&Lock::defaults(), inventory.kubernetes.version.as_deref());
+            lock.complete(&Lock::defaults());
             lock
         });
         let overrides = read_overrides(project, &mut problems)?;

@@ -9,5 +9,6 @@ mod cli {
     mod errors;
     mod help;
     mod journal;
+    mod render;
     mod secrets;
 }

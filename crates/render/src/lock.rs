@@ -79,21 +79,20 @@ impl Lock {
         Ok(lock)
     }
 
-    /// Takes over from another lock what this one doesn't have, and notes the cluster's version
-    /// of Kubernetes, so that a later render knows which one it comes from.
-    pub fn complete(&mut self, with: &Self, kubernetes: Option<&str>) {
+    /// Takes over from another lock the components that this one doesn't have.
+    pub fn complete(&mut self, with: &Self) {
         for (name, locked) in &with.components {
             if !self.components.contains_key(name) {
                 self.components.insert(name.clone(), locked.clone());
             }
         }
-        let wanted = kubernetes
-            .and_then(Minor::parse)
-            .map(|minor| minor.to_string());
-        if let Some(minor) = wanted.or_else(|| with.kubernetes.clone())
-            && (kubernetes.is_some() || self.kubernetes.is_none())
-        {
-            self.kubernetes = Some(minor);
+    }
+
+    /// Notes the version of Kubernetes that a tree was rendered for, so that a later render knows
+    /// which one it comes from. To be called after the render, which looks at the one before.
+    pub fn note_kubernetes(&mut self, version: Option<&str>) {
+        if let Some(minor) = version.and_then(Minor::parse) {
+            self.kubernetes = Some(minor.to_string());
         }
     }
 

@@ -44,8 +44,7 @@ fn inventory(text: &str) -> Inventory {
 }
 
 fn rendered(inventory: &Inventory, dev: Option<&str>) -> Result<Tree, Vec<Problem>> {
-    let mut lock = Lock::defaults();
-    lock.complete(&Lock::defaults(), inventory.kubernetes.version.as_deref());
+    let lock = Lock::defaults();
     render(&Input {
         inventory,
         lock: &lock,
