@@ -4,6 +4,11 @@ use std::collections::BTreeSet;
 
 use super::{Check, Seen};
 use crate::inventory::{Component, DiskRole, Distribution, Kubernetes, Role, SecretsBackend};
+use crate::kubernetes_minor;
+
+/// The oldest minor version of Kubernetes 1 that is brought up: that of nixpkgs' `k3s_1_30`, in NixOS
+/// 24.11, the oldest release that the modules are for. Older ones had their last release in 2024.
+const KUBERNETES_MINOR_MIN: u32 = 30;
 
 pub(super) fn check(c: &mut Check<'_, '_>) {
     let draft = c.draft;
@@ -55,7 +60,29 @@ fn fleet(c: &mut Check<'_, '_>) {
     }
 }
 
+/// A version that is no longer built, or was never released.
+fn version(c: &mut Check<'_, '_>, kubernetes: &Kubernetes) {
+    let Some(version) = &kubernetes.version else {
+        return;
+    };
+    let known = kubernetes_minor(version)
+        .is_some_and(|(major, minor)| major == 1 && minor >= KUBERNETES_MINOR_MIN);
+    if !known {
+        let message = format!("Kubernetes {version} is none that Undercroft brings up");
+        c.error(
+            "unsupported-version",
+            &["kubernetes", "version"],
+            message,
+            format!(
+                "It knows 1.{KUBERNETES_MINOR_MIN} and later; update an older cluster one minor \
+                 version at a time first."
+            ),
+        );
+    }
+}
+
 fn control_plane(c: &mut Check<'_, '_>, kubernetes: &Kubernetes) {
+    version(c, kubernetes);
     let draft = c.draft;
     let servers: Vec<&str> = draft
         .nodes
