@@ -191,6 +191,13 @@ fn sops_itself_edits_the_files_by_our_rules() {
     };
     let sandbox = fleet();
     sandbox.run(["secrets", "init"]);
+    // The editor of `sops edit`: it adds a secret.
+    let added = editor(
+        &sandbox,
+        "sed -i 's/^grafana:/grafana:\\n    more: x/' \"$1\"",
+        "secrets/none.sops.yaml",
+    );
+    assert_eq!(added.code, 64, "{}", added.text());
     let run = |args: &[&str]| {
         let output = Command::new(&sops)
             .args(args)
@@ -199,10 +206,8 @@ fn sops_itself_edits_the_files_by_our_rules() {
                 "SOPS_AGE_KEY_FILE",
                 sandbox.dir().join(".undercroft/operator-identity.txt"),
             )
-            .env(
-                "EDITOR",
-                "sed -i s/^grafana:/grafana:\\n\\ \\ \\ \\ more:\\ x/",
-            )
+            .env("EDITOR", sandbox.dir().join("editor.sh"))
+            .stdin(Stdio::null())
             .output()
             .unwrap();
         assert!(
