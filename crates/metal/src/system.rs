@@ -94,6 +94,9 @@ pub enum SystemError {
     /// The system's initramfs or the installer's couldn't be made.
     #[error(transparent)]
     Image(#[from] crate::installer::InstallerError),
+    /// A flake can't be read at all, whichever machine is asked for.
+    #[error(transparent)]
+    UnreadableFlake(NixError),
     /// A flake isn't where it should be.
     #[error(
         "{dir} has no flake.nix\n  try: `undercroft init` makes one, or name another folder with --flake"
@@ -146,6 +149,13 @@ pub enum SystemError {
         /// The node's architecture.
         wanted: Arch,
     },
+}
+
+impl SystemError {
+    /// Whether every other machine of the same flake would fail in the same way.
+    pub fn concerns_the_flake(&self) -> bool {
+        matches!(self, Self::UnreadableFlake(_) | Self::NoFlake { .. })
+    }
 }
 
 impl SystemBuilder {

@@ -274,6 +274,21 @@ fn a_changed_layout_does_not_wipe_what_was_up() {
 }
 
 #[test]
+fn what_keeps_several_machines_alone_is_said_once() {
+    let inventory = inventory(3);
+    let mut observation = prepared(&inventory);
+    for node in ["n00000", "n00002"] {
+        let why = Err("the flake can't be read".to_owned());
+        observation.targets.insert(name(node), why);
+    }
+    let (plan, report) = planned(&inventory, &observation);
+    let text = explain(&plan, &report);
+    let line = "n00000, n00002: its system could not be built: the flake can't be read";
+    assert_eq!(text.matches("can't be read").count(), 1, "{text}");
+    assert!(text.contains(line), "{text}");
+}
+
+#[test]
 fn what_is_missing_blocks_with_its_reason() {
     let inventory = inventory(3);
     let mut observation = prepared(&inventory);

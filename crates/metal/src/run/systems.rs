@@ -29,6 +29,8 @@ pub(super) async fn build(
     authorized_keys: Vec<String>,
 ) -> Systems {
     let mut systems = Systems::default();
+    // A flake that can't be read is read once: Nix tries for long to reach what it can't.
+    let mut unreadable: Option<String> = None;
     for name in nodes {
         let Some(node) = settings.inventory.nodes.get(name) else {
             continue;
@@ -38,6 +40,10 @@ pub(super) async fn build(
             systems.targets.insert(name.clone(), Err(why));
             continue;
         };
+        if let Some(why) = &unreadable {
+            systems.targets.insert(name.clone(), Err(why.clone()));
+            continue;
+        }
         let builder = builder(settings);
         let request = NodeSystem {
             name: name.to_string(),
@@ -65,6 +71,13 @@ pub(super) async fn build(
                     system: built.arch.into(),
                     closure_bytes: Some(built.closure_bytes),
                 })
+            }
+            Ok(Err(error)) if error.concerns_the_flake() => {
+                let why = error.to_string();
+                tell(settings, format!("no system can be built: {why}"));
+                unreadable = Some(why.clone());
+                systems.targets.insert(name.clone(), Err(why));
+                continue;
             }
             Ok(Err(error)) => Err(error.to_string()),
             Err(_) => Err("building it stopped because of a fault in Undercroft itself".to_owned()),

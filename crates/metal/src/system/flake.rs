@@ -40,7 +40,8 @@ pub(super) fn build(
         )])
         .store(store)
         .hint(OFFLINE_HINT)
-        .run(progress)?;
+        .run(progress)
+        .map_err(SystemError::UnreadableFlake)?;
     let known: Vec<String> = serde_json::from_str(&outputs).unwrap_or_default();
     if !known.iter().any(|known| known == name) {
         let known = if known.is_empty() {
