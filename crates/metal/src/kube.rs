@@ -138,7 +138,8 @@ impl Cluster {
         what: &str,
         request: impl Future<Output = Result<T, kube::Error>>,
     ) -> Result<T, KubeError> {
-        match tokio::time::timeout(REQUEST_TIMEOUT, request).await {
+        // On the heap: the client's futures are large, and lie within those of all who wait for it.
+        match Box::pin(tokio::time::timeout(REQUEST_TIMEOUT, request)).await {
             Ok(done) => done.map_err(|e| KubeError::of(e, &self.server, what)),
             Err(_) => Err(KubeError::Away {
                 server: self.server.clone(),

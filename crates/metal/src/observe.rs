@@ -1,5 +1,7 @@
 //! Looking at the fleet before planning: what the journal says, and what answers over pinned SSH.
 
+mod cluster;
+
 use std::{collections::BTreeMap, net::IpAddr, path::Path, sync::Arc, time::Duration};
 
 use tokio::{sync::Semaphore, task::JoinSet};
@@ -73,6 +75,7 @@ pub async fn observe(looking: Looking<'_>) -> Result<Observation, KeyError> {
             (name, look.look().await)
         });
     }
+    observation.cluster = cluster::look(&looking).await;
     while let Some(done) = looks.join_next().await {
         // A look that panicked is one that found nothing.
         if let Ok((name, found)) = done {

@@ -44,7 +44,11 @@ pub use self::{
     options::{DiskKey, InstallOptions, OptionError, Phase},
     room::{MachineRoom, Pending, Room, RoomParts},
 };
-pub(crate) use self::{installed::look_at_installed, reports::ReportBoard};
+pub(crate) use self::{
+    cluster::{Machine, part_health},
+    installed::look_at_installed,
+    reports::ReportBoard,
+};
 use crate::{
     clock::wall_ms_now,
     journal::{Store, StoreError, Stranger, TimelineRow, TimelineSource},
@@ -383,7 +387,7 @@ async fn carry_out(shared: &Shared, order: Order) -> Outcome {
             | Action::AwaitReady { .. }
             | Action::Bootstrap { .. },
             work,
-        ) => cluster::carry_out(&job, work).await,
+        ) => Box::pin(cluster::carry_out(&job, work)).await,
     };
     let (outcome, said) = match done {
         Ok(evidence) => {

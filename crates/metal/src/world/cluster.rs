@@ -24,7 +24,7 @@ use undercroft_model::{
     Action, BootstrapPart, ClusterPlan, ClusterRole, Failure, FailureKind, NodeName, Work,
 };
 
-use self::machine::Machine;
+pub(crate) use self::{bootstrap::part_health, machine::Machine};
 use super::{Done, Job, Stop};
 use crate::kube::{API_PORT, Access, Chart, Cluster, Helm, KubeError, Manifest};
 
@@ -182,7 +182,7 @@ impl ClusterStep<'_> {
     /// A server whose API answers, waited for until a moment.
     async fn api(&self, until: Instant) -> Result<Api, Failure> {
         loop {
-            let error = match self.find_api().await {
+            let error = match Box::pin(self.find_api()).await {
                 Ok(api) => return Ok(api),
                 Err(failure) if failure.kind != FailureKind::Transient => return Err(failure),
                 Err(failure) => failure,
@@ -198,7 +198,7 @@ impl ClusterStep<'_> {
     async fn find_api(&self) -> Result<Api, Failure> {
         let mut said = Vec::new();
         for (name, address) in self.servers() {
-            match self.try_server(name, address).await {
+            match Box::pin(self.try_server(name, address)).await {
                 Ok(cluster) => {
                     return Ok(Api {
                         cluster,

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use undercroft_model::{
-    BootstrapPart, Evidence, Failure, FailureKind, Work, inventory::Distribution,
+    BootstrapPart, Evidence, Failure, FailureKind, NodeName, Work, inventory::Distribution,
 };
 
 use super::{
@@ -21,6 +21,8 @@ const NETWORK_NAMESPACE: &str = "kube-system";
 const ARGOCD_NAMESPACE: &str = "argocd";
 /// The Application from which all others follow.
 const ROOT_APPLICATION: &str = "root";
+/// Argo CD's credentials for the repository.
+const REPOSITORY_SECRET: &str = "fleet-repository";
 /// What Argo CD consists of, as its chart names it with the release `argocd`.
 const ARGOCD_WORKLOADS: [(&str, &str); 4] = [
     ("StatefulSet", "argocd-application-controller"),
@@ -35,7 +37,7 @@ impl ClusterStep<'_> {
         let until = self.until();
         let api = self.api(until).await?;
         if self.work == Work::Act {
-            self.bring_in(&api, part, until).await?;
+            Box::pin(self.bring_in(&api, part, until)).await?;
         }
         let mut said = String::new();
         loop {
@@ -137,62 +139,10 @@ impl ClusterStep<'_> {
 
     async fn health(&self, cluster: &Cluster, part: BootstrapPart) -> Result<Progress, Stop> {
         let health = match part {
-            BootstrapPart::Network => self.network(cluster).await,
             BootstrapPart::Secrets => self.secrets_there(cluster).await?,
-            BootstrapPart::ArgoCd => self.argocd(cluster).await,
-            BootstrapPart::RootApp => {
-                cluster
-                    .application(ARGOCD_NAMESPACE, ROOT_APPLICATION)
-                    .await
-            }
+            part => part_health(cluster, part, &self.plan.founder, self.plan.distribution).await,
         };
         health.map_err(|error| error.into_failure().into())
-    }
-
-    /// The network is there where the founder's own pod is ready: other machines may not be up.
-    async fn network(&self, cluster: &Cluster) -> Result<Progress, KubeError> {
-        let founder = self.plan.founder.as_str();
-        let namespace = NETWORK_NAMESPACE;
-        if !cluster
-            .has_ready_pod(namespace, "k8s-app=cilium", founder)
-            .await?
-        {
-            return Ok(Progress::Waiting(format!(
-                "Cilium's pod on {founder} isn't ready"
-            )));
-        }
-        let mut deployments = vec!["cilium-operator"];
-        if self.plan.distribution == Distribution::Kubeadm {
-            // k3s brings its own.
-            deployments.push("coredns");
-        }
-        for name in deployments {
-            if let Progress::Waiting(why) = cluster.rollout("Deployment", namespace, name).await? {
-                return Ok(Progress::Waiting(format!("{name}: {why}")));
-            }
-        }
-        // Cilium's operator makes its CRDs itself; what comes next has objects of them.
-        if !cluster.knows_crd("ciliumnodes.cilium.io").await? {
-            return Ok(Progress::Waiting(
-                "Cilium's operator has not made its CRDs".to_owned(),
-            ));
-        }
-        Ok(Progress::Done(format!("Cilium is ready on {founder}")))
-    }
-
-    async fn argocd(&self, cluster: &Cluster) -> Result<Progress, KubeError> {
-        if !cluster.knows_crd("applications.argoproj.io").await? {
-            return Ok(Progress::Waiting("Argo CD's CRDs aren't there".to_owned()));
-        }
-        for (kind, name) in ARGOCD_WORKLOADS {
-            if let Progress::Waiting(why) = cluster.rollout(kind, ARGOCD_NAMESPACE, name).await? {
-                return Ok(Progress::Waiting(format!("{name}: {why}")));
-            }
-        }
-        Ok(Progress::Done(format!(
-            "{} parts available",
-            ARGOCD_WORKLOADS.len()
-        )))
     }
 
     /// Secrets are there where each has been applied by this name. Whether they are the newest
@@ -214,4 +164,89 @@ impl ClusterStep<'_> {
         }
         Ok(Ok(Progress::Done(format!("{count} objects"))))
     }
+}
+
+/// How far a part of the bootstrap is, as far as the API alone can tell: of the secrets, whether
+/// the repository's are there.
+///
+/// # Errors
+/// When the API can't be asked.
+pub(crate) async fn part_health(
+    cluster: &Cluster,
+    part: BootstrapPart,
+    founder: &NodeName,
+    distribution: Distribution,
+) -> Result<Progress, KubeError> {
+    match part {
+        BootstrapPart::Network => network(cluster, founder.as_str(), distribution).await,
+        BootstrapPart::Secrets => {
+            let secret = Manifest::new(
+                "secrets",
+                serde_json::json!({
+                    "apiVersion": "v1", "kind": "Secret",
+                    "metadata": { "name": REPOSITORY_SECRET, "namespace": ARGOCD_NAMESPACE },
+                }),
+            )?;
+            Ok(if cluster.is_ours(&secret, ARGOCD_NAMESPACE).await? {
+                Progress::Done("the repository's credentials are there".to_owned())
+            } else {
+                Progress::Waiting(format!("{} isn't there", secret.shown()))
+            })
+        }
+        BootstrapPart::ArgoCd => argocd(cluster).await,
+        BootstrapPart::RootApp => {
+            cluster
+                .application(ARGOCD_NAMESPACE, ROOT_APPLICATION)
+                .await
+        }
+    }
+}
+
+/// The network is there where the founder's own pod is ready: other machines may not be up.
+async fn network(
+    cluster: &Cluster,
+    founder: &str,
+    distribution: Distribution,
+) -> Result<Progress, KubeError> {
+    let namespace = NETWORK_NAMESPACE;
+    if !cluster
+        .has_ready_pod(namespace, "k8s-app=cilium", founder)
+        .await?
+    {
+        return Ok(Progress::Waiting(format!(
+            "Cilium's pod on {founder} isn't ready"
+        )));
+    }
+    let mut deployments = vec!["cilium-operator"];
+    if distribution == Distribution::Kubeadm {
+        // k3s brings its own.
+        deployments.push("coredns");
+    }
+    for name in deployments {
+        if let Progress::Waiting(why) = cluster.rollout("Deployment", namespace, name).await? {
+            return Ok(Progress::Waiting(format!("{name}: {why}")));
+        }
+    }
+    // Cilium's operator makes its CRDs itself; what comes next has objects of them.
+    if !cluster.knows_crd("ciliumnodes.cilium.io").await? {
+        return Ok(Progress::Waiting(
+            "Cilium's operator has not made its CRDs".to_owned(),
+        ));
+    }
+    Ok(Progress::Done(format!("Cilium is ready on {founder}")))
+}
+
+async fn argocd(cluster: &Cluster) -> Result<Progress, KubeError> {
+    if !cluster.knows_crd("applications.argoproj.io").await? {
+        return Ok(Progress::Waiting("Argo CD's CRDs aren't there".to_owned()));
+    }
+    for (kind, name) in ARGOCD_WORKLOADS {
+        if let Progress::Waiting(why) = cluster.rollout(kind, ARGOCD_NAMESPACE, name).await? {
+            return Ok(Progress::Waiting(format!("{name}: {why}")));
+        }
+    }
+    Ok(Progress::Done(format!(
+        "{} parts available",
+        ARGOCD_WORKLOADS.len()
+    )))
 }

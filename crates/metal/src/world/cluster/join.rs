@@ -30,7 +30,7 @@ impl ClusterStep<'_> {
         if !status.joined {
             match replaces {
                 None => self.refuse_second_cluster().await?,
-                Some(replaces) => self.prepare(&machine, role, replaces, until).await?,
+                Some(replaces) => Box::pin(self.prepare(&machine, role, replaces, until)).await?,
             }
         }
         // Its unit does nothing where it is in already, and goes on where it was cut off.
@@ -178,7 +178,7 @@ impl ClusterStep<'_> {
         loop {
             let missing = match machine.status().await {
                 Ok(status) if status.unit == "failed" => return Err(failed(&status).into()),
-                Ok(status) => match self.look(&status, role).await {
+                Ok(status) => match Box::pin(self.look(&status, role)).await {
                     Ok(evidence) => return Ok(evidence),
                     Err(Stop::NotDone) => "it has not registered yet".to_owned(),
                     Err(Stop::Failed(failure)) if failure.kind == FailureKind::Transient => {
@@ -224,7 +224,7 @@ impl ClusterStep<'_> {
 
     /// Whether the cluster knows the machine in the boot that it is in.
     async fn look(&self, status: &Status, role: ClusterRole) -> Done {
-        let api = self.find_api().await?;
+        let api = Box::pin(self.find_api()).await?;
         let name = self.job.name().as_str();
         let node = api.cluster.node(name).await;
         let node: Option<NodeSeen> = node.map_err(KubeError::into_failure)?;

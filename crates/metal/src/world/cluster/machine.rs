@@ -56,15 +56,15 @@ mv /run/undercroft/cluster/join.env.new /run/undercroft/cluster/join.env";
 
 /// How far a machine's part of the cluster is.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Status {
+pub(crate) struct Status {
     /// The boot.
-    pub(super) boot_id: String,
+    pub(crate) boot_id: String,
     /// Whether its unit has once brought it in.
-    pub(super) joined: bool,
+    pub(crate) joined: bool,
     /// systemd's word for the unit: `inactive`, `activating`, `active`, `failed`.
-    pub(super) unit: String,
+    pub(crate) unit: String,
     /// What the unit says, where it has failed.
-    pub(super) reason: Option<String>,
+    pub(crate) reason: Option<String>,
 }
 
 impl Status {
@@ -89,13 +89,13 @@ impl Status {
 }
 
 /// An installed machine, pinned to its own host key.
-pub(super) struct Machine {
+pub(crate) struct Machine {
     name: NodeName,
     connection: Connection,
 }
 
 impl Machine {
-    pub(super) fn new(
+    pub(crate) fn new(
         name: &NodeName,
         address: Ipv4Addr,
         host_keys: &HostKeys,
@@ -137,7 +137,7 @@ impl Machine {
     }
 
     /// The cluster's credentials, as a server keeps them for its administrator.
-    pub(super) async fn access(&self) -> Result<Access, Failure> {
+    pub(crate) async fn access(&self) -> Result<Access, Failure> {
         let command = RemoteCommand::new(["sh", "-c", KUBECONFIG], ASK_TIMEOUT)
             .shown_as(&["cat", "/etc/undercroft/kubeconfig"]);
         let output = self.run(command).await?;
@@ -156,7 +156,7 @@ impl Machine {
     }
 
     /// How far the machine's part of the cluster is.
-    pub(super) async fn status(&self) -> Result<Status, Failure> {
+    pub(crate) async fn status(&self) -> Result<Status, Failure> {
         let command = RemoteCommand::new(["sh", "-c", STATUS], ASK_TIMEOUT).shown_as(&[
             "systemctl",
             "show",
@@ -166,7 +166,7 @@ impl Machine {
     }
 
     /// Starts the machine's part of the cluster, without waiting for it.
-    pub(super) async fn start_join(&self) -> Result<(), Failure> {
+    pub(crate) async fn start_join(&self) -> Result<(), Failure> {
         let unit = "undercroft-cluster-join.service";
         // A unit that has failed, or has once succeeded, is started again all the same.
         let start = format!(
@@ -202,7 +202,7 @@ impl Machine {
     }
 
     /// Hands the machine what only the controller knows, in a file that its unit reads.
-    pub(super) async fn hand_over(&self, env: SecretString) -> Result<(), Failure> {
+    pub(crate) async fn hand_over(&self, env: SecretString) -> Result<(), Failure> {
         let command = RemoteCommand::new(["sh", "-c", HAND_OVER], ASK_TIMEOUT)
             .shown_as(&["install", "/run/undercroft/cluster/join.env"])
             .with_secret(env);
@@ -210,7 +210,7 @@ impl Machine {
     }
 
     /// A token of kubeadm's for one join.
-    pub(super) async fn kubeadm_token(&self) -> Result<String, Failure> {
+    pub(crate) async fn kubeadm_token(&self) -> Result<String, Failure> {
         let words = ["kubeadm", "token", "create", "--ttl", "30m"];
         let token = self.succeed(RemoteCommand::new(words, ASK_TIMEOUT)).await?;
         let token = token.trim().to_owned();
@@ -232,7 +232,7 @@ impl Machine {
     }
 
     /// The members of etcd, as this server knows them.
-    pub(super) async fn etcd(&self) -> Result<EtcdMembers, Failure> {
+    pub(crate) async fn etcd(&self) -> Result<EtcdMembers, Failure> {
         let list = self.etcdctl("exec etcdctl member list -w json", 0).await?;
         // It ends with 1 where a member isn't healthy, and tells of all the same.
         let health = "exec etcdctl endpoint health --cluster -w json";
@@ -244,7 +244,7 @@ impl Machine {
     }
 
     /// Removes a member.
-    pub(super) async fn remove_member(&self, hex_id: &str) -> Result<(), Failure> {
+    pub(crate) async fn remove_member(&self, hex_id: &str) -> Result<(), Failure> {
         self.etcdctl(&format!("exec etcdctl member remove {hex_id}"), 0)
             .await
             .map(drop)
