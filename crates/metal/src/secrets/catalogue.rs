@@ -384,11 +384,7 @@ fn overlay(inventory: &Inventory, files: &mut Vec<SecretFile>) {
         .filter(|name| !headscale || overlay.server_node.as_ref() != Some(*name))
         .cloned()
         .collect();
-    if let Some(server) = overlay
-        .server_node
-        .as_ref()
-        .filter(|_| headscale)
-    {
+    if let Some(server) = overlay.server_node.as_ref().filter(|_| headscale) {
         let after = "Every client of the overlay must log in anew.";
         let mut secrets = vec![secret(
             "headscale/noise_private.key",
