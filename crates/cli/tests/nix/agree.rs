@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use serde_json::{Value, json};
 use undercroft_model::inventory::{self, DiskRole, Distribution, Inventory, Role};
 
-use crate::{evaluate, examples, nix_is_here, pure_half, repository};
+use crate::support::{evaluate, examples, nix_is_here, pure_half, repository};
 
 fn parsed(text: &str) -> Inventory {
     let parsed = inventory::parse("undercroft.toml", text.as_bytes());

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 
-use crate::{examples, nix_is_here, pure_half, repository};
+use crate::support::{examples, nix_is_here, pure_half, repository};
 
 #[test]
 fn the_pure_half_gives_what_the_golden_files_say() {

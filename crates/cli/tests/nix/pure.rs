@@ -1,6 +1,6 @@
 //! `nix/tests/pure.nix`: the pure half's functions, one by one.
 
-use crate::{evaluate, nix_is_here};
+use crate::support::{evaluate, nix_is_here};
 
 #[test]
 fn the_functions_of_the_pure_half_do_as_they_say() {

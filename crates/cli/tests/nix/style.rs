@@ -8,7 +8,7 @@ use std::{
     process::Command,
 };
 
-use crate::{nix_is_here, repository};
+use crate::support::{nix_is_here, repository};
 
 /// The longest line, in characters: nixfmt's own width. Texts in strings may be longer.
 const LINE_CHARS_MAX: usize = 100;

@@ -1,0 +1,67 @@
+//! Finding the repository and its examples, and asking Nix.
+
+use std::{
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use serde_json::Value;
+
+/// The workspace's folder.
+pub(crate) fn repository() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../..")
+        .canonicalize()
+        .unwrap()
+}
+
+/// The examples, by name.
+pub(crate) fn examples() -> Vec<String> {
+    let mut names: Vec<String> = std::fs::read_dir(repository().join("examples"))
+        .unwrap()
+        .map(|entry| entry.unwrap())
+        .filter(|entry| entry.path().join("undercroft.toml").is_file())
+        .map(|entry| entry.file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    assert!(names.contains(&"basement".to_owned()), "{names:?}");
+    names
+}
+
+/// Whether Nix is here. Where it isn't, the test says so.
+pub(crate) fn nix_is_here() -> bool {
+    let found = Command::new("nix-instantiate")
+        .arg("--version")
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .is_ok_and(|status| status.success());
+    if !found {
+        println!("SKIPPED: nix-instantiate isn't here (Debian's nix-bin has it)");
+    }
+    found
+}
+
+/// Evaluates a file of nix/tests, with the folder of an inventory as its `src` if need be.
+pub(crate) fn evaluate(file: &str, src: Option<&Path>) -> Value {
+    let mut command = Command::new("nix-instantiate");
+    command
+        .args(["--eval", "--strict", "--json", "--readonly-mode"])
+        .arg(repository().join("nix/tests").join(file));
+    if let Some(src) = src {
+        command.args(["--arg", "src"]).arg(src);
+    }
+    let output = command.output().unwrap();
+    assert!(
+        output.status.success(),
+        "nix-instantiate failed on {file}, {src:?}:\n{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+/// The pure half over an example.
+pub(crate) fn pure_half(example: &str) -> Value {
+    let src = repository().join("examples").join(example);
+    evaluate("golden.nix", Some(&src))
+}
