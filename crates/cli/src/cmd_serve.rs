@@ -92,6 +92,7 @@ pub(crate) fn run(ui: Ui, at: Option<&Path>, args: &ServeArgs) -> Result<Done, C
         let cluster = args.selection.cluster(ui, &project, &fleet);
         let options = PlanOptions {
             only,
+            until: args.selection.until.map(prepare::Until::state),
             ..PlanOptions::default()
         };
         let inventory = Arc::clone(&fleet.settings().inventory);
