@@ -107,14 +107,16 @@ pub(super) async fn carry_out(job: &Job<'_>, work: Work) -> Done {
     };
     let step = ClusterStep { job, plan, work };
     match &job.step.action {
-        Action::FoundCluster => step.member(ClusterRole::Server, None).await,
-        Action::JoinCluster { role, replaces } => step.member(*role, Some(*replaces)).await,
+        Action::FoundCluster => Box::pin(step.member(ClusterRole::Server, None)).await,
+        Action::JoinCluster { role, replaces } => {
+            Box::pin(step.member(*role, Some(*replaces))).await
+        }
         Action::AwaitReady {
             labels,
             annotations,
             taints,
-        } => step.ready(labels, annotations, taints).await,
-        Action::Bootstrap { part } => step.bootstrap(*part).await,
+        } => Box::pin(step.ready(labels, annotations, taints)).await,
+        Action::Bootstrap { part } => Box::pin(step.bootstrap(*part)).await,
         _ => Err(Stop::new(
             FailureKind::Permanent,
             "this is no step of the cluster's",
@@ -224,14 +226,14 @@ impl ClusterStep<'_> {
         };
         if let Some(access) = self.job.shared.cluster_access.get() {
             let cluster = connect(&access)?;
-            match cluster.ready().await {
+            match Box::pin(cluster.ready()).await {
                 Ok(()) => return Ok(cluster),
                 // Credentials run out, and servers are made anew: they are read again.
                 Err(KubeError::Denied { .. } | KubeError::OtherCluster { .. }) => {}
                 Err(error) => return Err(error.into_failure()),
             }
         }
-        let access = self.machine(name, address)?.access().await?;
+        let access = Box::pin(self.machine(name, address)?.access()).await?;
         let known = self.job.shared.cluster_access.get();
         if known.is_some_and(|known| known.ca_fingerprint() != access.ca_fingerprint())
             && *name != self.plan.founder

@@ -272,8 +272,15 @@ impl ApiServer {
     pub(crate) async fn wait_ready(&mut self) {
         let cluster = self.cluster();
         let until = Instant::now() + READY_WAIT;
+        let mut restarts_left = 3;
         while let Err(error) = cluster.ready().await {
-            let ended = self.kube.as_mut().is_some_and(Running::has_ended);
+            let mut ended = self.kube.as_mut().is_some_and(Running::has_ended);
+            if ended && restarts_left > 0 {
+                // Its port may have been taken between two of its lives.
+                restarts_left -= 1;
+                self.start_kube();
+                ended = false;
+            }
             if ended || Instant::now() > until {
                 let log = fs::read_to_string(self.dir.path().join("kube-apiserver.log"));
                 let log = log.unwrap_or_default();

@@ -6,6 +6,7 @@
 #![expect(
     clippy::unwrap_used,
     clippy::panic,
+    clippy::indexing_slicing,
     reason = "a test that can't go on stops"
 )]
 
@@ -99,6 +100,7 @@ async fn machines_found_a_cluster_and_join_it_one_by_one() {
     );
     site.api.stop_kube();
     site.api.start_kube();
+    site.api.wait_ready().await;
     site.play_join("control-02").await;
     let joined = evidence(site.ended().await);
     assert!(
@@ -363,6 +365,7 @@ async fn the_network_secrets_argo_cd_and_the_root_application_are_brought_in() {
         .await;
     site.api.stop_kube();
     site.api.start_kube();
+    site.api.wait_ready().await;
     let synced = json!({
         "sync": { "status": "Synced", "revision": "3f2a91c8d0aa" },
         "health": { "status": "Healthy" }, "operationState": { "phase": "Succeeded" },

@@ -23,7 +23,7 @@ impl ClusterStep<'_> {
     pub(super) async fn member(&self, role: ClusterRole, replaces: Option<bool>) -> Done {
         let machine = self.own_machine()?;
         if self.work == Work::Probe {
-            return self.probe_member(&machine, role).await;
+            return Box::pin(self.probe_member(&machine, role)).await;
         }
         let until = self.until();
         let status = machine.status().await?;
@@ -39,7 +39,7 @@ impl ClusterStep<'_> {
         }
         self.job
             .note(TimelineSource::Ssh, "its part of Kubernetes was started");
-        self.wait_joined(&machine, role, until).await
+        Box::pin(self.wait_joined(&machine, role, until)).await
     }
 
     /// A founder that finds another server answering would make a second cluster of one fleet.
@@ -77,7 +77,7 @@ impl ClusterStep<'_> {
                 .await?;
         }
         if role == ClusterRole::Server {
-            self.wait_settled(&asked, until).await?;
+            Box::pin(self.wait_settled(&asked, until)).await?;
         }
         let mut env = String::new();
         if role == ClusterRole::Server {
@@ -213,7 +213,7 @@ impl ClusterStep<'_> {
         }
         let until = self.until();
         loop {
-            match self.look(&status, role).await {
+            match Box::pin(self.look(&status, role)).await {
                 Err(Stop::Failed(failure))
                     if failure.kind == FailureKind::Transient && Instant::now() < until => {}
                 done => return done,

@@ -117,13 +117,15 @@ impl Machine {
     /// Runs a shell's text. What it does can be repeated, so that a session that broke is no more
     /// than a machine that could not be reached.
     async fn run(&self, command: RemoteCommand) -> Result<Output, Failure> {
-        self.connection.run(command).await.map_err(|error| {
-            let mut failure = error.into_failure();
-            if failure.kind == FailureKind::Ambiguous {
-                failure.kind = FailureKind::Transient;
-            }
-            failure
-        })
+        Box::pin(self.connection.run(command))
+            .await
+            .map_err(|error| {
+                let mut failure = error.into_failure();
+                if failure.kind == FailureKind::Ambiguous {
+                    failure.kind = FailureKind::Transient;
+                }
+                failure
+            })
     }
 
     /// [`Self::run`], with any other exit code than 0 a failure.
