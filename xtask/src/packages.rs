@@ -111,6 +111,18 @@ const PACKAGES: &[Package] = &[
         "reads those scripts",
     ),
     program(
+        "adb",
+        "adb",
+        Need::Test,
+        "the server that a phone host's scripts ask",
+    ),
+    program(
+        "lua5.1",
+        "lua5.1",
+        Need::Test,
+        "runs the health checks that Argo CD is given",
+    ),
+    program(
         "gdisk",
         "sgdisk",
         Need::Test,

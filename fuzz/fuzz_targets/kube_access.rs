@@ -1,0 +1,19 @@
+//! What a server shows as its administrator's kubeconfig, and what Helm prints: credentials and
+//! objects, or an error.
+
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use undercroft_metal::{
+    kube::{self, Access},
+    secrets::SecretString,
+};
+
+fuzz_target!(|text: &str| {
+    let _ = Access::of_kubeconfig(&SecretString::from(text));
+    if let Ok(objects) = kube::parse("fuzz", text) {
+        for object in objects {
+            assert!(!object.kind().is_empty() && !object.name().is_empty());
+        }
+    }
+});
