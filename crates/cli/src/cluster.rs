@@ -64,11 +64,8 @@ impl Source {
             return Ok(ClusterParts::default());
         }
         let tree = self.tree()?;
-        let mut parts = ClusterParts::default();
-        parts.items = items(&tree)?;
-        parts.helm = Some(Helm::new(HELM, self.cache_dir.join(CHARTS_DIR)));
-        parts.secrets = self.secrets();
-        Ok(parts)
+        let helm = Helm::new(HELM, self.cache_dir.join(CHARTS_DIR));
+        Ok(ClusterParts::new(items(&tree)?, Some(helm), self.secrets()))
     }
 
     /// The same for a service, which has no findings to show.

@@ -77,6 +77,21 @@ impl std::fmt::Debug for ClusterParts {
 }
 
 impl ClusterParts {
+    /// The parts of a plan that brings something in, with the API at its usual port.
+    #[must_use]
+    pub fn new(
+        items: Vec<(BootstrapPart, BootstrapItem)>,
+        helm: Option<Helm>,
+        secrets: Option<SecretSource>,
+    ) -> Self {
+        Self {
+            items,
+            helm,
+            secrets,
+            api_port: None,
+        }
+    }
+
     fn port(&self) -> u16 {
         self.api_port.unwrap_or(API_PORT)
     }
