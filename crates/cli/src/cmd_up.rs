@@ -7,7 +7,7 @@ use tokio::sync::watch;
 use undercroft_engine::Engine;
 use undercroft_metal::{
     journal::FleetJournal,
-    run::{Finished, Fleet, Prepared, Run, RunError, carry_out},
+    run::{FACTS_DIR, Finished, Fleet, Prepared, Run, RunError, carry_out, write_facts},
 };
 use undercroft_model::{NodeName, Plan, RunEnd, view::FleetView};
 use undercroft_planner::{PlanReport, explain};
@@ -267,6 +267,23 @@ impl Up<'_> {
         }
     }
 
+    /// Keeps what the machines showed of themselves, beside the inventory.
+    fn keep_facts(&self, view: &FleetView) -> Result<(), CliError> {
+        let changed = write_facts(&self.fleet.settings().repository, view)
+            .map_err(|e| CliError::from_error(Kind::Failed, &e))?;
+        if !changed.is_empty() {
+            let files: Vec<String> = changed
+                .iter()
+                .map(|node| format!("{FACTS_DIR}/{node}.json"))
+                .collect();
+            self.progress.say(&format!(
+                "What the machines are stands in {}: commit it.",
+                list(&files)
+            ));
+        }
+        Ok(())
+    }
+
     fn conclude(&self, finished: Finished) -> Result<(RunEnd, FleetJournal), CliError> {
         let Finished {
             end,
@@ -275,6 +292,7 @@ impl Up<'_> {
         } = finished;
         let entries = journal.load().map_err(|e| store_error(&e))?;
         let view = FleetView::fold(&entries);
+        self.keep_facts(&view)?;
         if self.args.json {
             self.ui.json_line(&Summary::of(&view, Some(end)))?;
         } else {

@@ -8,6 +8,7 @@
 //! Everything may be stopped at any moment: the journal is durable before anything is done, and
 //! the next run goes on from it.
 
+mod facts;
 mod fleet;
 mod narrate;
 mod netboot;
@@ -25,6 +26,7 @@ use undercroft_model::{Entry, NodeName, OpId, Outcome, RunEnd, view::FleetView};
 use undercroft_netboot::{EventKind, Netboot, NetbootError, NetbootEvent};
 
 pub use self::{
+    facts::{FACTS_DIR, FactsError, write_facts},
     fleet::{Fleet, FleetError, Prepared, Settings},
     netboot::{BootError, InstallerChoice},
     serve::{ClusterRefused, ServeError, serve},

@@ -85,6 +85,12 @@ fn three_machines_in_parallel_and_then_a_changed_host_key() {
     for node in &nodes {
         assert_eq!(wipes(&fleet, node.name), 1, "{}", node.name);
         assert!(up.text.contains(node.name), "{}", up.text);
+        let facts = fleet.folder.join(format!("facts/{}.json", node.name));
+        let facts = std::fs::read_to_string(&facts).unwrap();
+        let facts: Value = serde_json::from_str(&facts).unwrap();
+        assert_eq!(facts["disks"][0]["serial"], node.serial(), "{facts:#}");
+        // What ends with the installer is no fact of the machine's.
+        assert_eq!(facts["fingerprint"], Value::Null, "{facts:#}");
     }
 
     let plan = fleet.call(&["plan"]);

@@ -6,7 +6,10 @@ use tokio::sync::watch;
 use undercroft_engine::{Engine, PlanRefused, ResumeError};
 use undercroft_model::{Entry, NodeName, Observation, Plan, PlanId, RunEnd, view::FleetView};
 
-use super::{BootServers, Finished, Fleet, FleetError, Run, RunError, carry_out, tell};
+use super::{
+    BootServers, FactsError, Finished, Fleet, FleetError, Run, RunError, carry_out, tell,
+    write_facts,
+};
 use crate::{journal::FleetJournal, world::ClusterParts};
 
 /// Why a service has ended by itself.
@@ -18,6 +21,9 @@ pub enum ServeError {
     /// A run could not be begun.
     #[error(transparent)]
     Run(#[from] RunError),
+    /// What the machines are can't be written down.
+    #[error(transparent)]
+    Facts(#[from] FactsError),
     /// What a plan's cluster needs can't be had.
     #[error(transparent)]
     Cluster(#[from] ClusterRefused),
@@ -92,6 +98,8 @@ pub async fn serve(
                     end, journal: back, ..
                 } = carry_out(run, observer.clone()).await?;
                 journal = back;
+                let entries = journal.load().map_err(FleetError::from)?;
+                write_facts(&fleet.settings().repository, &FleetView::fold(&entries))?;
                 if end == RunEnd::Interrupted {
                     return Ok(end);
                 }
