@@ -304,12 +304,16 @@ impl ApiServer {
 }
 
 impl ApiServer {
+    /// An administrator's kubeconfig with the address at which the API listens.
+    pub(crate) fn direct_kubeconfig(&self) -> String {
+        let address = format!("https://127.0.0.1:{}", self.port);
+        let direct = format!("https://{}:{}", self.bind, self.port);
+        self.kubeconfig().replace(&address, &direct)
+    }
+
     /// The client library's own client, for what tests play.
     pub(crate) fn client(&self) -> kube::Client {
-        let text = self.kubeconfig();
-        let address = format!("https://127.0.0.1:{}", self.port);
-        let text = text.replace(&address, &format!("https://{}:{}", self.bind, self.port));
-        let config = kube::config::Kubeconfig::from_yaml(&text).unwrap();
+        let config = kube::config::Kubeconfig::from_yaml(&self.direct_kubeconfig()).unwrap();
         kube::Client::try_from(kube::Config::try_from(config).unwrap()).unwrap()
     }
 

@@ -5,7 +5,7 @@ use std::{
     collections::BTreeMap,
     fs,
     net::{Ipv4Addr, TcpStream},
-    os::unix::fs::PermissionsExt,
+    os::unix::fs::{PermissionsExt, symlink},
     path::{Path, PathBuf},
     process::Command,
     sync::{Arc, Mutex},
@@ -21,13 +21,16 @@ use undercroft_metal::{
     journal::Store,
     keys::{HostKeys, IdentitySource, OperatorKey},
     kube::{Apply, Cluster, Manifest},
+    observe::{Looking, observe},
     rack::ConsoleIdentity,
     world::{ClusterParts, InstallOptions, MachineRoom, MetalWorld, Pending, Progress, WorldParts},
 };
 use undercroft_model::{
-    Action, ClusterPlan, Failure, GitopsSource, MacAddr, NodeName, NodePlan, NodeState, OpId,
-    Outcome, PLAN_VERSION, Plan, PlanId, PlanLimits, RetryPolicy, Step, StepId, System, Work,
-    inventory::Distribution,
+    Action, ClusterPlan, Failure, GitopsSource, MacAddr, NodeName, NodePlan, NodeState,
+    Observation, OpId, Outcome, PLAN_VERSION, Plan, PlanId, PlanLimits, RetryPolicy, Step, StepId,
+    System, SystemTarget, Work,
+    inventory::{Distribution, Inventory},
+    view::FleetView,
 };
 
 use crate::kube_common::{ApiServer, Running, free_port, peer};
@@ -120,20 +123,15 @@ pub(crate) struct Site {
 
 impl Site {
     pub(crate) async fn new(parts: ClusterParts) -> Self {
+        Self::at_port(parts, free_port()).await
+    }
+
+    /// With the API at a port of the founder's.
+    pub(crate) async fn at_port(parts: ClusterParts, port: u16) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let path = |name: &str| dir.path().join(name);
-        let api = ApiServer::start_at(FOUNDER, free_port()).await.unwrap();
-        let operator = OperatorKey::ensure(&path("state"), "basement").unwrap();
-        let host_keys = HostKeys::open(
-            &path("secrets"),
-            &[],
-            IdentitySource {
-                state_dir: path("state"),
-                identity_files: vec![],
-                well_known: false,
-            },
-        )
-        .unwrap();
+        let api = ApiServer::start_at(FOUNDER, port).await.unwrap();
+        let (operator, host_keys) = keys(dir.path());
         fs::create_dir_all("/run/sshd").unwrap();
         let mut servers = Vec::new();
         for (machine, address) in MACHINES {
@@ -175,6 +173,24 @@ impl Site {
             servers,
             next_op: 0,
         }
+    }
+
+    /// What a look at all of it shows.
+    pub(crate) async fn observe(
+        &self,
+        inventory: &Inventory,
+        view: &FleetView,
+        targets: &BTreeMap<NodeName, Result<SystemTarget, String>>,
+    ) -> Observation {
+        let (operator, host_keys) = keys(self.dir.path());
+        let looking = Looking {
+            inventory,
+            view,
+            host_keys: &host_keys,
+            identity: &operator.private_file,
+            targets,
+        };
+        observe(looking).await.unwrap()
     }
 
     pub(crate) fn machine(&self, name: &str) -> PathBuf {
@@ -238,6 +254,18 @@ impl Site {
         fs::write(folder.join("var/lib/undercroft/cluster/joined"), "").unwrap();
         fs::write(folder.join("unit"), "active\n").unwrap();
     }
+}
+
+/// The controller's key, and the machines' own.
+fn keys(dir: &Path) -> (OperatorKey, HostKeys) {
+    let operator = OperatorKey::ensure(&dir.join("state"), "basement").unwrap();
+    let identities = IdentitySource {
+        state_dir: dir.join("state"),
+        identity_files: vec![],
+        well_known: false,
+    };
+    let host_keys = HostKeys::open(&dir.join("secrets"), &[], identities).unwrap();
+    (operator, host_keys)
 }
 
 /// A kubelet's registration.
@@ -314,7 +342,12 @@ fn start_machine(
     api: &ApiServer,
 ) -> Running {
     let at = folder.display();
-    fs::create_dir_all(folder.join("bin")).unwrap();
+    for name in ["bin", "run", "system"] {
+        fs::create_dir_all(folder.join(name)).unwrap();
+    }
+    for link in ["booted-system", "current-system"] {
+        symlink(folder.join("system"), folder.join("run").join(link)).unwrap();
+    }
     let write = |name: &str, text: &str, mode: u32| {
         fs::write(folder.join(name), text).unwrap();
         fs::set_permissions(folder.join(name), fs::Permissions::from_mode(mode)).unwrap();
@@ -333,7 +366,7 @@ fn start_machine(
         &format!(
             "#!/bin/sh
 export PATH={at}/bin:$PATH
-exec sh -c \"$(printf '%s' \"$SSH_ORIGINAL_COMMAND\" | sed 's#/proc/sys/kernel/random/boot_id#{at}/boot_id#g; s#/etc/\\(undercroft\\|rancher\\|kubernetes\\)#{at}/etc/\\1#g; s#/run/undercroft#{at}/run/undercroft#g; s#/var/lib/#{at}/var/lib/#g')\"
+exec sh -c \"$(printf '%s' \"$SSH_ORIGINAL_COMMAND\" | sed 's#/proc/sys/kernel/random/boot_id#{at}/boot_id#g; s#/etc/\\(undercroft\\|rancher\\|kubernetes\\)#{at}/etc/\\1#g; s#/run/\\(undercroft\\|booted-system\\|current-system\\)#{at}/run/\\1#g; s#/var/lib/#{at}/var/lib/#g')\"
 "
         ),
         0o755,

@@ -12,7 +12,9 @@
 
 #[path = "../kube_common/mod.rs"]
 mod kube_common;
+mod kwok;
 mod machines;
+mod observed;
 
 use std::{
     collections::BTreeMap,
@@ -282,6 +284,79 @@ fn parts() -> ClusterParts {
     }
 }
 
+const APPLICATION: &str = "argoproj.io/v1alpha1/Application";
+
+/// What a controller says of a workload whose one pod is ready.
+fn available() -> Value {
+    json!({
+        "observedGeneration": 1, "replicas": 1, "updatedReplicas": 1, "availableReplicas": 1,
+        "readyReplicas": 1,
+    })
+}
+
+/// A pod that a controller has made and a scheduler has bound.
+fn pod(name: &str, labels: Value, node: &str) -> Manifest {
+    manifest(json!({
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": { "name": name, "namespace": "kube-system", "labels": labels },
+        "spec": { "nodeName": node, "containers": [{ "name": "a", "image": "example.org/a" }] },
+    }))
+}
+
+async fn make(site: &Site, object: &Manifest) {
+    let made = site.api.cluster().apply(object, "", Apply::Always).await;
+    made.unwrap();
+}
+
+async fn bring_in_network(site: &mut Site) -> Outcome {
+    site.start("control-01", part(BootstrapPart::Network), Work::Act);
+    let system = Some("kube-system");
+    site.api
+        .set_status("apps/v1/Deployment", system, "cilium-operator", available())
+        .await;
+    make(
+        site,
+        &pod("cilium-x", json!({ "k8s-app": "cilium" }), "control-01"),
+    )
+    .await;
+    let ready = json!({ "conditions": [{ "type": "Ready", "status": "True" }] });
+    site.api
+        .set_status("v1/Pod", system, "cilium-x", ready)
+        .await;
+    site.ended().await
+}
+
+async fn bring_in_secrets(site: &mut Site) -> Outcome {
+    // Argo CD's namespace comes with the tree.
+    let namespace = manifest(json!({
+        "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": "argocd" },
+    }));
+    make(site, &namespace).await;
+    site.start("control-01", part(BootstrapPart::Secrets), Work::Act);
+    site.ended().await
+}
+
+async fn bring_in_argocd(site: &mut Site) -> Outcome {
+    site.start("control-01", part(BootstrapPart::ArgoCd), Work::Act);
+    for (kind, name) in ARGOCD {
+        let kind = format!("apps/v1/{kind}");
+        site.api
+            .set_status(&kind, Some("argocd"), name, available())
+            .await;
+    }
+    site.ended().await
+}
+
+async fn play_synced(site: &Site) {
+    let synced = json!({
+        "sync": { "status": "Synced", "revision": "3f2a91c8d0aa" },
+        "health": { "status": "Healthy" }, "operationState": { "phase": "Succeeded" },
+    });
+    site.api
+        .set_status(APPLICATION, Some("argocd"), "root", synced)
+        .await;
+}
+
 #[tokio::test]
 async fn the_network_secrets_argo_cd_and_the_root_application_are_brought_in() {
     if !inside("the_network_secrets_argo_cd_and_the_root_application_are_brought_in") {
@@ -292,65 +367,21 @@ async fn the_network_secrets_argo_cd_and_the_root_application_are_brought_in() {
     let probed = site.probe("control-01", part(BootstrapPart::Network)).await;
     assert_eq!(probed, Outcome::NotDone);
 
-    site.start("control-01", part(BootstrapPart::Network), Work::Act);
-    let available = json!({
-        "observedGeneration": 1, "replicas": 1, "updatedReplicas": 1, "availableReplicas": 1,
-        "readyReplicas": 1,
-    });
-    let system = Some("kube-system");
-    site.api
-        .set_status(
-            "apps/v1/Deployment",
-            system,
-            "cilium-operator",
-            available.clone(),
-        )
-        .await;
-    let pod = manifest(json!({
-        "apiVersion": "v1", "kind": "Pod",
-        "metadata": { "name": "cilium-x", "namespace": "kube-system", "labels": { "k8s-app": "cilium" } },
-        "spec": { "nodeName": "control-01", "containers": [{ "name": "a", "image": "example.org/a" }] },
-    }));
-    site.api
-        .cluster()
-        .apply(&pod, "", Apply::Always)
-        .await
-        .unwrap();
-    let ready = json!({ "conditions": [{ "type": "Ready", "status": "True" }] });
-    site.api
-        .set_status("v1/Pod", system, "cilium-x", ready)
-        .await;
-    let Evidence::Bootstrapped { shown, .. } = evidence(site.ended().await) else {
-        panic!("no network");
-    };
-    assert_eq!(shown, "Cilium is ready on control-01");
+    let network = evidence(bring_in_network(&mut site).await);
+    assert!(
+        matches!(&network, Evidence::Bootstrapped { shown, .. } if shown == "Cilium is ready on control-01"),
+        "{network:?}"
+    );
     let probed = site.probe("control-01", part(BootstrapPart::Network)).await;
     assert!(matches!(probed, Outcome::Done { .. }), "{probed:?}");
 
-    // Argo CD's namespace comes with the tree; secrets stand before Argo CD.
-    let namespace = manifest(json!({
-        "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": "argocd" },
-    }));
-    site.api
-        .cluster()
-        .apply(&namespace, "", Apply::Always)
-        .await
-        .unwrap();
-    site.start("control-01", part(BootstrapPart::Secrets), Work::Act);
-    let secrets = evidence(site.ended().await);
+    // Secrets stand before Argo CD.
+    let secrets = evidence(bring_in_secrets(&mut site).await);
     assert!(
         matches!(&secrets, Evidence::Bootstrapped { shown, .. } if shown == "1 objects"),
         "{secrets:?}"
     );
-
-    site.start("control-01", part(BootstrapPart::ArgoCd), Work::Act);
-    for (kind, name) in ARGOCD {
-        let kind = format!("apps/v1/{kind}");
-        site.api
-            .set_status(&kind, Some("argocd"), name, available.clone())
-            .await;
-    }
-    let argocd = evidence(site.ended().await);
+    let argocd = evidence(bring_in_argocd(&mut site).await);
     assert!(
         matches!(argocd, Evidence::Bootstrapped { .. }),
         "{argocd:?}"
@@ -358,21 +389,14 @@ async fn the_network_secrets_argo_cd_and_the_root_application_are_brought_in() {
 
     // The API goes away while the root application syncs.
     site.start("control-01", part(BootstrapPart::RootApp), Work::Act);
-    let application = "argoproj.io/v1alpha1/Application";
     let syncing = json!({ "sync": { "status": "OutOfSync" }, "health": { "status": "Missing" } });
     site.api
-        .set_status(application, Some("argocd"), "root", syncing)
+        .set_status(APPLICATION, Some("argocd"), "root", syncing)
         .await;
     site.api.stop_kube();
     site.api.start_kube();
     site.api.wait_ready().await;
-    let synced = json!({
-        "sync": { "status": "Synced", "revision": "3f2a91c8d0aa" },
-        "health": { "status": "Healthy" }, "operationState": { "phase": "Succeeded" },
-    });
-    site.api
-        .set_status(application, Some("argocd"), "root", synced)
-        .await;
+    play_synced(&site).await;
     let Evidence::Bootstrapped { shown, .. } = evidence(site.ended().await) else {
         panic!("not synced");
     };
