@@ -486,7 +486,7 @@ fn rekey(ui: Ui, vault: &Vault, args: &RekeyArgs) -> Result<Done, CliError> {
         }
     }
     if done.is_empty() {
-        ui.line("every file is open to those whom the inventory names, and to nobody else")?;
+        ui.line("every file is open to those of the inventory who have a key, and to nobody else")?;
     }
     Ok(ended)
 }

@@ -148,7 +148,7 @@ pub(crate) fn render_components(
     let waves = match order::waves(&graph) {
         Ok(waves) => waves,
         Err(cycles) => {
-            problems.extend(cycles.iter().map(|cycle| cycle_problem(cycle)));
+            problems.extend(cycles.iter().map(|cycle| cycle_problem(cycle, &apps)));
             BTreeMap::new()
         }
     };

@@ -113,13 +113,20 @@ fn unknown_need(app: &App, need: &str, names: &BTreeSet<&str>, apps: &[App]) -> 
     .hint(hint)
 }
 
-pub(super) fn cycle_problem(cycle: &[String]) -> Problem {
+pub(super) fn cycle_problem(cycle: &[String], apps: &[&App]) -> Problem {
     let mut members: Vec<&str> = cycle.iter().map(String::as_str).collect();
     members.extend(cycle.first().map(String::as_str));
-    let message = if cycle.len() == 1 {
-        format!("{} waits for itself", members.first().unwrap_or(&""))
+    let problem = if cycle.len() == 1 {
+        let name = members.first().unwrap_or(&"");
+        Problem::new("cycle", format!("{name} waits for itself"))
+            .hint("Take it out of its own depends_on.")
     } else {
-        format!("these wait for each other: {}", members.join(" → "))
+        let members = members.join(" → ");
+        Problem::new("cycle", format!("these wait for each other: {members}"))
+            .hint("Take one of them out of another's depends_on.")
     };
-    Problem::new("cycle", message).hint("Take one of them out of another's depends_on.")
+    match apps.iter().find(|app| cycle.contains(&app.name)) {
+        Some(app) => problem.in_file(format!("{}/{}", app.folder, crate::APP_FILE)),
+        None => problem,
+    }
 }
