@@ -8,8 +8,9 @@ use std::{
     sync::LazyLock,
 };
 
+use aho_corasick::{AhoCorasick, AhoCorasickKind};
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
-use regex::bytes::{Regex, RegexSet};
+use regex::bytes::Regex;
 
 /// The most of a file that is looked at, in bytes. Repositories of text have no larger ones.
 const SCAN_BYTES_MAX: u64 = 16 * 1024 * 1024;
@@ -89,7 +90,8 @@ fn is_nats_seed(text: &[u8]) -> bool {
 pub struct Needles {
     /// Of each form the name of its secret, in the order of `any`.
     names: Vec<String>,
-    any: RegexSet,
+    /// All forms at once, so that large images are gone through only once.
+    any: AhoCorasick,
     /// The longest form, in bytes: what two pieces of a stream must overlap by.
     form_bytes_max: usize,
 }
@@ -104,7 +106,12 @@ impl std::fmt::Debug for Needles {
 
 impl Needles {
     /// Needles of named secrets. Of one of several lines each longer line is looked for.
-    pub fn new<'a>(secrets: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
+    ///
+    /// # Errors
+    /// When they are more than one automaton can hold, which are gigabytes of them.
+    pub fn new<'a>(
+        secrets: impl IntoIterator<Item = (&'a str, &'a str)>,
+    ) -> Result<Self, aho_corasick::BuildError> {
         let mut forms = Vec::new();
         for (name, secret) in secrets {
             for line in secret.lines().map(str::trim) {
@@ -118,20 +125,20 @@ impl Needles {
                 forms.extend(in_base64(line.as_bytes()).map(|form| (name, form)));
             }
         }
-        Self {
-            any: RegexSet::new(forms.iter().map(|(_, form)| regex::escape(form)))
-                .unwrap_or_default(),
+        Ok(Self {
+            any: AhoCorasick::builder()
+                .kind(Some(AhoCorasickKind::DFA))
+                .build(forms.iter().map(|(_, form)| form))?,
             form_bytes_max: forms.iter().map(|(_, form)| form.len()).max().unwrap_or(0),
             names: forms.into_iter().map(|(name, _)| name.to_owned()).collect(),
-        }
+        })
     }
 
     /// The names of those that are in these bytes, each once.
     pub fn in_bytes(&self, bytes: &[u8]) -> BTreeSet<&str> {
         self.any
-            .matches(bytes)
-            .into_iter()
-            .filter_map(|i| self.names.get(i))
+            .find_overlapping_iter(bytes)
+            .filter_map(|hit| self.names.get(hit.pattern().as_usize()))
             .map(String::as_str)
             .collect()
     }
@@ -305,7 +312,8 @@ mod tests {
 
     #[test]
     fn known_secrets_are_found_however_they_are_written() {
-        let needles = Needles::new([("a", "correct-horse-battery"), ("b", "another one\n")]);
+        let needles =
+            Needles::new([("a", "correct-horse-battery"), ("b", "another one\n")]).unwrap();
         let hidden = |text: &str| format!("before {text} after").into_bytes();
         let secret = "correct-horse-battery";
         assert!(needles.in_bytes(&hidden(secret)).contains("a"));
@@ -337,7 +345,7 @@ mod tests {
         bytes.extend_from_slice(b"correct-horse-battery");
         bytes.extend(vec![b'.'; 100]);
         std::fs::write(&path, &bytes).unwrap();
-        let needles = Needles::new([("a", "correct-horse-battery")]);
+        let needles = Needles::new([("a", "correct-horse-battery")]).unwrap();
         assert!(needles.in_file(&path).unwrap().contains("a"));
     }
 }
