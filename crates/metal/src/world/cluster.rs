@@ -257,7 +257,7 @@ impl ClusterStep<'_> {
                 FailureKind::Refused,
                 format!("{name} belongs to another cluster than the founder {}", self.plan.founder),
             )
-            .with_hint("Look which of the two holds what must not be lost; /etc/undercroft/cluster-leave takes the other out."));
+            .with_hint("Look which of the two holds what must not be lost; `/etc/undercroft/cluster-leave --wipe` there takes the other out, with all that it holds."));
         }
         let cluster = connect(&access)?;
         cluster.ready().await.map_err(KubeError::into_failure)?;

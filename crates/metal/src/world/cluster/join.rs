@@ -52,7 +52,7 @@ impl ClusterStep<'_> {
                     format!("{name} answers for a cluster: founding another would split the fleet"),
                 )
                 .with_hint(format!(
-                    "If {own} was installed anew, make another server the founder and let {own} join it. If {name} is left of a cluster that is gone, run /etc/undercroft/cluster-leave there.",
+                    "If {own} was installed anew, make another server the founder and let {own} join it. If {name} is left of a cluster that is gone, run `/etc/undercroft/cluster-leave --wipe` there.",
                 )));
             }
         }
