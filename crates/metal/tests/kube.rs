@@ -12,14 +12,15 @@ mod kube_common;
 use std::{
     collections::BTreeMap,
     net::Ipv4Addr,
+    path::PathBuf,
     time::{Duration, Instant},
 };
 
 use age::secrecy::SecretString;
-use kube_common::{ApiServer, Authority, READY_WAIT};
+use kube_common::{ApiServer, Authority, READY_WAIT, peer};
 use serde_json::{Value, json};
 use undercroft_metal::kube::{
-    Access, Applied, Apply, Cluster, KubeError, Manifest, NodeWants, Progress, parse,
+    Access, Applied, Apply, Chart, Cluster, Helm, KubeError, Manifest, NodeWants, Progress, parse,
 };
 use undercroft_model::FailureKind;
 
@@ -63,6 +64,11 @@ spec:
 apiVersion: v1
 kind: Namespace
 metadata: {name: made-first, labels: {made: first}}
+---
+# What says nothing has no owner: it counts as there all the same.
+apiVersion: v1
+kind: ServiceAccount
+metadata: {name: bare, namespace: made-first}
 ";
 
 #[tokio::test]
@@ -101,7 +107,7 @@ async fn objects_are_applied_in_order_and_a_second_apply_changes_nothing() {
         .apply_all(&objects, "made-first", Apply::WhereAbsent)
         .await
         .unwrap();
-    assert_eq!(left, vec![Applied::WasThere; 3]);
+    assert_eq!(left, vec![Applied::WasThere; objects.len()]);
     assert!(cluster.knows_crd("widgets.example.org").await.unwrap());
     assert!(!cluster.knows_crd("others.example.org").await.unwrap());
 
@@ -246,6 +252,69 @@ async fn a_node_is_dressed_and_forgotten() {
     assert!(matches!(absent.unwrap(), Progress::Waiting(_)));
     let absent = cluster.application("argocd", "root").await;
     assert!(matches!(absent.unwrap(), Progress::Waiting(_)));
+}
+
+/// The published chart's archive, as its repository's index names it.
+const CILIUM_DIGEST: &str =
+    "sha256:c5f013912360d1a334f44ef25f36da59ba3414cdb48f466ee12d0c4fdff27883";
+
+/// Cilium with the values of the rendered example.
+fn cilium(digest: &str) -> Chart {
+    Chart {
+        name: "cilium".to_owned(),
+        repository: "https://helm.cilium.io".to_owned(),
+        version: "1.20.0".to_owned(),
+        digest: Some(digest.to_owned()),
+        release: "cilium".to_owned(),
+        namespace: "kube-system".to_owned(),
+        values: include_str!("../../../examples/basement/gitops/components/cilium/values.yaml")
+            .to_owned(),
+    }
+}
+
+#[tokio::test]
+async fn the_chart_of_the_network_is_rendered_and_applied_twice() {
+    let Some(charts) = std::env::var_os("UNDERCROFT_CHARTS").map(PathBuf::from) else {
+        println!("SKIPPED: UNDERCROFT_CHARTS names no folder with cilium-1.20.0.tgz");
+        return;
+    };
+    if !charts.join("cilium-1.20.0.tgz").is_file() {
+        println!("SKIPPED: cilium-1.20.0.tgz isn't in UNDERCROFT_CHARTS");
+        return;
+    }
+    let Some(program) = peer("helm") else {
+        println!("SKIPPED: there is no Helm; `cargo xtask peers helm` builds it");
+        return;
+    };
+    let helm = Helm::new(program, charts);
+    let another = format!("sha256:{}", "0".repeat(64));
+    let error = helm.render(&cilium(&another), "v1.34.4").await.unwrap_err();
+    assert!(error.to_string().contains(&another), "{error}");
+    assert_eq!(error.into_failure().kind, FailureKind::Permanent);
+
+    let Some(server) = ApiServer::start().await else {
+        return;
+    };
+    let cluster = server.cluster();
+    let version = cluster.version().await.unwrap();
+    let objects = helm.render(&cilium(CILIUM_DIGEST), &version).await.unwrap();
+    let has = |kind: &str, name: &str| objects.iter().any(|o| o.kind() == kind && o.name() == name);
+    assert!(has("DaemonSet", "cilium") && has("Deployment", "cilium-operator"));
+    assert!(has("ConfigMap", "cilium-config"));
+
+    let first = cluster.apply_all(&objects, "kube-system", Apply::Always);
+    let first = first.await.unwrap();
+    assert_eq!(first.len(), objects.len());
+    let left = cluster.apply_all(&objects, "kube-system", Apply::WhereAbsent);
+    assert_eq!(left.await.unwrap(), vec![Applied::WasThere; objects.len()]);
+    let second = cluster.apply_all(&objects, "kube-system", Apply::Always);
+    let second = second.await.unwrap();
+    for ((object, first), second) in objects.iter().zip(first).zip(second) {
+        // The API server's own controllers write to it between the two.
+        if object.kind() != "Namespace" {
+            assert_eq!(first, second, "{}", object.shown());
+        }
+    }
 }
 
 /// Applies an object under another manager's name.

@@ -121,7 +121,7 @@ impl Cluster {
         let api = self.api_of(manifest, namespace, places).await?;
         if apply == Apply::WhereAbsent {
             let there = self.limited(&what, api.get_opt(manifest.name())).await?;
-            if there.is_some_and(|object| is_ours(&object)) {
+            if there.is_some_and(|object| manifest.is_bare() || is_ours(&object)) {
                 return Ok(Applied::WasThere);
             }
         }

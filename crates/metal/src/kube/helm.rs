@@ -210,3 +210,41 @@ fn local(path: &Path, error: &std::io::Error) -> KubeError {
         hint: None,
     }
 }
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test that can't go on stops")]
+mod tests {
+    use super::*;
+
+    fn chart(digest: &str) -> Chart {
+        Chart {
+            name: "cilium".to_owned(),
+            repository: "https://charts.example".to_owned(),
+            version: "1.20.0".to_owned(),
+            digest: Some(digest.to_owned()),
+            release: "cilium".to_owned(),
+            namespace: "kube-system".to_owned(),
+            values: String::new(),
+        }
+    }
+
+    #[tokio::test]
+    async fn an_archive_that_is_not_the_locked_one_never_reaches_helm() {
+        let charts = tempfile::tempdir().unwrap();
+        std::fs::write(charts.path().join("cilium-1.20.0.tgz"), "abc").unwrap();
+        // No Helm is there: whoever gets as far as to start it is told so.
+        let helm = Helm::new(charts.path().join("helm"), charts.path());
+        // The digest of "abc" (FIPS 180-2, B.1).
+        let right = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+        let wrong = "0".repeat(64);
+        let refused = helm.render(&chart(&format!("sha256:{wrong}")), "v1.34.4");
+        let refused = refused.await.unwrap_err().to_string();
+        assert!(
+            refused.contains(&wrong) && refused.contains(right),
+            "{refused}"
+        );
+        let passed = helm.render(&chart(&format!("sha256:{right}")), "v1.34.4");
+        let passed = passed.await.unwrap_err().to_string();
+        assert!(passed.contains("can't be started"), "{passed}");
+    }
+}

@@ -84,6 +84,20 @@ impl Manifest {
             .is_some_and(|hook| hook != "crd-install")
     }
 
+    /// Whether it names an object and says nothing of it, as charts do with ServiceAccounts. An
+    /// API server notes no owner of fields for whoever applies that.
+    pub(super) fn is_bare(&self) -> bool {
+        let only = |object: &Value, keys: &[&str]| {
+            let object = object.as_object();
+            object.is_some_and(|o| o.keys().all(|key| keys.contains(&key.as_str())))
+        };
+        only(&self.object, &["apiVersion", "kind", "metadata"])
+            && self
+                .object
+                .get("metadata")
+                .is_some_and(|metadata| only(metadata, &["name", "namespace"]))
+    }
+
     /// The place in the order of applying: what others need comes first.
     pub(super) fn rank(&self) -> u8 {
         match self.kind() {
