@@ -237,13 +237,15 @@ mod tests {
         // The digest of "abc" (FIPS 180-2, B.1).
         let right = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
         let wrong = "0".repeat(64);
-        let refused = helm.render(&chart(&format!("sha256:{wrong}")), "v1.34.4");
+        let wrong_chart = chart(&format!("sha256:{wrong}"));
+        let right_chart = chart(&format!("sha256:{right}"));
+        let refused = helm.render(&wrong_chart, "v1.34.4");
         let refused = refused.await.unwrap_err().to_string();
         assert!(
             refused.contains(&wrong) && refused.contains(right),
             "{refused}"
         );
-        let passed = helm.render(&chart(&format!("sha256:{right}")), "v1.34.4");
+        let passed = helm.render(&right_chart, "v1.34.4");
         let passed = passed.await.unwrap_err().to_string();
         assert!(passed.contains("can't be started"), "{passed}");
     }
