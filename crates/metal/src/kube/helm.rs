@@ -212,7 +212,6 @@ fn local(path: &Path, error: &std::io::Error) -> KubeError {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a test that can't go on stops")]
 mod tests {
     use super::*;
 
