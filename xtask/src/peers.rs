@@ -9,6 +9,10 @@
 //! The programs around Kubernetes are built in one made-up module that has all of them as
 //! dependencies: `k8s.io/kubernetes` names its own parts by `replace` lines, which only count in
 //! the module that is built, and what they share is compiled once.
+//!
+//! One program is of our own source: see [`own`].
+
+mod own;
 
 use std::{
     fs,
@@ -165,8 +169,8 @@ pub(crate) fn folder() -> PathBuf {
 
 /// Builds the peers of these names, or all of them.
 pub(crate) fn run(names: &[&str]) -> Result<(), Failed> {
-    if let Some(unknown) = names.iter().find(|n| !PEERS.iter().any(|p| p.name == **n)) {
-        let known: Vec<&str> = PEERS.iter().map(|p| p.name).collect();
+    let known: Vec<&str> = PEERS.iter().map(|p| p.name).chain([own::NAME]).collect();
+    if let Some(unknown) = names.iter().find(|name| !known.contains(name)) {
         return Err(failed(format!(
             "there is no peer {unknown}: there are {}",
             known.join(", ")
@@ -178,6 +182,9 @@ pub(crate) fn run(names: &[&str]) -> Result<(), Failed> {
     for peer in &peers {
         println!("{}", peer.program(&folder()).display());
     }
+    if names.is_empty() || names.contains(&own::NAME) {
+        println!("{}", own::build(&folder())?.display());
+    }
     Ok(())
 }
 
@@ -187,6 +194,11 @@ pub(crate) fn run(names: &[&str]) -> Result<(), Failed> {
 /// `UNDERCROFT_BUILD_PEERS=none` builds nothing.
 pub(crate) fn for_tests() -> Result<PathBuf, Failed> {
     let folder = folder();
+    let builds = std::env::var("UNDERCROFT_BUILD_PEERS").map_or(true, |wish| wish != "none");
+    // It is built each time, since its source is here: where nothing has changed, in no time.
+    if builds && let Err(why) = own::build(&folder) {
+        eprintln!("{why}; the test that needs {} is skipped", own::NAME);
+    }
     let missing: Vec<&Peer> = PEERS
         .iter()
         .filter(|p| p.for_tests && !p.is_there(&folder))
@@ -198,7 +210,7 @@ pub(crate) fn for_tests() -> Result<PathBuf, Failed> {
     if missing.is_empty() {
         return Ok(folder);
     }
-    if std::env::var("UNDERCROFT_BUILD_PEERS").is_ok_and(|wish| wish == "none") {
+    if !builds {
         eprintln!(
             "UNDERCROFT_BUILD_PEERS=none: not building {}; the tests that need them are skipped",
             names(&missing)
