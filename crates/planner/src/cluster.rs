@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use undercroft_model::{
-    Action, BootstrapPart, ClusterObservation, ClusterPlan, ClusterRole, GitopsSource, NodeName,
-    NodePlan, NodeState, Observation, Resource, Step, StepId,
+    Action, BootstrapPart, ClusterObservation, ClusterPlan, ClusterRole, Found, GitopsSource,
+    NodeName, NodePlan, NodeState, Observation, Resource, Step, StepId,
     inventory::{Distribution, Inventory, Node, Role},
     kubernetes_minor,
 };
@@ -59,10 +59,24 @@ pub(crate) fn role(inventory: &Inventory, node: &Node) -> Option<ClusterRole> {
     }
 }
 
-/// Whether the cluster's API says that a machine is in it, as it should be.
-fn is_in(seen: &ClusterObservation, name: &NodeName, role: ClusterRole) -> bool {
+/// Whether the cluster's API says that a machine is in it, as it should be. What it says of an
+/// earlier boot than the machine's present one is old: Kubernetes calls a machine that has just
+/// lost its power Ready for some while.
+fn is_in(
+    seen: &ClusterObservation,
+    observation: &Observation,
+    name: &NodeName,
+    role: ClusterRole,
+) -> bool {
+    let is_this_boot = |boot_id: &str| match observation.nodes.get(name).map(|seen| &seen.found) {
+        Some(Found::Running { boot_id: now, .. }) => now == boot_id,
+        _ => true,
+    };
     seen.nodes.get(name).is_some_and(|node| {
-        node.ready && node.as_planned && (role == ClusterRole::Agent || node.etcd_voter)
+        node.ready
+            && node.as_planned
+            && is_this_boot(&node.boot_id)
+            && (role == ClusterRole::Agent || node.etcd_voter)
     })
 }
 
@@ -81,7 +95,7 @@ pub(crate) fn is_converged(
     };
     let founds = inventory.kubernetes.founder.as_ref() == Some(name);
     let whole = || parts(inventory).iter().all(|p| seen.parts.contains(p));
-    is_in(seen, name, role) && (!founds || whole())
+    is_in(seen, observation, name, role) && (!founds || whole())
 }
 
 /// Servers beside one that are, or once were, members of the cluster and aren't wiped by this plan.

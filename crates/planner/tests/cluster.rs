@@ -556,3 +556,23 @@ fn planning_is_repeatable() {
         plan(&inventory, &observation, None)
     );
 }
+
+/// A Node goes on being Ready for some while after its machine has lost its power.
+#[test]
+fn what_the_cluster_says_of_an_earlier_boot_is_old() {
+    let inventory = basement(28);
+    let mut observation = converged(&inventory);
+    let (plan, _) = planned(&inventory, &observation, &PlanOptions::default());
+    assert!(plan.is_empty());
+    let cluster = observation.cluster.as_mut().unwrap();
+    let (name, node) = cluster.nodes.iter_mut().next().unwrap();
+    node.boot_id = "the boot before".to_owned();
+    let name = name.clone();
+    let (plan, _) = planned(&inventory, &observation, &PlanOptions::default());
+    assert!(!plan.is_empty());
+    assert!(
+        plan.steps
+            .iter()
+            .all(|step| step.node == name && step.probe_first)
+    );
+}

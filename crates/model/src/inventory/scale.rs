@@ -28,6 +28,9 @@ pub enum ScaleError {
 /// Gives the inventory a certain number of nodes: drops the last ones by name, or adds copies of
 /// its nodes, in turn, with names, addresses, MACs, UUIDs and serial numbers of their own.
 ///
+/// A failure budget that the inventory gives grows with the fleet: two of thirty that may fail are
+/// twenty of three hundred.
+///
 /// Copies of servers become agents, so that the control plane stays what it is. The founder and
 /// the other servers are the last to be dropped. Where the nodes' network has no room, all of
 /// them move to a wide one of their own. The same input always gives the same fleet.
@@ -77,8 +80,19 @@ pub fn scale_to(inventory: &Inventory, nodes: usize) -> Result<Inventory, ScaleE
         scaled.nodes.insert(name, copy(model, number, address));
         added += 1;
     }
+    scale_budget(&mut scaled, inventory.nodes.len());
     widen_pods(&mut scaled);
     Ok(scaled)
+}
+
+/// Lets a failure budget grow with the fleet, so that what is rehearsed is a larger fleet and not a
+/// more cautious operator. 0, which stops at the first failure, stays 0.
+fn scale_budget(inventory: &mut Inventory, nodes_before: usize) {
+    let nodes = inventory.nodes.len();
+    if let Some(budget) = &mut inventory.fleet.limits.failure_budget {
+        let wide = u128::from(*budget) * nodes as u128 / nodes_before.max(1) as u128;
+        *budget = u32::try_from(wide).unwrap_or(u32::MAX).max(*budget);
+    }
 }
 
 /// Drops nodes: first those that aren't servers, from the last name on.

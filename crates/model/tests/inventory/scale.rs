@@ -22,7 +22,11 @@ fn a_scaled_fleet_is_an_inventory_without_a_finding() {
 #[test]
 fn a_smaller_fleet_keeps_its_founder_and_servers_longest() {
     let basement = example("basement");
+    assert_eq!(basement.failure_budget(), 2);
+    let ten_times = scale_to(&basement, basement.nodes.len() * 10).unwrap();
+    assert_eq!(ten_times.failure_budget(), 20);
     let four = scale_to(&basement, 4).unwrap();
+    assert_eq!(four.failure_budget(), 2);
     assert_eq!(four.nodes.len(), 4);
     assert_eq!(four.servers().len(), 3);
     let one = scale_to(&basement, 1).unwrap();
