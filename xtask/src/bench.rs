@@ -25,7 +25,7 @@ const INVENTORY: &str = "examples/basement/undercroft.toml";
 
 /// Runs the benchmarks that are named, or all of them, and writes their tables.
 pub(crate) fn run(rest: &[&str]) -> Result<(), Failed> {
-    let all = ["scale", "netboot", "rack", "nix"];
+    let all = ["scale", "render", "netboot", "rack", "nix"];
     if let Some(unknown) = rest.iter().find(|name| !all.contains(name)) {
         return Err(Failed::new(
             "bench",
