@@ -139,7 +139,8 @@ async fn every_rendered_manifest_is_taken_by_the_api_server_as_it_is() {
         let (second, _) = apply(&cluster, &manifests).await;
         let (third, _) = apply(&cluster, &manifests).await;
         assert_eq!(second, third, "{example}");
-        assert!(first.len() >= 10, "{example}: {first:?}");
+        // Without the folder of CRDs it is what Kubernetes and Argo CD know themselves.
+        assert!(first.len() >= 5, "{example}: {first:?}");
         println!(
             "{example}: {} of {} objects taken",
             first.len(),

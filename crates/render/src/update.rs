@@ -70,7 +70,8 @@ impl Index {
     pub fn parse(text: &str) -> Result<Self, IndexError> {
         // An index of many megabytes is usual, so that the reader's own limits don't fit; the
         // caller limits the bytes, and the type what is kept of them.
-        let options = serde_saphyr::options! { with_snippet: false, budget: None };
+        let options =
+            serde_saphyr::options! { with_snippet: false, emit_comments: false, budget: None };
         serde_saphyr::from_str_with_options(text, options).map_err(|e| IndexError {
             message: e.to_string(),
         })

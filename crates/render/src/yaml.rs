@@ -56,7 +56,9 @@ pub fn print(value: &Value) -> Result<String, YamlError> {
 /// # Errors
 /// When the text isn't one YAML document with text keys.
 pub fn parse(text: &str) -> Result<Value, YamlError> {
-    let options = serde_saphyr::options! { with_snippet: false };
+    // Comments are passed over: read as events, more than some hundred in a row would be refused,
+    // and charts' own values files have more.
+    let options = serde_saphyr::options! { with_snippet: false, emit_comments: false };
     serde_saphyr::from_str_with_options(text, options).map_err(|e| YamlError {
         message: e.to_string(),
     })
@@ -67,7 +69,7 @@ pub fn parse(text: &str) -> Result<Value, YamlError> {
 /// # Errors
 /// When the text isn't YAML with text keys.
 pub fn parse_all(text: &str) -> Result<Vec<Value>, YamlError> {
-    let options = serde_saphyr::options! { with_snippet: false };
+    let options = serde_saphyr::options! { with_snippet: false, emit_comments: false };
     serde_saphyr::from_multiple_with_options(text, options).map_err(|e| YamlError {
         message: e.to_string(),
     })
@@ -79,6 +81,16 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn a_file_may_have_as_many_comments_as_it_likes() {
+        let text = format!(
+            "{}a: 1\n",
+            "# a line of a chart's values file\n".repeat(5000)
+        );
+        assert_eq!(parse(&text).unwrap(), json!({ "a": 1 }));
+        assert_eq!(parse_all(&text).unwrap(), [json!({ "a": 1 })]);
+    }
 
     #[test]
     fn what_a_reader_could_mistake_is_quoted() {

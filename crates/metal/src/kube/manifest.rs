@@ -127,6 +127,7 @@ impl Manifest {
 pub fn parse(origin: &str, text: &str) -> Result<Vec<Manifest>, KubeError> {
     let options = serde_saphyr::options! {
         legacy_octal_numbers: true,
+        emit_comments: false,
         budget: serde_saphyr::budget! {
             max_depth: DEPTH_MAX,
             max_nodes: NODES_MAX,
