@@ -116,7 +116,6 @@ fn serve_error(error: &ServeError) -> CliError {
     match error {
         ServeError::Fleet(error) => fleet_error(error),
         ServeError::Run(error) => run_error(error),
-        ServeError::Facts(error) => CliError::from_error(Kind::Failed, error),
         ServeError::Refused(_) => CliError::from_error(Kind::Bug, error),
         ServeError::Cluster(error) => {
             CliError::from_error(Kind::Input, error).maybe_hint(error.hint.clone())

@@ -8,6 +8,7 @@ use undercroft_engine::Engine;
 use undercroft_metal::{
     journal::FleetJournal,
     run::{FACTS_DIR, Finished, Fleet, Prepared, Run, RunError, carry_out, write_facts},
+    world::ClusterParts,
 };
 use undercroft_model::{NodeName, Plan, RunEnd, view::FleetView};
 use undercroft_planner::{PlanReport, explain};
@@ -135,20 +136,24 @@ impl Up<'_> {
             let view = FleetView::fold(&entries);
             let prepared = self.prepare().await?;
             let goes_on = !replan && self.goes_on(&view, &prepared);
-            let engine = if goes_on {
+            let (engine, cluster) = if goes_on {
                 let plan = view.plan_id.as_ref().map_or("", |id| short(&id.0));
                 self.progress.say(&format!("Going on with plan {plan}."));
-                Engine::resume(&entries)
-                    .map_err(|e| CliError::failed("can't go on from the journal").because(&e))?
+                let engine = Engine::resume(&entries)
+                    .map_err(|e| CliError::failed("can't go on from the journal").because(&e))?;
+                let cluster = self.cluster.parts(engine.plan())?;
+                (engine, cluster)
             } else {
                 match self.plan(&view, &prepared).await? {
-                    Next::Carry(plan) => Engine::new(*plan)
-                        .map_err(|e| CliError::bug("the plan was refused").because(&e))?
-                        .numbered_from(view.next_op()),
+                    Next::Carry(plan, cluster) => {
+                        let engine = Engine::new(*plan)
+                            .map_err(|e| CliError::bug("the plan was refused").because(&e))?
+                            .numbered_from(view.next_op());
+                        (engine, cluster)
+                    }
                     Next::Nothing(done) => return Ok(done),
                 }
             };
-            let cluster = self.cluster.parts(engine.plan())?;
             for entry in &entries {
                 self.progress.past(entry);
             }
@@ -216,9 +221,9 @@ impl Up<'_> {
             return Ok(Next::Nothing(self.nothing(&report)));
         }
         // What the cluster lacks is said before a disk is wiped for it.
-        drop(self.cluster.parts(&plan)?);
+        let cluster = self.cluster.parts(&plan)?;
         self.confirm(&plan)?;
-        Ok(Next::Carry(Box::new(plan)))
+        Ok(Next::Carry(Box::new(plan), cluster))
     }
 
     /// There is nothing to do: because all is well, or because nothing can be done.
@@ -270,7 +275,7 @@ impl Up<'_> {
     /// Keeps what the machines showed of themselves, beside the inventory.
     fn keep_facts(&self, view: &FleetView) -> Result<(), CliError> {
         let changed = write_facts(&self.fleet.settings().repository, view)
-            .map_err(|e| CliError::from_error(Kind::Failed, &e))?;
+            .map_err(|e| fleet_error(&e.into()))?;
         if !changed.is_empty() {
             let files: Vec<String> = changed
                 .iter()
@@ -327,7 +332,7 @@ impl Up<'_> {
 
 /// What follows from a look at the fleet.
 enum Next {
-    Carry(Box<Plan>),
+    Carry(Box<Plan>, ClusterParts),
     Nothing(Done),
 }
 

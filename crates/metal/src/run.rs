@@ -26,7 +26,7 @@ use undercroft_model::{Entry, NodeName, OpId, Outcome, RunEnd, view::FleetView};
 use undercroft_netboot::{EventKind, Netboot, NetbootError, NetbootEvent};
 
 pub use self::{
-    facts::{FACTS_DIR, FactsError, write_facts},
+    facts::{FACTS_DIR, write_facts},
     fleet::{Fleet, FleetError, Prepared, Settings},
     netboot::{BootError, InstallerChoice},
     serve::{ClusterRefused, ServeError, serve},

@@ -98,7 +98,8 @@ pub(crate) fn waves(applications: &BTreeMap<String, Value>, graph: &Dependencies
 /// cluster drifted forever.
 pub(crate) fn drift(component: &str, file: &str, values: &Value) -> Vec<Problem> {
     let mut problems = Vec::new();
-    if component == CILIUM {
+    // What isn't a map is an error of its own, and says nothing of how a chart would render.
+    if component == CILIUM && values.is_object() {
         let is = |path: &[&str], fallback: bool| {
             values::get(values, path).map_or(fallback, |v| v.as_bool().unwrap_or(fallback))
         };

@@ -1,12 +1,7 @@
 //! What machines are, as they themselves showed it: `facts/NAME.json`, beside the inventory and
 //! apart from it. People commit these files; the flake reads them.
 
-use std::{
-    fs,
-    io::{self, Write as _},
-    os::unix::fs::PermissionsExt as _,
-    path::{Path, PathBuf},
-};
+use std::{fs, io, path::Path};
 
 use serde::Serialize;
 use undercroft_model::{
@@ -14,22 +9,14 @@ use undercroft_model::{
     view::{FleetView, NodeView},
 };
 
+use crate::keys::{KeyError, replace};
+
 /// The folder of the facts, beside the inventory.
 pub const FACTS_DIR: &str = "facts";
 /// The version of a file's form.
 const VERSION: u32 = 1;
 /// The mode of the files: nothing in them is secret.
 const FILE_MODE: u32 = 0o644;
-
-/// A file of facts that can't be written.
-#[derive(Debug, thiserror::Error)]
-#[error("can't write {}: {source}", path.display())]
-pub struct FactsError {
-    /// The file.
-    pub path: PathBuf,
-    /// Why.
-    pub source: io::Error,
-}
 
 /// What of a machine's report stays true after its installer is gone.
 #[derive(Debug, Serialize)]
@@ -67,7 +54,7 @@ impl<'a> Facts<'a> {
 ///
 /// # Errors
 /// When a file can't be written; those before it are.
-pub fn write_facts(repository: &Path, view: &FleetView) -> Result<Vec<NodeName>, FactsError> {
+pub fn write_facts(repository: &Path, view: &FleetView) -> Result<Vec<NodeName>, KeyError> {
     let dir = repository.join(FACTS_DIR);
     let mut changed = Vec::new();
     for (name, node) in &view.nodes {
@@ -75,32 +62,22 @@ pub fn write_facts(repository: &Path, view: &FleetView) -> Result<Vec<NodeName>,
             continue;
         };
         let path = dir.join(format!("{name}.json"));
-        let failed = |source: io::Error| FactsError {
+        let failed = |what, source: io::Error| KeyError::Io {
+            what,
             path: path.clone(),
             source,
         };
-        let mut text = serde_json::to_string_pretty(&facts).map_err(|e| failed(e.into()))?;
+        let mut text =
+            serde_json::to_string_pretty(&facts).map_err(|e| failed("written", e.into()))?;
         text.push('\n');
         match fs::read(&path) {
             Ok(there) if there == text.as_bytes() => continue,
             Ok(_) => {}
             Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-            Err(e) => return Err(failed(e)),
+            Err(e) => return Err(failed("read", e)),
         }
-        write_whole(&dir, &path, &text).map_err(failed)?;
+        replace(&path, text.as_bytes(), FILE_MODE)?;
         changed.push(name.clone());
     }
     Ok(changed)
-}
-
-/// Replaces a file whole or not at all.
-fn write_whole(dir: &Path, path: &Path, text: &str) -> io::Result<()> {
-    fs::create_dir_all(dir)?;
-    let mut file = tempfile::Builder::new().prefix(".new-").tempfile_in(dir)?;
-    file.write_all(text.as_bytes())?;
-    file.as_file()
-        .set_permissions(fs::Permissions::from_mode(FILE_MODE))?;
-    file.as_file().sync_all()?;
-    file.persist(path).map_err(|e| e.error)?;
-    Ok(())
 }

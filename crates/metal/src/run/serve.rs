@@ -7,8 +7,7 @@ use undercroft_engine::{Engine, PlanRefused, ResumeError};
 use undercroft_model::{Entry, NodeName, Observation, Plan, PlanId, RunEnd, view::FleetView};
 
 use super::{
-    BootServers, FactsError, Finished, Fleet, FleetError, Run, RunError, carry_out, tell,
-    write_facts,
+    BootServers, Finished, Fleet, FleetError, Run, RunError, carry_out, tell, write_facts,
 };
 use crate::{journal::FleetJournal, world::ClusterParts};
 
@@ -21,9 +20,6 @@ pub enum ServeError {
     /// A run could not be begun.
     #[error(transparent)]
     Run(#[from] RunError),
-    /// What the machines are can't be written down.
-    #[error(transparent)]
-    Facts(#[from] FactsError),
     /// What a plan's cluster needs can't be had.
     #[error(transparent)]
     Cluster(#[from] ClusterRefused),
@@ -99,7 +95,8 @@ pub async fn serve(
                 } = carry_out(run, observer.clone()).await?;
                 journal = back;
                 let entries = journal.load().map_err(FleetError::from)?;
-                write_facts(&fleet.settings().repository, &FleetView::fold(&entries))?;
+                write_facts(&fleet.settings().repository, &FleetView::fold(&entries))
+                    .map_err(FleetError::from)?;
                 if end == RunEnd::Interrupted {
                     return Ok(end);
                 }

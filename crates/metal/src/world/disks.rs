@@ -1,6 +1,8 @@
 //! Laying out and mounting the disks.
 
-use undercroft_model::{Action, Evidence, Failure, FailureKind, PlannedDisk, Work};
+use undercroft_model::{
+    Action, Evidence, Failure, FailureKind, PlannedDisk, Work, inventory::Layout,
+};
 
 use super::{
     Done, Job, Stop, copy,
@@ -106,30 +108,25 @@ enum Committed {
 /// Where the modules of an encrypted layout look for the disk's key while the disks are laid out:
 /// `undercroft.disks.encryptionKeyFile` in nix/modules/disks.nix.
 const ENCRYPTION_KEY_PATH: &str = "/run/undercroft/disk.key";
-/// How layouts are named whose disks are encrypted.
-const ENCRYPTED_SUFFIX: &str = "-encrypted";
 
 /// Writes what comes on standard input to a file. umask first: a key is never readable by others,
 /// not even while it is written.
 const WRITE_KEY: &str = "umask 077; mkdir -p \"${1%/*}\" && cat >\"$1\"";
 
-/// Gives the installer the key with which the fleet's secrets encrypt the machine's disks. Whoever
-/// names a key file on the command line has given it another already.
+/// Gives the installer the key with which the fleet's secrets encrypt the machine's disks. There is
+/// no source of keys where the command line names them.
 async fn deliver_encryption_key(job: &Job<'_>, installer: &Installer<'_>) -> Result<(), Stop> {
-    let parts = &job.shared.parts;
     let encrypted = matches!(
         &job.step.action,
-        Action::Partition { layout, .. } if layout.ends_with(ENCRYPTED_SUFFIX)
+        Action::Partition { layout, .. } if layout == Layout::ZfsEncrypted.as_str()
     );
-    let given = &parts.options.disk_keys;
-    if !encrypted
-        || given
-            .iter()
-            .any(|key| key.path_on_machine == ENCRYPTION_KEY_PATH)
-    {
-        return Ok(());
-    }
-    let Some(source) = &parts.encryption_keys else {
+    let Some(source) = job
+        .shared
+        .parts
+        .encryption_keys
+        .as_ref()
+        .filter(|_| encrypted)
+    else {
         return Ok(());
     };
     let key = source(job.name())?;
