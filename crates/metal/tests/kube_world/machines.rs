@@ -36,7 +36,6 @@ use undercroft_model::{
 use crate::kube_common::{ApiServer, Running, free_port, peer};
 
 pub(crate) const LIMIT: Duration = Duration::from_secs(90);
-const INSIDE: &str = "UNDERCROFT_TEST_INSIDE";
 /// The founder's address, at which the API listens.
 pub(crate) const FOUNDER: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
 pub(crate) const MACHINES: [(&str, Ipv4Addr); 3] = [
@@ -47,40 +46,12 @@ pub(crate) const MACHINES: [(&str, Ipv4Addr); 3] = [
 
 /// Runs a test of this file in a network namespace of its own. True inside of it.
 pub(crate) fn inside(test: &str) -> bool {
-    if std::env::var_os(INSIDE).is_some() {
-        let up = Command::new("ip")
-            .args(["link", "set", "lo", "up"])
-            .status();
-        assert!(up.unwrap().success());
-        return true;
-    }
-    let skip = if !rustix::process::getuid().is_root() {
-        "an SSH server on port 22 of a namespace needs root"
-    } else if !Path::new("/usr/sbin/sshd").exists() {
-        "/usr/sbin/sshd is not installed (package openssh-server)"
-    } else if ["etcd", "etcdctl", "kube-apiserver"]
-        .iter()
-        .any(|p| peer(p).is_none())
-    {
-        "there is no kube-apiserver with etcd; `cargo xtask peers` builds them"
-    } else {
-        let inner = Command::new("unshare")
-            .arg("--net")
-            .arg(std::env::current_exe().unwrap())
-            .args(["--exact", test, "--nocapture", "--test-threads=1"])
-            .env(INSIDE, "1")
-            .output()
-            .unwrap();
-        assert!(
-            inner.status.success(),
-            "{test} failed inside of its namespace:\n{}{}",
-            String::from_utf8_lossy(&inner.stdout),
-            String::from_utf8_lossy(&inner.stderr)
-        );
-        return false;
-    };
-    println!("SKIPPED: {skip}");
-    false
+    crate::namespace_common::inside(test, || {
+        ["etcd", "etcdctl", "kube-apiserver"]
+            .iter()
+            .any(|p| peer(p).is_none())
+            .then_some("there is no kube-apiserver with etcd; `cargo xtask peers` builds them")
+    })
 }
 
 pub(crate) fn name(text: &str) -> NodeName {

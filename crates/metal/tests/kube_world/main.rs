@@ -14,6 +14,8 @@
 mod kube_common;
 mod kwok;
 mod machines;
+#[path = "../namespace_common/mod.rs"]
+mod namespace_common;
 mod observed;
 
 use std::{

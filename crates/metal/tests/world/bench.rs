@@ -29,41 +29,12 @@ use undercroft_model::{
 };
 
 pub(crate) const LIMIT: Duration = Duration::from_secs(90);
-pub(crate) const INSIDE: &str = "UNDERCROFT_TEST_INSIDE";
 pub(crate) const TOPLEVEL: &str = "/nix/store/00000000000000000000000000000000-nixos-system-gpu-01";
 pub(crate) const MAC: MacAddr = MacAddr([0x52, 0x54, 0, 0, 0, 1]);
 
 /// Runs a test of this file in a network namespace of its own. True inside of it.
 pub(crate) fn inside(test: &str) -> bool {
-    if std::env::var_os(INSIDE).is_some() {
-        let up = Command::new("ip")
-            .args(["link", "set", "lo", "up"])
-            .status();
-        assert!(up.unwrap().success());
-        return true;
-    }
-    if !rustix::process::getuid().is_root() {
-        println!("SKIPPED: an SSH server on port 22 of a namespace needs root");
-        return false;
-    }
-    if !Path::new("/usr/sbin/sshd").exists() {
-        println!("SKIPPED: /usr/sbin/sshd is not installed (package openssh-server)");
-        return false;
-    }
-    let inner = Command::new("unshare")
-        .arg("--net")
-        .arg(std::env::current_exe().unwrap())
-        .args(["--exact", test, "--nocapture", "--test-threads=1"])
-        .env(INSIDE, "1")
-        .output()
-        .unwrap();
-    assert!(
-        inner.status.success(),
-        "{test} failed inside of its namespace:\n{}{}",
-        String::from_utf8_lossy(&inner.stdout),
-        String::from_utf8_lossy(&inner.stderr)
-    );
-    false
+    crate::namespace_common::inside(test, || None)
 }
 
 pub(crate) fn keygen(path: &Path) -> HostKey {

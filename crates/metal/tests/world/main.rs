@@ -10,6 +10,8 @@
 )]
 
 mod bench;
+#[path = "../namespace_common/mod.rs"]
+mod namespace_common;
 
 use std::{
     fs,
