@@ -62,6 +62,25 @@ const STAGING: &[&str] = &[
     "sample-controller",
 ];
 
+/// Argo CD's release, and the modules that it has in its own repository or pins by `replace` lines,
+/// as its go.mod says. Its sync engine is a module without versions of its own: this is the commit
+/// of the release.
+const ARGO_CD: &str = "3.5.3";
+const ARGO_CD_REPLACES: &[(&str, &str)] = &[
+    (
+        "github.com/argoproj/argo-cd/gitops-engine",
+        "v0.0.0-20260914071520-c9c369efcc5b",
+    ),
+    ("github.com/golang/protobuf", "v1.5.4"),
+    ("github.com/grpc-ecosystem/grpc-gateway", "v1.16.0"),
+    ("golang.org/x/tools", "v0.35.0"),
+    ("gopkg.in/yaml.v2", "v2.4.0"),
+    ("gopkg.in/yaml.v3", "v3.0.1"),
+    ("k8s.io/cri-streaming", ARGO_CD_KUBERNETES),
+];
+/// The version of Kubernetes' modules that this release of Argo CD is built with.
+const ARGO_CD_KUBERNETES: &str = "v0.36.1";
+
 /// A made-up module in which programs are built.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Group {
@@ -70,6 +89,7 @@ enum Group {
     Kwok,
     Nats,
     Headscale,
+    ArgoCd,
 }
 
 /// A program to build.
@@ -158,6 +178,17 @@ const PEERS: &[Peer] = &[
         group: Group::Headscale,
         for_tests: false,
         why: "reads the overlay's policy",
+    },
+    Peer {
+        // All of Argo CD is this one program, which goes by the name that it is called by. It takes
+        // long to build, too.
+        name: "argocd",
+        version: ARGO_CD,
+        module: "github.com/argoproj/argo-cd/v3",
+        package: "github.com/argoproj/argo-cd/v3/cmd",
+        group: Group::ArgoCd,
+        for_tests: false,
+        why: "keeps a cluster by the rendered tree",
     },
 ];
 
@@ -301,6 +332,7 @@ impl Group {
             Self::Kwok => "kwok",
             Self::Nats => "nats",
             Self::Headscale => "headscale",
+            Self::ArgoCd => "argo-cd",
         }
     }
 
@@ -315,19 +347,41 @@ impl Group {
         for (module, version) in modules {
             text.push_str(&format!("\nrequire {module} v{version}\n"));
         }
-        if self == Self::Kubernetes {
-            let version = KUBERNETES.split_once('.').map_or("", |(_, rest)| rest);
+        let replaces = self.replaces();
+        if !replaces.is_empty() {
             text.push_str("\nreplace (\n");
-            for part in STAGING {
-                text.push_str(&format!("\tk8s.io/{part} => k8s.io/{part} v0.{version}\n"));
+            for (module, version) in replaces {
+                text.push_str(&format!("\t{module} => {module} {version}\n"));
             }
             text.push_str(")\n");
         }
         text
     }
 
-    /// Without symbols; and with the version that the API server answers with, which its own build
-    /// takes from git.
+    /// The modules that are taken at a certain version, whatever others ask for.
+    fn replaces(self) -> Vec<(String, String)> {
+        let staging = |version: &str| -> Vec<(String, String)> {
+            STAGING
+                .iter()
+                .map(|part| (format!("k8s.io/{part}"), version.to_owned()))
+                .collect()
+        };
+        match self {
+            Self::Kubernetes => {
+                let version = KUBERNETES.split_once('.').map_or("", |(_, rest)| rest);
+                staging(&format!("v0.{version}"))
+            }
+            Self::ArgoCd => {
+                let own = ARGO_CD_REPLACES.iter().copied();
+                let own = own.map(|(module, version)| (module.to_owned(), version.to_owned()));
+                own.chain(staging(ARGO_CD_KUBERNETES)).collect()
+            }
+            Self::Sops | Self::Kwok | Self::Nats | Self::Headscale => Vec::new(),
+        }
+    }
+
+    /// Without symbols; and with the version that the API server and Argo CD answer with, which their
+    /// own builds take from git and from a file.
     fn ldflags(self) -> String {
         let mut flags = "-s -w".to_owned();
         if self == Self::Kubernetes {
@@ -341,6 +395,10 @@ impl Group {
             ] {
                 flags.push_str(&format!(" -X k8s.io/component-base/version.{name}={value}"));
             }
+        }
+        if self == Self::ArgoCd {
+            let variable = "github.com/argoproj/argo-cd/v3/common.version";
+            flags.push_str(&format!(" -X {variable}={ARGO_CD}"));
         }
         flags
     }
