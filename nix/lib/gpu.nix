@@ -41,6 +41,12 @@ let
       "m40"
       "m60"
     ] model;
+
+  # Kepler, of which NVIDIA's driver 470 is the last. The 745 and 750 of that series are Maxwell.
+  kepler =
+    model:
+    among [ "k80" ] model
+    || series [ "gtx-7" ] model && !series [ "gtx-745" "gtx-750" ] model;
 in
 {
   facts = model: {
@@ -55,6 +61,15 @@ in
     # The open modules are the only ones for Blackwell, and drive nothing before Turing.
     openRequired = blackwell model;
     openPossible = !(beforeTuring model);
+    # The last branch of the driver that drives the card, as nixpkgs names it: 580 is the last for
+    # Maxwell, Pascal and Volta. Null where the newest driver does.
+    lastBranch =
+      if kepler model then
+        "legacy_470"
+      else if beforeTuring model then
+        "legacy_580"
+      else
+        null;
     migCapable = among [
       "a30"
       "a100"

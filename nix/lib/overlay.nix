@@ -1,7 +1,9 @@
 # The overlay's policy: who may reach what, from the people and networks of the inventory.
 #
-# Headscale 0.29, docs/ref/policy.md: a HuJSON file in Tailscale's syntax, of which plain JSON is a
-# part; grants rather than ACLs; a user is written with a `@` at the end.
+# Headscale, docs/ref/policy.md: a HuJSON file in Tailscale's syntax, of which plain JSON is a part.
+# Rules are `acls`, which every Headscale reads: grants came with 0.29, and a NixOS release from 24.11
+# to 26.05 has 0.23 to 0.28, which refuses a policy with a key that it doesn't know. For the same
+# reason nobody is named by an autogroup, which came with 0.27.
 let
   inherit (builtins)
     attrNames
@@ -18,17 +20,8 @@ let
   ];
 
   # What developers use of the fleet: its pages, the Kubernetes API, and the message system.
-  developerPorts = [
-    "tcp:80"
-    "tcp:443"
-    "tcp:4222"
-    "tcp:6443"
-    "icmp:*"
-  ];
-  viewerPorts = [
-    "tcp:80"
-    "tcp:443"
-  ];
+  developerPorts = "80,443,4222,6443";
+  viewerPorts = "80,443";
 
   # Tag of every machine of the fleet. A tagged machine belongs to no person, and its key doesn't
   # expire.
@@ -63,9 +56,10 @@ in
     in
     name == domain || start >= 0 && builtins.substring start (length name) name == ".${domain}";
 
-  # policy { users; routes; } → the policy as an attribute set, to be written with toJSON.
-  #   users   name → { role; … }
-  #   routes  networks, such as "10.20.0.0/22", that machines of the fleet may announce
+  # policy { users; routes; version; } → the policy as an attribute set, to be written with toJSON.
+  #   users    name → { role; … }
+  #   routes   networks, such as "10.20.0.0/22", that machines of the fleet may announce
+  #   version  of Headscale: from 0.26 on a user is written with a `@`
   #
   # - A group per role that somebody has.
   # - Admins reach everything of the fleet. Developers and viewers reach ports.
@@ -76,56 +70,45 @@ in
     {
       users ? { },
       routes ? [ ],
+      version ? "0.26",
     }:
     let
       members = role: filter (name: users.${name}.role == role) (attrNames users);
       present = filter (role: members role != [ ]) roles;
       has = role: members role != [ ];
       group = role: "group:${role}";
+      user = name: if builtins.compareVersions version "0.26" < 0 then name else "${name}@";
       fleet = [ nodeTag ] ++ routes;
-      when = condition: value: if condition then [ value ] else [ ];
+      when = condition: values: if condition then values else [ ];
+      rule = src: targets: ports: {
+        action = "accept";
+        inherit src;
+        dst = map (target: "${target}:${ports}") targets;
+      };
     in
     {
       groups = listToAttrs (
         map (role: {
           name = group role;
-          value = map (name: "${name}@") (members role);
+          value = map user (members role);
         }) present
       );
-      tagOwners.${nodeTag} = when (has "admin") (group "admin");
+      tagOwners.${nodeTag} = when (has "admin") [ (group "admin") ];
       autoApprovers.routes = listToAttrs (
         map (network: {
           name = network;
           value = [ nodeTag ];
         }) routes
       );
-      grants =
-        when (has "admin") {
-          src = [ (group "admin") ];
-          dst = fleet;
-          ip = [ "*" ];
-        }
-        ++ when (has "developer") {
-          src = [ (group "developer") ];
-          dst = fleet;
-          ip = developerPorts;
-        }
-        ++ when (has "viewer") {
-          src = [ (group "viewer") ];
-          dst = fleet;
-          ip = viewerPorts;
-        }
-        ++ when (users != { }) {
-          src = [ "autogroup:member" ];
-          dst = [ "autogroup:self" ];
-          ip = [ "*" ];
-        }
-        ++ [
-          {
-            src = [ nodeTag ];
-            dst = [ nodeTag ];
-            ip = [ "*" ];
-          }
-        ];
+      acls =
+        when (has "admin") [ (rule [ (group "admin") ] fleet "*") ]
+        ++ when (has "developer") [
+          (rule [ (group "developer") ] fleet developerPorts // { proto = "tcp"; })
+          # A protocol without ports is given with all of them.
+          (rule [ (group "developer") ] fleet "*" // { proto = "icmp"; })
+        ]
+        ++ when (has "viewer") [ (rule [ (group "viewer") ] fleet viewerPorts // { proto = "tcp"; }) ]
+        ++ map (name: rule [ (user name) ] [ (user name) ] "*") (attrNames users)
+        ++ [ (rule [ nodeTag ] [ nodeTag ] "*") ];
     };
 }

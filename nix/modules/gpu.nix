@@ -4,6 +4,7 @@
 {
   config,
   lib,
+  options,
   pkgs,
   ...
 }:
@@ -23,6 +24,26 @@ let
   kubernetes = config.undercroft.kubernetes;
   datacenter = cfg.driver == "datacenter";
   mig = cfg.sharing == "mig";
+
+  # nixpkgs' plain driver is the newest, which has left some cards behind: 26.05 has 595. An older
+  # branch is taken for those as soon as it has to be. The tree may have none at all (old, or a
+  # kernel of one's own).
+  drivers = config.boot.kernelPackages.nvidiaPackages or { };
+  plainDriver = if datacenter then drivers.dc or null else drivers.stable or null;
+  olderBranch =
+    let
+      branch = if datacenter then "dc_580" else facts.lastBranch;
+      last = lib.removePrefix "legacy_" facts.lastBranch;
+    in
+    if
+      facts.lastBranch == null
+      || plainDriver == null
+      || lib.versionAtLeast last (lib.versions.major plainDriver.version)
+    then
+      null
+    else
+      branch;
+  driver = config.hardware.nvidia.package;
 
   # The driver's programs, wherever the driver comes from.
   driverPath = [ "/run/current-system/sw" ];
@@ -151,9 +172,24 @@ in
             assertion = !(!cfg.open && facts.openRequired);
             message = "undercroft.gpu.driver: only the open kernel modules drive a ${name}; set it to open.";
           }
+          {
+            assertion = olderBranch == null || drivers ? ${olderBranch} || driver.version != plainDriver.version;
+            message = ''
+              NVIDIA's driver ${plainDriver.version} doesn't drive a ${name} any more, and this nixpkgs has
+              no nvidiaPackages.${olderBranch}. Take another nixpkgs, or set hardware.nvidia.package.
+            '';
+          }
+          {
+            # Before 25.11, nixpkgs' data centre driver was 565, which is older than Blackwell.
+            assertion = !(datacenter && cfg.open && plainDriver != null && (driver.open or null) == null);
+            message = ''
+              undercroft.gpu: a ${name} takes the open kernel modules, and nixpkgs' data centre driver
+              ${driver.version} comes without. Set hardware.nvidia.package to a newer one.
+            '';
+          }
         ];
 
-      undercroft.unfree.packages = [ "nvidia" ];
+      undercroft.unfree.packages = [ "nvidia" ] ++ lib.optional datacenter "fabricmanager";
 
       # The one switch for drivers without a desktop too; no X server comes with it.
       services.xserver.videoDrivers = mkIf (!datacenter) [ "nvidia" ];
@@ -164,6 +200,8 @@ in
         nvidiaSettings = mkDefault false;
         modesetting.enable = mkDefault false;
       };
+      # It makes /run/opengl-driver, where NVML is. nixpkgs' own module leaves it out with the data
+      # centre driver.
       hardware.graphics.enable = mkDefault true;
 
       # A MIG instance has no index that holds over a reboot, and the device plugin's chart asks by
@@ -196,6 +234,22 @@ in
         };
       };
     }
+
+    (mkIf (olderBranch != null && drivers ? ${olderBranch}) (
+      # 26.05 has an option for the branch, which a configuration of one's own may set, too.
+      if options.hardware.nvidia ? branch then
+        { hardware.nvidia.branch = mkDefault olderBranch; }
+      else
+        lib.optionalAttrs (options.hardware.nvidia ? package) {
+          hardware.nvidia.package = mkDefault drivers.${olderBranch};
+        }
+    ))
+
+    # The cards' own processor (GSP) loads its firmware from here, and the open modules don't do
+    # without. nixpkgs' module adds it for the plain driver alone.
+    (mkIf (datacenter && plainDriver != null) {
+      hardware.firmware = lib.optional (driver ? firmware) driver.firmware;
+    })
 
     # k3s looks for NVIDIA's runtimes in its PATH when it starts, and registers `nvidia` and
     # `nvidia-cdi` (nixpkgs, k3s/docs/examples/NVIDIA.md).

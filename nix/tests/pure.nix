@@ -2,6 +2,7 @@
 # are, and those that differ.
 let
   undercroft = import ../lib;
+  overlay = import ../lib/overlay.nix;
   inherit (undercroft)
     addresses
     disks
@@ -297,6 +298,63 @@ let
         (gpu.facts "a100-80gb").migCapable
         (gpu.facts "a1000").migCapable
       ]
+    )
+    (test "the last driver of a card"
+      [
+        null
+        null
+        "legacy_580"
+        "legacy_580"
+        "legacy_580"
+        "legacy_470"
+        "legacy_470"
+      ]
+      (
+        map (model: (gpu.facts model).lastBranch) [
+          "rtx-4090"
+          "h100-80gb"
+          "v100-32gb"
+          "titan-xp"
+          "gtx-750-ti"
+          "gtx-780"
+          "k80"
+        ]
+      )
+    )
+    (test "the overlay's policy has no word that an older Headscale refuses"
+      {
+        keys = [
+          "acls"
+          "autoApprovers"
+          "groups"
+          "tagOwners"
+        ];
+        autogroups = false;
+        people = [
+          "ada@"
+          "ada"
+        ];
+      }
+      (
+        let
+          policy =
+            version:
+            overlay.policy {
+              users.ada.role = "admin";
+              routes = [ "10.0.0.0/24" ];
+              inherit version;
+            };
+          at = version: builtins.head (policy version).groups."group:admin";
+        in
+        {
+          keys = builtins.attrNames (policy "0.28.0");
+          autogroups = builtins.match ".*autogroup.*" (builtins.toJSON (policy "0.28.0")) != null;
+          people = [
+            (at "0.26.0")
+            (at "0.25.1")
+          ];
+        }
+      )
     )
     (test "machines that share their cards alike have one configuration"
       [

@@ -21,7 +21,10 @@ let
   url = functions.url overlay.serverUrl;
   policyFile = pkgs.writeText "headscale-policy.json" (
     builtins.toJSON (
-      lib.recursiveUpdate (functions.policy { inherit (cfg.policy) users routes; }) cfg.policy.extra
+      lib.recursiveUpdate (functions.policy {
+        inherit (cfg.policy) users routes;
+        version = lib.getVersion package;
+      }) cfg.policy.extra
     )
   );
 
@@ -215,7 +218,6 @@ in
           acme_email = cfg.tls.email;
           tls_letsencrypt_hostname = url.host;
           tls_letsencrypt_challenge_type = "TLS-ALPN-01";
-          tls_letsencrypt_cache_dir = "/var/lib/headscale/cache";
         }
         // lib.optionalAttrs (cfg.tls.mode == "files") {
           tls_cert_path = credential "tls.crt";

@@ -32,6 +32,68 @@ let
     count = 8;
     driver = "datacenter";
   };
+  # The same with a kernel that has drivers, as a new nixpkgs' has.
+  driver =
+    version: extra:
+    {
+      type = "derivation";
+      name = "nvidia-x11-${version}";
+      outPath = "/nvidia-${version}";
+      inherit version;
+      open = null;
+    }
+    // extra;
+  withDrivers =
+    version: settings: extra:
+    node [
+      (
+        { pkgs, ... }:
+        {
+          undercroft.gpu = {
+            enable = true;
+          }
+          // settings;
+          boot.kernelPackages = pkgs.linuxPackages.extend (
+            _: _: {
+              nvidiaPackages = {
+                stable = driver version { };
+                dc = driver "${version}.dc" extra;
+                legacy_470 = driver "470.256.02" { };
+                legacy_580 = driver "580.173.02" { };
+              };
+            }
+          );
+          hardware.nvidia = lib.mkIf (settings.driver or "" == "datacenter") {
+            package = driver "${version}.dc" extra;
+          };
+        }
+      )
+    ];
+  # The branch that is asked for, by whichever option the release has.
+  branch =
+    model: version:
+    let
+      inherit
+        ((withDrivers version {
+          inherit model;
+          driver = if model == "rtx-4090" then "open" else "proprietary";
+        } { }).hardware
+        )
+        nvidia
+        ;
+      package = builtins.tryEval nvidia.package.version;
+    in
+    if nvidia ? branch then
+      nvidia.branch
+    else if !package.success then
+      # The stand-in has no default, as nixpkgs' own has: nothing was asked for.
+      "stable"
+    else
+      {
+        "470.256.02" = "legacy_470";
+        "580.173.02" = "legacy_580";
+      }
+      .${package.value};
   inCluster =
     distribution:
     node [
@@ -68,6 +130,64 @@ in
       ada.hardware.nvidia.open
       pascal.hardware.nvidia.open
     ];
+  }
+  {
+    name = "cards that the newest driver has left behind get the last one that drives them";
+    expected = [
+      "stable"
+      "stable"
+      "legacy_580"
+      "legacy_470"
+      "legacy_580"
+    ];
+    actual = [
+      (branch "rtx-4090" "595.71.05")
+      (branch "gtx-1080" "580.95.05")
+      (branch "gtx-1080" "595.71.05")
+      (branch "gtx-780" "580.95.05")
+      (branch "gtx-750-ti" "595.71.05")
+    ];
+  }
+  {
+    name = "the data centre driver brings the cards' own firmware";
+    expected = [
+      true
+      false
+    ];
+    # What the firmware's folder is made of, as buildEnv has it.
+    actual =
+      map
+        (
+          extra:
+          lib.hasInfix "/nvidia-gsp" (
+            builtins.unsafeDiscardStringContext
+              (withDrivers "580.95.05" {
+                model = "b200";
+                driver = "datacenter";
+              } (extra // { open = "/open"; })).hardware.firmware.pkgs
+          )
+        )
+        [
+          { firmware = driver "gsp" { outPath = "/nvidia-gsp"; }; }
+          { }
+        ];
+  }
+  {
+    name = "a data centre driver without open modules is refused where nothing else drives the card";
+    expected = true;
+    actual = mentions "comes without" (
+      refused (
+        withDrivers "565.57.01" {
+          model = "b200";
+          driver = "datacenter";
+        } { }
+      )
+    );
+  }
+  {
+    name = "the fabric manager may be had";
+    expected = true;
+    actual = lib.elem "fabricmanager" hgx.undercroft.unfree.packages;
   }
   {
     name = "one driver, never two";

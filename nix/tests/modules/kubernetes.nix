@@ -138,6 +138,20 @@ in
     ];
   }
   {
+    name = "a flag with spaces stays one word in k3s' command";
+    expected = [
+      ''"--etcd-snapshot-schedule-cron=0 */12 * * *"''
+      ''"--kubelet-arg=a b%%c$$d"''
+      "--etcd-snapshot-retention=5"
+    ];
+    actual =
+      let
+        inherit (cluster { founder = true; extraFlags = [ "--kubelet-arg=a b%c$d" ]; } [ ]) services;
+        spaced = lib.filter (has " ") services.k3s.extraFlags;
+      in
+      spaced ++ lib.filter (has "retention") services.k3s.extraFlags;
+  }
+  {
     name = "k3s waits for its turn";
     expected = [
       "|/var/lib/undercroft/cluster/joined"
@@ -306,6 +320,29 @@ in
         (lib.head parts).skipPhases
         (lib.elemAt parts 1).controlPlaneEndpoint
         (lib.elemAt parts 2).cgroupDriver
+      ];
+  }
+  {
+    name = "kubeadm founds a cluster of its package's version, and looks none up";
+    expected = [
+      "v1.34.7"
+      "v1.34.7"
+    ];
+    actual =
+      let
+        package =
+          { pkgs, ... }:
+          {
+            undercroft.kubernetes.package = pkgs.runCommand "kubernetes-1.34.7" { version = "1.34.7"; } "";
+          };
+        founding =
+          version:
+          (lib.elemAt (documents (adm { founder = true; inherit version; } [ package ])) 1)
+          .kubernetesVersion;
+      in
+      [
+        (founding "1.34")
+        (founding null)
       ];
   }
   {

@@ -145,9 +145,12 @@ in
       domain = "net.cellar.example";
       local = false;
       derp = false;
+      # nixpkgs' module gives it, and a second definition would be an error.
+      cache = "/var/lib/headscale/.cache";
     };
     actual = {
       inherit (headscale) port address;
+      cache = headscale.settings.tls_letsencrypt_cache_dir;
       url = headscale.settings.server_url;
       acme = headscale.settings.tls_letsencrypt_hostname;
       domain = headscale.settings.dns.base_domain;

@@ -1,5 +1,5 @@
 # modules/gpu.nix: the container toolkit's options came with 24.05 and 24.11, the driver's between
-# 22.11 and 24.05, hardware.graphics with 24.11.
+# 22.11 and 26.05, hardware.graphics with 24.11.
 { lib }:
 let
   inherit (lib) mkOption types;
@@ -10,7 +10,15 @@ let
 in
 {
   "hardware.graphics.enable" = bool false;
-  "hardware.nvidia.open" = mkOption { type = types.bool; };
+  "hardware.nvidia.open" = mkOption { type = types.nullOr types.bool; };
+  "hardware.nvidia.package" = mkOption { type = types.package; };
+  "hardware.nvidia.branch" = {
+    since = "26.05";
+    option = mkOption {
+      type = types.str;
+      default = "stable";
+    };
+  };
   "hardware.nvidia.datacenter.enable" = bool false;
   "hardware.nvidia.nvidiaPersistenced" = bool false;
   "hardware.nvidia.nvidiaSettings" = bool true;
