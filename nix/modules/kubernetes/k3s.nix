@@ -16,6 +16,16 @@ let
   longhornPaths = map (mount: mount.path) (
     undercroftLib.disks.longhornMounts config.undercroft.disks
   );
+
+  # The module of nixpkgs puts flags into the unit's command as they are, and systemd splits that at
+  # spaces, which the snapshots' cron expression has. k3s would take the second word for the end of
+  # its flags.
+  oneWord =
+    flag:
+    if builtins.match ".*[[:space:]].*" flag == null then
+      flag
+    else
+      builtins.toJSON (builtins.replaceStrings [ "%" "$" ] [ "%%" "$$" ] flag);
 in
 {
   config = lib.mkIf enabled {
@@ -28,12 +38,13 @@ in
       # unit's environment has the default.
       serverAddr = lib.mkIf (!cfg.founder) "\${UNDERCROFT_SERVER}";
       tokenFile = cfg.tokenFile;
-      extraFlags =
+      extraFlags = map oneWord (
         undercroftLib.kubernetes.k3sFlags config.undercroft
         ++ lib.optional (
           isServer && cfg.agentTokenFile != null
         ) "--agent-token-file=${cfg.agentTokenFile}"
-        ++ cfg.extraFlags;
+        ++ cfg.extraFlags
+      );
     }
     // lib.optionalAttrs (options.services.k3s ? gracefulNodeShutdown) {
       # k3s leaves containers running when it stops (KillMode=process), and a shutdown then tears
