@@ -16,6 +16,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("sim", &["engine", "model", "planner"]),
     ("netboot", &["model"]),
     ("sops", &[]),
+    ("testkit", &[]),
     ("render", &["model"]),
     ("metal", &["engine", "model", "netboot", "planner", "sops"]),
     (

@@ -12,17 +12,17 @@ mod kube_common;
 use std::{
     collections::BTreeMap,
     net::Ipv4Addr,
-    path::PathBuf,
     time::{Duration, Instant},
 };
 
 use age::secrecy::SecretString;
-use kube_common::{ApiServer, Authority, READY_WAIT, peer};
+use kube_common::{ApiServer, Authority, READY_WAIT};
 use serde_json::{Value, json};
 use undercroft_metal::kube::{
     Access, Applied, Apply, Chart, Cluster, Helm, KubeError, Manifest, NodeWants, Progress, parse,
 };
 use undercroft_model::FailureKind;
+use undercroft_testkit::{OrSkip as _, charts, peer, skip};
 
 fn manifest(object: Value) -> Manifest {
     Manifest::new("test", object).unwrap()
@@ -274,18 +274,13 @@ fn cilium(digest: &str) -> Chart {
 
 #[tokio::test]
 async fn the_chart_of_the_network_is_rendered_and_applied_twice() {
-    let Some(charts) = std::env::var_os("UNDERCROFT_CHARTS").map(PathBuf::from) else {
-        println!("SKIPPED: UNDERCROFT_CHARTS names no folder with cilium-1.20.0.tgz");
+    let (Some(charts), Some(program)) = (charts().or_skip(), peer("helm").or_skip()) else {
         return;
     };
     if !charts.join("cilium-1.20.0.tgz").is_file() {
-        println!("SKIPPED: cilium-1.20.0.tgz isn't in UNDERCROFT_CHARTS");
+        skip("cilium-1.20.0.tgz isn't in UNDERCROFT_CHARTS");
         return;
     }
-    let Some(program) = peer("helm") else {
-        println!("SKIPPED: there is no Helm; `cargo xtask peers helm` builds it");
-        return;
-    };
     let helm = Helm::new(program, charts);
     let another = format!("sha256:{}", "0".repeat(64));
     let error = helm.render(&cilium(&another), "v1.34.4").await.unwrap_err();

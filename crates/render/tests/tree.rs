@@ -14,7 +14,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     io::Write as _,
-    path::{Path, PathBuf},
+    path::Path,
     process::{Command, Stdio},
 };
 
@@ -27,6 +27,7 @@ use undercroft_model::{
 use undercroft_render::{
     BootstrapStep, Input, Lock, Problem, Tree, dev_cluster, digest, parse_digests, render, yaml,
 };
+use undercroft_testkit::{OrSkip as _, schemas};
 
 fn basement() -> String {
     let file =
@@ -337,22 +338,9 @@ proptest! {
     }
 }
 
-/// The folder of the schemas, or `None` with a line that says why a test is skipped.
-fn schemas(test: &str) -> Option<PathBuf> {
-    let folder = std::env::var_os("UNDERCROFT_SCHEMAS").map_or_else(
-        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/schemas"),
-        PathBuf::from,
-    );
-    if folder.is_dir() {
-        return Some(folder);
-    }
-    println!("SKIPPED: {test}: UNDERCROFT_SCHEMAS isn't set, and there is no ../shared/schemas");
-    None
-}
-
 #[test]
 fn k3d_files_follow_k3ds_own_schema() {
-    let Some(folder) = schemas("k3d_files_follow_k3ds_own_schema") else {
+    let Some(folder) = schemas().or_skip() else {
         return;
     };
     let file = folder.join("k3d/simpleconfig-v1alpha5.schema.json");

@@ -28,6 +28,7 @@ use std::{collections::BTreeSet, fmt::Write as _, path::PathBuf};
 use serde_json::{Value, json};
 use support::{CHARTS, KnownChart};
 use undercroft_render::{Known, yaml};
+use undercroft_testkit::{OrSkip as _, schemas};
 
 fn paths_file(chart: &KnownChart) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
@@ -398,8 +399,7 @@ fn every_sharing_of_cards_is_one_that_the_device_plugin_reads() {
         names,
         ["exclusive", "mig-single", "mps-8", "time-slicing-4"]
     );
-    let Some(folder) = support::schemas() else {
-        println!("SKIPPED: the schema of the device plugin's configuration isn't at hand");
+    let Some(folder) = schemas().or_skip() else {
         return;
     };
     let file = folder.join("nvidia/device-plugin-config-v1.derived.schema.json");
@@ -418,8 +418,7 @@ fn headscales_configuration_has_keys_of_its_example_alone() {
     let config = support::object(&tree, "ConfigMap", "headscale-config").unwrap();
     let config = yaml::parse(config["data"]["config.yaml"].as_str().unwrap()).unwrap();
     assert_eq!(config["server_url"], "https://headscale.cellar.example");
-    let Some(folder) = support::schemas() else {
-        println!("SKIPPED: Headscale's example isn't at hand: set UNDERCROFT_SCHEMAS");
+    let Some(folder) = schemas().or_skip() else {
         return;
     };
     let example =

@@ -1,7 +1,6 @@
 //! The real `sops` and `ssh-to-age` read what is written here, and the other way round.
 //!
-//! They are found in `.cache/peers/NAME-VERSION/NAME`, which `cargo xtask peers` fills, or below
-//! `UNDERCROFT_PEERS`.
+//! `cargo xtask peers` builds them.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -14,6 +13,7 @@ use age::secrecy::ExposeSecret as _;
 use undercroft_sops::{
     Encrypted, Opened, Recipient, Seal, Value, encrypt_new, identity_of_ssh_host_key, parse_plain,
 };
+use undercroft_testkit::{OrSkip as _, peer};
 
 const PLAIN: &str = "\
 # who may come in
@@ -45,30 +45,6 @@ plain_unencrypted: for all to see
 empty: \"\"
 ";
 
-/// A program that was built from its own sources, or `None` with a line that says why.
-fn peer(name: &str) -> Option<PathBuf> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-    let folder = std::env::var_os("UNDERCROFT_PEERS")
-        .map_or_else(|| root.join(".cache/peers"), PathBuf::from);
-    let found = std::fs::read_dir(&folder).ok().and_then(|entries| {
-        entries
-            .flatten()
-            .filter(|entry| {
-                let folder = entry.file_name();
-                folder.to_string_lossy().starts_with(&format!("{name}-"))
-            })
-            .map(|entry| entry.path().join(name))
-            .find(|path| path.is_file())
-    });
-    if found.is_none() {
-        println!(
-            "SKIPPED: {name} isn't in {}; `cargo xtask peers` builds it",
-            folder.display()
-        );
-    }
-    found
-}
-
 fn entropy() -> impl FnMut(&mut [u8]) {
     |buffer| {
         use std::io::Read as _;
@@ -87,7 +63,7 @@ struct Desk {
 
 impl Desk {
     fn new() -> Option<Self> {
-        let sops = peer("sops")?;
+        let sops = peer("sops").or_skip()?;
         let folder = tempfile::tempdir().unwrap();
         let identity = age::x25519::Identity::generate();
         std::fs::write(
@@ -285,7 +261,7 @@ fn sops_notices_that_a_value_was_taken_away() {
 
 #[test]
 fn host_keys_become_what_ssh_to_age_makes_of_them() {
-    let Some(program) = peer("ssh-to-age") else {
+    let Some(program) = peer("ssh-to-age").or_skip() else {
         return;
     };
     let folder = tempfile::tempdir().unwrap();

@@ -2,9 +2,11 @@
 
 use std::{
     io::Write as _,
-    path::{Path, PathBuf},
+    path::Path,
     process::{Command, Stdio},
 };
+
+use undercroft_testkit::{OrSkip as _, peer};
 
 use crate::support::{Ran, Sandbox};
 
@@ -170,23 +172,9 @@ fn plain_text_in_the_repository_is_found() {
     insta::assert_snapshot!("secrets_check_plain", found.text());
 }
 
-/// The real `sops`, where it was built.
-fn sops() -> Option<PathBuf> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-    let folder = std::env::var_os("UNDERCROFT_PEERS")
-        .map_or_else(|| root.join(".cache/peers"), PathBuf::from);
-    std::fs::read_dir(folder)
-        .ok()?
-        .flatten()
-        .filter(|entry| entry.file_name().to_string_lossy().starts_with("sops-"))
-        .map(|entry| entry.path().join("sops"))
-        .find(|path| path.is_file())
-}
-
 #[test]
 fn sops_itself_edits_the_files_by_our_rules() {
-    let Some(sops) = sops() else {
-        println!("SKIPPED: sops isn't in .cache/peers; `cargo xtask peers` builds it");
+    let Some(sops) = peer("sops").or_skip() else {
         return;
     };
     let sandbox = fleet();

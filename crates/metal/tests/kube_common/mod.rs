@@ -24,30 +24,10 @@ use rcgen::{
 };
 use tempfile::TempDir;
 use undercroft_metal::kube::{Access, Cluster};
+use undercroft_testkit::{OrSkip as _, crds, peer, schemas};
 
 /// How long the API server may take to be ready; it takes ten seconds on two busy cores.
 pub(crate) const READY_WAIT: Duration = Duration::from_secs(120);
-
-/// The program of a peer: below `UNDERCROFT_PEERS`, or where `cargo xtask peers` puts it.
-pub(crate) fn peer(name: &str) -> Option<PathBuf> {
-    let folder = match std::env::var_os("UNDERCROFT_PEERS") {
-        Some(folder) => PathBuf::from(folder),
-        None => Path::new(env!("CARGO_MANIFEST_DIR")).join("../../.cache/peers"),
-    };
-    let mut found: Vec<PathBuf> = fs::read_dir(folder)
-        .ok()?
-        .flatten()
-        .filter(|entry| {
-            let folder = entry.file_name().to_string_lossy().into_owned();
-            let version = folder.strip_prefix(name).and_then(|v| v.strip_prefix('-'));
-            version.is_some_and(|v| v.starts_with(|c: char| c.is_ascii_digit()))
-        })
-        .map(|entry| entry.path().join(name))
-        .filter(|program| program.is_file())
-        .collect();
-    found.sort();
-    found.pop()
-}
 
 /// A process that ends with the test.
 pub(crate) struct Running(Child);
@@ -184,12 +164,8 @@ impl ApiServer {
     }
 
     pub(crate) async fn start_at(bind: Ipv4Addr, port: u16) -> Option<Self> {
-        let (Some(etcd), Some(_)) = (peer("etcd"), peer("kube-apiserver")) else {
-            println!(
-                "SKIPPED: there is no kube-apiserver with etcd; `cargo xtask peers` builds them"
-            );
-            return None;
-        };
+        let etcd = peer("etcd").or_skip()?;
+        peer("kube-apiserver").or_skip()?;
         let dir = tempfile::tempdir().unwrap();
         let (etcd_port, peer_port) = (free_port(), free_port());
         let client_url = format!("http://127.0.0.1:{etcd_port}");
@@ -354,17 +330,10 @@ impl ApiServer {
     }
 }
 
-/// The CRDs that are at hand: those of `UNDERCROFT_SCHEMAS`, or of `../shared/schemas` beside the
-/// repository, and those of `UNDERCROFT_CRDS`.
+/// The CRDs that are at hand: those among the published schemas, and those of `UNDERCROFT_CRDS`.
 pub(crate) fn crd_files() -> Vec<PathBuf> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-    let schemas = match std::env::var_os("UNDERCROFT_SCHEMAS") {
-        Some(folder) => PathBuf::from(folder),
-        None => root.join("../shared/schemas"),
-    };
     let mut files = Vec::new();
-    let crds = std::env::var_os("UNDERCROFT_CRDS").map(PathBuf::from);
-    for folder in [Some(schemas), crds].into_iter().flatten() {
+    for folder in [schemas(), crds()].into_iter().flatten() {
         walk(&folder, &mut files);
     }
     files.retain(|file| {

@@ -12,10 +12,11 @@ use std::{
 
 use serde_json::Value;
 use undercroft_model::{BootstrapPart, Evidence, Outcome, Work};
+use undercroft_testkit::{OrSkip as _, peer};
 
 use crate::{
     available, evidence,
-    kube_common::{Running, free_port, peer},
+    kube_common::{Running, free_port},
     machines::{LIMIT, Site, inside},
     make, part, parts, pod, ready,
 };
@@ -54,8 +55,7 @@ async fn wait_for_pod(site: &Site, labels: &str, node: &str) {
 
 #[tokio::test]
 async fn nodes_and_pods_that_kwok_plays_become_ready() {
-    if peer("kwok").is_none() {
-        println!("SKIPPED: there is no kwok; `cargo xtask peers kwok` builds it");
+    if peer("kwok").or_skip().is_none() {
         return;
     }
     if !inside("kwok::nodes_and_pods_that_kwok_plays_become_ready") {

@@ -32,8 +32,9 @@ use undercroft_model::{
     inventory::{Distribution, Inventory},
     view::FleetView,
 };
+use undercroft_testkit::peer;
 
-use crate::kube_common::{ApiServer, Running, free_port, peer};
+use crate::kube_common::{ApiServer, Running, free_port};
 
 pub(crate) const LIMIT: Duration = Duration::from_secs(90);
 /// The founder's address, at which the API listens.
@@ -49,7 +50,7 @@ pub(crate) fn inside(test: &str) -> bool {
     crate::namespace_common::inside(test, || {
         ["etcd", "etcdctl", "kube-apiserver"]
             .iter()
-            .any(|p| peer(p).is_none())
+            .any(|p| peer(p).is_err())
             .then_some("there is no kube-apiserver with etcd; `cargo xtask peers` builds them")
     })
 }

@@ -1,38 +1,15 @@
 //! The real Helm on the real charts.
 
-use std::{
-    io::Write as _,
-    path::{Path, PathBuf},
-    process::Command,
-};
+use std::{io::Write as _, process::Command};
 
 use serde_json::Value;
 use undercroft_render::{Tree, yaml};
+use undercroft_testkit::{OrSkip as _, peer, skip};
 
 use super::{CHARTS, KnownChart};
 
 /// The version of Kubernetes that charts are rendered for, which Helm otherwise guesses.
 const KUBERNETES: &str = "1.34.2";
-
-/// The program, where a folder of peers has it.
-fn helm() -> Option<PathBuf> {
-    let peers = std::env::var_os("UNDERCROFT_PEERS").map_or_else(
-        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../.cache/peers"),
-        PathBuf::from,
-    );
-    let mut found: Vec<PathBuf> = std::fs::read_dir(peers)
-        .ok()?
-        .filter_map(|entry| Some(entry.ok()?.path()))
-        .filter(|path| {
-            let name = path.file_name().unwrap_or_default().to_string_lossy();
-            name.starts_with("helm-")
-        })
-        .map(|path| path.join("helm"))
-        .filter(|path| path.is_file())
-        .collect();
-    found.sort();
-    found.pop()
-}
 
 fn chart(component: &str) -> &'static KnownChart {
     CHARTS.iter().find(|c| c.component == component).unwrap()
@@ -40,12 +17,11 @@ fn chart(component: &str) -> &'static KnownChart {
 
 /// What Helm makes of a component's chart with given values; `None` where it can't be had.
 pub(crate) fn render(component: &str, namespace: &str, values: &Value) -> Option<Vec<Value>> {
-    let Some(helm) = helm() else {
-        println!("SKIPPED: Helm isn't there: `cargo xtask peers` builds it");
-        return None;
-    };
+    let helm = peer("helm").or_skip()?;
     let Some(folder) = chart(component).folder() else {
-        println!("SKIPPED: the chart of {component} isn't in UNDERCROFT_CHARTS");
+        skip(format!(
+            "the chart of {component} isn't in UNDERCROFT_CHARTS"
+        ));
         return None;
     };
     let mut file = tempfile::NamedTempFile::new().unwrap();

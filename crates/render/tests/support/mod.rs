@@ -23,6 +23,7 @@ use std::{
 use serde_json::Value;
 use undercroft_model::inventory::{self, Inventory};
 use undercroft_render::{Input, Lock, Problem, Tree, render, yaml};
+use undercroft_testkit::{charts, schemas};
 
 /// A fleet that has everything that a component may look at, but for the head of its
 /// `[kubernetes]` table, its `[gitops]` table and what else a test adds.
@@ -262,19 +263,6 @@ fn repository() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
 }
 
-/// The folder of schemas and charts' values, where there is one.
-pub(crate) fn schemas() -> Option<PathBuf> {
-    let folder = std::env::var_os("UNDERCROFT_SCHEMAS")
-        .map_or_else(|| repository().join("../shared/schemas"), PathBuf::from);
-    folder.is_dir().then_some(folder)
-}
-
-/// The folder of whole charts, each in `NAME-VERSION`, where there is one.
-pub(crate) fn charts() -> Option<PathBuf> {
-    let folder = PathBuf::from(std::env::var_os("UNDERCROFT_CHARTS")?);
-    folder.is_dir().then_some(folder)
-}
-
 /// A component's chart, as a test knows it.
 pub(crate) struct KnownChart {
     /// Name of the component.
@@ -289,18 +277,18 @@ pub(crate) struct KnownChart {
 }
 
 impl KnownChart {
-    /// The folder of the chart in [`charts`], by the locked name and version.
+    /// The folder of the chart in `UNDERCROFT_CHARTS`, by the locked name and version.
     pub(crate) fn folder(&self) -> Option<PathBuf> {
         let lock = Lock::defaults();
         let locked = &lock.components[self.component];
         let chart = locked.chart.as_deref().unwrap();
-        let folder = charts()?.join(format!("{chart}-{}", locked.version));
+        let folder = charts().ok()?.join(format!("{chart}-{}", locked.version));
         folder.is_dir().then_some(folder)
     }
 
     /// The text of one of the chart's files, from either place.
     pub(crate) fn read(&self, in_schemas: Option<&str>, in_chart: &str) -> Option<String> {
-        let here = in_schemas.and_then(|file| Some(schemas()?.join(file)));
+        let here = in_schemas.and_then(|file| Some(schemas().ok()?.join(file)));
         let there = || self.folder().map(|folder| folder.join(in_chart));
         let file = here.filter(|f| f.is_file()).or_else(there)?;
         std::fs::read_to_string(file).ok()
