@@ -27,6 +27,9 @@ in
   # os-release says VARIANT_ID=installer already: the installer profiles of nixpkgs set it.
   networking.hostName = "undercroft-installer";
   networking.useDHCP = lib.mkForce true;
+  # The profile brings NetworkManager, from 25.05 on in the minimal image too: two clients would ask
+  # for an address each.
+  networking.networkmanager.enable = lib.mkForce false;
   boot.kernelParams = [ "panic=10" ];
 
   environment.systemPackages = [
@@ -73,7 +76,11 @@ in
   systemd.services.undercroft-identity = {
     description = "This boot's identity";
     wantedBy = [ "multi-user.target" ];
-    before = [ "sshd.service" ];
+    # From 25.05 on a unit of nixpkgs makes host keys that aren't there yet: it comes after.
+    before = [
+      "sshd.service"
+      "sshd-keygen.service"
+    ];
     requiredBy = [ "sshd.service" ];
     path = [
       config.programs.ssh.package

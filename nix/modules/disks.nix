@@ -210,8 +210,8 @@ in
       boot.zfs = {
         # The installer exports the pool. A pool that another host used last is a wrong hostId or a
         # disk from elsewhere, and importing it by force would hide that.
-        forceImportRoot = false;
-        forceImportAll = false;
+        forceImportRoot = lib.mkDefault false;
+        forceImportAll = lib.mkDefault false;
         # Virtual disks without a serial number have no name by id.
         devNodes = lib.mkDefault "/dev/disk/by-partuuid";
       };

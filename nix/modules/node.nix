@@ -1,7 +1,12 @@
 # What tells a machine apart: its name, its address, its role.
 #
 # mkFleet sets these options from undercroft.toml; a configuration without it sets them by hand.
-{ config, lib, ... }:
+{
+  config,
+  lib,
+  pkgs,
+  ...
+}:
 let
   inherit (lib) mkDefault mkIf mkOption types;
   cfg = config.undercroft.node;
@@ -163,5 +168,21 @@ in
 
     services.timesyncd.enable = mkDefault true;
     networking.timeServers = mkIf (cfg.ntp != [ ]) (mkDefault cfg.ntp);
+
+    # NixOS has time-sync.target and nothing that waits before it: a unit that comes after it comes
+    # at once. This one waits, for what can't do with a wrong clock (certificates of the next year,
+    # on a machine without a battery) and asks for it; without an answer that goes on all the same.
+    systemd.services.undercroft-clock = {
+      description = "The clock is set";
+      wants = [ "time-sync.target" ];
+      before = [ "time-sync.target" ];
+      after = [ "network-online.target" ];
+      serviceConfig = {
+        Type = "oneshot";
+        RemainAfterExit = true;
+        ExecStart = "-${pkgs.coreutils}/bin/timeout 60 ${config.systemd.package}/lib/systemd/systemd-time-wait-sync";
+        TimeoutStartSec = 90;
+      };
+    };
   };
 }

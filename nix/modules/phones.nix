@@ -34,6 +34,33 @@ let
     lib.mapAttrsToList (name: value: "export ${name}=${lib.escapeShellArg value}\n") environment
   );
 
+  # What neither adb nor an orchestrator needs. Devices stay as they are: phones come and go.
+  hardening = {
+    NoNewPrivileges = true;
+    CapabilityBoundingSet = "";
+    ProtectSystem = "strict";
+    ProtectHome = true;
+    PrivateTmp = true;
+    ProtectKernelTunables = true;
+    ProtectKernelModules = true;
+    ProtectKernelLogs = true;
+    ProtectControlGroups = true;
+    ProtectHostname = true;
+    LockPersonality = true;
+    RestrictNamespaces = true;
+    RestrictRealtime = true;
+    RestrictSUIDSGID = true;
+    # Netlink tells of devices that come and go.
+    RestrictAddressFamilies = [
+      "AF_UNIX"
+      "AF_INET"
+      "AF_INET6"
+      "AF_NETLINK"
+    ];
+    SystemCallArchitectures = "native";
+    UMask = "0077";
+  };
+
   stateDirectory = "/var/lib/undercroft-phones";
 in
 {
@@ -169,11 +196,8 @@ in
           SupplementaryGroups = [ "adbusers" ];
           StateDirectory = "undercroft-phones";
           StateDirectoryMode = "0700";
-          NoNewPrivileges = true;
-          ProtectSystem = "strict";
-          ProtectHome = true;
-          PrivateTmp = true;
         }
+        // hardening
         // lib.optionalAttrs (cfg.adbKeyFile != null) {
           LoadCredential = "adbkey:${cfg.adbKeyFile}";
         };
@@ -210,11 +234,8 @@ in
           Group = "undercroft-phones";
           StateDirectory = "undercroft-phones";
           StateDirectoryMode = "0700";
-          NoNewPrivileges = true;
-          ProtectSystem = "strict";
-          ProtectHome = true;
-          PrivateTmp = true;
-        };
+        }
+        // hardening;
       };
     })
   ]);

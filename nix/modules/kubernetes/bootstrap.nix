@@ -105,7 +105,11 @@ in
     systemd.services.undercroft-cluster-join = {
       description = "Found or join the cluster";
       wantedBy = lib.mkIf cfg.joinOnBoot [ "multi-user.target" ];
-      wants = [ "network-online.target" ];
+      wants = [
+        "network-online.target"
+        # What waits for the clock before time-sync.target (node.nix).
+        "undercroft-clock.service"
+      ];
       after = [
         "network-online.target"
         "time-sync.target"

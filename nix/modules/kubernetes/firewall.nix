@@ -48,7 +48,11 @@ let
     "cilium_net"
     "cilium_vxlan"
   ];
-  useNftables = config.networking.nftables.enable;
+  # 25.11 has an option for it, and firewalld as a third.
+  backend =
+    config.networking.firewall.backend
+      or (if config.networking.nftables.enable then "nftables" else "iptables");
+  useNftables = backend == "nftables";
 in
 {
   config = lib.mkIf cfg.enable (
@@ -56,17 +60,31 @@ in
       {
         # Clients and nodes reach the API at every server; it asks each for a certificate or token.
         networking.firewall.allowedTCPPorts = lib.optional isServer 6443;
-        networking.firewall.trustedInterfaces = interfaces ++ lib.optional (!useNftables) "lxc+";
+        networking.firewall.trustedInterfaces = interfaces ++ lib.optional (backend == "iptables") "lxc+";
       }
-      (lib.mkIf (!useNftables) {
+      (lib.mkIf (backend == "iptables") {
         networking.firewall.extraCommands = lib.concatMapStrings iptables rules;
       })
+      {
+        assertions = [
+          {
+            assertion = backend != "firewalld" || !config.networking.firewall.enable;
+            message = ''
+              networking.firewall.backend is "firewalld", for which there are no rules here: the
+              machines couldn't reach each other's kubelets. Use "iptables" or "nftables".
+            '';
+          }
+        ];
+      }
       (lib.optionalAttrs (options.networking.firewall ? extraInputRules) {
         networking.firewall.extraInputRules = lib.mkIf useNftables (
           lib.concatMapStrings nftables rules
-          # nftables has another sign for "any ending" than iptables.
+          # nftables has another sign for "any ending" than iptables. What Cilium hands to its proxy,
+          # requests from outside among it, is let in by a rule that it makes itself for iptables,
+          # and that says nothing to a table of nftables.
           + ''
             iifname "lxc*" accept
+            meta mark & 0xf00 == 0x200 accept
           ''
         );
       })

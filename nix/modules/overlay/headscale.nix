@@ -251,6 +251,17 @@ in
           ExecStart = "${pkgs.runtimeShell} ${../scripts/headscale-users.sh}";
           User = config.services.headscale.user;
           Group = config.services.headscale.group;
+          TimeoutStartSec = 180;
+          # It only talks to the server's socket.
+          NoNewPrivileges = true;
+          CapabilityBoundingSet = "";
+          ProtectSystem = "strict";
+          ProtectHome = true;
+          PrivateTmp = true;
+          PrivateDevices = true;
+          PrivateNetwork = true;
+          RestrictAddressFamilies = "AF_UNIX";
+          UMask = "0077";
         };
       };
 

@@ -232,6 +232,7 @@ in
     expected = [
       true
       true
+      true
       false
     ];
     actual =
@@ -241,7 +242,36 @@ in
       [
         (has "ip saddr 10.0.0.12 tcp dport 2380 accept" config.networking.firewall.extraInputRules)
         (has ''iifname "lxc*" accept'' config.networking.firewall.extraInputRules)
+        (has "meta mark & 0xf00 == 0x200 accept" config.networking.firewall.extraInputRules)
         (elem "lxc+" config.networking.firewall.trustedInterfaces)
+      ];
+  }
+  {
+    name = "a firewall that there are no rules for is refused";
+    expected = true;
+    actual = lib.any (has "firewalld") (
+      refused (
+        cluster { founder = true; } [
+          { options.networking.firewall.backend = lib.mkOption { default = "firewalld"; }; }
+        ]
+      )
+    );
+  }
+  {
+    name = "a join waits for the clock, by a unit that comes before time-sync.target";
+    expected = [
+      true
+      true
+      true
+    ];
+    actual =
+      let
+        inherit (founder.systemd.services) undercroft-clock undercroft-cluster-join;
+      in
+      [
+        (elem "undercroft-clock.service" undercroft-cluster-join.wants)
+        (elem "time-sync.target" undercroft-cluster-join.after)
+        (elem "time-sync.target" undercroft-clock.before)
       ];
   }
   {

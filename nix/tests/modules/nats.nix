@@ -52,6 +52,17 @@ in
     };
   }
   {
+    name = "the configuration is checked while it is built, but for a certificate that isn't there then";
+    expected = [
+      true
+      false
+    ];
+    actual = map (config: config.services.nats.validateConfig) [
+      plain
+      tls
+    ];
+  }
+  {
     name = "a lent PC hears nothing but its own inbox";
     expected = [ "_INBOX_ada-workstation.>" ];
     actual =

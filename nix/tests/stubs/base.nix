@@ -13,7 +13,7 @@ let
     default = "";
   };
   section = mkOption {
-    type = types.attrs;
+    type = types.attrsOf types.anything;
     default = { };
   };
 in
@@ -28,7 +28,15 @@ in
   "services.openssh.settings.KbdInteractiveAuthentication" = bool true;
   "services.openssh.settings.X11Forwarding" = bool false;
   "services.openssh.settings.PermitRootLogin" = mkOption {
-    type = types.str;
+    type = types.nullOr (
+      types.enum [
+        "yes"
+        "without-password"
+        "prohibit-password"
+        "forced-commands-only"
+        "no"
+      ]
+    );
     default = "prohibit-password";
   };
 

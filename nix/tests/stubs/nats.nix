@@ -10,6 +10,11 @@ in
 {
   "services.nats.enable" = bool;
   "services.nats.jetstream" = bool;
+  # Came with 23.11: where it is true, nats-server reads the configuration while it is built.
+  "services.nats.validateConfig" = mkOption {
+    type = types.bool;
+    default = true;
+  };
   "services.nats.serverName" = mkOption {
     type = types.str;
     default = "nats";
