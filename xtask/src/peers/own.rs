@@ -24,17 +24,18 @@ pub(super) fn build(folder: &Path) -> Result<PathBuf, Failed> {
     let target = format!("{ARCH}-unknown-linux-gnu");
     let built = folder.join("src").join(NAME);
     Step::new(&format!("build {NAME}"), "cargo")
-        .args(["build", "--quiet", "--release", "--package"])
+        .args(["build", "--quiet", "--package"])
         .args(["undercroft-sops", "--example", EXAMPLE])
         // With a target that is named, the flags are the program's and not its build scripts'.
         .args(["--target", &target, "--target-dir"])
         .args([built.as_os_str()])
-        // It is copied to each machine: without what a debugger would want.
-        .env("CARGO_PROFILE_RELEASE_DEBUG", "0")
-        .env("CARGO_PROFILE_RELEASE_STRIP", "symbols")
+        // It runs for a moment, so that it needn't be fast, and is copied to each machine: without
+        // what a debugger would want.
+        .env("CARGO_PROFILE_DEV_DEBUG", "0")
+        .env("CARGO_PROFILE_DEV_STRIP", "symbols")
         .env("RUSTFLAGS", "-C target-feature=+crt-static")
         .run()?;
-    let example = built.join(&target).join("release/examples").join(EXAMPLE);
+    let example = built.join(&target).join("debug/examples").join(EXAMPLE);
     let dir = folder.join(format!("{NAME}-{}", env!("CARGO_PKG_VERSION")));
     make_dir(&dir)?;
     // Copied beside its place and moved there: a test may be reading the old one.
