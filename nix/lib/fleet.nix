@@ -396,7 +396,7 @@ in
       k3sFlags = kubernetes.k3sFlags undercroft;
     }
     // optionalAttrs (settings.kubernetes.distribution == "kubeadm" && settings.kubernetes.enable) {
-      kubeadm = import ./kubeadm.nix undercroft;
+      kubeadm = removeAttrs (import ./kubeadm.nix undercroft) [ "initFile" ];
     }
     // optionalAttrs (longhorn.wanted undercroft) {
       longhornAnnotation = longhorn.annotation undercroft;

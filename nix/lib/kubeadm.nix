@@ -49,16 +49,16 @@ let
     bindPort = apiPort;
   };
 
-  # A whole version; kubeadm would look up "1.34" on the internet.
+  # A whole version; kubeadm would look up "1.34", or none, on the internet.
   isWhole = version: version != null && builtins.match "[0-9]+[.][0-9]+[.][0-9]+" version != null;
 in
 undercroft:
 let
   inherit (undercroft) fleet kubernetes;
-in
-{
-  # Where the other machines find the API.
-  endpoint = "${kubernetes.apiEndpoint}:${toString apiPort}";
+
+  # Secrets of the cluster are encrypted in etcd, as k3s does with --secrets-encryption. The file
+  # lies in the folder of certificates, which the API server's pod has anyway.
+  encryption = undercroft.secrets.wanted or { } ? "kubeadm/encryption-config.yaml";
 
   clusterConfiguration = {
     inherit apiVersion;
@@ -70,7 +70,14 @@ in
       serviceSubnet = kubernetes.serviceCidr;
       dnsDomain = kubernetes.clusterDomain;
     };
-    apiServer.certSANs = kubernetes.tlsSans;
+    apiServer = {
+      certSANs = kubernetes.tlsSans;
+    }
+    // optionalAttrs encryption {
+      extraArgs = [
+        (argument "encryption-provider-config" "/etc/kubernetes/pki/encryption-config.yaml")
+      ];
+    };
   }
   // optionalAttrs (isWhole kubernetes.version) {
     kubernetesVersion = "v${kubernetes.version}";
@@ -103,8 +110,28 @@ in
     rotateCertificates = true;
     failSwapOn = true;
     staticPodPath = "/etc/kubernetes/manifests";
-    # Pods that nothing else depends on get 45 s to end, the critical ones the last 15.
-    shutdownGracePeriod = "60s";
-    shutdownGracePeriodCriticalPods = "15s";
+    # Of these seconds the critical pods have the last ones.
+    shutdownGracePeriod = "${toString (kubernetes.shutdownGraceSec or 60)}s";
+    shutdownGracePeriodCriticalPods = "${toString (kubernetes.shutdownGraceCriticalSec or 15)}s";
   };
+in
+{
+  inherit
+    clusterConfiguration
+    initConfiguration
+    joinConfiguration
+    kubeletConfiguration
+    ;
+
+  # Where the other machines find the API.
+  endpoint = "${kubernetes.apiEndpoint}:${toString apiPort}";
+
+  # The file of `kubeadm init`. JSON is YAML; documents of one file stand apart by a line of dashes.
+  initFile = builtins.concatStringsSep "\n---\n" (
+    map builtins.toJSON [
+      initConfiguration
+      clusterConfiguration
+      kubeletConfiguration
+    ]
+  );
 }

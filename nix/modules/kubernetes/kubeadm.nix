@@ -12,35 +12,14 @@ let
   isServer = cfg.role == "server";
   enabled = cfg.enable && cfg.distribution == "kubeadm";
   version = lib.getVersion cfg.package;
-  values = undercroftLib.kubeadm config.undercroft;
+  # The version is the package's own. Where it isn't named, kubeadm asks the internet for the
+  # newest one, and founds a cluster of that.
+  values = undercroftLib.kubeadm (
+    config.undercroft // { kubernetes = cfg // { inherit version; }; }
+  );
   longhornPaths = map (mount: mount.path) (
     undercroftLib.disks.longhornMounts config.undercroft.disks
   );
-  encryption = config.undercroft.secrets.wanted ? "kubeadm/encryption-config.yaml";
-
-  kubelet = values.kubeletConfiguration // {
-    shutdownGracePeriod = "${toString cfg.shutdownGraceSec}s";
-    shutdownGracePeriodCriticalPods = "${toString cfg.shutdownGraceCriticalSec}s";
-  };
-
-  # Secrets of the cluster are encrypted in etcd, as k3s does with --secrets-encryption. The file
-  # lies in the folder of certificates, which the API server's pod has anyway.
-  cluster =
-    values.clusterConfiguration
-    // lib.optionalAttrs encryption {
-      apiServer = (values.clusterConfiguration.apiServer or { }) // {
-        extraArgs = (values.clusterConfiguration.apiServer.extraArgs or [ ]) ++ [
-          {
-            name = "encryption-provider-config";
-            value = "/etc/kubernetes/pki/encryption-config.yaml";
-          }
-        ];
-      };
-    };
-
-  # JSON is YAML. Documents of one file stand apart by a line of dashes.
-  documents =
-    name: parts: pkgs.writeText name (lib.concatMapStringsSep "\n---\n" builtins.toJSON parts);
 in
 {
   config = lib.mkIf enabled {
@@ -56,11 +35,8 @@ in
       }
     ];
 
-    environment.etc."undercroft/kubeadm/init.yaml".source = documents "kubeadm-init.yaml" [
-      values.initConfiguration
-      cluster
-      kubelet
-    ];
+    environment.etc."undercroft/kubeadm/init.yaml".source =
+      pkgs.writeText "kubeadm-init.yaml" values.initFile;
     # The token and where to look for the cluster are added at the join, in memory.
     environment.etc."undercroft/kubeadm/join.json".source = pkgs.writeText "kubeadm-join.json" (
       builtins.toJSON values.joinConfiguration
