@@ -15,6 +15,7 @@
 
 mod files;
 mod identity;
+mod readers;
 
 use std::path::{Path, PathBuf};
 
@@ -27,6 +28,7 @@ pub use self::identity::{IdentitySource, OPERATOR_IDENTITY_FILE};
 pub(crate) use self::{
     files::{read_bounded, replace},
     identity::Identities,
+    readers::READERS_FILE,
 };
 use crate::ssh::{HostKey, HostKeyError};
 
@@ -194,6 +196,7 @@ impl HostKeys {
                 let sealed = self
                     .identities
                     .encrypt(text.expose_secret().as_bytes(), &private)?;
+                self.note_first_readers()?;
                 // The private half first: a public half alone would be a key that nobody has.
                 write_new(&private, &sealed, 0o600)?;
                 self.write_public(node, &key)

@@ -117,6 +117,44 @@ pub enum SecretsError {
         /// The secret.
         name: String,
     },
+    /// A file leaves values in plain text that are secrets.
+    #[error(
+        "{}: what it says of which values are encrypted isn't what SOPS has by itself, so that secrets would be written in plain text",
+        path.display()
+    )]
+    Rule {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A secret is a number or a list, and every secret is a text.
+    #[error("{}: the value of {name} is no text", path.display())]
+    NotText {
+        /// The file.
+        path: PathBuf,
+        /// The secret.
+        name: String,
+    },
+    /// Somebody else wrote a file while it was being changed here.
+    #[error("{} was changed by somebody else meanwhile, and was left as it is", path.display())]
+    ChangedMeanwhile {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Another command changes the secrets.
+    #[error("another command is changing the secrets in {}", folder.display())]
+    Busy {
+        /// The secrets folder.
+        folder: PathBuf,
+    },
+    /// What would be made couldn't be opened by whoever makes it.
+    #[error(
+        "nothing was made: no identity at hand is one of the operators of [secrets], so that nothing of it could be opened here (looked for identities in {})",
+        list(tried)
+    )]
+    NoOwnIdentity {
+        /// The identity files that were looked at.
+        tried: Vec<PathBuf>,
+    },
     /// There is no file of secrets at a path.
     #[error("there is no file of secrets {file}")]
     NoSuchFile {
@@ -149,6 +187,19 @@ impl SecretsError {
             Self::NoSuchFile { .. } => {
                 Some("`undercroft secrets list` shows the files.".to_owned())
             }
+            Self::Rule { .. } => Some(
+                "Bring `unencrypted_suffix: _unencrypted` back in its `sops` part, in place of the other rule, and look who changed it: `git log -p` of the file.".to_owned(),
+            ),
+            Self::NotText { .. } => Some("Put the value in quotes.".to_owned()),
+            Self::ChangedMeanwhile { .. } => {
+                Some("Run the command again; it begins with the file as it is now.".to_owned())
+            }
+            Self::Busy { .. } => Some(
+                "Wait until it has ended: an `undercroft secrets edit` ends with its editor.".to_owned(),
+            ),
+            Self::NoOwnIdentity { .. } => Some(
+                "Name the file of your age identity with --identity, or put its recipient among the `operators` of [secrets]: `age-keygen` makes both.".to_owned(),
+            ),
             Self::Underivable { .. } | Self::Unmakable { .. } => None,
         }
     }

@@ -85,6 +85,15 @@ impl Encrypted {
         plain
     }
 
+    /// Whether all values are encrypted but those of keys that end in `_unencrypted`, as SOPS has
+    /// it unless it is told otherwise.
+    ///
+    /// The rule isn't part of the MAC: whoever can write to a repository can change it, so that
+    /// what is added later stays in plain text and nothing looks tampered with.
+    pub fn has_usual_rule(&self) -> bool {
+        self.metadata.rule.is_usual()
+    }
+
     /// Opens the file with the first identity that can, and checks its MAC.
     ///
     /// # Errors
@@ -168,6 +177,11 @@ impl Opened {
     /// Who can open the file as it lies there, as it names them.
     pub fn recipients(&self) -> Vec<&str> {
         self.sealed.recipients()
+    }
+
+    /// The file as it was read.
+    pub fn sealed(&self) -> &Encrypted {
+        &self.sealed
     }
 
     /// The same file with other values.

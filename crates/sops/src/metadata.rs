@@ -53,6 +53,11 @@ impl Rule {
         }
     }
 
+    /// Whether it is the one that SOPS has where nobody asks for another.
+    pub(crate) fn is_usual(&self) -> bool {
+        matches!(self, Self::UnencryptedSuffix(suffix) if suffix == UNENCRYPTED_SUFFIX)
+    }
+
     fn entry(&self) -> (&'static str, &str) {
         match self {
             Self::UnencryptedSuffix(suffix) => ("unencrypted_suffix", suffix),

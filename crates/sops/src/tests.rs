@@ -415,3 +415,54 @@ fn strip(value: &Value) -> Value {
         other => other.clone(),
     }
 }
+
+#[test]
+fn a_rule_that_was_changed_is_known_without_a_key() {
+    let (identity, recipient) = someone();
+    let sealed = seal(
+        &parse_plain(PLAIN.as_bytes()).unwrap(),
+        std::slice::from_ref(&recipient),
+    );
+    assert!(sealed.has_usual_rule());
+    // It fits no name that is there, so that the MAC is as good as before.
+    let text = sealed.write().replace(
+        "unencrypted_suffix: _unencrypted",
+        "unencrypted_regex: _unencrypted$|^later$",
+    );
+    let changed = Encrypted::parse(text.as_bytes()).unwrap();
+    assert!(!changed.has_usual_rule());
+    let mut opened = changed.open(&[&identity]).unwrap();
+    opened.tree.set("later", Value::text("hunter2"));
+    let mut entropy = entropy();
+    let leaked = opened
+        .seal(Seal {
+            recipients: &[recipient],
+            now_s: 0,
+            entropy: &mut entropy,
+        })
+        .unwrap();
+    assert!(leaked.write().contains("later: hunter2"));
+}
+
+#[test]
+fn a_file_of_very_many_keys_is_read() {
+    let mut text = String::new();
+    for i in 0..100_000 {
+        text.push_str(&format!("k{i}: 1\n"));
+    }
+    let tree = parse_plain(text.as_bytes()).unwrap();
+    assert_eq!(tree.names().len(), 100_000);
+    text.push_str("k7: 2\n");
+    let error = parse_plain(text.as_bytes()).unwrap_err();
+    assert!(
+        error.to_string().contains("\"k7\" stands here twice"),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_key_with_a_slash_is_no_path() {
+    let tree = parse_plain(b"k3s/server_token: a\nk3s:\n    agent_token: b\n").unwrap();
+    assert_eq!(tree.names(), ["\"k3s/server_token\"", "k3s/agent_token"]);
+    assert!(tree.get("k3s/server_token").is_none());
+}

@@ -176,7 +176,7 @@ impl Value {
     }
 
     /// The paths of all values that are no maps, in the file's order. Elements of lists are
-    /// counted from 0.
+    /// counted from 0. A key that has a `/` of its own stands in quotes: no path leads to it.
     pub fn names(&self) -> Vec<String> {
         let mut names = Vec::new();
         collect(self, "", &mut names);
@@ -186,8 +186,13 @@ impl Value {
 
 fn collect(value: &Value, at: &str, names: &mut Vec<String>) {
     let below = |key: &str| {
-        if at.is_empty() {
+        let key = if key.contains('/') {
+            format!("{key:?}")
+        } else {
             key.to_owned()
+        };
+        if at.is_empty() {
+            key
         } else {
             format!("{at}/{key}")
         }

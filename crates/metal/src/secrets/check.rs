@@ -3,13 +3,14 @@
 use std::path::Path;
 
 use serde::Serialize;
-use undercroft_sops::{Encrypted, SopsError};
+use undercroft_sops::{Encrypted, SopsError, Value};
 
 use super::{
-    Make, RULES_FILE, SecretFile, SecretsError, Vault, rules,
+    ExposeSecret as _, Make, RULES_FILE, SecretFile, SecretsError, Vault, rules,
     scan::{self, Found},
+    vault::{Open, source_of},
 };
-use crate::keys::HOST_KEYS_DIR;
+use crate::keys::{HOST_KEYS_DIR, READERS_FILE};
 
 /// How bad a finding is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -54,6 +55,8 @@ impl Vault {
         for file in &self.files {
             self.check_file(file, &mut findings)?;
         }
+        self.check_derived(&mut findings);
+        self.check_host_keys(&mut findings)?;
         self.check_rules(&mut findings)?;
         self.check_folder(&mut findings);
         self.check_repository(&mut findings);
@@ -78,10 +81,12 @@ impl Vault {
         };
         for node in self.without_host_key(file)? {
             add(
-                Severity::Warning,
+                Severity::Error,
                 "no-host-key",
-                format!("{node} has no host key yet, so that it can't be a recipient"),
-                Some(INIT),
+                format!("{node} has no host key yet, so that it can't open it"),
+                Some(
+                    "`undercroft secrets init` makes the host key, and then `undercroft secrets rekey` encrypts the file to it.",
+                ),
             );
         }
         let all_asked = file.secrets.iter().all(|s| s.make == Make::Asked);
@@ -141,6 +146,14 @@ impl Vault {
                 );
             }
         }
+        if !encrypted.has_usual_rule() {
+            add(
+                Severity::Error,
+                "rule",
+                "what it says of which values are encrypted isn't what SOPS has by itself, so that secrets may be in it in plain text, or get there".to_owned(),
+                SecretsError::Rule { path: self.path(&file.path) }.hint().as_deref(),
+            );
+        }
         for name in encrypted.plain_names() {
             add(
                 Severity::Error,
@@ -176,7 +189,20 @@ impl Vault {
             }
         }
         match self.unlock(&file.path) {
-            Ok(_) => {}
+            Ok(opened) => {
+                let tree = opened.map_or_else(Value::map, |opened| opened.tree.clone());
+                for secret in &file.secrets {
+                    let value = tree.get(&secret.name);
+                    if !matches!(value, None | Some(Value::Text(_) | Value::Null)) {
+                        add(
+                            Severity::Error,
+                            "no-text",
+                            format!("the value of {} is no text", secret.name),
+                            Some("Put it in quotes, with `undercroft secrets edit`."),
+                        );
+                    }
+                }
+            }
             Err(SecretsError::Locked { source, .. }) => add(
                 Severity::Warning,
                 "locked",
@@ -192,6 +218,71 @@ impl Vault {
                 add(Severity::Error, code, source.to_string(), source.hint());
             }
             Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+
+    /// Secrets that don't fit those that they follow from: whoever wrote both files was stopped in
+    /// between, or one was changed by hand. Nothing is said where a file can't be opened; that was
+    /// said before.
+    fn check_derived(&self, findings: &mut Vec<Finding>) {
+        let Ok(open) = Open::all(self) else {
+            return;
+        };
+        for file in &self.files {
+            for secret in &file.secrets {
+                let (Some(source), Some(text)) =
+                    (source_of(&secret.make), open.text(&file.path, &secret.name))
+                else {
+                    continue;
+                };
+                let fits = match open.value(file, secret) {
+                    Ok(value) => value.expose_secret() == text,
+                    Err(_) => false,
+                };
+                if !fits {
+                    findings.push(Finding {
+                        severity: Severity::Error,
+                        code: "stale",
+                        file: self.shown(&file.path),
+                        line: None,
+                        message: format!("{} doesn't fit {source}, which it follows from", secret.name),
+                        hint: Some(format!(
+                            "Take {} away with `undercroft secrets edit`, and `undercroft secrets init` makes it from {source}.",
+                            secret.name
+                        )),
+                    });
+                }
+            }
+        }
+    }
+
+    fn check_host_keys(&self, findings: &mut Vec<Finding>) -> Result<(), SecretsError> {
+        let Some(difference) = self.host_keys.difference()? else {
+            return Ok(());
+        };
+        let mut add = |code, message: String| {
+            findings.push(Finding {
+                severity: Severity::Error,
+                code,
+                file: self.shown(HOST_KEYS_DIR),
+                line: None,
+                message,
+                hint: Some(REKEY.to_owned()),
+            });
+        };
+        let name = |one: &String| self.called().get(one).unwrap_or(one).clone();
+        for one in &difference.added {
+            add(
+                "missing-recipient",
+                format!("{} can't open them", name(one)),
+            );
+        }
+        for one in &difference.removed {
+            add(
+                "extra-recipient",
+                format!("{} can open them, and isn't to", name(one)),
+            );
         }
         Ok(())
     }
@@ -229,19 +320,35 @@ impl Vault {
         let folder = self.repository.join(&self.folder);
         let mut folders = vec![folder];
         while let Some(folder) = folders.pop() {
-            for entry in std::fs::read_dir(&folder).into_iter().flatten().flatten() {
+            let entries = std::fs::read_dir(&folder).into_iter().flatten().flatten();
+            let mut entries: Vec<std::fs::DirEntry> = entries.collect();
+            entries.sort_by_key(std::fs::DirEntry::file_name);
+            for entry in entries {
                 let path = entry.path();
-                if path.is_dir() {
-                    folders.push(path);
-                } else if !self.belongs(&path) {
+                let mut add = |code, message: &str, hint: &str| {
                     findings.push(Finding {
                         severity: Severity::Error,
-                        code: "plain-file",
+                        code,
                         file: self.in_repository(&path),
                         line: None,
-                        message: "it lies among the secrets and isn't encrypted".to_owned(),
-                        hint: Some(LEAKED.to_owned()),
+                        message: message.to_owned(),
+                        hint: Some(hint.to_owned()),
                     });
+                };
+                // Links aren't followed: one to a folder above it has no end.
+                match entry.file_type() {
+                    Ok(kind) if kind.is_dir() => folders.push(path),
+                    Ok(kind) if kind.is_file() && self.belongs(&path) => {}
+                    Ok(kind) if kind.is_file() => add(
+                        "plain-file",
+                        "it lies among the secrets and isn't encrypted",
+                        LEAKED,
+                    ),
+                    _ => add(
+                        "no-file",
+                        "it lies among the secrets and is no file of its own",
+                        "Put the file itself there, in place of a link.",
+                    ),
                 }
             }
         }
@@ -257,6 +364,9 @@ impl Vault {
             return false;
         };
         let in_host_keys = path.parent() == Some(self.path(HOST_KEYS_DIR).as_path());
+        if in_host_keys && path.file_name().is_some_and(|name| name == READERS_FILE) {
+            return true;
+        }
         match path.extension().and_then(|e| e.to_str()) {
             Some("pub") => in_host_keys && bytes.starts_with(b"ssh-"),
             Some("age") => {
@@ -295,6 +405,19 @@ impl Vault {
             let Ok(bytes) = scan::read_for_scan(&path) else {
                 continue;
             };
+            if bytes.len() as u64 >= scan::SCAN_BYTES_MAX {
+                findings.push(Finding {
+                    severity: Severity::Warning,
+                    code: "not-scanned",
+                    file: self.in_repository(&path),
+                    line: None,
+                    message: format!(
+                        "only its first {} MiB were looked through",
+                        scan::SCAN_BYTES_MAX / (1024 * 1024)
+                    ),
+                    hint: None,
+                });
+            }
             for Found { line, what } in scan::scan(&bytes) {
                 findings.push(Finding {
                     severity: Severity::Error,

@@ -2,7 +2,9 @@
 
 use std::{
     collections::BTreeSet,
+    ffi::OsStr,
     io::{Read as _, Seek as _},
+    os::unix::ffi::OsStrExt as _,
     path::{Path, PathBuf},
     process::{Command, Stdio},
     sync::LazyLock,
@@ -13,7 +15,7 @@ use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use regex::bytes::Regex;
 
 /// The most of a file that is looked at, in bytes. Repositories of text have no larger ones.
-const SCAN_BYTES_MAX: u64 = 16 * 1024 * 1024;
+pub(super) const SCAN_BYTES_MAX: u64 = 16 * 1024 * 1024;
 /// The most files that are looked at where git doesn't say which belong to the repository.
 const SCAN_FILES_MAX: usize = 100_000;
 /// Folders that aren't the repository's, where git doesn't say so.
@@ -221,9 +223,9 @@ pub fn repository_files(repository: &Path) -> std::io::Result<Vec<PathBuf>> {
             .stdout
             .split(|byte| *byte == 0)
             .filter(|name| !name.is_empty())
-            .filter_map(|name| std::str::from_utf8(name).ok())
-            .map(|name| repository.join(name))
-            .filter(|path| path.is_file())
+            .map(|name| repository.join(OsStr::from_bytes(name)))
+            // git keeps where a link leads, and not what is there.
+            .filter(|path| std::fs::symlink_metadata(path).is_ok_and(|m| m.is_file()))
             .collect();
         files.sort();
         files.dedup();

@@ -1,5 +1,7 @@
 //! A whole life of a fleet's secrets, in a folder.
 
+mod attacks;
+
 use std::{
     path::Path,
     process::{Command, Stdio},
@@ -113,6 +115,7 @@ fn init_makes_what_is_missing_and_nothing_twice() {
             .collect();
         let changed = vault.finish_edit(&edit, without.as_bytes(), NOW_S).unwrap();
         assert_eq!(changed, ["- grafana/admin_password"]);
+        drop(edit);
         let made = vault.init(NOW_S).unwrap().made;
         assert_eq!(
             made.iter().map(|c| c.name.as_str()).collect::<Vec<_>>(),

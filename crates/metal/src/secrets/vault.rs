@@ -1,10 +1,12 @@
 //! The files of secrets in a repository.
 
 mod change;
+mod lock;
 mod open;
 
 use std::{
     collections::BTreeMap,
+    io::ErrorKind,
     path::{Path, PathBuf},
 };
 
@@ -18,6 +20,9 @@ use undercroft_sops::{
 };
 
 pub use self::change::{Changed, Edit, Initialised, Rekeyed};
+#[cfg(test)]
+pub(super) use self::open::in_writing_order;
+pub(super) use self::open::{Open, source_of};
 use super::{Audience, Make, SecretFile, SecretsError, catalogue, make};
 use crate::keys::{HOST_KEYS_DIR, HostKeys, Identities, IdentitySource, read_bounded, replace};
 
@@ -34,7 +39,7 @@ pub struct Vault {
     pub(super) nodes: Vec<NodeName>,
     /// What the inventory's people are called, by their recipients.
     people: BTreeMap<String, String>,
-    host_keys: HostKeys,
+    pub(super) host_keys: HostKeys,
     identities: Identities,
 }
 
@@ -200,7 +205,9 @@ impl Vault {
     /// When it is there and can't be read.
     pub fn read(&self, file: &str) -> Result<Option<Encrypted>, SecretsError> {
         let path = self.path(file);
-        if !path.exists() {
+        // A file that can't be looked at, or a link to nothing, isn't one that is missing: what
+        // was made in its place would be another.
+        if matches!(std::fs::symlink_metadata(&path), Err(e) if e.kind() == ErrorKind::NotFound) {
             return Ok(None);
         }
         let bytes = read_bounded(&path, FILE_BYTES_MAX as u64)?;
@@ -291,7 +298,39 @@ impl Vault {
             })
     }
 
-    /// Writes a file, encrypted to those who should be able to open it.
+    /// Whether an identity at hand opens what is encrypted to the operators; where none does, the
+    /// files that were looked at for one.
+    fn require_own_identity(&self, now_s: u64) -> Result<(), SecretsError> {
+        let mut probe = Value::map();
+        probe.set("probe", Value::Bool(true));
+        let operators = self.operators()?;
+        let sealed = encrypt_new(
+            &probe,
+            Seal {
+                recipients: &operators,
+                now_s,
+                entropy: &mut make::entropy,
+            },
+        );
+        let (identities, tried) = self.identities.at_hand();
+        let identities: Vec<&dyn Identity> = identities.iter().map(AsRef::as_ref).collect();
+        match sealed.and_then(|sealed| sealed.open(&identities)) {
+            Ok(_) => Ok(()),
+            Err(SopsError::NoIdentity { .. }) => Err(SecretsError::NoOwnIdentity { tried }),
+            Err(source) => Err(SecretsError::Recipient {
+                whose: "an operator of [secrets]".to_owned(),
+                source,
+            }),
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn identities_at_hand(&self) -> (Vec<Box<dyn Identity>>, Vec<PathBuf>) {
+        self.identities.at_hand()
+    }
+
+    /// Writes a file, encrypted to those who should be able to open it, unless it is another by
+    /// now than the one that was opened.
     fn write(
         &self,
         file: &SecretFile,
@@ -300,6 +339,13 @@ impl Vault {
         now_s: u64,
     ) -> Result<(), SecretsError> {
         let path = self.path(&file.path);
+        let now_there = self.read(&file.path)?.map(|sealed| sealed.write());
+        if now_there != opened.map(|opened| opened.sealed().write()) {
+            return Err(SecretsError::ChangedMeanwhile { path });
+        }
+        if opened.is_some_and(|opened| !opened.sealed().has_usual_rule()) {
+            return Err(SecretsError::Rule { path });
+        }
         let recipients: Vec<Recipient> = self
             .wanted(file)?
             .into_iter()

@@ -1,5 +1,7 @@
 //! YAML to a tree, with its comments.
 
+use std::collections::BTreeSet;
+
 use granit_parser::{Event, Marker, Options, Parser, Placement, ScalarStyle, Span, Tag};
 use zeroize::Zeroizing;
 
@@ -58,6 +60,8 @@ struct Pending {
 enum Open {
     Map {
         entries: Vec<Entry>,
+        /// The keys so far: asking the entries would take a file of many keys for minutes.
+        keys: BTreeSet<String>,
         key: Option<String>,
         /// The column of the keys, known from the first on.
         column: Option<usize>,
@@ -99,6 +103,7 @@ impl Reader {
                 self.begin(place)?;
                 self.open.push(Open::Map {
                     entries: Vec::new(),
+                    keys: BTreeSet::new(),
                     key: None,
                     column: None,
                 });
@@ -196,14 +201,12 @@ impl Reader {
         }
         if let Some(Open::Map {
             entries,
+            keys,
             key,
             column,
         }) = self.open.last_mut()
         {
-            if entries
-                .iter()
-                .any(|entry| matches!(entry, Entry::Pair(k, _) if *k == *name))
-            {
+            if !keys.insert(name.to_string()) {
                 return Err(at(place, format!("the key {:?} stands here twice", *name)));
             }
             entries.extend(pending.into_iter().map(|p| Entry::Comment(p.comment)));

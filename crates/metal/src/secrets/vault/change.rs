@@ -6,9 +6,11 @@ use zeroize::Zeroizing;
 
 use super::{
     Vault,
+    lock::Lock,
     open::{Open, source_of},
     split,
 };
+use crate::keys::HOST_KEYS_DIR;
 use crate::secrets::{Make, Secret, SecretFile, SecretString, SecretsError, rules};
 
 /// Values of a file that were made or changed, by name alone.
@@ -48,13 +50,21 @@ pub struct Rekeyed {
     pub removed: Vec<String>,
     /// The secrets that those who were removed may still know.
     pub rotate: Vec<String>,
+    /// What else to do, in a sentence.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub after: Option<&'static str>,
 }
+
+/// What is to be done about host keys that somebody knows who was removed.
+const HOST_KEYS_AFTER: &str = "Whoever was removed has been able to read the machines' host keys, and with one the machine's secrets. Where that matters, take its NODE.age and NODE.pub away and install the machine anew: `undercroft up --reinstall NODE`.";
 
 /// A file that is open for a person to change.
 pub struct Edit {
     path: String,
     opened: Option<Opened>,
     tree: Value,
+    /// Nobody else changes the file while somebody has it in an editor.
+    _lock: Lock,
 }
 
 impl std::fmt::Debug for Edit {
@@ -77,8 +87,13 @@ impl Vault {
     /// never made anew.
     ///
     /// # Errors
-    /// When a file can't be opened or written; those before it stay.
+    /// When no identity at hand could open what is made; nothing is written then. When a file
+    /// can't be opened or written; those before it stay.
     pub fn init(&self, now_s: u64) -> Result<Initialised, SecretsError> {
+        self.require_own_identity(now_s)?;
+        let _lock = self.lock()?;
+        // Files that can't be opened are found before host keys are written.
+        let mut open = Open::all(self)?;
         let mut done = Initialised::default();
         for node in &self.nodes {
             if self.host_keys.public(node)?.is_none() {
@@ -86,10 +101,10 @@ impl Vault {
             }
             self.host_keys.ensure(node)?;
         }
-        let mut open = Open::all(self)?;
         for derived in [false, true] {
             for file in &self.files {
                 for secret in &file.secrets {
+                    open.require_text(self, &file.path, &secret.name)?;
                     if source_of(&secret.make).is_some() != derived
                         || open.text(&file.path, &secret.name).is_some()
                     {
@@ -158,6 +173,7 @@ impl Vault {
                 from: from.to_owned(),
             });
         }
+        let _lock = self.lock()?;
         let mut open = Open::all(self)?;
         let mut changed = Vec::new();
         if let Some(value) = given {
@@ -190,8 +206,12 @@ impl Vault {
     /// # Errors
     /// When a file can't be opened or written; those before it stay.
     pub fn rekey(&self, now_s: u64, dry_run: bool) -> Result<Vec<Rekeyed>, SecretsError> {
+        let _lock = if dry_run { None } else { Some(self.lock()?) };
         let called = self.called();
         let mut done = Vec::new();
+        if let Some(rekeyed) = self.rekey_host_keys(dry_run)? {
+            done.push(rekeyed);
+        }
         for file in &self.files {
             let Some(encrypted) = self.read(&file.path)? else {
                 continue;
@@ -227,6 +247,7 @@ impl Vault {
                 },
                 added,
                 removed,
+                after: None,
             });
         }
         if !dry_run {
@@ -235,12 +256,39 @@ impl Vault {
         Ok(done)
     }
 
+    /// Makes the host keys open to the operators, and to nobody else. They are age files, which
+    /// don't say to whom they are encrypted; that is noted beside them.
+    fn rekey_host_keys(&self, dry_run: bool) -> Result<Option<Rekeyed>, SecretsError> {
+        let Some(difference) = self.host_keys.difference()? else {
+            return Ok(None);
+        };
+        let named = |recipients: Vec<String>| -> Vec<String> {
+            let name = |one: String| match self.people.get(&one) {
+                Some(person) => format!("operator {person}"),
+                None => one,
+            };
+            recipients.into_iter().map(name).collect()
+        };
+        let rekeyed = Rekeyed {
+            file: self.shown(HOST_KEYS_DIR),
+            after: (!difference.removed.is_empty()).then_some(HOST_KEYS_AFTER),
+            added: named(difference.added),
+            removed: named(difference.removed),
+            rotate: Vec::new(),
+        };
+        if !dry_run {
+            self.host_keys.rekey()?;
+        }
+        Ok(Some(rekeyed))
+    }
+
     /// Opens a file for a person to change; one that isn't there yet is empty.
     ///
     /// # Errors
     /// When it is no file of secrets, or can't be opened.
     pub fn edit(&self, given: &str) -> Result<Edit, SecretsError> {
         let file = self.file(given)?;
+        let lock = self.lock()?;
         let opened = self.unlock(&file.path)?;
         let tree = match &opened {
             Some(opened) => opened.tree.clone(),
@@ -250,6 +298,7 @@ impl Vault {
             path: file.path.clone(),
             opened,
             tree,
+            _lock: lock,
         })
     }
 
@@ -270,6 +319,17 @@ impl Vault {
         })?;
         if edit.opened.is_some() && tree == edit.tree {
             return Ok(Vec::new());
+        }
+        for secret in &file.secrets {
+            if !matches!(
+                tree.get(&secret.name),
+                None | Some(Value::Text(_) | Value::Null)
+            ) {
+                return Err(SecretsError::NotText {
+                    path: self.path(&edit.path),
+                    name: secret.name.clone(),
+                });
+            }
         }
         let (before, after) = (edit.tree.names(), tree.names());
         let mut changed: Vec<String> = before

@@ -10,7 +10,7 @@ use crate::secrets::{
 };
 
 /// The secret that another is made from.
-pub(super) fn source_of(make: &Make) -> Option<&'static str> {
+pub(in crate::secrets) fn source_of(make: &Make) -> Option<&'static str> {
     match make {
         Make::K3sToken { .. } => Some("k3s/tls/server-ca.crt"),
         Make::PublicKeyOf(from)
@@ -21,13 +21,33 @@ pub(super) fn source_of(make: &Make) -> Option<&'static str> {
     }
 }
 
+/// The files, each after those that its secrets are made from.
+pub(in crate::secrets) fn in_writing_order(files: &[SecretFile]) -> Vec<&SecretFile> {
+    let holds = |file: &SecretFile, name: &str| file.secrets.iter().any(|s| s.name == name);
+    let mut left: Vec<&SecretFile> = files.iter().collect();
+    let mut order = Vec::with_capacity(left.len());
+    while !left.is_empty() {
+        let next = left.iter().position(|file| {
+            let mut sources = file.secrets.iter().filter_map(|s| source_of(&s.make));
+            sources.all(|source| {
+                let elsewhere =
+                    |other: &&SecretFile| other.path != file.path && holds(other, source);
+                !left.iter().any(elsewhere)
+            })
+        });
+        // No two files follow from each other; the catalogue's tests would show it.
+        order.push(left.remove(next.unwrap_or(0)));
+    }
+    order
+}
+
 /// All files at once, opened.
-pub(super) struct Open {
+pub(in crate::secrets) struct Open {
     trees: BTreeMap<String, (Option<Opened>, Value)>,
 }
 
 impl Open {
-    pub(super) fn all(vault: &Vault) -> Result<Self, SecretsError> {
+    pub(in crate::secrets) fn all(vault: &Vault) -> Result<Self, SecretsError> {
         let mut trees = BTreeMap::new();
         for file in &vault.files {
             let opened = vault.unlock(&file.path)?;
@@ -39,22 +59,38 @@ impl Open {
         Ok(Self { trees })
     }
 
-    pub(super) fn text(&self, file: &str, name: &str) -> Option<&str> {
+    pub(in crate::secrets) fn text(&self, file: &str, name: &str) -> Option<&str> {
         let (_, tree) = self.trees.get(file)?;
         tree.get(name)?.as_text().filter(|text| !text.is_empty())
+    }
+
+    /// A value that is there and isn't a text is somebody's mistake, and no missing one.
+    pub(in crate::secrets) fn require_text(
+        &self,
+        vault: &Vault,
+        file: &str,
+        name: &str,
+    ) -> Result<(), SecretsError> {
+        match self.trees.get(file).and_then(|(_, tree)| tree.get(name)) {
+            None | Some(Value::Text(_) | Value::Null) => Ok(()),
+            Some(_) => Err(SecretsError::NotText {
+                path: vault.path(file),
+                name: name.to_owned(),
+            }),
+        }
     }
 
     fn anywhere(&self, name: &str) -> Option<&str> {
         self.trees.keys().find_map(|file| self.text(file, name))
     }
 
-    pub(super) fn put(&mut self, file: &str, name: &str, value: &SecretString) {
+    pub(in crate::secrets) fn put(&mut self, file: &str, name: &str, value: &SecretString) {
         if let Some((_, tree)) = self.trees.get_mut(file) {
             tree.set(name, Value::text(value.expose_secret()));
         }
     }
 
-    pub(super) fn take(&mut self, file: &str, name: &str) {
+    pub(in crate::secrets) fn take(&mut self, file: &str, name: &str) {
         // It keeps its place in the file: the value alone is emptied.
         if self.text(file, name).is_some() {
             self.put(file, name, &SecretString::from(String::new()));
@@ -62,13 +98,28 @@ impl Open {
     }
 
     /// Makes a secret, and what is made with it.
-    pub(super) fn make<'a>(
+    pub(in crate::secrets) fn make<'a>(
         &mut self,
         vault: &Vault,
         file: &'a SecretFile,
         secret: &'a Secret,
         now_s: u64,
     ) -> Result<Vec<&'a Secret>, SecretsError> {
+        if matches!(secret.make, Make::CaCertificate { .. } | Make::CaKey) {
+            return self.make_authority(vault, file, secret, now_s);
+        }
+        let value = self.value(file, secret)?;
+        self.put(&file.path, &secret.name, &value);
+        Ok(vec![secret])
+    }
+
+    /// The value of a secret that isn't half of an authority: a new one, or what follows from
+    /// another.
+    pub(in crate::secrets) fn value(
+        &self,
+        file: &SecretFile,
+        secret: &Secret,
+    ) -> Result<SecretString, SecretsError> {
         let name = &secret.name;
         let unmakable = |detail: String| SecretsError::Unmakable {
             name: name.clone(),
@@ -84,9 +135,9 @@ impl Open {
                 .map(SecretString::from)
                 .ok_or_else(|| underivable(from, "it isn't there".to_owned()))
         };
-        let value = match &secret.make {
+        Ok(match &secret.make {
             Make::CaCertificate { .. } | Make::CaKey => {
-                return self.make_authority(vault, file, secret, now_s);
+                return Err(unmakable("it is made with its other half".to_owned()));
             }
             Make::Password => make::password(),
             Make::K3sToken { user } => {
@@ -120,9 +171,7 @@ impl Open {
             Make::NatsSeed(kind) => make::nats_seed(*kind).map_err(|e| unmakable(e.to_string()))?,
             Make::SshKey => make::ssh_key("argocd").map_err(|e| unmakable(e.to_string()))?,
             Make::Asked => return Err(SecretsError::MustBeGiven { name: name.clone() }),
-        };
-        self.put(&file.path, name, &value);
-        Ok(vec![secret])
+        })
     }
 
     /// A certificate and its key are made together or not at all.
@@ -181,9 +230,10 @@ impl Open {
             .is_some_and(|(_, tree)| tree.get(name).is_some())
     }
 
-    /// Writes the files that have changed.
-    pub(super) fn save(&self, vault: &Vault, now_s: u64) -> Result<(), SecretsError> {
-        for file in &vault.files {
+    /// Writes the files that have changed, those first that others follow from: whoever is stopped
+    /// in between has what is missing made, and nothing is encrypted to an identity that is lost.
+    pub(in crate::secrets) fn save(&self, vault: &Vault, now_s: u64) -> Result<(), SecretsError> {
+        for file in in_writing_order(&vault.files) {
             let Some((opened, tree)) = self.trees.get(&file.path) else {
                 continue;
             };
