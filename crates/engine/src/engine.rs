@@ -247,26 +247,44 @@ impl Engine {
         for node in &mut self.nodes {
             node.progress.run_started();
         }
+        let plan = Arc::clone(&self.plan);
         for n in 0..self.nodes.len() {
-            let failed = self
-                .nodes
-                .get(n)
-                .is_some_and(|node| node.progress.failed.is_some());
-            self.settle_gates(n, failed);
+            let Some(node) = self.nodes.get(n) else {
+                continue;
+            };
+            let cursor = node.progress.cursor;
+            let steps = plan.nodes.get(&node.name).map(|planned| &planned.steps);
+            for (position, step) in steps.into_iter().flatten().enumerate() {
+                self.settle_gate(*step, position < cursor);
+            }
+        }
+        for n in 0..self.nodes.len() {
+            let node = self.nodes.get(n);
+            if node.is_some_and(|node| node.progress.failed.is_some()) {
+                self.gets_no_further(n);
+            }
         }
     }
 
-    /// Says of a machine's steps which are settled: those that are done, and the others where it
-    /// gets no further in this run.
-    pub(crate) fn settle_gates(&mut self, n: NodeIndex, ended: bool) {
+    /// Settles the steps of a machine that gets no further in this run, and those of others that
+    /// can't be done without them: nobody waits for what can't come.
+    pub(crate) fn gets_no_further(&mut self, n: NodeIndex) {
         let plan = Arc::clone(&self.plan);
-        let Some(node) = self.nodes.get(n) else {
-            return;
-        };
-        let cursor = node.progress.cursor;
-        let steps = plan.nodes.get(&node.name).map(|planned| &planned.steps);
-        for (position, step) in steps.into_iter().flatten().enumerate() {
-            self.settle_gate(*step, ended || position < cursor);
+        let cursor = self.nodes.get(n).map_or(0, |node| node.progress.cursor);
+        let mut ended = vec![(n, cursor)];
+        while let Some((n, from)) = ended.pop() {
+            let name = self.nodes.get(n).map(|node| &node.name);
+            let planned = name.and_then(|name| plan.nodes.get(name));
+            let steps = planned.and_then(|planned| planned.steps.get(from..));
+            for step in steps.into_iter().flatten() {
+                if self.gates.is_settled(*step) {
+                    continue;
+                }
+                self.settle_gate(*step, true);
+                for dependent in self.dependents.get(step).into_iter().flatten() {
+                    ended.extend(self.places.get(slot(*dependent)).copied());
+                }
+            }
         }
     }
 

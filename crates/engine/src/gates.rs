@@ -36,6 +36,11 @@ impl Gates {
         self.open.get(slot(step)).is_some_and(|open| *open == 0)
     }
 
+    /// Whether a step is settled; an unknown one is.
+    pub(crate) fn is_settled(&self, step: StepId) -> bool {
+        self.settled.get(slot(step)).is_none_or(|settled| *settled)
+    }
+
     /// Settles a step, or makes it unsettled again. Gives the steps that wait for nothing any more.
     pub(crate) fn set(&mut self, step: StepId, settled: bool) -> Vec<StepId> {
         let mut opened = Vec::new();

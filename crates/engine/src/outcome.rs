@@ -285,7 +285,7 @@ impl Engine {
                 failure,
             },
         );
-        self.settle_gates(n, true);
+        self.gets_no_further(n);
         self.failed = self.failed.saturating_add(1);
         let failure_budget = self.plan.limits.failure_budget;
         if self.failed > failure_budget && !self.stopped {
@@ -300,7 +300,7 @@ impl Engine {
             for other in 0..self.nodes.len() {
                 let begun = |node: &crate::engine::Node| node.progress.begun;
                 if !self.nodes.get(other).is_some_and(begun) {
-                    self.settle_gates(other, true);
+                    self.gets_no_further(other);
                 }
             }
         }

@@ -84,6 +84,33 @@ fn a_server_that_failed_holds_up_neither_agents_nor_argo_cd() {
     }
 }
 
+/// A server that is wiped only when another is back waits for it, and not the whole fleet for both.
+#[test]
+fn what_waits_for_a_machine_that_failed_holds_nobody_up_either() {
+    let mut plan = cluster_plan(5, 3, FREE);
+    let step = |node, verb: &str| {
+        let mut steps = plan.steps.iter();
+        let found = steps.find(|s| s.node == name(node) && s.action.verb() == verb);
+        found.unwrap().id
+    };
+    let (first, before) = (step(2, "network-boot"), step(1, "ready"));
+    plan.steps[first.0 as usize].after.push(before);
+    plan.id = plan.content_id();
+    let mut world = Scripted::new();
+    let kind = FailureKind::Permanent;
+    world.twist(1, "join", Work::Act, Twist::Fails(kind));
+    let (end, journal) = run_plan(plan, &mut world);
+    assert_eq!(end, RunEnd::Incomplete);
+    assert!(place(&world, 2, "network-boot").is_none());
+    assert!(world.machines[&name(4)].ready);
+    assert_eq!(world.machines[&name(0)].parts.len(), 4);
+    // A further run waits for it as before, and then begins the other.
+    world.log.clear();
+    let (end, _) = run_on(journal, &mut world);
+    assert_eq!(end, RunEnd::Complete);
+    assert!(place(&world, 1, "ready") < place(&world, 2, "network-boot"));
+}
+
 #[test]
 fn an_agent_that_failed_is_taken_up_by_the_next_run() {
     let (end, journal, mut world) = fails_at(4, "join");

@@ -61,6 +61,10 @@ pub struct Installed {
     /// Whether it was ever a member of the cluster with these disks.
     #[serde(default)]
     pub joined: bool,
+    /// Whether it was ever a member of the cluster, with whatever disks: wiped or not, the cluster
+    /// knows it until it was removed there.
+    #[serde(default)]
+    pub member: bool,
 }
 
 /// Everything that planning looks at besides the inventory.

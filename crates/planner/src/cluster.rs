@@ -3,21 +3,17 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use undercroft_model::{
-    Action, BootstrapPart, ClusterObservation, ClusterPlan, ClusterRole, Found, GitopsSource,
-    NodeName, NodePlan, NodeState, Observation, Resource, Step, StepId,
-    inventory::{Distribution, Inventory, Node, Role},
-    kubernetes_minor,
+    Action, BootstrapPart, ClusterPlan, ClusterRole, GitopsSource, NodeName, NodePlan, NodeState,
+    Observation, Resource, Step, StepId,
+    inventory::{Distribution, Inventory},
 };
 
 use crate::{
     NodeReport, NodeStatus, PlanOptions,
     chain::{self, Draft},
+    members::{role, stays_member},
     verdict::Delivery,
 };
-
-/// How many minor versions a kubelet may be older than the API server (Kubernetes version skew
-/// policy, "kubelet").
-const KUBELET_MINORS_OLDER_MAX: u32 = 3;
 
 /// What a machine's Node must carry, as the inventory says it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -40,154 +36,6 @@ pub fn node_wants(inventory: &Inventory, name: &NodeName) -> NodeWants {
         annotations: inventory.node_annotations(name),
         taints: member.map_or_else(Vec::new, |node| node.taints.clone()),
     }
-}
-
-/// The parts of the bootstrap that the inventory asks for.
-fn parts(inventory: &Inventory) -> &'static [BootstrapPart] {
-    if inventory.gitops.repository.is_some() {
-        &BootstrapPart::ALL
-    } else {
-        &[BootstrapPart::Network]
-    }
-}
-
-pub(crate) fn role(inventory: &Inventory, node: &Node) -> Option<ClusterRole> {
-    match (inventory.kubernetes.distribution, node.role) {
-        (Distribution::None, _) | (_, Role::None) => None,
-        (_, Role::Server) => Some(ClusterRole::Server),
-        (_, Role::Agent) => Some(ClusterRole::Agent),
-    }
-}
-
-/// Whether the cluster's API says that a machine is in it, as it should be. What it says of an
-/// earlier boot than the machine's present one is old: Kubernetes calls a machine that has just
-/// lost its power Ready for some while.
-fn is_in(
-    seen: &ClusterObservation,
-    observation: &Observation,
-    name: &NodeName,
-    role: ClusterRole,
-) -> bool {
-    let is_this_boot = |boot_id: &str| match observation.nodes.get(name).map(|seen| &seen.found) {
-        Some(Found::Running { boot_id: now, .. }) => now == boot_id,
-        _ => true,
-    };
-    seen.nodes.get(name).is_some_and(|node| {
-        node.ready
-            && node.as_planned
-            && is_this_boot(&node.boot_id)
-            && (role == ClusterRole::Agent || node.etcd_voter)
-    })
-}
-
-/// Whether a machine that runs what it should is all that it should be in the cluster too.
-pub(crate) fn is_converged(
-    inventory: &Inventory,
-    observation: &Observation,
-    name: &NodeName,
-    node: &Node,
-) -> bool {
-    let Some(role) = role(inventory, node) else {
-        return true;
-    };
-    let Some(seen) = &observation.cluster else {
-        return false;
-    };
-    let founds = inventory.kubernetes.founder.as_ref() == Some(name);
-    let whole = || parts(inventory).iter().all(|p| seen.parts.contains(p));
-    is_in(seen, observation, name, role) && (!founds || whole())
-}
-
-/// Servers beside one that are, or once were, members of the cluster and aren't wiped by this plan.
-fn other_members<'a>(
-    inventory: &'a Inventory,
-    observation: &'a Observation,
-    name: &'a NodeName,
-    reinstall: &'a BTreeSet<NodeName>,
-) -> impl Iterator<Item = &'a NodeName> {
-    inventory.servers().into_iter().filter(move |other| {
-        let seen = observation.cluster.as_ref();
-        let registered = seen.is_some_and(|seen| seen.nodes.contains_key(*other));
-        let before = observation.installed.get(*other).is_some_and(|b| b.joined);
-        *other != name && !reinstall.contains(*other) && (registered || before)
-    })
-}
-
-/// Why a machine must not be installed, for the cluster's sake.
-pub(crate) fn refusals(
-    inventory: &Inventory,
-    observation: &Observation,
-    name: &NodeName,
-    node: &Node,
-    reinstall: &BTreeSet<NodeName>,
-) -> Vec<String> {
-    let mut reasons = Vec::new();
-    let Some(role) = role(inventory, node) else {
-        return reasons;
-    };
-    if let Some(reason) = skew(inventory, observation) {
-        reasons.push(reason);
-    }
-    if role == ClusterRole::Agent {
-        return reasons;
-    }
-    // A member whose disks stay as they are comes back as what it was.
-    let joined = observation.installed.get(name).is_some_and(|b| b.joined);
-    if joined && !reinstall.contains(name) {
-        return reasons;
-    }
-    let others: Vec<&NodeName> = other_members(inventory, observation, name, reinstall).collect();
-    if inventory.kubernetes.founder.as_ref() == Some(name)
-        && let Some(other) = others.first()
-    {
-        reasons.push(format!(
-            "it founds the cluster, and {other} is a member of one already: installed anew it \
-             would found a second; name {other} as `kubernetes.founder` first, so that it joins"
-        ));
-        return reasons;
-    }
-    let registered = |seen: &ClusterObservation| seen.nodes.contains_key(name);
-    match &observation.cluster {
-        None if joined && !others.is_empty() => reasons.push(
-            "it is a member of etcd, and the cluster's API doesn't answer: nobody knows whether \
-             the others can spare it"
-                .to_owned(),
-        ),
-        Some(seen) if registered(seen) || joined => {
-            let voting = |name: &NodeName| seen.nodes.get(name).is_some_and(|n| n.etcd_voter);
-            let stay = others.iter().filter(|other| voting(other)).count();
-            let members = others.len();
-            if members > 0 && stay < members / 2 + 1 {
-                reasons.push(format!(
-                    "without it {stay} of the {members} other members of etcd would vote, which \
-                     is no majority"
-                ));
-            }
-        }
-        _ => {}
-    }
-    reasons
-}
-
-/// Why a kubelet of the inventory's version must not join the cluster that runs.
-fn skew(inventory: &Inventory, observation: &Observation) -> Option<String> {
-    let seen = observation.cluster.as_ref()?;
-    let want = inventory.kubernetes.version.as_deref()?;
-    let (major, kubelet) = kubernetes_minor(want)?;
-    let (api_major, api) = kubernetes_minor(&seen.version)?;
-    let version = &seen.version;
-    if major != api_major || kubelet > api {
-        return Some(format!(
-            "the inventory asks for Kubernetes {want}, and the cluster's API is {version}: a \
-             kubelet is never newer than its API server; update the servers first"
-        ));
-    }
-    (api - kubelet > KUBELET_MINORS_OLDER_MAX).then(|| {
-        format!(
-            "the inventory asks for Kubernetes {want}, and the cluster's API is {version}: a \
-             kubelet is at most {KUBELET_MINORS_OLDER_MAX} minor versions older"
-        )
-    })
 }
 
 /// What the cluster's steps are appended to.
@@ -390,24 +238,11 @@ impl Drafting<'_> {
             self.leave_out(name, &reason.clone());
             return None;
         }
-        let before = self.observation.installed.get(name);
-        let registered = |seen: &ClusterObservation| seen.nodes.contains_key(name);
-        let installs = self
-            .reports
-            .get(name)
-            .is_some_and(|report| report.status.is_installed());
-        let joined = before.is_some_and(|before| before.joined);
-        let anew = before.is_some_and(|before| before.generation > 0)
-            || self.observation.cluster.as_ref().is_some_and(registered);
-        // A member whose disks stay as they are comes back as what it was.
-        let replaces = self.options.reinstall.contains(name) || (!joined && anew);
+        let replaces = self.replaces(name, founder);
         let join = self.append(
             name,
             Draft {
-                action: Action::JoinCluster {
-                    role,
-                    replaces: installs && replaces,
-                },
+                action: Action::JoinCluster { role, replaces },
                 reaches: NodeState::Joined,
                 timeout_s: self.inventory.fleet.timeouts.join_s,
                 resource: Some(match role {
@@ -436,6 +271,33 @@ impl Drafting<'_> {
         }
         let ready = self.ready(name);
         Some((join, ready))
+    }
+
+    /// Whether the cluster may know a machine as it was before it was installed anew. A member that
+    /// stays one comes back as what it was, and a cluster that is founded anew knows nobody.
+    fn replaces(&self, name: &NodeName, founder: &NodeName) -> bool {
+        let stays = |name| {
+            let installs = self.reports.get(name).map(|report| &report.status);
+            let installs = installs.is_some_and(NodeStatus::is_installed);
+            let reinstall = self.options.reinstall.contains(name);
+            stays_member(
+                self.inventory,
+                self.observation,
+                name,
+                installs.then_some(reinstall),
+            )
+        };
+        let founds_anew = self
+            .reports
+            .get(founder)
+            .is_some_and(|report| report.status.is_installed())
+            && !stays(founder);
+        let before = self.observation.installed.get(name);
+        let seen = self.observation.cluster.as_ref();
+        let known = self.options.reinstall.contains(name)
+            || before.is_some_and(|before| before.member || before.generation > 0)
+            || seen.is_some_and(|seen| seen.nodes.contains_key(name));
+        known && !founds_anew && !stays(name)
     }
 
     /// A server that is wiped is begun only when the one before it votes again.

@@ -22,6 +22,7 @@ mod check;
 mod cluster;
 mod estimate;
 mod explain;
+mod members;
 mod plan;
 mod report;
 mod verdict;

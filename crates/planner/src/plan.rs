@@ -68,7 +68,7 @@ pub fn plan_with(
         let asked = Asked {
             reinstall,
             inspect_only: options.inspect_only,
-            joins: options.until.is_none_or(|until| until >= NodeState::Joined),
+            until: options.until,
             all_reinstalled: &options.reinstall,
         };
         let report = match verdict::judge(inventory, observation, name, node, asked) {

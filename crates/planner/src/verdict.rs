@@ -1,13 +1,14 @@
 //! What is to be done with one machine, and why.
 
 use undercroft_model::{
-    Found, InstallerReport, NodeName, NodeObservation, Observation, PlannedDisk, SystemTarget,
+    Found, InstallerReport, NodeName, NodeObservation, NodeState, Observation, PlannedDisk,
+    SystemTarget,
     inventory::{Builder, Firmware, Inventory, Layout, Node, PowerKind},
 };
 
 use std::collections::BTreeSet;
 
-use crate::{DestroyedDisk, NodeReport, NodeStatus, chain, cluster};
+use crate::{DestroyedDisk, NodeReport, NodeStatus, chain, members};
 
 /// Everything that a machine's steps need beside the inventory.
 #[derive(Debug)]
@@ -34,8 +35,8 @@ pub(crate) struct Asked<'a> {
     pub(crate) reinstall: bool,
     /// It is only looked at.
     pub(crate) inspect_only: bool,
-    /// It takes its part in the cluster, if it has one.
-    pub(crate) joins: bool,
+    /// The state beyond which it isn't brought.
+    pub(crate) until: Option<NodeState>,
     /// All machines that are wiped although they run.
     pub(crate) all_reinstalled: &'a BTreeSet<NodeName>,
 }
@@ -57,9 +58,10 @@ pub(crate) fn judge(
     let Asked {
         reinstall,
         inspect_only,
-        joins,
+        until,
         all_reinstalled,
     } = asked;
+    let joins = until.is_none_or(|until| until >= NodeState::Joined);
     let nothing = Found::Nothing;
     let seen: Option<&NodeObservation> = observation.nodes.get(name);
     let found = seen.map_or(&nothing, |seen| &seen.found);
@@ -68,7 +70,7 @@ pub(crate) fn judge(
     let was_up = before.is_some_and(|before| before.proved_up);
     if !reinstall && let Some(status) = leave_alone(found, target, before.is_some(), was_up) {
         let converged = status == NodeStatus::Converged;
-        let missing = !cluster::is_converged(inventory, observation, name, node);
+        let missing = !members::is_converged(inventory, observation, name, node, until);
         if converged && missing && joins && !inspect_only {
             let generation = before.map_or(0, |before| before.generation);
             return join(inventory, observation, name, node, generation);
@@ -78,7 +80,7 @@ pub(crate) fn judge(
 
     let mut reasons = Vec::new();
     if joins && !inspect_only {
-        reasons = cluster::refusals(inventory, observation, name, node, all_reinstalled);
+        reasons = members::refusals(inventory, observation, name, node, all_reinstalled);
     }
     let delivery = if inspect_only {
         None
@@ -175,10 +177,12 @@ fn join(
     node: &Node,
     generation: u32,
 ) -> Verdict {
-    let mut reasons = Vec::new();
+    let mut reasons = Vec::from_iter(members::founds_second(inventory, observation, name));
     match delivery(inventory, observation, name, node, &mut reasons) {
-        Some(delivery) => Verdict::Join(delivery, generation, NodeReport::new(NodeStatus::Join)),
-        None => Verdict::LeaveAlone(NodeReport::new(NodeStatus::Blocked { reasons })),
+        Some(delivery) if reasons.is_empty() => {
+            Verdict::Join(delivery, generation, NodeReport::new(NodeStatus::Join))
+        }
+        _ => Verdict::LeaveAlone(NodeReport::new(NodeStatus::Blocked { reasons })),
     }
 }
 

@@ -79,7 +79,8 @@ fn converged(inventory: &Inventory) -> Observation {
     let servers: BTreeSet<NodeName> = inventory.servers().into_iter().cloned().collect();
     for node in inventory.nodes.keys() {
         runs(&mut observation, node);
-        observation.installed.get_mut(node).unwrap().joined = true;
+        let installed = observation.installed.get_mut(node).unwrap();
+        (installed.joined, installed.member) = (true, true);
         let seen = ClusterNode {
             boot_id: format!("boot-of-{node}"),
             ready: true,
@@ -346,7 +347,7 @@ fn what_etcd_can_not_spare_is_not_wiped() {
     let (_, report) = planned(&inventory, &observation, &reinstall(&["control-02"]));
     insta::assert_snapshot!(
         reasons(&report, "control-02"),
-        @"without it 1 of the 2 other members of etcd would vote, which is no majority"
+        @"without it 1 of etcd's 3 members would vote, which is no majority: the cluster would stand still"
     );
     observation.cluster = None;
     let (_, report) = planned(&inventory, &observation, &reinstall(&["control-02"]));
@@ -364,7 +365,7 @@ fn a_founder_is_not_wiped_while_others_are_members() {
     assert!(plan.is_empty());
     insta::assert_snapshot!(
         reasons(&report, "control-01"),
-        @"it founds the cluster, and control-02 is a member of one already: installed anew it would found a second; name control-02 as `kubernetes.founder` first, so that it joins"
+        @"it founds the cluster, and control-02 is a member of one already: it would found a second; name control-02 as `kubernetes.founder` first, so that it joins"
     );
     let mut inventory = inventory;
     inventory.kubernetes.founder = Some(name("control-02"));
@@ -522,7 +523,7 @@ proptest! {
             if !(*runs && *registered) {
                 cluster.nodes.remove(node);
                 if let Some(installed) = observation.installed.get_mut(node) {
-                    installed.joined = false;
+                    (installed.joined, installed.member) = (false, false);
                 }
             } else {
                 cluster.nodes.get_mut(node).unwrap().ready = *ready;
@@ -575,4 +576,180 @@ fn what_the_cluster_says_of_an_earlier_boot_is_old() {
             .iter()
             .all(|step| step.node == name && step.probe_first)
     );
+}
+
+/// The journal's word of a machine that was installed with the disks that the inventory has now.
+fn installed_with_its_disks(inventory: &Inventory, observation: &mut Observation, node: &str) {
+    let mut fresh = prepared(inventory);
+    fresh.host_keys.clone_from(&observation.host_keys);
+    let (plan, _) = all(inventory, &fresh);
+    let partition = step(&plan, node, "partition");
+    let Action::Partition { disks, .. } = &partition.action else {
+        panic!("{partition:?}");
+    };
+    let installed = observation.installed.entry(name(node)).or_default();
+    installed.disks.clone_from(disks);
+}
+
+/// An installer runs on a machine that was a member: it may have been told to, or have lost its disk.
+fn in_its_installer(inventory: &Inventory, observation: &mut Observation, node: &str) {
+    let planned = &inventory.nodes[&name(node)];
+    let report = undercroft_model::InstallerReport {
+        version: undercroft_model::INSTALLER_REPORT_VERSION,
+        nonce: "0".repeat(32),
+        uuid: planned.uuid,
+        macs: planned.macs.clone(),
+        address: planned.address,
+        boot_id: "boot-of-an-installer".to_owned(),
+        host_key: "ssh-ed25519 AAAA".to_owned(),
+        fingerprint: "SHA256:installer".to_owned(),
+        system: planned.system,
+        firmware: undercroft_model::ReportedFirmware::Uefi,
+        memory_mb: 1 << 20,
+        installer: "test".to_owned(),
+        disks: planned
+            .disks
+            .iter()
+            .enumerate()
+            .map(|(n, disk)| undercroft_model::ReportedDisk {
+                path: format!("/dev/nvme{n}n1"),
+                serial: disk.serial.clone(),
+                wwn: disk.wwn.clone(),
+                size_bytes: 1 << 42,
+                model: None,
+                transport: None,
+            })
+            .collect(),
+    };
+    let found = Found::Installer {
+        report: Box::new(report),
+    };
+    let age_ms = Some(0);
+    let seen = NodeObservation { found, age_ms };
+    observation.nodes.insert(name(node), seen);
+}
+
+fn replaces(plan: &Plan, node: &str) -> bool {
+    matches!(
+        step(plan, node, "join").action,
+        Action::JoinCluster { replaces: true, .. }
+    )
+}
+
+/// Two members are two votes: without one of them nobody could even remove it.
+#[test]
+fn of_two_members_none_is_wiped() {
+    let inventory = basement(5);
+    let mut observation = converged(&inventory);
+    // The third server never came.
+    let third = name("control-03");
+    observation.nodes.remove(&third);
+    observation.installed.remove(&third);
+    observation.cluster.as_mut().unwrap().nodes.remove(&third);
+    let (_, report) = planned(&inventory, &observation, &reinstall(&["control-02"]));
+    insta::assert_snapshot!(
+        reasons(&report, "control-02"),
+        @"without it 1 of etcd's 2 members would vote, which is no majority: the cluster would stand still"
+    );
+}
+
+/// A controller that died between the installation and the join has a successor that doesn't know
+/// of `--reinstall` any more.
+#[test]
+fn a_reinstallation_that_was_cut_off_still_replaces() {
+    let inventory = basement(5);
+    let mut observation = converged(&inventory);
+    for node in ["control-02", "gpu-01"] {
+        let installed = observation.installed.get_mut(&name(node)).unwrap();
+        installed.generation = 1;
+        installed.joined = false;
+        let cluster = observation.cluster.as_mut().unwrap();
+        let known = cluster.nodes.get_mut(&name(node)).unwrap();
+        (known.ready, known.etcd_voter) = (false, false);
+    }
+    let (plan, _) = all(&inventory, &observation);
+    for node in ["control-02", "gpu-01"] {
+        assert_eq!(verbs(&plan, node), "prove join ready");
+        assert!(replaces(&plan, node), "{node}");
+    }
+    observation.cluster = None;
+    let (plan, _) = all(&inventory, &observation);
+    assert!(replaces(&plan, "control-02") && !replaces(&plan, "control-03"));
+}
+
+#[test]
+fn a_member_in_its_installer_comes_back_as_what_it_was_unless_its_disk_is_another() {
+    let mut inventory = basement(5);
+    let mut observation = converged(&inventory);
+    installed_with_its_disks(&inventory, &mut observation, "control-02");
+    in_its_installer(&inventory, &mut observation, "control-02");
+    // The cluster can't be asked, and needn't be.
+    observation.cluster = None;
+    let (plan, _) = all(&inventory, &observation);
+    assert!(verbs(&plan, "control-02").starts_with(MACHINE));
+    assert!(!replaces(&plan, "control-02"));
+
+    // Its disk has died, and the inventory names another.
+    let node = inventory.nodes.get_mut(&name("control-02")).unwrap();
+    node.disks[0].serial = Some("A-NEW-DISK".to_owned());
+    in_its_installer(&inventory, &mut observation, "control-02");
+    let (_, report) = all(&inventory, &observation);
+    assert!(reasons(&report, "control-02").contains("nobody knows"));
+    observation.cluster = converged(&inventory).cluster;
+    let (plan, _) = all(&inventory, &observation);
+    assert!(replaces(&plan, "control-02"));
+}
+
+#[test]
+fn a_fleet_that_is_wiped_whole_founds_a_new_cluster() {
+    let inventory = basement(5);
+    let observation = converged(&inventory);
+    let everybody = ["control-01", "control-02", "control-03", "gpu-01", "gpu-02"];
+    let (plan, _) = planned(&inventory, &observation, &reinstall(&everybody));
+    let founds = step(&plan, "control-01", "found");
+    assert_eq!(founds.after_settled.len(), 2);
+    for node in ["control-02", "control-03", "gpu-01"] {
+        assert!(!replaces(&plan, node), "{node}");
+    }
+}
+
+/// A machine that runs already is named as the founder of a fleet that has a cluster.
+#[test]
+fn a_new_founder_founds_no_second_cluster() {
+    let mut inventory = basement(5);
+    let mut observation = converged(&inventory);
+    let fresh = name("control-03");
+    observation.installed.insert(
+        fresh.clone(),
+        Installed {
+            proved_up: true,
+            ..Installed::default()
+        },
+    );
+    observation.cluster.as_mut().unwrap().nodes.remove(&fresh);
+    inventory.kubernetes.founder = Some(fresh);
+    let (plan, report) = all(&inventory, &observation);
+    insta::assert_snapshot!(
+        reasons(&report, "control-03"),
+        @"it founds the cluster, and control-01 is a member of one already: it would found a second; name control-01 as `kubernetes.founder` first, so that it joins"
+    );
+    assert!(plan.is_empty());
+    // Whether the others answer makes no difference.
+    observation.cluster = None;
+    let (plan, _) = all(&inventory, &observation);
+    assert!(!plan.steps.iter().any(|s| s.action == Action::FoundCluster));
+}
+
+#[test]
+fn a_fleet_that_is_as_far_as_it_was_asked_for_gives_an_empty_plan() {
+    let inventory = basement(5);
+    let mut observation = converged(&inventory);
+    observation.cluster.as_mut().unwrap().parts = BTreeSet::from([BootstrapPart::Network]);
+    let until = |until| PlanOptions {
+        until: Some(until),
+        ..PlanOptions::default()
+    };
+    let (plan, report) = planned(&inventory, &observation, &until(NodeState::Ready));
+    assert!(plan.is_empty() && report.is_converged());
+    assert!(!all(&inventory, &observation).0.is_empty());
 }

@@ -168,7 +168,6 @@ fn what_does_not_answer_or_is_foreign_is_never_planned() {
     );
     let up = Installed {
         proved_up: true,
-        joined: false,
         ..Installed::default()
     };
     observation.installed.insert(name("n00002"), up);
@@ -207,7 +206,7 @@ fn a_machine_that_never_came_up_is_planned_again_with_the_same_tables() {
             other => panic!("{other:?}"),
         },
         proved_up: false,
-        joined: false,
+        ..Installed::default()
     };
     observation.installed.insert(name("n00000"), before.clone());
     let reason = "no route to host".to_owned();
@@ -260,7 +259,7 @@ fn a_changed_layout_does_not_wipe_what_was_up() {
         generation: 0,
         disks,
         proved_up: true,
-        joined: false,
+        ..Installed::default()
     };
     observation.installed.insert(name("n00000"), installed);
     see(

@@ -3,7 +3,7 @@
 use super::{Current, Failed, FleetView, NodeStatus, NodeView, Quarantine, RunView, Waits};
 use crate::{
     Action, Entry, Evidence, Failure, FailureKind, Installed, NodeState, OpId, Outcome, Plan,
-    PlannedDisk, Record, Step, StepId, Work,
+    PlannedDisk, Record, Step, StepId, Work, inventory::DiskRole,
 };
 
 impl FleetView {
@@ -104,20 +104,20 @@ impl FleetView {
                 continue;
             }
             let before = self.installed.get(name);
+            let known = |disk: &PlannedDisk| {
+                let mut old = before.iter().flat_map(|before| &before.disks);
+                old.any(|old| old.table_guid == disk.table_guid)
+            };
             // A table that was there before may be on a disk that was in use since.
-            let same = before.is_some_and(|before| {
-                let known = |disk: &PlannedDisk| {
-                    before
-                        .disks
-                        .iter()
-                        .any(|old| old.table_guid == disk.table_guid)
-                };
-                disks.iter().any(known)
-            });
+            let same = disks.iter().any(known);
+            // The machine's part of the cluster lies on the disk of its root.
+            let mut roots = disks.iter().filter(|d| d.role == DiskRole::Root.as_str());
+            let same_root = roots.all(known);
             let installed = Installed {
                 generation: planned.generation,
                 proved_up: same && before.is_some_and(|before| before.proved_up),
-                joined: same && before.is_some_and(|before| before.joined),
+                joined: same_root && before.is_some_and(|before| before.joined),
+                member: before.is_some_and(|before| before.member),
                 disks,
             };
             self.installed.insert(name.clone(), installed);
@@ -187,7 +187,9 @@ impl FleetView {
                 && let Some(installed) = self.installed.get_mut(&step.node)
             {
                 installed.proved_up |= matches!(evidence, Evidence::Up { .. });
-                installed.joined |= matches!(evidence, Evidence::Joined { .. });
+                let joined = matches!(evidence, Evidence::Joined { .. });
+                installed.joined |= joined;
+                installed.member |= joined;
             }
             Some(step.node.clone())
         });
