@@ -5,6 +5,9 @@ kubernetes=$root/etc/kubernetes
 config=$root/etc/undercroft/kubeadm
 manifests=$kubernetes/manifests
 server_url=${UNDERCROFT_SERVER:-}
+# There from when kubeadm has come to its end: what is left is to see the machine's part run.
+ended=$state/kubeadm-ended
+log=$run/cluster/kubeadm.log
 
 last_words() {
     journalctl --unit kubelet.service --lines 3 --output cat --no-pager 2>/dev/null | tail -c 600 | tr '\n' ';'
@@ -45,11 +48,46 @@ place_virtual_address() {
     ln -sfn "$1" "$manifests/kube-vip.json"
 }
 
+# What kubeadm said, from its first error on; where it names none, its last words.
+kubeadm_errors() {
+    local said
+    said=$(sed -n '/^[[:space:]]*\(error\|\[ERROR \)/,$p' "$1" |
+        sed '/If you know what you are doing/d; /To see the stack trace/d')
+    [ -n "$said" ] || said=$(tail -n 3 "$1")
+    echo "$said" | tail -c 1500 | tr -s '[:space:]' ' '
+}
+
+# What can be done about it, where that is known.
+kubeadm_hint() {
+    case $1 in
+    *"find a JWS signature"* | *"invalid for this cluster or it has expired"*)
+        echo "; the token has expired, or is another cluster's: undercroft up makes a new one"
+        ;;
+    *"pinned"*)
+        echo "; the cluster's authority isn't the one in this machine's secrets (kubeadm/ca_cert_hash): see undercroft secrets check, or whose cluster answers at ${server_url#https://}"
+        ;;
+    *"already exists in the cluster"*)
+        echo "; if that is what this machine was, undercroft up takes it out before the join"
+        ;;
+    esac
+}
+
+# Runs kubeadm, and fails with what it said.
+run_kubeadm() {
+    local status said
+    # Its answer is that of kubeadm, not of tee.
+    kubeadm "$@" 2>&1 | tee "$log" >&2
+    status=${PIPESTATUS[0]}
+    [ "$status" -ne 0 ] || return 0
+    said=$(kubeadm_errors "$log")
+    fail "kubeadm $1 failed with exit code $status: ${said% }$(kubeadm_hint "$said")"
+}
+
 # What kubeadm began and didn't end can't be gone on with. Before this machine was a member nothing
 # of it is worth keeping.
 clean_up_attempt() {
     say "an earlier attempt didn't end; what it left is taken away"
-    kubeadm reset --force --cri-socket unix:///run/containerd/containerd.sock >&2 || fail "kubeadm reset failed"
+    run_kubeadm reset --force --cri-socket unix:///run/containerd/containerd.sock
 }
 
 found() {
@@ -58,8 +96,7 @@ found() {
     place_virtual_address "${UNDERCROFT_VIP_FOUNDING:-}"
     : >"$starting"
     # The token that kubeadm makes is nobody's: the controller has one made for each join.
-    kubeadm init --config "$config/init.yaml" --skip-token-print >&2 ||
-        fail "kubeadm init failed; see journalctl --unit undercroft-cluster-join"
+    run_kubeadm init --config "$config/init.yaml" --skip-token-print
 }
 
 join() {
@@ -67,6 +104,8 @@ join() {
     address=${address%/}
     [ -n "${UNDERCROFT_TOKEN:-}" ] ||
         fail "no token was handed over; make one on a server with kubeadm token create --ttl 15m and put UNDERCROFT_TOKEN=… into /run/undercroft/cluster/join.env"
+    [[ $UNDERCROFT_TOKEN =~ ^[a-z0-9]{6}[.][a-z0-9]{16}$ ]] ||
+        fail "UNDERCROFT_TOKEN in /run/undercroft/cluster/join.env isn't a token of kubeadm's, which looks like abcdef.0123456789abcdef"
     hash=${UNDERCROFT_CA_HASH:-}
     if [ -z "$hash" ]; then
         need_file "$secrets/kubeadm/ca_cert_hash" "it proves that the server is the right one"
@@ -91,31 +130,32 @@ join() {
                 tlsBootstrapToken: env.UNDERCROFT_TOKEN
             }}' "$config/join.json" >"$join_file"
     ) || fail "can't write $join_file"
-    if ! kubeadm join --config "$join_file" >&2; then
-        rm -f "$join_file"
-        fail "kubeadm join failed; see journalctl --unit undercroft-cluster-join"
-    fi
-    rm -f "$join_file"
+    trap 'rm -f "$run/cluster/join.yaml"' EXIT
+    run_kubeadm join --config "$join_file"
 }
 
 begin
+# systemd ends what takes too long.
+trap 'fail "it was stopped after $SECONDS s; the last that kubeadm said: $(tail -n 1 "$log" 2>/dev/null)"' TERM
 if [ ! -e "$marker" ]; then
-    if [ -e "$began" ]; then
-        if [ -e "$kubernetes/kubelet.conf" ] && is_in >/dev/null 2>&1; then
-            # It was cut off after kubeadm had done its work.
-            finish
-            place_virtual_address "${UNDERCROFT_VIP:-}"
-            exit 0
-        fi
-        clean_up_attempt
-    elif [ -e "$kubernetes/kubelet.conf" ] || [ -e "$root/var/lib/etcd/member" ]; then
-        fail "$kubernetes holds what is left of another cluster; run /etc/undercroft/cluster-leave --wipe if that cluster is gone"
-    fi
-    : >"$began"
-    if [ -n "$UNDERCROFT_FOUNDER" ]; then
-        found
+    if [ -e "$ended" ] && [ -e "$kubernetes/kubelet.conf" ]; then
+        # It was cut off after kubeadm had done its work.
+        : >"$starting"
     else
-        join
+        if [ -e "$began" ]; then
+            clean_up_attempt
+        elif [ -e "$kubernetes/kubelet.conf" ] || [ -e "$root/var/lib/etcd/member" ]; then
+            fail "$kubernetes holds what is left of another cluster; run /etc/undercroft/cluster-leave --wipe if that cluster is gone"
+        fi
+        : >"$began"
+        if [ -n "$UNDERCROFT_FOUNDER" ]; then
+            found
+        else
+            join
+        fi
+        # An API that answers isn't enough: what joiners need of it is made last.
+        : >"$ended"
+        sync "$ended" 2>/dev/null || true
     fi
 fi
 

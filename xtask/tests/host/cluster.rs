@@ -209,6 +209,103 @@ fn a_join_that_was_cut_off_goes_on() {
 }
 
 #[test]
+fn a_kubeadm_that_was_cut_off_counts_as_nothing_though_an_api_answers() {
+    if !programs_are_here(&["jq"]) {
+        return;
+    }
+    let machine = machine("server", true);
+    let kubeadm = std::fs::read_to_string(machine.path("bin/kubeadm")).unwrap();
+    // What joiners need of the cluster it makes last, long after its API answers.
+    machine.program(
+        "kubeadm",
+        "mkdir -p $root/etc/kubernetes; : >$root/etc/kubernetes/kubelet.conf; kill -KILL $PPID",
+    );
+    assert_eq!(machine.run(&KUBEADM, &[]).status.code(), None);
+    machine.write("bin/kubeadm", kubeadm);
+    succeeded(&machine.run(&KUBEADM, &[]));
+    let calls = machine.calls();
+    assert_eq!(calls.matches("kubeadm reset").count(), 1, "{calls}");
+    assert_eq!(calls.matches("kubeadm init").count(), 2, "{calls}");
+}
+
+#[test]
+fn a_kubeadm_that_came_to_its_end_is_not_begun_again() {
+    if !programs_are_here(&["jq"]) {
+        return;
+    }
+    let machine = machine("agent", false).with("UNDERCROFT_TOKEN", "abcdef.0123456789abcdef");
+    machine.write("answering", "10.0.0.11\n");
+    machine.write("api-is-down", "");
+    let said = failed(&machine.run(&KUBEADM, &[]));
+    assert!(said.contains("the kubelet: not within 1 s"), "{said}");
+    std::fs::remove_file(machine.path("api-is-down")).unwrap();
+    succeeded(&machine.run(&KUBEADM, &[]));
+    let calls = machine.calls();
+    assert_eq!(calls.matches("kubeadm join").count(), 1, "{calls}");
+    assert!(!calls.contains("kubeadm reset"), "{calls}");
+}
+
+#[test]
+fn the_reason_is_what_kubeadm_says_and_what_to_try() {
+    if !programs_are_here(&["jq"]) {
+        return;
+    }
+    for (says, hint) in [
+        (
+            "error: could not find a JWS signature in the cluster-info ConfigMap for token ID \\\"abcdef\\\"",
+            "undercroft up makes a new one",
+        ),
+        (
+            "error: none of the public keys \\\"sha256:0\\\" are pinned",
+            "undercroft secrets check",
+        ),
+        (
+            "\t[ERROR Swap]: running with swap on is not supported",
+            "swap",
+        ),
+    ] {
+        let machine = machine("agent", false).with("UNDERCROFT_TOKEN", "abcdef.0123456789abcdef");
+        machine.write("answering", "10.0.0.11\n");
+        machine.program(
+            "kubeadm",
+            &format!(
+                "echo '[preflight] Running pre-flight checks'; printf \"{says}\\n\" >&2
+                 echo 'To see the stack trace of this error execute with --v=5 or higher' >&2; exit 1"
+            ),
+        );
+        failed(&machine.run(&KUBEADM, &[]));
+        let (state, reason) = state(&machine);
+        assert_eq!(state, "failed");
+        let begins = reason.starts_with("kubeadm join failed with exit code 1: ");
+        assert!(begins && reason.contains(hint), "{reason}");
+        assert!(
+            !reason.contains("pre-flight") && !reason.contains("stack"),
+            "{reason}"
+        );
+        assert!(!machine.has("run/undercroft/cluster/join.yaml"));
+    }
+}
+
+#[test]
+fn a_join_that_systemd_ends_says_how_far_it_was() {
+    if !programs_are_here(&["jq"]) {
+        return;
+    }
+    let machine = machine("server", true);
+    machine.program(
+        "kubeadm",
+        "echo '[preflight] Pulling images'; kill -TERM $PPID; exit 143",
+    );
+    failed(&machine.run(&KUBEADM, &[]));
+    let (state, reason) = state(&machine);
+    assert_eq!(state, "failed");
+    assert!(
+        reason.contains("stopped after") && reason.contains("Pulling images"),
+        "{reason}"
+    );
+}
+
+#[test]
 fn kubeadm_is_given_the_token_in_a_file_that_goes_away() {
     if !programs_are_here(&["jq"]) {
         return;
@@ -234,11 +331,13 @@ fn without_a_token_nothing_is_tried() {
     if !programs_are_here(&["jq"]) {
         return;
     }
-    let kubeadm = machine("agent", false);
-    kubeadm.write("answering", "10.0.0.11\n");
-    let said = failed(&kubeadm.run(&KUBEADM, &[]));
-    assert!(said.contains("kubeadm token create"), "{said}");
-    assert!(!kubeadm.calls().contains("kubeadm join"));
+    for (token, reason) in [("", "kubeadm token create"), ("abcdef", "isn't a token")] {
+        let kubeadm = machine("agent", false).with("UNDERCROFT_TOKEN", token);
+        kubeadm.write("answering", "10.0.0.11\n");
+        let said = failed(&kubeadm.run(&KUBEADM, &[]));
+        assert!(said.contains(reason), "{said}");
+        assert!(!kubeadm.calls().contains("kubeadm join"));
+    }
 
     let k3s = machine("agent", false);
     k3s.write("run/secrets/k3s/server_token", "");
