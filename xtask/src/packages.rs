@@ -111,6 +111,12 @@ const PACKAGES: &[Package] = &[
         "reads those scripts",
     ),
     program(
+        "age",
+        "age",
+        Need::Test,
+        "what servers encrypt their snapshots of etcd with",
+    ),
+    program(
         "adb",
         "adb",
         Need::Test,
@@ -127,6 +133,12 @@ const PACKAGES: &[Package] = &[
         "sgdisk",
         Need::Test,
         "partitions image files in tests",
+    ),
+    program(
+        "fdisk",
+        "sfdisk",
+        Need::Test,
+        "writes partition tables of other kinds in tests",
     ),
     program(
         "dosfstools",

@@ -15,16 +15,22 @@ use crate::{
 /// at a time, so that virtual machines don't starve each other of the cores.
 pub(crate) fn run(filter: &[&str]) -> Result<(), Failed> {
     let tools = packages::ensure(packages::Need::Test)?;
-    let peers = peers::for_tests();
-    Step::new("build the tests", "cargo")
-        .args([
-            "test",
-            "--workspace",
-            "--all-targets",
-            "--no-run",
-            "--quiet",
-        ])
-        .run()?;
+    // Go and Rust both have stretches in which they leave a core idle.
+    let peers = std::thread::scope(|scope| {
+        let peers = scope.spawn(peers::for_tests);
+        Step::new("build the tests", "cargo")
+            .args([
+                "test",
+                "--workspace",
+                "--all-targets",
+                "--no-run",
+                "--quiet",
+            ])
+            .run()?;
+        peers
+            .join()
+            .map_err(|_| Failed::new("test", "building the peers panicked"))
+    })?;
     // Passing tests' output is asked for so that a test that skipped itself can be counted.
     let mut child = Step::new("test", "cargo")
         .args(["test", "--workspace", "--no-fail-fast", "--"])
