@@ -30,7 +30,7 @@ use crate::{ClassName, Diagnostic, NodeName, PcName, UserName};
 
 pub use kubernetes_node::*;
 pub use machines::*;
-pub use parse::parse;
+pub use parse::{diagnose, parse};
 pub use people::*;
 pub use print::print;
 pub use resolve::Node;

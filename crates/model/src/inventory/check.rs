@@ -45,47 +45,55 @@ pub(super) fn check(draft: &Draft, root: &Spanned<DeValue<'_>>, cx: &mut Reader<
     people::check(&mut check);
 }
 
-impl Check<'_, '_> {
-    /// The value at a path, as far as the path goes: the number of steps that were found, the
-    /// last value, and the key that it stands under where that is a table's.
-    fn find(&self, path: &[&str]) -> Found<'_> {
-        let mut found = Found {
-            steps: 0,
-            key: None,
-            value: self.root,
+/// The value at a path, as far as the path goes: the number of steps that were found, the last
+/// value, and the key that it stands under where that is a table's.
+fn find<'v>(root: &'v Spanned<DeValue<'v>>, path: &[&str]) -> Found<'v> {
+    let mut found = Found {
+        steps: 0,
+        key: None,
+        value: root,
+    };
+    for step in path {
+        let next = match found.value.get_ref() {
+            DeValue::Table(table) => table
+                .get_key_value(*step)
+                .map(|(key, value)| (Some(key.span()), value)),
+            DeValue::Array(items) => {
+                let item = step.parse().ok().and_then(|i: usize| items.get(i));
+                item.map(|value| (None, value))
+            }
+            _ => None,
         };
-        for step in path {
-            let next = match found.value.get_ref() {
-                DeValue::Table(table) => table
-                    .get_key_value(*step)
-                    .map(|(key, value)| (Some(key.span()), value)),
-                DeValue::Array(items) => {
-                    let item = step.parse().ok().and_then(|i: usize| items.get(i));
-                    item.map(|value| (None, value))
-                }
-                _ => None,
-            };
-            let Some((key, value)) = next else {
-                break;
-            };
-            found = Found {
-                steps: found.steps + 1,
-                key,
-                value,
-            };
-        }
-        found
+        let Some((key, value)) = next else {
+            break;
+        };
+        found = Found {
+            steps: found.steps + 1,
+            key,
+            value,
+        };
+    }
+    found
+}
+
+/// The marked text for a path: the value, or of a table its name in the header. Where the path ends
+/// early, the last part that is there.
+pub(super) fn at(root: &Spanned<DeValue<'_>>, path: &[&str]) -> Range<usize> {
+    let found = find(root, path);
+    match found.key {
+        _ if found.steps == 0 => 0..0,
+        Some(key) if found.value.get_ref().is_table() => key,
+        _ => found.value.span(),
+    }
+}
+
+impl Check<'_, '_> {
+    fn find(&self, path: &[&str]) -> Found<'_> {
+        find(self.root, path)
     }
 
-    /// The marked text for a path: the value, or of a table its name in the header. Where the
-    /// path ends early, the last part that is there.
     fn at(&self, path: &[&str]) -> Range<usize> {
-        let found = self.find(path);
-        match found.key {
-            _ if found.steps == 0 => 0..0,
-            Some(key) if found.value.get_ref().is_table() => key,
-            _ => found.value.span(),
-        }
+        at(self.root, path)
     }
 
     /// The marked text for a key rather than its value.

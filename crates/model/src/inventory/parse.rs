@@ -14,7 +14,7 @@ use super::{
     reader::Reader,
     source::{Finding, Source},
 };
-use crate::{ClassName, NodeName, PcName, UserName};
+use crate::{ClassName, Diagnostic, NodeName, PcName, UserName};
 
 /// The largest file that is read, in bytes; a hundred thousand nodes need about 50 MiB.
 const MAX_BYTES: usize = 256 << 20;
@@ -99,6 +99,28 @@ pub fn parse(file: &str, bytes: &[u8]) -> Parsed {
         inventory,
         diagnostics: cx.findings.finish(&source),
     }
+}
+
+/// An error about a key that was found by others, who compared the inventory with something else:
+/// it gets its place in the text. `path` are the keys that lead to it; where the text hasn't got
+/// it, the error is at the last of them that it has.
+pub fn diagnose(
+    file: &str,
+    bytes: &[u8],
+    path: &[&str],
+    code: &'static str,
+    message: &str,
+    hint: Option<&str>,
+) -> Diagnostic {
+    let source = Source::new(file, bytes.get(..MAX_BYTES).unwrap_or(bytes));
+    let (root, _) = DeTable::parse_recoverable(source.text());
+    let span = root.span();
+    let root = Spanned::new(span, DeValue::Table(root.into_inner()));
+    let mut finding = Finding::error(code, check::at(&root, path), message.to_owned());
+    if let Some(hint) = hint {
+        finding = finding.hint(hint);
+    }
+    finding.place(&source)
 }
 
 /// What to do about an error that the TOML parser found, by its message.

@@ -242,6 +242,24 @@ impl Finding {
         self.related = Some((message.into(), span));
         self
     }
+
+    /// The finding with its place in the text.
+    pub(crate) fn place(self, source: &Source<'_>) -> Diagnostic {
+        let place = source.place(&self.span);
+        Diagnostic {
+            severity: self.severity,
+            code: self.code,
+            message: source.fit(&self.message),
+            file: source.file.to_owned(),
+            excerpt: source.excerpt(&place),
+            place,
+            related: self.related.map(|(message, span)| Related {
+                message,
+                place: source.place(&span),
+            }),
+            hint: self.hint.map(|hint| source.fit(&hint)),
+        }
+    }
 }
 
 /// The findings of a run.
@@ -278,22 +296,7 @@ impl Findings {
         }
         self.found
             .into_iter()
-            .map(|f| {
-                let place = source.place(&f.span);
-                Diagnostic {
-                    severity: f.severity,
-                    code: f.code,
-                    message: source.fit(&f.message),
-                    file: source.file.to_owned(),
-                    excerpt: source.excerpt(&place),
-                    place,
-                    related: f.related.map(|(message, span)| Related {
-                        message,
-                        place: source.place(&span),
-                    }),
-                    hint: f.hint.map(|hint| source.fit(&hint)),
-                }
-            })
+            .map(|finding| finding.place(source))
             .collect()
     }
 }

@@ -9,6 +9,13 @@ use crate::kubernetes_minor;
 /// The oldest minor version of Kubernetes 1 that is brought up: that of nixpkgs' `k3s_1_30`, in NixOS
 /// 24.11, the oldest release that the modules are for. Older ones had their last release in 2024.
 const KUBERNETES_MINOR_MIN: u32 = 30;
+/// The newest: that of nixpkgs' `k3s_1_37`. What k3s and kubeadm are told, and which labels and kinds
+/// there are, is known up to it; a later one may understand it otherwise.
+const KUBERNETES_MINOR_MAX: u32 = 37;
+/// The oldest with kubeadm, whose configuration is written as `v1beta4`, which came with 1.31.
+const KUBEADM_MINOR_MIN: u32 = 31;
+/// The NixOS releases that the modules are for, the oldest and the newest.
+const RELEASES: [&str; 2] = ["24.11", "26.05"];
 
 pub(super) fn check(c: &mut Check<'_, '_>) {
     let draft = c.draft;
@@ -28,6 +35,7 @@ fn fleet(c: &mut Check<'_, '_>) {
     let Some(fleet) = &draft.fleet else {
         return;
     };
+    state_version(c, &fleet.state_version);
     if fleet.retries.backoff_s > fleet.retries.backoff_max_s {
         let message = format!(
             "the first wait of {} s is longer than the longest of {} s",
@@ -60,25 +68,52 @@ fn fleet(c: &mut Check<'_, '_>) {
     }
 }
 
-/// A version that is no longer built, or was never released.
+/// A version that is no longer built, or wasn't released when this was written.
 fn version(c: &mut Check<'_, '_>, kubernetes: &Kubernetes) {
     let Some(version) = &kubernetes.version else {
         return;
     };
-    let known = kubernetes_minor(version)
-        .is_some_and(|(major, minor)| major == 1 && minor >= KUBERNETES_MINOR_MIN);
-    if !known {
-        let message = format!("Kubernetes {version} is none that Undercroft brings up");
-        c.error(
-            "unsupported-version",
-            &["kubernetes", "version"],
-            message,
-            format!(
-                "It knows 1.{KUBERNETES_MINOR_MIN} and later; update an older cluster one minor \
-                 version at a time first."
-            ),
-        );
+    let kubeadm = kubernetes.distribution == Distribution::Kubeadm;
+    let oldest = if kubeadm {
+        KUBEADM_MINOR_MIN
+    } else {
+        KUBERNETES_MINOR_MIN
+    };
+    let known = oldest..=KUBERNETES_MINOR_MAX;
+    let minor = kubernetes_minor(version);
+    if minor.is_some_and(|(major, minor)| major == 1 && known.contains(&minor)) {
+        return;
     }
+    let by = if kubeadm { " by kubeadm" } else { "" };
+    let what_then = if minor > Some((1, KUBERNETES_MINOR_MAX)) {
+        "a later one needs a newer Undercroft."
+    } else {
+        "update an older cluster one minor version at a time first."
+    };
+    c.error(
+        "unsupported-version",
+        &["kubernetes", "version"],
+        format!("Kubernetes {version} is none that Undercroft brings up{by}"),
+        format!("It knows 1.{oldest} to 1.{KUBERNETES_MINOR_MAX}{by}; {what_then}"),
+    );
+}
+
+/// A release of NixOS that the modules aren't for. The form is checked already, and texts of it are
+/// in the order of the releases.
+fn state_version(c: &mut Check<'_, '_>, version: &str) {
+    let [oldest, newest] = RELEASES;
+    if (oldest..=newest).contains(&version) {
+        return;
+    }
+    c.error(
+        "unsupported-release",
+        &["fleet", "state_version"],
+        format!("no machine was first installed with NixOS {version} by Undercroft"),
+        format!(
+            "Its modules are for {oldest} to {newest}. Machines that aren't installed yet take the \
+             release that the flake's nixpkgs is of; it stays when NixOS is upgraded."
+        ),
+    );
 }
 
 fn control_plane(c: &mut Check<'_, '_>, kubernetes: &Kubernetes) {
