@@ -10,7 +10,12 @@ if command -v k3s-killall.sh >/dev/null; then
     k3s-killall.sh >&2
 fi
 rm -rf "$root/var/lib/rancher/k3s" "$root/etc/rancher/node" "$state"
-rm -f "$starting"
+# What the administrator's credentials open is another cluster by the next join.
+rm -f "$starting" "$root/etc/rancher/k3s/k3s.yaml"
+# The static pods of the machine's system lay among k3s' files, and are there again for the next join.
+if command -v systemd-tmpfiles >/dev/null; then
+    systemd-tmpfiles --create --prefix=/var/lib/rancher >&2
+fi
 # It counts as done while it is active, and is to be done again.
 systemctl stop undercroft-cluster-join.service 2>/dev/null || true
 report left

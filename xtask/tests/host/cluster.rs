@@ -372,43 +372,21 @@ fn leaving_wants_to_be_told() {
     }
     let machine = machine("server", false);
     machine.write("var/lib/rancher/k3s/server/db/state", "data");
+    machine.write("etc/rancher/k3s/k3s.yaml", "credentials");
+    machine.write("etc/rancher/k3s/registries.yaml", "{}");
     machine.write(JOINED, "");
+    machine.program("systemd-tmpfiles", "echo \"$*\" >$root/tmpfiles");
     let parts = ["cluster-lib", "cluster-leave-k3s"];
     assert_eq!(machine.run(&parts, &[]).status.code(), Some(64));
     assert!(machine.has("var/lib/rancher/k3s/server/db/state"));
     succeeded(&machine.run(&parts, &["--wipe"]));
     assert!(!machine.has("var/lib/rancher/k3s") && !machine.has(JOINED));
-    assert_eq!(state(&machine).0, "left");
-}
-
-#[test]
-fn snapshots_are_kept_in_number_and_none_by_half() {
-    let machine = Machine::new();
-    let folder = machine.path("snapshots").to_str().unwrap().to_owned();
-    let machine = machine
-        .with("UNDERCROFT_SNAPSHOTS", folder)
-        .with("UNDERCROFT_KEEP", "3");
-    for day in 1..=4 {
-        machine.write(&format!("snapshots/etcd-2026010{day}T000000Z.db"), "old");
-    }
-    machine.program("etcdctl", r#"echo data >"${@: -1}""#);
-    succeeded(&machine.run(&["etcd-snapshot"], &[]));
-    let names = || {
-        let mut names: Vec<String> = std::fs::read_dir(machine.path("snapshots"))
-            .unwrap()
-            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-            .collect();
-        names.sort();
-        names
-    };
-    let kept = names();
-    assert_eq!(kept.len(), 3, "{kept:?}");
-    assert_eq!(kept[0], "etcd-20260103T000000Z.db");
-    // One that fails pushes no good one out.
-    machine.program("etcdctl", r#"echo half >"${@: -1}"; exit 1"#);
-    failed(&machine.run(&["etcd-snapshot"], &[]));
+    // The credentials go, the system's own settings stay, and its static pods come back.
+    assert!(!machine.has("etc/rancher/k3s/k3s.yaml"));
+    assert!(machine.has("etc/rancher/k3s/registries.yaml"));
     assert_eq!(
-        names().iter().filter(|name| name.ends_with(".db")).count(),
-        3
+        machine.read("tmpfiles"),
+        "--create --prefix=/var/lib/rancher\n"
     );
+    assert_eq!(state(&machine).0, "left");
 }
