@@ -137,7 +137,8 @@ let
   nixosConfigurations =
     lib.mapAttrs nodeConfiguration settings // lib.mapAttrs wslConfiguration (pcsWith "windows-wsl2");
 
-  systems = [
+  # Of those, the ones that this nixpkgs has: 26.05 is the last with Macs of Intel's.
+  systems = lib.filter (system: nixpkgs.legacyPackages ? ${system}) [
     "x86_64-linux"
     "aarch64-linux"
     "x86_64-darwin"

@@ -111,16 +111,23 @@ in
     };
     mig.package = mkOption {
       type = types.package;
-      default = pkgs.undercroft-mig-parted or (pkgs.callPackage ../packages/mig-parted.nix { });
+      default = pkgs.nvidia-mig-parted or (pkgs.callPackage ../packages/mig-parted.nix { });
+      defaultText = lib.literalExpression "pkgs.nvidia-mig-parted, where nixpkgs has it";
       description = ''
-        nvidia-mig-parted, with its configurations in `share/mig-parted/config.yaml`. nixpkgs has
-        none; the default is built from NVIDIA's sources, unless an overlay brings
-        `undercroft-mig-parted`.
+        nvidia-mig-parted. A nixpkgs before it had one gets it built from NVIDIA's sources.
       '';
     };
     mig.configFile = mkOption {
       type = types.either types.path types.str;
-      default = "${cfg.mig.package}/share/mig-parted/config.yaml";
+      # The program's own sources have the file, and its package doesn't.
+      default =
+        if cfg.mig.package ? src then
+          "${pkgs.runCommand "mig-parted-config.yaml" { } ''
+            cp ${cfg.mig.package.src}/deployments/systemd/config-default.yaml $out
+          ''}"
+        else
+          "${cfg.mig.package}/share/mig-parted/config.yaml";
+      defaultText = lib.literalExpression "the named configurations of the program's sources";
       description = ''
         File with named MIG configurations, in the format of nvidia-mig-parted. The default has
         those that come with the program; a file of one's own may have any.
@@ -297,6 +304,8 @@ in
           "kubelet.service"
         ];
         requiredBy = [ cdiGenerator ];
+        # A switch in the middle of work would divide the idle cards and fail at the others.
+        restartIfChanged = false;
         after = [
           "systemd-modules-load.service"
           "nvidia-persistenced.service"
@@ -329,7 +338,10 @@ in
         script = ''
           export LD_LIBRARY_PATH=/run/opengl-driver/lib
           ${cfg.mig.package}/bin/nvidia-mig-parted assert \
-            -f ${lib.escapeShellArg (toString cfg.mig.configFile)} -c ${lib.escapeShellArg cfg.migConfig}
+            -f ${lib.escapeShellArg (toString cfg.mig.configFile)} -c ${lib.escapeShellArg cfg.migConfig} || {
+            echo "the cards are divided otherwise: a change takes a reboot; see undercroft-mig.service"
+            exit 1
+          }
         '';
       };
     })

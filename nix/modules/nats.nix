@@ -8,7 +8,7 @@
   ...
 }:
 let
-  inherit (lib) mkIf mkOption types;
+  inherit (lib) mkDefault mkIf mkOption types;
   cfg = config.undercroft.nats;
   functions = import ../lib/nats.nix;
   tls = cfg.tls.certFile != null;
@@ -101,21 +101,21 @@ in
       jetstream = true;
       inherit (cfg) port;
       settings = {
-        host = if tls || cfg.allowPlain then "0.0.0.0" else "127.0.0.1";
+        host = mkDefault (if tls || cfg.allowPlain then "0.0.0.0" else "127.0.0.1");
         accounts = functions.accounts {
           inherit (cfg) account devices services;
           system = cfg.administrators;
         };
         system_account = "SYS";
         jetstream = {
-          max_memory_store = cfg.maxMemory;
-          max_file_store = cfg.maxStore;
+          max_memory_store = mkDefault cfg.maxMemory;
+          max_file_store = mkDefault cfg.maxStore;
         };
         # Loopback alone: the numbers name accounts and connections.
-        http = "127.0.0.1:8222";
-        max_payload = 1048576;
-        ping_interval = "20s";
-        write_deadline = "10s";
+        http = mkDefault "127.0.0.1:8222";
+        max_payload = mkDefault 1048576;
+        ping_interval = mkDefault "20s";
+        write_deadline = mkDefault "10s";
       }
       // lib.optionalAttrs tls {
         tls = {

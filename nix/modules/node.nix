@@ -4,6 +4,7 @@
 {
   config,
   lib,
+  options,
   pkgs,
   ...
 }:
@@ -168,6 +169,17 @@ in
 
     services.timesyncd.enable = mkDefault true;
     networking.timeServers = mkIf (cfg.ntp != [ ]) (mkDefault cfg.ntp);
+
+    # Nobody logs in to clear away old generations. One that was the current one 30 days ago stays,
+    # and the running one and the booted one do in any case.
+    nix.gc = {
+      automatic = mkDefault true;
+      dates = mkDefault "weekly";
+      options = mkDefault "--delete-older-than 30d";
+    }
+    // lib.optionalAttrs (options.nix.gc ? randomizedDelaySec) {
+      randomizedDelaySec = mkDefault "6h";
+    };
 
     # NixOS has time-sync.target and nothing that waits before it: a unit that comes after it comes
     # at once. This one waits, for what can't do with a wrong clock (certificates of the next year,

@@ -132,8 +132,11 @@ in
       mkForce cfg.installBootLoader
     );
 
-    # Mainline drives the Pi 4 for long, and the Pi 5's network and PCIe only lately.
-    boot.kernelPackages = mkDefault (if cfg.model == "5" then pkgs.linuxPackages_latest else pkgs.linuxPackages);
+    # Mainline drives the Pi 4 for long, and the Pi 5's network and PCIe only lately. With ZFS the
+    # kernel is the one that ZFS builds for (disks.nix).
+    boot.kernelPackages = mkIf (config.undercroft.disks.layout == "ext4") (
+      mkDefault (if cfg.model == "5" then pkgs.linuxPackages_latest else pkgs.linuxPackages)
+    );
     boot.kernelParams = [
       "console=tty1"
       (if cfg.model == "5" then "console=ttyAMA10,115200" else "console=ttyS0,115200")

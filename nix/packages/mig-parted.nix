@@ -1,6 +1,6 @@
-# NVIDIA's MIG partition editor, which nixpkgs doesn't have. The sources bring their dependencies
-# along, so that there is one hash. The version is the newest that the nixpkgs' Go compiles: 24.11's
-# is older, and its configurations know no card after the B200.
+# NVIDIA's MIG partition editor, for a nixpkgs that doesn't have nvidia-mig-parted yet. The sources
+# bring their dependencies along, so that there is one hash. The version is the newest that the
+# nixpkgs' Go compiles: 24.11's is older, and its configurations know no card after the B200.
 {
   lib,
   buildGoModule,
@@ -26,11 +26,9 @@ buildGoModule rec {
 
   subPackages = [ "cmd/nvidia-mig-parted" ];
 
-  # The named configurations, such as all-1g.10gb, of the same version as the program.
-  postInstall = ''
-    install -D -m 0644 deployments/systemd/config-default.yaml \
-      $out/share/mig-parted/config.yaml
-  '';
+  # NVML is loaded when it is used, and its functions aren't there before: nixpkgs' linker binds all
+  # of them at once otherwise, and the program doesn't start ("undefined symbol: nvml…").
+  ldflags = [ "-extldflags=-Wl,-z,lazy" ];
 
   meta = {
     description = "Partition editor for NVIDIA's Multi-Instance GPU";

@@ -13,11 +13,11 @@ in
       # plugins into its own.
       settings.plugins."io.containerd.grpc.v1.cri" = {
         # nixpkgs' default is in the store, where Cilium can't install its plugin.
-        cni.bin_dir = lib.mkForce "/opt/cni/bin";
+        cni.bin_dir = lib.mkDefault "/opt/cni/bin";
         cni.conf_dir = "/etc/cni/net.d";
         # On a machine with ZFS nixpkgs' default is the ZFS snapshotter, which wants a dataset of
         # its own; overlayfs works on ZFS from 2.2 on.
-        containerd.snapshotter = lib.mkForce "overlayfs";
+        containerd.snapshotter = lib.mkDefault "overlayfs";
         # The kubelet counts by systemd's cgroups; two managers of one tree end in evictions.
         containerd.runtimes.runc = {
           runtime_type = "io.containerd.runc.v2";

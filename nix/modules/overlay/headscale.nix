@@ -175,54 +175,57 @@ in
         enable = true;
         address = mkDefault (if cfg.tls.mode == "proxy" then "127.0.0.1" else "0.0.0.0");
         port = mkDefault (if cfg.tls.mode == "proxy" then 8080 else url.port);
-        settings = {
-          server_url = overlay.serverUrl;
-          prefixes.v4 = overlay.cidr;
-          # Everything that Headscale has to remember lies in one folder, for backups.
-          database = {
-            type = "sqlite";
-            sqlite.path = "/var/lib/headscale/db.sqlite";
-            sqlite.write_ahead_log = true;
-          };
-          policy = {
-            mode = "file";
-            path = cfg.policy.file;
-          };
-          dns = {
-            magic_dns = overlay.baseDomain != null;
-            base_domain = if overlay.baseDomain != null then overlay.baseDomain else "";
-            # Clients keep their own resolvers; only the overlay's names are asked of it.
-            override_local_dns = false;
-          };
-          derp = {
-            server = {
-              enabled = cfg.derp;
-            }
-            // lib.optionalAttrs cfg.derp {
-              region_id = 999;
-              region_code = config.undercroft.fleet.name;
-              region_name = config.undercroft.fleet.name;
-              stun_listen_addr = "0.0.0.0:3478";
-              verify_clients = true;
-              private_key_path =
-                if cfg.derpKeyFile != null then credential "derp.key" else "/var/lib/headscale/derp_server_private.key";
+        # Each value by itself may be another's.
+        settings = lib.mapAttrsRecursive (_: mkDefault) (
+          {
+            server_url = overlay.serverUrl;
+            prefixes.v4 = overlay.cidr;
+            # Everything that Headscale has to remember lies in one folder, for backups.
+            database = {
+              type = "sqlite";
+              sqlite.path = "/var/lib/headscale/db.sqlite";
+              sqlite.write_ahead_log = true;
             };
-            urls = if cfg.derp then [ ] else [ "https://controlplane.tailscale.com/derpmap/default" ];
-          };
-          noise.private_key_path =
-            if cfg.noiseKeyFile != null then credential "noise.key" else "/var/lib/headscale/noise_private.key";
-          disable_check_updates = true;
-          logtail.enabled = false;
-        }
-        // lib.optionalAttrs (cfg.tls.mode == "acme") {
-          acme_email = cfg.tls.email;
-          tls_letsencrypt_hostname = url.host;
-          tls_letsencrypt_challenge_type = "TLS-ALPN-01";
-        }
-        // lib.optionalAttrs (cfg.tls.mode == "files") {
-          tls_cert_path = credential "tls.crt";
-          tls_key_path = credential "tls.key";
-        };
+            policy = {
+              mode = "file";
+              path = "${cfg.policy.file}";
+            };
+            dns = {
+              magic_dns = overlay.baseDomain != null;
+              base_domain = if overlay.baseDomain != null then overlay.baseDomain else "";
+              # Clients keep their own resolvers; only the overlay's names are asked of it.
+              override_local_dns = false;
+            };
+            derp = {
+              server = {
+                enabled = cfg.derp;
+              }
+              // lib.optionalAttrs cfg.derp {
+                region_id = 999;
+                region_code = config.undercroft.fleet.name;
+                region_name = config.undercroft.fleet.name;
+                stun_listen_addr = "0.0.0.0:3478";
+                verify_clients = true;
+                private_key_path =
+                  if cfg.derpKeyFile != null then credential "derp.key" else "/var/lib/headscale/derp_server_private.key";
+              };
+              urls = if cfg.derp then [ ] else [ "https://controlplane.tailscale.com/derpmap/default" ];
+            };
+            noise.private_key_path =
+              if cfg.noiseKeyFile != null then credential "noise.key" else "/var/lib/headscale/noise_private.key";
+            disable_check_updates = true;
+            logtail.enabled = false;
+          }
+          // lib.optionalAttrs (cfg.tls.mode == "acme") {
+            acme_email = cfg.tls.email;
+            tls_letsencrypt_hostname = url.host;
+            tls_letsencrypt_challenge_type = "TLS-ALPN-01";
+          }
+          // lib.optionalAttrs (cfg.tls.mode == "files") {
+            tls_cert_path = credential "tls.crt";
+            tls_key_path = credential "tls.key";
+          }
+        );
       };
       systemd.services.headscale.serviceConfig.LoadCredential = mkIf (
         credentials != [ ]

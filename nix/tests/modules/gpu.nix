@@ -205,9 +205,15 @@ in
     };
   }
   {
-    name = "no X server comes with the driver";
-    expected = false;
-    actual = ada.services.xserver.enable;
+    name = "no X server comes with the driver, and the cards stay awake without one";
+    expected = [
+      false
+      true
+    ];
+    actual = [
+      ada.services.xserver.enable
+      ada.hardware.nvidia.nvidiaPersistenced
+    ];
   }
   {
     name = "devices are named by UUID";
@@ -228,6 +234,36 @@ in
     name = "the division names its configuration";
     expected = "all-1g.10gb";
     actual = (unit mig).environment.MIG_CONFIG;
+  }
+  {
+    name = "a switch leaves the cards alone: another division takes a reboot";
+    expected = false;
+    actual = (unit mig).restartIfChanged;
+  }
+  {
+    name = "the named configurations are those of the program's sources";
+    expected = [
+      true
+      "/nix/store/x/share/mig-parted/config.yaml"
+    ];
+    actual =
+      let
+        file =
+          package:
+          (node [
+            {
+              undercroft.gpu = {
+                enable = true;
+                mig.package = package;
+              };
+            }
+          ]).undercroft.gpu.mig.configFile;
+        package = driver "mig-parted" { outPath = "/nix/store/x"; };
+      in
+      [
+        (lib.hasSuffix "-mig-parted-config.yaml" (file (package // { src = "/src"; })))
+        (file package)
+      ];
   }
   {
     name = "no division where cards aren't divided";

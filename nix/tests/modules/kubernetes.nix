@@ -275,6 +275,56 @@ in
       ];
   }
   {
+    name = "the kernel has what pods run out of, and the modules that containers can't load";
+    expected = [
+      true
+      true
+      [ ]
+    ];
+    actual =
+      let
+        inherit (agent.boot.kernel) sysctl;
+      in
+      [
+        (sysctl."fs.inotify.max_user_instances" >= 8192)
+        (sysctl."vm.max_map_count" >= 262144)
+        (lib.subtractLists agent.boot.kernelModules [
+          "br_netfilter"
+          "overlay"
+          "xt_TPROXY"
+          "xt_socket"
+        ])
+      ];
+  }
+  {
+    name = "a switch restarts what runs pods, and doesn't stop it for the time between";
+    expected = [
+      false
+      false
+    ];
+    actual = [
+      agent.systemd.services.k3s.stopIfChanged
+      admAgent.systemd.services.kubelet.stopIfChanged
+    ];
+  }
+  {
+    name = "what kubeadm's containerd is told may be another's word";
+    expected = "/var/lib/cni/bin";
+    actual =
+      (cluster
+        {
+          distribution = "kubeadm";
+          founder = true;
+        }
+        [
+          {
+            virtualisation.containerd.settings.plugins."io.containerd.grpc.v1.cri".cni.bin_dir =
+              "/var/lib/cni/bin";
+          }
+        ]
+      ).virtualisation.containerd.settings.plugins."io.containerd.grpc.v1.cri".cni.bin_dir;
+  }
+  {
     name = "no reverse path filter, even where the overlay asks for a loose one";
     expected = [
       false
@@ -419,17 +469,6 @@ in
     actual = mentions "doesn't start with swap" (
       refused (adm { founder = true; } [ { swapDevices = [ { device = "/dev/sdc"; } ]; } ])
     );
-  }
-  {
-    name = "snapshots of etcd by kubeadm's servers, and no agent";
-    expected = [
-      "12h"
-      false
-    ];
-    actual = [
-      admFounder.systemd.timers.undercroft-etcd-snapshot.timerConfig.OnUnitActiveSec
-      (admAgent.systemd.services ? undercroft-etcd-snapshot)
-    ];
   }
   {
     name = "a cluster that can't come together is refused";

@@ -91,6 +91,28 @@ in
     ];
   }
   {
+    name = "old generations are cleared away";
+    expected = [
+      true
+      "--delete-older-than 30d"
+    ];
+    actual = [
+      plain.nix.gc.automatic
+      plain.nix.gc.options
+    ];
+  }
+  {
+    name = "a machine with ZFS has nixpkgs' plain kernel, and a module may force an import";
+    expected = [
+      true
+      true
+    ];
+    actual = [
+      (mirror.boot.kernelPackages.kernel.version == plain.boot.kernelPackages.kernel.version)
+      (laid { layout = "zfs"; } [ { boot.zfs.forceImportRoot = true; } ]).boot.zfs.forceImportRoot
+    ];
+  }
+  {
     name = "a plain machine is not refused";
     expected = [ ];
     actual = lib.concatMap refused [

@@ -52,6 +52,17 @@ in
     };
   }
   {
+    name = "a plain value of one's own goes over the server's";
+    expected = 65536;
+    actual =
+      (node [
+        {
+          undercroft.nats.enable = true;
+          services.nats.settings.max_payload = 65536;
+        }
+      ]).services.nats.settings.max_payload;
+  }
+  {
     name = "the configuration is checked while it is built, but for a certificate that isn't there then";
     expected = [
       true

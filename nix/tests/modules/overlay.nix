@@ -159,6 +159,38 @@ in
     };
   }
   {
+    name = "a plain value of one's own goes over each of Headscale's";
+    expected = [
+      "1h"
+      [ "9.9.9.9" ]
+      true
+    ];
+    actual =
+      let
+        inherit
+          ((node [
+            {
+              undercroft.overlay = overlay // {
+                server.enable = true;
+              };
+              services.headscale.settings = {
+                dns.override_local_dns = true;
+                dns.nameservers.global = [ "9.9.9.9" ];
+                derp.update_frequency = "1h";
+              };
+            }
+          ]).services.headscale
+          )
+          settings
+          ;
+      in
+      [
+        settings.derp.update_frequency
+        settings.dns.nameservers.global
+        settings.dns.override_local_dns
+      ];
+  }
+  {
     name = "a relay of one's own takes the place of others'";
     expected = {
       enabled = true;

@@ -59,6 +59,25 @@ in
     };
   }
   {
+    name = "no phone is suspended, and nothing here may do more than it has to";
+    expected = {
+      autosuspend = true;
+      capabilities = [
+        ""
+        ""
+      ];
+    };
+    actual = {
+      autosuspend = lib.elem "usbcore.autosuspend=-1" plain.boot.kernelParams;
+      capabilities =
+        map (unit: orchestrated.systemd.services.${unit}.serviceConfig.CapabilityBoundingSet)
+          [
+            "undercroft-adb"
+            "undercroft-phones"
+          ];
+    };
+  }
+  {
     name = "adb listens on the loopback interface alone";
     expected = true;
     actual = lib.hasInfix "-L tcp:localhost:5037 nodaemon server" plain.systemd.services.undercroft-adb.serviceConfig.ExecStart;

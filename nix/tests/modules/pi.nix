@@ -30,6 +30,31 @@ let
 in
 [
   {
+    name = "a Pi with ZFS has the kernel that ZFS builds for";
+    expected = [
+      true
+      false
+    ];
+    actual =
+      let
+        version = config: config.boot.kernelPackages.kernel.version;
+        zfs = machine "aarch64-linux" [
+          {
+            undercroft.pi = {
+              enable = true;
+              model = "5";
+            };
+            undercroft.disks.layout = "zfs";
+          }
+        ];
+      in
+      # A Pi 4 has the plain kernel, a Pi 5 the latest.
+      [
+        (version zfs == version four)
+        (version five == version four)
+      ];
+  }
+  {
     name = "U-Boot and extlinux, not systemd-boot";
     expected = {
       extlinux = true;

@@ -40,6 +40,11 @@ in
     default = "prohibit-password";
   };
 
+  "nix.gc.randomizedDelaySec" = mkOption {
+    type = types.singleLineStr;
+    default = "0";
+  };
+
   "services.logind.settings.Login" = {
     since = "25.11";
     option = section;

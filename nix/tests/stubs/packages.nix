@@ -5,7 +5,7 @@
   "android-tools"
   "headscale"
   "nvidia-container-toolkit"
+  "nvidia-mig-parted"
   "raspberrypi-armstubs"
-  "undercroft-mig-parted"
   "ubootRaspberryPi4_64bit"
 ]
