@@ -55,7 +55,11 @@ let
   ];
 
   wanted =
-    lib.optionalAttrs (kubernetes.enable && kubernetes.distribution == "k3s") (
+    # What is encrypted to it only the operators can open.
+    lib.optionalAttrs (kubernetes.enable && isServer && kubernetes.distribution != "none") (
+      want "servers" [ "etcd/snapshot_recipient" ]
+    )
+    // lib.optionalAttrs (kubernetes.enable && kubernetes.distribution == "k3s") (
       lib.optionalAttrs isServer (want "servers" [ "k3s/server_token" ])
       // want "agents" [ "k3s/agent_token" ]
       # Only the founder makes the cluster from them; other servers get them from it.
@@ -199,6 +203,9 @@ in
       );
       undercroft.kubernetes.agentTokenFile = lib.mkIf (has "k3s/agent_token" && isServer) (
         lib.mkDefault (path "k3s/agent_token")
+      );
+      undercroft.kubernetes.snapshot.recipientFile = lib.mkIf (has "etcd/snapshot_recipient") (
+        lib.mkDefault (path "etcd/snapshot_recipient")
       );
     })
 

@@ -23,6 +23,7 @@ in
     ./k3s.nix
     ./kube-vip.nix
     ./kubeadm.nix
+    ./snapshots.nix
   ];
 
   options.undercroft.kubernetes = {
@@ -148,6 +149,14 @@ in
         type = lib.types.ints.between 1 1000;
         default = 5;
         description = "Snapshots of etcd that a server keeps.";
+      };
+      recipientFile = lib.mkOption {
+        type = lib.types.nullOr lib.types.str;
+        default = null;
+        description = ''
+          File with the age recipient that snapshots of etcd are encrypted to, outside the Nix
+          store. The secrets give it; without it none leave the datastore.
+        '';
       };
     };
     registryMirrors = lib.mkOption {

@@ -92,41 +92,6 @@ in
       };
     };
 
-    # etcd of kubeadm takes no snapshots by itself.
-    systemd.services.undercroft-etcd-snapshot = lib.mkIf isServer {
-      description = "Snapshot of etcd";
-      path = [
-        pkgs.coreutils
-        pkgs.etcd
-        pkgs.findutils
-      ];
-      unitConfig.ConditionPathExists = "/etc/kubernetes/manifests/etcd.yaml";
-      serviceConfig = {
-        Type = "oneshot";
-        UMask = "0077";
-        TimeoutStartSec = 600;
-      };
-      environment = {
-        ETCDCTL_API = "3";
-        ETCDCTL_ENDPOINTS = "https://127.0.0.1:2379";
-        ETCDCTL_CACERT = "/etc/kubernetes/pki/etcd/ca.crt";
-        ETCDCTL_CERT = "/etc/kubernetes/pki/etcd/server.crt";
-        ETCDCTL_KEY = "/etc/kubernetes/pki/etcd/server.key";
-        UNDERCROFT_KEEP = toString cfg.snapshot.keep;
-      };
-      script = builtins.readFile ../scripts/etcd-snapshot.sh;
-    };
-    systemd.timers.undercroft-etcd-snapshot = lib.mkIf isServer {
-      description = "Snapshots of etcd";
-      wantedBy = [ "timers.target" ];
-      timerConfig = {
-        OnBootSec = "15min";
-        OnUnitActiveSec = "${toString cfg.snapshot.intervalH}h";
-        # Servers take theirs at different times.
-        RandomizedDelaySec = "10min";
-      };
-    };
-
     environment.etc."crictl.yaml".text = ''
       runtime-endpoint: unix:///run/containerd/containerd.sock
       image-endpoint: unix:///run/containerd/containerd.sock

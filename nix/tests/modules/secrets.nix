@@ -85,6 +85,44 @@ in
     ];
   }
   {
+    name = "servers of both distributions encrypt their snapshots of etcd, and agents take none";
+    expected = [
+      [
+        "/run/secrets/etcd/snapshot_recipient"
+        "/var/lib/rancher/k3s/server/db"
+        "12h"
+      ]
+      [
+        "/run/secrets/etcd/snapshot_recipient"
+        "/var/lib/etcd"
+        "12h"
+      ]
+      [
+        false
+        false
+      ]
+      1
+    ];
+    actual =
+      let
+        snapshots = config: [
+          config.systemd.services.undercroft-etcd-snapshot.environment.UNDERCROFT_RECIPIENT
+          config.systemd.services.undercroft-etcd-snapshot.environment.UNDERCROFT_DATASTORE
+          config.systemd.timers.undercroft-etcd-snapshot.timerConfig.OnUnitActiveSec
+        ];
+        withoutSecrets = member { role = "server"; } null;
+      in
+      [
+        (snapshots joiner)
+        (snapshots kubeadmServer)
+        (map (config: config.systemd.services ? undercroft-etcd-snapshot) [
+          agent
+          withoutSecrets
+        ])
+        (lib.length (about "nobody\nto encrypt them to" withoutSecrets.warnings))
+      ];
+  }
+  {
     name = "files that sops wrote are accepted";
     expected = [ ];
     actual = refused agent ++ refused joiner;
