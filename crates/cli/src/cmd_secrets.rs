@@ -16,6 +16,7 @@ use undercroft_metal::{
     },
 };
 use undercroft_model::inventory::SecretsBackend;
+use zeroize::Zeroizing;
 
 use crate::{
     Done,
@@ -56,16 +57,24 @@ Examples:
 
 Your age identity is looked for in the files that --identity names, in SOPS_AGE_KEY_FILE, in
 ~/.config/sops/age/keys.txt, ~/.ssh/id_ed25519 and ~/.ssh/id_rsa. Where `operators` of [secrets] is
-empty, the fleet gets an identity of its own in .undercroft/operator-identity.txt: keep a copy.";
+empty, the fleet gets an identity of its own in .undercroft/operator-identity.txt: keep a copy.
+
+Exit codes:
+  0   done; `check`: no errors, though there may be warnings
+  1   failed: no identity opens a file, somebody else changes it, or it can't be written
+  2   `rekey --dry-run`: there are changes
+  64  there is no such secret or file
+  65  `check`: there are errors; else a file or the inventory isn't what it should be";
 
 #[derive(Debug, Subcommand)]
 enum SecretsCommand {
     /// Make what is missing: host keys, tokens, authorities, passwords
     ///
     /// What is there is never made anew, so that it can be run at any time. What only a person can
-    /// give is named.
+    /// give is named. Where no identity at hand is one of the operators, nothing is made: nobody
+    /// here could open it.
     #[command(
-        after_help = "Example:\n  undercroft secrets init && git add secrets .sops.yaml && git commit"
+        after_help = "Example:\n  undercroft secrets init && git add secrets .sops.yaml && git commit\n\nExit codes: 0 all that can be made is there, 1 an identity is missing or a file can't be written."
     )]
     Init(CommonArgs),
     List(ListArgs),
@@ -75,9 +84,11 @@ enum SecretsCommand {
     /// Find what is wrong: recipients, plain text, files that were tampered with
     ///
     /// It looks at every file of secrets, and for what looks like a secret in all files that git
-    /// tracks. Without an identity at hand, values aren't opened, and all else is checked.
+    /// tracks. Without an identity at hand, values aren't opened, and all else is checked. A machine
+    /// that can't open its files is an error, with or without a host key; what only a person can
+    /// give is a warning.
     #[command(
-        after_help = "Example:\n  undercroft secrets check || exit 1    in CI, without any key\n\nExit codes: 0 all is well, 65 there are errors.\n\nWith --json: {\"ok\", \"findings\": [{\"severity\", \"code\", \"file\", \"line\", \"message\", \"hint\"}]}"
+        after_help = "Example:\n  undercroft secrets check || exit 1    in CI, without any key\n\nExit codes: 0 no errors, though there may be warnings, 65 there are errors.\n\nWith --json: {\"ok\", \"findings\": [{\"severity\", \"code\", \"file\", \"line\", \"message\", \"hint\"}]}"
     )]
     Check(CommonArgs),
 }
@@ -125,8 +136,9 @@ struct ListArgs {
 /// Change a file in your editor
 ///
 /// The plain text lies in memory while the editor has it: in a file of /dev/shm that only you can
-/// read, and that is wiped when the editor ends. VISUAL or EDITOR names the editor; vi and its kin
-/// are told to keep no swap, backup and undo files.
+/// read, and that is wiped when the editor ends, or this program is told to. VISUAL or EDITOR names
+/// the editor; vim and its kin are told to keep no swap, backup, undo and history files. Other
+/// commands that change secrets wait meanwhile.
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  undercroft secrets edit secrets/operators.sops.yaml")]
 struct EditArgs {
@@ -214,9 +226,12 @@ fn open(ui: Ui, at: Option<&Path>, place: &Where) -> Result<Vault, CliError> {
 /// An error of the vault, with what to try.
 pub(crate) fn secrets_error(error: &SecretsError) -> CliError {
     let kind = match error {
-        SecretsError::Key(_) | SecretsError::Locked { .. } | SecretsError::Unmakable { .. } => {
-            Kind::Failed
-        }
+        SecretsError::Key(_)
+        | SecretsError::Locked { .. }
+        | SecretsError::Unmakable { .. }
+        | SecretsError::ChangedMeanwhile { .. }
+        | SecretsError::Busy { .. }
+        | SecretsError::NoOwnIdentity { .. } => Kind::Failed,
         SecretsError::NoSuchSecret { .. }
         | SecretsError::Ambiguous { .. }
         | SecretsError::Follows { .. }
@@ -420,7 +435,9 @@ fn rotate(ui: Ui, vault: &Vault, args: &RotateArgs) -> Result<Done, CliError> {
 
 /// A secret from standard input.
 fn given() -> Result<SecretString, CliError> {
-    let mut text = String::new();
+    let room = usize::try_from(GIVEN_BYTES_MAX).unwrap_or(0) + 64;
+    // With room for all of it, as growing would leave copies behind.
+    let mut text = Zeroizing::new(String::with_capacity(room));
     std::io::stdin()
         .lock()
         .take(GIVEN_BYTES_MAX + 1)
@@ -468,6 +485,9 @@ fn rekey(ui: Ui, vault: &Vault, args: &RekeyArgs) -> Result<Done, CliError> {
         for name in &file.removed {
             ui.line(&format!("  - {name}"))?;
         }
+    }
+    for after in done.iter().filter_map(|file| file.after) {
+        ui.hint(after);
     }
     let mut rotate: Vec<&str> = done
         .iter()

@@ -4,6 +4,7 @@ use std::{
     io::Write as _,
     path::Path,
     process::{Command, Stdio},
+    time::{Duration, Instant},
 };
 
 use undercroft_testkit::{OrSkip as _, peer};
@@ -135,6 +136,154 @@ fn an_editor_sees_plain_text_in_memory_alone() {
     assert_eq!(std::fs::read(sandbox.dir().join(file)).unwrap(), before);
     let nowhere = editor(&sandbox, "true", "secrets/none.sops.yaml");
     insta::assert_snapshot!("secrets_edit_nowhere", nowhere.text());
+}
+
+#[test]
+fn nothing_is_left_of_the_plain_text_when_the_program_is_ended() {
+    let sandbox = fleet();
+    sandbox.run(["secrets", "init"]);
+    let file = "secrets/operators.sops.yaml";
+    let before = std::fs::read(sandbox.dir().join(file)).unwrap();
+    let (seen, ended) = (sandbox.dir().join("seen"), sandbox.dir().join("ended"));
+    sandbox.write(
+        "editor.sh",
+        &format!(
+            "#!/bin/sh\ntrap 'touch {}; exit 1' TERM\nprintf %s \"$1\" >{seen}.new; mv {seen}.new {seen}\nwhile :; do sleep 0.05; done\n",
+            ended.display(),
+            seen = seen.display(),
+        ),
+    );
+    let path = sandbox.dir().join("editor.sh");
+    std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let mut child = sandbox
+        .command(["secrets", "edit", file])
+        .env("EDITOR", &path)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let until = Instant::now() + Duration::from_secs(30);
+    while !seen.exists() {
+        assert!(Instant::now() < until, "the editor doesn't run");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let plain = std::fs::read_to_string(&seen).unwrap();
+    assert!(Path::new(&plain).exists());
+    // What comes from the keyboard is the editor's own.
+    let signal = |name: &str| {
+        let ran = Command::new("kill")
+            .args(["-s", name, &child.id().to_string()])
+            .status();
+        assert!(ran.unwrap().success());
+    };
+    signal("INT");
+    signal("TERM");
+    let status = child.wait().unwrap();
+    assert_eq!(status.code(), Some(1));
+    assert!(ended.exists(), "the editor was left running");
+    assert!(!Path::new(&plain).exists(), "{plain} is still there");
+    assert_eq!(std::fs::read(sandbox.dir().join(file)).unwrap(), before);
+}
+
+#[test]
+fn vim_leaves_nothing_behind_whatever_its_configuration() {
+    let has_vim = Command::new("vi").arg("--version").output();
+    if !has_vim.is_ok_and(|ran| String::from_utf8_lossy(&ran.stdout).starts_with("VIM")) {
+        println!("SKIPPED: vi isn't vim here");
+        return;
+    }
+    let sandbox = fleet();
+    sandbox.run(["secrets", "init"]);
+    let file = "secrets/operators.sops.yaml";
+    let home = sandbox.dir().join("home-of-vim");
+    std::fs::create_dir_all(home.join("kept")).unwrap();
+    let kept = home.join("kept");
+    sandbox.write(
+        "home-of-vim/.vimrc",
+        &format!(
+            "set nocompatible undofile backup writebackup swapfile updatecount=1\nset undodir={0} backupdir={0} directory={0} viminfo='100,<50,n{0}/viminfo\n",
+            kept.display()
+        ),
+    );
+    // A line is yanked and another added, so that there is something for each of its files.
+    sandbox.write(
+        "script.vim",
+        "normal ggyG\nnormal Gomine: from-vim-itself\nwrite\nnormal Goother: also-from-vim\nwrite\nquit\n",
+    );
+    let script = sandbox.dir().join("script.vim");
+    let edit = |editor: String| {
+        let mut command = sandbox.command(["secrets", "edit", file]);
+        command
+            .env("EDITOR", editor)
+            .env("HOME", &home)
+            .env("TERM", "dumb");
+        sandbox.finish(&mut command)
+    };
+    let ran = edit(format!("vi -T dumb -S {}", script.display()));
+    assert_eq!(ran.code, 0, "{}", ran.text());
+    let list = sandbox.run(["secrets", "list"]).out;
+    assert!(list.contains("mine") && list.contains("other"), "{list}");
+    let left: Vec<_> = std::fs::read_dir(&kept).unwrap().flatten().collect();
+    assert!(left.is_empty(), "{left:?}");
+    // The same without our arguments: the test can fail.
+    let plain = sandbox.dir().join("plain");
+    std::fs::write(&plain, "a: b\n").unwrap();
+    let ran = Command::new("vi")
+        .args(["-T", "dumb", "-S"])
+        .args([&script, &plain])
+        .env("HOME", &home)
+        .env("TERM", "dumb")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .unwrap();
+    assert!(ran.success());
+    assert!(std::fs::read_dir(&kept).unwrap().count() > 0);
+}
+
+#[test]
+fn nothing_is_made_without_an_operators_identity() {
+    let sandbox = Sandbox::new();
+    let somebody = age::x25519::Identity::generate().to_public();
+    sandbox.write(
+        "undercroft.toml",
+        &format!("{INVENTORY}\n[secrets]\noperators = [\"{somebody}\"]\n"),
+    );
+    let refused = sandbox.run(["secrets", "init"]);
+    assert_eq!(refused.code, 1, "{}", refused.text());
+    assert!(
+        refused.err.contains("nothing was made") && refused.err.contains("--identity"),
+        "{}",
+        refused.err
+    );
+    assert!(!sandbox.dir().join("secrets").exists());
+    assert!(!sandbox.dir().join(".sops.yaml").exists());
+}
+
+#[test]
+fn a_machine_without_a_host_key_fails_the_check() {
+    let sandbox = fleet();
+    sandbox.run(["secrets", "init"]);
+    let more = "\n[nodes.box-02]\nclass = \"box\"\nmacs = [\"3c:ec:ef:10:00:03\"]\naddress = \"10.0.0.13\"\ndisks = [{ serial = \"S3\" }]\n";
+    sandbox.write("undercroft.toml", &format!("{INVENTORY}{more}"));
+    let check = || {
+        let ran = sandbox.run(["secrets", "check"]);
+        (ran.code, ran.out)
+    };
+    let (code, said) = check();
+    assert_eq!(code, 65, "{said}");
+    assert!(
+        said.contains("box-02 has no host key yet") && said.contains("undercroft secrets rekey"),
+        "{said}"
+    );
+    assert_eq!(sandbox.run(["secrets", "init"]).code, 0);
+    let (code, said) = check();
+    assert_eq!(code, 65, "{said}");
+    assert!(said.contains("box-02 can't open it"), "{said}");
+    assert_eq!(sandbox.run(["secrets", "rekey"]).code, 0);
+    assert_eq!(check().0, 0);
 }
 
 #[test]
