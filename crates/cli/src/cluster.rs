@@ -88,7 +88,7 @@ impl Source {
             overrides: &sources.overrides,
             dev: None,
         })
-        .map_err(|problems| gitops::refuse(self.ui, &problems))?;
+        .map_err(|problems| gitops::refuse(self.ui, &self.project, &problems))?;
         let lock = BTreeMap::from([(LOCK_FILE.to_owned(), sources.lock.print())]);
         let layout = Layout::new(&inventory.gitops.path);
         let comparison = Comparison::new(&self.project, &layout, tree.clone(), lock)?;

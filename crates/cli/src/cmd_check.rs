@@ -10,6 +10,7 @@ use crate::{
     Done,
     args::DirArg,
     error::CliError,
+    gitops::version_diagnostics,
     project::Project,
     style::{GOOD, diagnostic, paint},
     text::{count, list},
@@ -18,8 +19,8 @@ use crate::{
 
 /// Say everything that is wrong with undercroft.toml
 ///
-/// All findings come in one run, each with its place, the text that it is about, and a hint.
-/// Nothing is written and no machine is asked.
+/// All findings come in one run, each with its place, the text that it is about, and a hint; what
+/// doesn't go with the versions in undercroft.lock is among them. Nothing is written and no machine is asked.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct CheckArgs {
@@ -58,7 +59,15 @@ pub(crate) fn run(ui: Ui, at: Option<&Path>, args: &CheckArgs) -> Result<Done, C
     let project = Project::find(args.dir.or(at)?)?;
     let bytes = project.read()?;
     let file = project.inventory.display().to_string();
-    let parsed = inventory::parse(&file, &bytes);
+    let mut parsed = inventory::parse(&file, &bytes);
+    if let Some(inventory) = parsed.inventory.take() {
+        // What doesn't go with the lock file is found here too, before a plan or a tree meets it.
+        parsed
+            .diagnostics
+            .extend(version_diagnostics(&project, &inventory)?);
+        let usable = !parsed.diagnostics.iter().any(Diagnostic::is_error);
+        parsed.inventory = usable.then_some(inventory);
+    }
     let errors = parsed.diagnostics.iter().filter(|d| d.is_error()).count();
     let warnings = parsed.diagnostics.len() - errors;
     let ok = parsed.inventory.is_some() && (!args.strict || warnings == 0);

@@ -73,7 +73,7 @@ Examples:
 Exit codes: 0 done, 65 something that was given is wrong, or a written file was edited.
 
 With --json: {\"cluster\", \"context\", \"create\": [ARGUMENT, …], \"files\", \"waves\", \"changes\": [{\"path\",
-\"change\", \"edited\"}]}";
+\"change\", \"edited\", \"foreign\"}]}";
 
 #[derive(Debug, Serialize)]
 struct Report<'a> {
@@ -103,7 +103,7 @@ fn config(ui: Ui, at: Option<&Path>, args: &ConfigArgs) -> Result<Done, CliError
     }
     let sources = Sources::read(ui, &project, &inventory)?;
     let cluster = dev_cluster(&inventory, &sources.lock, args.pc.as_ref())
-        .map_err(|problem| gitops::refuse(ui, &[problem]))?;
+        .map_err(|problem| gitops::refuse(ui, &project, &[problem]))?;
     let tree = render(&Input {
         inventory: &inventory,
         lock: &sources.lock,
@@ -111,7 +111,7 @@ fn config(ui: Ui, at: Option<&Path>, args: &ConfigArgs) -> Result<Done, CliError
         overrides: &sources.overrides,
         dev: Some(&out),
     })
-    .map_err(|problems| gitops::refuse(ui, &problems))?;
+    .map_err(|problems| gitops::refuse(ui, &project, &problems))?;
     let layout = Layout::new(&out);
     let more = BTreeMap::from([
         (layout.file(K3D_FILE), cluster.config.clone()),

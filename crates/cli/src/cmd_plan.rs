@@ -11,6 +11,7 @@ use crate::{
     Done,
     args::DirArg,
     error::CliError,
+    gitops::refuse_versions,
     prepare::{self, Place, Selection, Until, fleet_error, is_prepared},
     progress::{Form, Progress},
     project::Project,
@@ -48,6 +49,7 @@ With --json: {\"plan\": {\"id\", \"nodes\", \"steps\": [{\"node\", \"action\", \
 pub(crate) fn run(ui: Ui, at: Option<&Path>, args: &PlanArgs) -> Result<Done, CliError> {
     let project = Project::find(args.dir.or(at)?)?;
     let inventory = project.load(ui)?;
+    refuse_versions(ui, &project, &inventory)?;
     let only = args.selection.only(&project, &inventory)?;
     let place = prepare::place(&project, &inventory, only.as_ref(), false)?;
     // The plan is the report: what is built on the way is told beside it.

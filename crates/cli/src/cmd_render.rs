@@ -13,7 +13,7 @@ use crate::{
     gitops::{self, Comparison, Sources},
     project::Project,
     style::{BAD, GOOD, WARN, paint},
-    text::count,
+    text::{count, list},
     ui::Ui,
 };
 
@@ -22,7 +22,7 @@ use crate::{
 /// The tree follows from undercroft.toml, undercroft.lock, the folder of your own values and the
 /// folders of your own apps, and from nothing else: the same input gives the same bytes. What is
 /// wrong is said before anything is written. A rendered file that was edited by hand is kept and
-/// shown.
+/// shown, and so is a file that somebody put where Argo CD would apply it.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct RenderArgs {
@@ -31,7 +31,7 @@ pub(crate) struct RenderArgs {
     /// Write nothing; show what would change, and exit with 2 where something would
     #[arg(long)]
     check: bool,
-    /// Overwrite and remove rendered files that were edited by hand, too
+    /// Overwrite and remove what was edited by hand or put there, too
     #[arg(long, conflicts_with = "check")]
     force: bool,
     /// Print what changed as JSON
@@ -46,10 +46,10 @@ Examples:
   undercroft render --json | jq -r '.changes[].path'
 
 Exit codes: 0 done, 2 with --check: something would change, 65 something that was given is wrong,
-or a rendered file was edited.
+or a file of the tree was edited or put there.
 
 With --json: {\"fleet\", \"files\", \"waves\": [[NAME, …], …], \"written\", \"changes\": [{\"path\",
-\"change\": \"create\" | \"update\" | \"remove\", \"edited\"}]}";
+\"change\": \"create\" | \"update\" | \"remove\", \"edited\", \"foreign\"}]}";
 
 #[derive(Debug, Serialize)]
 struct Report<'a> {
@@ -71,7 +71,7 @@ pub(crate) fn run(ui: Ui, at: Option<&Path>, args: &RenderArgs) -> Result<Done, 
         overrides: &sources.overrides,
         dev: None,
     })
-    .map_err(|problems| gitops::refuse(ui, &problems))?;
+    .map_err(|problems| gitops::refuse(ui, &project, &problems))?;
     let layout = Layout::new(&inventory.gitops.path);
     let kubernetes = inventory.kubernetes.version.as_deref();
     sources.lock.note_kubernetes(kubernetes);
@@ -102,11 +102,15 @@ pub(crate) fn run(ui: Ui, at: Option<&Path>, args: &RenderArgs) -> Result<Done, 
             ));
             return Ok(Done::Well);
         }
-        ui.note(&format!(
-            "{} would change; `undercroft render` writes {}",
-            count(found, "file"),
-            if found == 1 { "it" } else { "them" }
-        ));
+        let edited = comparison.edited().len();
+        ui.note(&match (edited, found) {
+            (0, 1) => "1 file would change; `undercroft render` writes it".to_owned(),
+            (0, _) => format!("{found} files would change; `undercroft render` writes them"),
+            _ => format!(
+                "{} would change, {edited} of which somebody edited or put there: `undercroft render` keeps what is there and writes nothing",
+                count(found, "file")
+            ),
+        });
         return Ok(Done::Changes);
     }
     let edited = comparison.edited();
@@ -142,7 +146,7 @@ pub(crate) fn run(ui: Ui, at: Option<&Path>, args: &RenderArgs) -> Result<Done, 
     Ok(Done::Well)
 }
 
-/// Shows what a render would do to files that somebody edited, and why it doesn't.
+/// Shows what a render would do to files that somebody edited or put there, and why it doesn't.
 pub(crate) fn refuse_edited(
     ui: Ui,
     comparison: &Comparison,
@@ -151,14 +155,40 @@ pub(crate) fn refuse_edited(
     for difference in edited {
         ui.print(&comparison.diff(difference))?;
     }
-    let names: Vec<&str> = edited.iter().map(|d| d.path.as_str()).collect();
-    Ok(CliError::input(format!(
-        "{} edited by hand: {}; nothing was written",
-        match edited.len() {
-            1 => "a rendered file was".to_owned(),
-            many => format!("{many} rendered files were"),
-        },
-        crate::text::list(&names)
-    ))
-    .hint("The diff above goes from what is there to what is rendered. Move the edits to values/NAME.yaml, undercroft.toml or an app of your own, or put the files elsewhere; then `undercroft render --force` takes them away."))
+    let names = |foreign: bool| -> Vec<&str> {
+        let of = edited.iter().filter(|d| d.foreign == foreign);
+        of.map(|d| d.path.as_str()).collect()
+    };
+    let (foreign, edited) = (names(true), names(false));
+    let (mut wrong, mut hints) = (Vec::new(), Vec::new());
+    if !edited.is_empty() {
+        wrong.push(format!(
+            "{} edited by hand: {}",
+            were(&edited, "rendered file"),
+            list(&edited)
+        ));
+        hints.push("The diff above goes from what is there to what is rendered: move the edits to values/NAME.yaml, undercroft.toml or an app of your own.");
+    }
+    if !foreign.is_empty() {
+        wrong.push(format!(
+            "{} put where Argo CD applies whatever it finds: {}",
+            were(&foreign, "file"),
+            list(&foreign)
+        ));
+        hints.push("Move what you put there to an app of your own, apps/NAME/.");
+    }
+    Ok(
+        CliError::input(format!("{}; nothing was written", wrong.join("; "))).hint(format!(
+            "{} `undercroft render --force` takes it away.",
+            hints.join(" ")
+        )),
+    )
+}
+
+/// "a file was", "2 files were".
+fn were(of: &[&str], what: &str) -> String {
+    match of.len() {
+        1 => format!("a {what} was"),
+        many => format!("{many} {what}s were"),
+    }
 }

@@ -11,6 +11,7 @@ use crate::{
     args::DirArg,
     cmd_up::run_error,
     error::{CliError, Kind},
+    gitops::refuse_versions,
     interrupt,
     prepare::{self, InstallArgs, Place, Selection, fleet_error},
     progress::{Form, Progress},
@@ -51,6 +52,7 @@ Examples:
 pub(crate) fn run(ui: Ui, at: Option<&Path>, args: &ServeArgs) -> Result<Done, CliError> {
     let project = Project::find(args.dir.or(at)?)?;
     let inventory = project.load(ui)?;
+    refuse_versions(ui, &project, &inventory)?;
     let only = args.selection.only(&project, &inventory)?;
     if !args.selection.reinstall.is_empty() {
         return Err(CliError::usage("a service reinstalls nothing")

@@ -19,6 +19,7 @@ use crate::{
     cluster,
     cmd_plan::decide,
     error::{CliError, Kind},
+    gitops::refuse_versions,
     interrupt,
     journal::store_error,
     narrate::short,
@@ -73,6 +74,7 @@ With --json, lines: the journal's records as `undercroft events --json` has them
 pub(crate) fn run(ui: Ui, at: Option<&Path>, args: &UpArgs) -> Result<Done, CliError> {
     let project = Project::find(args.dir.or(at)?)?;
     let inventory = project.load(ui)?;
+    refuse_versions(ui, &project, &inventory)?;
     let only = args.selection.only(&project, &inventory)?;
     let options = args.install.options()?;
     let place = prepare::place(&project, &inventory, only.as_ref(), true)?;

@@ -78,7 +78,7 @@ pub(crate) fn run(ui: Ui, at: Option<&Path>, args: &UpdateArgs) -> Result<Done, 
     let mut problems = Vec::new();
     let before = gitops::read_lock(&project, &mut problems)?;
     let Some(mut lock) = before else {
-        return Err(gitops::refuse(ui, &problems));
+        return Err(gitops::refuse(ui, &project, &problems));
     };
     let there = project.dir.join(LOCK_FILE).exists();
     let written = lock.print();

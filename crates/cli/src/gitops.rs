@@ -1,26 +1,24 @@
 //! Reading what a tree is rendered from, and bringing the rendered files to disk.
 
+mod disk;
+mod problems;
+
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     fs, io,
-    io::Write as _,
-    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
 };
 
 use undercroft_model::inventory::Inventory;
 use undercroft_render::{
-    APP_FILE, App, AppForm, AppSettings, Change, Difference, LOCK_FILE, Layout, Lock, OVERRIDES,
-    Problem, Tree, check_app_name, compare, parse_digests, yaml,
+    APP_FILE, App, AppForm, AppSettings, LOCK_FILE, Layout, Lock, OVERRIDES, Problem,
+    check_app_name, yaml,
 };
 
-use crate::{
-    error::CliError,
-    project::Project,
-    style::{BAD, BOLD, DIM, HINT, paint},
-    text::count,
-    ui::Ui,
-};
+pub(crate) use disk::{Comparison, write_whole};
+pub(crate) use problems::{refuse, refuse_versions, version_diagnostics};
+
+use crate::{error::CliError, project::Project, ui::Ui};
 
 /// A manifest that is longer isn't one that people keep in a repository, in bytes.
 const MANIFEST_MAX_BYTES: u64 = 4 << 20;
@@ -56,40 +54,9 @@ impl Sources {
                 apps,
                 overrides,
             }),
-            _ => Err(refuse(ui, &problems)),
+            _ => Err(refuse(ui, project, &problems)),
         }
     }
-}
-
-/// Shows problems, and gives the error that ends the command.
-pub(crate) fn refuse(ui: Ui, problems: &[Problem]) -> CliError {
-    for problem in problems {
-        ui.stderr(&show(problem));
-    }
-    CliError::input(format!(
-        "the tree can't be rendered: {}; nothing was written",
-        count(problems.len(), "error")
-    ))
-}
-
-/// A problem as the findings about an inventory look.
-fn show(problem: &Problem) -> String {
-    let mut out = format!(
-        "{}{}\n",
-        paint(BAD, &format!("error[{}]", problem.code)),
-        paint(BOLD, &format!(": {}", crate::text::plain(&problem.message))),
-    );
-    if let Some(file) = &problem.file {
-        out.push_str(&format!("{} {file}\n", paint(DIM, " -->")));
-    }
-    if let Some(hint) = &problem.hint {
-        out.push_str(&format!(
-            "{} {}: {hint}\n",
-            paint(DIM, "  ="),
-            paint(HINT, "hint")
-        ));
-    }
-    out
 }
 
 /// The lock file, or the versions that this program brings where there is none; `None` after a
@@ -141,7 +108,7 @@ fn read_overrides(
             Ok(values) => {
                 overrides.insert(name.to_owned(), values);
             }
-            Err(e) => problems.push(Problem::new("yaml", e.message).in_file(file)),
+            Err(e) => problems.push(yaml_problem(file, &e)),
         }
     }
     Ok(overrides)
@@ -235,11 +202,17 @@ fn read_app(
                     .hint("Put a YAML or JSON file into it, or begin its name with '_' if it isn't an app."),
             );
         }
+        let names: Vec<String> = files.iter().map(|(_, name)| name.clone()).collect();
+        let readable = problems.len();
         for (path, name) in files {
             match yaml::parse_all(&read_text(&path)?) {
                 Ok(all) => objects.extend(all.into_iter().map(|object| (name.clone(), object))),
-                Err(e) => problems.push(Problem::new("yaml", e.message).in_file(name)),
+                Err(e) => problems.push(yaml_problem(name, &e)),
             }
+        }
+        let empty = objects.is_empty() && problems.len() == readable && !names.is_empty();
+        if empty && form == AppForm::Plain {
+            problems.push(empty_app(&folder, &names));
         }
     }
     Ok(Some(App {
@@ -249,6 +222,34 @@ fn read_app(
         settings,
         objects,
     }))
+}
+
+/// An app all of whose files have nothing but comments and blanks in them.
+fn empty_app(folder: &str, files: &[String]) -> Problem {
+    let (place, message) = match files {
+        [file] => (
+            file.as_str(),
+            "the app's only manifest is empty, or has comments alone".to_owned(),
+        ),
+        files => (
+            folder,
+            format!(
+                "all {} manifests of the app are empty, or have comments alone",
+                files.len()
+            ),
+        ),
+    };
+    Problem::new("app-empty", message).in_file(place).hint(
+        "Write an object into it (apiVersion, kind, metadata.name), or begin the folder's name with '_' as long as it isn't an app.",
+    )
+}
+
+/// A file that is no YAML.
+fn yaml_problem(file: String, error: &yaml::YamlError) -> Problem {
+    Problem::new("yaml", error.message.clone())
+        .in_file(file)
+        .at(error.place)
+        .hint("Correct that place, or what stands just before it.")
 }
 
 /// The manifests under a folder, as Argo CD finds them when it looks through one.
@@ -318,135 +319,4 @@ fn read_text(path: &Path) -> Result<String, CliError> {
         )));
     }
     fs::read_to_string(path).map_err(|e| CliError::file("read", path, &e))
-}
-
-/// A tree beside what is on disk.
-pub(crate) struct Comparison {
-    root: PathBuf,
-    rendered: BTreeMap<String, String>,
-    on_disk: BTreeMap<String, Vec<u8>>,
-    /// What would change, by path.
-    pub(crate) differences: Vec<Difference>,
-}
-
-impl Comparison {
-    /// Compares a tree in a folder of the project with what is there. `more` are files beside the
-    /// tree that are written with it.
-    pub(crate) fn new(
-        project: &Project,
-        layout: &Layout,
-        tree: Tree,
-        more: BTreeMap<String, String>,
-    ) -> Result<Self, CliError> {
-        let root = project.dir.clone();
-        let read = |path: &String| -> Result<Option<Vec<u8>>, CliError> {
-            let path = root.join(path);
-            match fs::read(&path) {
-                Ok(bytes) => Ok(Some(bytes)),
-                Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
-                Err(e) => Err(CliError::file("read", &path, &e)),
-            }
-        };
-        let digests = layout.digests();
-        let recorded = match read(&digests)? {
-            Some(bytes) => parse_digests(&String::from_utf8_lossy(&bytes)),
-            None => BTreeMap::new(),
-        };
-        let mut unrecorded: Vec<&str> = more.keys().map(String::as_str).collect();
-        unrecorded.push(&digests);
-        let mut rendered = tree.files;
-        rendered.extend(more.clone());
-        let paths: BTreeSet<&String> = rendered.keys().chain(recorded.keys()).collect();
-        let mut on_disk = BTreeMap::new();
-        for path in paths {
-            if let Some(bytes) = read(path)? {
-                on_disk.insert(path.clone(), bytes);
-            }
-        }
-        let differences = compare(&rendered, &on_disk, &recorded, &unrecorded);
-        Ok(Self {
-            root,
-            rendered,
-            on_disk,
-            differences,
-        })
-    }
-
-    /// The files that were edited by hand and would be overwritten or removed.
-    pub(crate) fn edited(&self) -> Vec<&Difference> {
-        self.differences.iter().filter(|d| d.edited).collect()
-    }
-
-    /// Files that are rendered.
-    pub(crate) fn len(&self) -> usize {
-        self.rendered.len()
-    }
-
-    /// One file's change as a unified diff, from what is there to what is rendered.
-    pub(crate) fn diff(&self, difference: &Difference) -> String {
-        let path = &difference.path;
-        let old = self
-            .on_disk
-            .get(path)
-            .map(|bytes| String::from_utf8_lossy(bytes));
-        let new = self.rendered.get(path);
-        let name = |there: bool, side: &str| {
-            if there {
-                format!("{side}/{path}")
-            } else {
-                "/dev/null".to_owned()
-            }
-        };
-        similar::TextDiff::from_lines(
-            old.as_deref().unwrap_or_default(),
-            new.map(String::as_str).unwrap_or_default(),
-        )
-        .unified_diff()
-        .header(&name(old.is_some(), "a"), &name(new.is_some(), "b"))
-        .to_string()
-    }
-
-    /// Makes the disk as the tree is: each file replaced whole or not at all, the file of digests
-    /// last, so that a render that was cut off is one that can be done again.
-    pub(crate) fn write(&self, layout: &Layout) -> Result<(), CliError> {
-        let digests = layout.digests();
-        let last = |d: &&Difference| d.path == digests;
-        let others = self.differences.iter().filter(|d| !last(d));
-        for difference in others.chain(self.differences.iter().filter(last)) {
-            let path = self.root.join(&difference.path);
-            match (difference.change, self.rendered.get(&difference.path)) {
-                (Change::Remove, _) | (_, None) => self.remove(&path, layout)?,
-                (Change::Create | Change::Update, Some(text)) => write_whole(&path, text)?,
-            }
-        }
-        Ok(())
-    }
-
-    /// Removes a file, and the folders of the tree that are empty without it.
-    fn remove(&self, path: &Path, layout: &Layout) -> Result<(), CliError> {
-        fs::remove_file(path).map_err(|e| CliError::file("remove", path, &e))?;
-        let tree = self.root.join(layout.path());
-        let above = path.ancestors().skip(1);
-        for folder in above.take_while(|folder| folder.starts_with(&tree)) {
-            if fs::remove_dir(folder).is_err() {
-                break;
-            }
-        }
-        Ok(())
-    }
-}
-
-/// Writes a file so that a reader sees the old content or the new, whatever happens in between.
-pub(crate) fn write_whole(path: &Path, text: &str) -> Result<(), CliError> {
-    let failed = |e: &io::Error| CliError::file("write", path, e);
-    let folder = path.parent().unwrap_or(Path::new("."));
-    fs::create_dir_all(folder).map_err(|e| CliError::file("make the folder", folder, &e))?;
-    let mut file = tempfile::NamedTempFile::new_in(folder).map_err(|e| failed(&e))?;
-    file.write_all(text.as_bytes()).map_err(|e| failed(&e))?;
-    // Scratch files are closed to others; what is rendered is meant to be read.
-    file.as_file()
-        .set_permissions(fs::Permissions::from_mode(0o644))
-        .map_err(|e| failed(&e))?;
-    file.persist(path).map_err(|e| failed(&e.error))?;
-    Ok(())
 }

@@ -4,7 +4,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use undercroft_model::is_dns_label;
 
-use crate::Problem;
+use crate::{Problem, problem::toml_problem};
 
 /// Name of the file in an app's folder that says what the folder alone can't.
 pub const APP_FILE: &str = "app.toml";
@@ -105,8 +105,7 @@ impl AppSettings {
     /// When the text isn't one; the message has the place.
     pub fn parse(file: &str, text: &str) -> Result<Self, Problem> {
         let settings: Self = toml::from_str(text).map_err(|e| {
-            Problem::new("app-settings", e.to_string().trim_end().to_owned())
-                .in_file(file)
+            toml_problem("app-settings", file, text, &e)
                 .hint("It may have namespace, depends_on, prune, dev and a table [chart] with repository, name and version.")
         })?;
         if let Some(namespace) = &settings.namespace
@@ -117,6 +116,7 @@ impl AppSettings {
                 format!("namespace {namespace:?} is no DNS label"),
             )
             .in_file(file)
+            .at_keys(["namespace"])
             .hint("Write 1 to 63 of a-z, 0-9 and '-', not at the ends."));
         }
         Ok(settings)
@@ -144,6 +144,7 @@ pub fn check_app_name(name: &str, folder: &str) -> Result<(), Problem> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Spot;
 
     #[test]
     fn settings_are_read_and_mistakes_have_a_place() {
@@ -156,13 +157,8 @@ mod tests {
         assert!(settings.dev);
         let problem =
             AppSettings::parse("apps/web/app.toml", "depend_on = [\"longhorn\"]\n").unwrap_err();
-        insta::assert_snapshot!(problem.message, @r#"
-        TOML parse error at line 1, column 1
-          |
-        1 | depend_on = ["longhorn"]
-          | ^^^^^^^^^
-        unknown field `depend_on`, expected one of `namespace`, `depends_on`, `prune`, `dev`, `chart`
-        "#);
+        insta::assert_snapshot!(problem.message, @"unknown field `depend_on`, expected one of `namespace`, `depends_on`, `prune`, `dev`, `chart`");
+        assert_eq!(problem.spot, Some(Spot::Line { line: 1, column: 1 }));
         assert!(AppSettings::parse("f", "namespace = \"A b\"").is_err());
     }
 

@@ -1,6 +1,6 @@
 //! What a rendered tree would change on disk, and what it must not.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
@@ -28,24 +28,51 @@ pub struct Difference {
     /// Whether the file isn't what was rendered before: somebody edited it, or it was never
     /// rendered. It is not to be changed without being asked to.
     pub edited: bool,
+    /// Whether no render has made the file, and Argo CD would apply it all the same since it is in
+    /// a folder of the tree. It is `edited` too.
+    pub foreign: bool,
+}
+
+/// The ends of the names of files in which Argo CD finds manifests.
+const MANIFESTS: [&str; 4] = [".yaml", ".yml", ".json", ".jsonnet"];
+/// Files by which a folder becomes something else than a folder of manifests, whatever else is in it.
+const MAKERS: [&str; 1] = ["Kustomization"];
+
+/// Whether Argo CD would take a file for a manifest, or for what makes some, if it were in a folder
+/// that it reads; by its name.
+pub fn is_applied(name: &str) -> bool {
+    MANIFESTS.iter().any(|end| name.ends_with(end)) || MAKERS.contains(&name)
 }
 
 /// Compares a tree with what is on disk. `on_disk` has the content of every file that is either
 /// rendered now or among `recorded`, where it is there; `recorded` are the digests of the last
 /// render. `unrecorded` are rendered files that keep no digest, such as the file of digests.
+/// `applied` are the files that Argo CD would apply, whoever made them.
 pub fn compare(
     rendered: &BTreeMap<String, String>,
     on_disk: &BTreeMap<String, Vec<u8>>,
     recorded: &BTreeMap<String, String>,
     unrecorded: &[&str],
+    applied: &BTreeSet<String>,
 ) -> Vec<Difference> {
-    let mut differences = Vec::new();
+    let foreign = applied
+        .iter()
+        .filter(|path| !rendered.contains_key(*path) && !recorded.contains_key(*path));
+    let mut differences: Vec<Difference> = foreign
+        .map(|path| Difference {
+            path: path.clone(),
+            change: Change::Remove,
+            edited: true,
+            foreign: true,
+        })
+        .collect();
     for (path, wanted) in rendered {
         match on_disk.get(path) {
             None => differences.push(Difference {
                 path: path.clone(),
                 change: Change::Create,
                 edited: false,
+                foreign: false,
             }),
             Some(found) if found == wanted.as_bytes() => {}
             Some(found) => differences.push(Difference {
@@ -53,6 +80,7 @@ pub fn compare(
                 change: Change::Update,
                 edited: !unrecorded.contains(&path.as_str())
                     && recorded.get(path) != Some(&digest(found)),
+                foreign: false,
             }),
         }
     }
@@ -62,6 +90,7 @@ pub fn compare(
                 path: path.clone(),
                 change: Change::Remove,
                 edited: *before != digest(found),
+                foreign: false,
             });
         }
     }
@@ -110,14 +139,16 @@ mod tests {
         ]
         .map(|path| (text(path), digest(b"1")))
         .into();
-        let found: Vec<String> = compare(&rendered, &on_disk, &recorded, &["digests"])
+        let applied = ["same", "gone", "nobody's"].map(text).into();
+        let found: Vec<String> = compare(&rendered, &on_disk, &recorded, &["digests"], &applied)
             .iter()
             .map(|d| {
                 format!(
-                    "{}: {:?}{}",
+                    "{}: {:?}{}{}",
                     d.path,
                     d.change,
-                    if d.edited { ", edited" } else { "" }
+                    if d.edited { ", edited" } else { "" },
+                    if d.foreign { ", foreign" } else { "" }
                 )
             })
             .collect();
@@ -129,6 +160,7 @@ mod tests {
         gone: Remove
         gone-edited: Remove, edited
         new: Create
+        nobody's: Remove, edited, foreign
         ");
     }
 }

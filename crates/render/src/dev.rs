@@ -47,19 +47,20 @@ pub fn dev_cluster(
         Some(name) => {
             let entry = inventory.pcs.get(name).ok_or_else(|| {
                 let names: Vec<&str> = inventory.pcs.keys().map(PcName::as_str).collect();
-                Problem::new("unknown-name", format!("there is no PC `{name}`")).hint(
-                    if names.is_empty() {
+                Problem::new("unknown-name", format!("there is no PC `{name}`"))
+                    .in_inventory(&["pcs"])
+                    .hint(if names.is_empty() {
                         format!("Add [pcs.{name}].")
                     } else {
                         format!("There are {}.", names.join(", "))
-                    },
-                )
+                    })
             })?;
             if !entry.dev_cluster {
                 return Err(Problem::new(
                     "no-dev-cluster",
                     format!("the PC {name} is to have no local cluster"),
                 )
+                .in_inventory(&["pcs", name.as_str(), "dev_cluster"])
                 .hint(format!(
                     "Take pcs.{name}.dev_cluster = false out of the inventory."
                 )));

@@ -67,6 +67,26 @@ impl Layout {
         self.file(&format!("components/{component}/manifests"))
     }
 
+    /// The folder of all components.
+    pub fn components(&self) -> String {
+        self.file("components")
+    }
+
+    /// Whether Argo CD reads a folder of the tree, and so applies what is in it.
+    pub fn is_read(&self, folder: &str) -> bool {
+        let within = |of: &str| {
+            folder
+                .strip_prefix(of)
+                .and_then(|rest| rest.strip_prefix('/'))
+        };
+        let manifests = || {
+            let (_, inner) = within(&self.components())?.split_once('/')?;
+            Some(inner == "manifests" || inner.starts_with("manifests/"))
+        };
+        let applications = self.applications();
+        folder == applications || within(&applications).is_some() || manifests() == Some(true)
+    }
+
     /// The root Application.
     pub fn root(&self) -> String {
         self.file("bootstrap/root.yaml")
@@ -85,5 +105,34 @@ impl Layout {
     /// The file of the user's own values for a component.
     pub fn overrides(component: &str) -> String {
         format!("{OVERRIDES}/{component}.yaml")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_argo_cd_reads_is_told_from_what_lies_beside_it() {
+        let layout = Layout::new("gitops");
+        for read in [
+            "gitops/applications",
+            "gitops/applications/deeper",
+            "gitops/components/nats/manifests",
+            "gitops/components/nats/manifests/deeper",
+        ] {
+            assert!(layout.is_read(read), "{read}");
+        }
+        for other in [
+            "gitops",
+            "gitops/applications-of-mine",
+            "gitops/bootstrap",
+            "gitops/components",
+            "gitops/components/nats",
+            "gitops/components/nats/manifests-of-mine",
+            "elsewhere/applications",
+        ] {
+            assert!(!layout.is_read(other), "{other}");
+        }
     }
 }

@@ -7,7 +7,10 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use crate::{ObjectId, Problem, applications::WAVE, layout::CILIUM, order::Dependencies, values};
+use crate::{
+    App, AppForm, ObjectId, Problem, applications::WAVE, layout::CILIUM, order::Dependencies,
+    values,
+};
 
 /// An object of the tree, or of a plain app, and who brings it.
 #[derive(Debug, Clone)]
@@ -99,7 +102,15 @@ pub(crate) fn waves(applications: &BTreeMap<String, Value>, graph: &Dependencies
 pub(crate) fn drift(component: &str, file: &str, values: &Value) -> Vec<Problem> {
     let mut problems = Vec::new();
     // What isn't a map is an error of its own, and says nothing of how a chart would render.
-    if component == CILIUM && values.is_object() {
+    let has_keys = [
+        &[][..],
+        &["hubble"],
+        &["hubble", "tls"],
+        &["hubble", "tls", "auto"],
+    ]
+    .into_iter()
+    .all(|path| values::get(values, path).is_none_or(Value::is_object));
+    if component == CILIUM && has_keys {
         let is = |path: &[&str], fallback: bool| {
             values::get(values, path).map_or(fallback, |v| v.as_bool().unwrap_or(fallback))
         };
@@ -155,6 +166,84 @@ pub(crate) fn secrets(objects: &[Owned<'_>]) -> Vec<Problem> {
         .collect()
 }
 
+/// Documents of plain apps that aren't objects of Kubernetes, or not whole ones. Argo CD passes over
+/// a file that has nothing like an object in it, and refuses an app for one that has half of one
+/// (`getObjsFromYAMLOrJSON` in its repo server); either way what was meant isn't there.
+pub(crate) fn app_objects(apps: &[&App]) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    for app in apps.iter().filter(|app| app.form == AppForm::Plain) {
+        let mut files: BTreeMap<&str, Vec<&Value>> = BTreeMap::new();
+        for (file, object) in &app.objects {
+            files.entry(file).or_default().push(object);
+        }
+        let before = problems.len();
+        let mut whole = 0;
+        for (file, documents) in files {
+            let lacks: Vec<Lack> = documents.iter().map(|object| lack(object)).collect();
+            let good = lacks.iter().filter(|lack| **lack == Lack::Nothing).count();
+            whole += good;
+            // In a file of objects, or one of JSON, Argo CD passes over nothing.
+            let strict = good > 0 || file.ends_with(".json");
+            let each = lacks.into_iter().enumerate();
+            problems.extend(each.filter_map(|(i, lack)| {
+                let what = match lack {
+                    Lack::Nothing => return None,
+                    Lack::Everything if !strict => return None,
+                    Lack::Everything => "is no object of Kubernetes".to_owned(),
+                    Lack::Key(key) => format!("has no {key}"),
+                };
+                let document = match documents.len() {
+                    1 => "what is in it".to_owned(),
+                    _ => format!("document {}", i + 1),
+                };
+                Some(
+                    Problem::new("app-object", format!("{document} {what}"))
+                        .in_file(file)
+                        .hint("An object has apiVersion, kind and metadata.name. What is none belongs elsewhere, into a folder whose name begins with '_' for one."),
+                )
+            }));
+        }
+        if whole == 0 && !app.objects.is_empty() && problems.len() == before {
+            problems.push(
+                Problem::new("app-empty", "none of the app's files has an object of Kubernetes")
+                    .in_file(app.folder.clone())
+                    .hint("Write one with apiVersion, kind and metadata.name, or begin the folder's name with '_' if it isn't an app."),
+            );
+        }
+    }
+    problems
+}
+
+/// What a document lacks that an object has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Lack {
+    Nothing,
+    Key(&'static str),
+    Everything,
+}
+
+fn lack(document: &Value) -> Lack {
+    let has = |key: &str| document.get(key).is_some_and(|value| !value.is_null());
+    if !["apiVersion", "kind", "metadata"].into_iter().any(has) {
+        return Lack::Everything;
+    }
+    let text = |path: &[&str]| {
+        values::get(document, path)
+            .and_then(Value::as_str)
+            .is_some()
+    };
+    let list = document.get("items").is_some_and(Value::is_array);
+    if !text(&["apiVersion"]) {
+        Lack::Key("apiVersion")
+    } else if !text(&["kind"]) {
+        Lack::Key("kind")
+    } else if !list && !text(&["metadata", "name"]) && !text(&["metadata", "generateName"]) {
+        Lack::Key("metadata.name")
+    } else {
+        Lack::Nothing
+    }
+}
+
 /// More than one StorageClass that calls itself the default.
 pub(crate) fn storage_classes(objects: &[Owned<'_>]) -> Vec<Problem> {
     const DEFAULT: &str = "storageclass.kubernetes.io/is-default-class";
@@ -181,5 +270,70 @@ pub(crate) fn storage_classes(objects: &[Owned<'_>]) -> Vec<Problem> {
             .hint("Keep the mark on one of them: volumes that name no class would go to either."),
         ],
         _ => Vec::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::AppSettings;
+
+    #[test]
+    fn half_objects_and_apps_without_any_are_found() {
+        let app = |objects: &[(&str, Value)]| App {
+            name: "web".to_owned(),
+            folder: "apps/web".to_owned(),
+            form: AppForm::Plain,
+            settings: AppSettings::default(),
+            objects: objects
+                .iter()
+                .map(|(file, object)| (format!("apps/web/{file}"), object.clone()))
+                .collect(),
+        };
+        let found = |objects: &[(&str, Value)]| -> Vec<String> {
+            let problems = app_objects(&[&app(objects)]).into_iter();
+            problems
+                .map(|p| format!("{}: {}", p.file.unwrap_or_default(), p.message))
+                .collect()
+        };
+        let good = json!({ "apiVersion": "v1", "kind": "Service", "metadata": { "name": "web" } });
+        let list = json!({ "apiVersion": "v1", "kind": "List", "items": [good] });
+        let job = json!({ "apiVersion": "batch/v1", "kind": "Job", "metadata": { "generateName": "x-" } });
+        let other = json!({ "some": "settings" });
+        let misspelt =
+            json!({ "apiversion": "v1", "kind": "Service", "metadata": { "name": "web" } });
+        assert_eq!(
+            found(&[("a.yaml", good.clone()), ("a.yaml", list), ("a.yaml", job)]),
+            Vec::<String>::new()
+        );
+        // Argo CD passes over a file of something else beside manifests.
+        assert_eq!(
+            found(&[("a.yaml", good.clone()), ("settings.yaml", other.clone())]),
+            Vec::<String>::new()
+        );
+        insta::assert_snapshot!(
+            [
+                found(&[("settings.yaml", other.clone())]),
+                found(&[("a.yaml", good.clone()), ("a.yaml", other.clone())]),
+                found(&[("a.yaml", good.clone()), ("b.json", other)]),
+                found(&[("a.yaml", misspelt)]),
+                found(&[("a.yaml", json!({ "apiVersion": "v1", "kind": 1 }))]),
+                found(&[("a.yaml", json!({ "apiVersion": "v1", "kind": "Service", "metadata": {} }))]),
+                found(&[("a.yaml", json!("text"))]),
+            ]
+            .concat()
+            .join("\n"),
+            @r"
+        apps/web: none of the app's files has an object of Kubernetes
+        apps/web/a.yaml: document 2 is no object of Kubernetes
+        apps/web/b.json: what is in it is no object of Kubernetes
+        apps/web/a.yaml: what is in it has no apiVersion
+        apps/web/a.yaml: what is in it has no kind
+        apps/web/a.yaml: what is in it has no metadata.name
+        apps/web: none of the app's files has an object of Kubernetes
+        "
+        );
     }
 }

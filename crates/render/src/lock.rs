@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt::Write as _};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Minor, Problem};
+use crate::{Minor, Problem, problem::toml_problem};
 
 /// Name of the lock file, beside the inventory.
 pub const LOCK_FILE: &str = "undercroft.lock";
@@ -61,8 +61,7 @@ impl Lock {
     /// When the text isn't one.
     pub fn parse(file: &str, text: &str) -> Result<Self, Problem> {
         let lock: Self = toml::from_str(text).map_err(|e| {
-            Problem::new("lock-syntax", e.to_string().trim_end().to_owned())
-                .in_file(file)
+            toml_problem("lock-syntax", file, text, &e)
                 .hint("Take the file back from git, or remove it: `undercroft render` then begins with the versions that it brings.")
         })?;
         if lock.version != LOCK_VERSION {

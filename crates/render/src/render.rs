@@ -95,6 +95,7 @@ pub fn render(input: &Input<'_>) -> Result<Tree, Vec<Problem>> {
                 "no-cluster",
                 "the inventory has no Kubernetes cluster to render for",
             )
+            .in_inventory(&["kubernetes", "distribution"])
             .hint("Set kubernetes.distribution to \"k3s\" or \"kubeadm\"."),
         ]);
     }
@@ -244,9 +245,16 @@ fn lint_values(
             problems.extend(values::lint(name, &file, chart.known, over));
         } else {
             problems.push(
-                Problem::new("values", "values are an object of keys")
-                    .in_file(file)
-                    .hint("Write `key: value` lines, as a chart's values.yaml has them."),
+                Problem::new(
+                    "values",
+                    format!(
+                        "the values are {}, and a chart's are keys with values",
+                        values::kind(over)
+                    ),
+                )
+                .in_file(file)
+                .at(Some((1, 1)))
+                .hint("Write `key: value` lines, as a chart's values.yaml has them."),
             );
         }
     }
@@ -454,6 +462,7 @@ impl Work<'_> {
                 problems.extend(lint::waves(&argo_cd.applications, self.graph));
             }
         }
+        problems.extend(lint::app_objects(self.apps));
         problems.extend(lint::owners(&objects));
         problems.extend(lint::secrets(&objects));
         problems.extend(lint::storage_classes(&objects));

@@ -4,9 +4,9 @@
 //! three minor versions older than the API server, and never newer
 //! (kubernetes.io/releases/version-skew-policy).
 
-use undercroft_model::inventory::Inventory;
+use undercroft_model::inventory::{Distribution, Inventory};
 
-use crate::{Component, LOCK_FILE, Lock, Problem};
+use crate::{Component, Context, LOCK_FILE, Lock, Problem, components};
 
 /// A minor version of Kubernetes: 1.34 is `Minor(1, 34)`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -80,6 +80,20 @@ fn alternative_allows(range: &str, minor: Minor) -> Option<bool> {
     Some(all)
 }
 
+/// Version pairs that don't go together in an inventory and a lock file, without rendering anything.
+/// An inventory without a cluster has none.
+pub fn check_versions(inventory: &Inventory, lock: &Lock) -> Vec<Problem> {
+    if inventory.kubernetes.distribution == Distribution::None {
+        return Vec::new();
+    }
+    let cx = Context {
+        inventory,
+        lock,
+        dev: false,
+    };
+    components::all(&cx).map_or_else(|problems| problems, |all| check(inventory, lock, &all))
+}
+
 /// Version pairs that don't go together: Kubernetes against what was there before, and against
 /// what each component runs on.
 pub(crate) fn check(inventory: &Inventory, lock: &Lock, components: &[Component]) -> Vec<Problem> {
@@ -115,6 +129,7 @@ pub(crate) fn check(inventory: &Inventory, lock: &Lock, components: &[Component]
                     ),
                 )
                 .in_file(LOCK_FILE)
+                .at_keys(["components", component.name, "kubernetes"])
                 .hint(format!(
                     "`undercroft update {}` looks for a version that does; or change kubernetes.version.",
                     component.name
@@ -148,7 +163,7 @@ fn step(from: Minor, to: Minor) -> Result<(), Problem> {
             "Set kubernetes.version to \"{next}\", render, commit, and let every node come up with it; then take the next step."
         ))
     };
-    Err(problem.in_file("undercroft.toml"))
+    Err(problem.in_inventory(&["kubernetes", "version"]))
 }
 
 #[cfg(test)]

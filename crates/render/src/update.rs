@@ -77,6 +77,14 @@ impl Index {
         })
     }
 
+    /// An index of the releases of one component alone, as they were read from a registry.
+    pub fn of(locked: &Locked, releases: Vec<Release>) -> Self {
+        let name = locked.chart.clone().unwrap_or_default();
+        Self {
+            entries: BTreeMap::from([(name, releases)]),
+        }
+    }
+
     /// The newest release of a chart that goes with a version of Kubernetes. Pre-releases are
     /// left out unless the locked version is one; what is deprecated is left out.
     pub fn choose(&self, locked: &Locked, kubernetes: Option<Minor>) -> Choice {
@@ -151,9 +159,29 @@ impl Release {
     }
 }
 
-/// A version, with or without a leading `v`.
+/// The tags that are newer versions than one, the newest first; pre-releases are left out unless it
+/// is one itself. Of two tags of the same version, such as `1.2.3` and `v1.2.3`, the one is taken that
+/// is written as the present one is.
+pub fn newer_tags<'a>(tags: &'a [String], than: &str) -> Vec<&'a str> {
+    let Some(current) = version(than) else {
+        return Vec::new();
+    };
+    let alike = |tag: &str| tag.starts_with('v') == than.starts_with('v');
+    let mut newer: Vec<(Version, bool, &str)> = tags
+        .iter()
+        .filter_map(|tag| Some((version(tag)?, alike(tag), tag.as_str())))
+        .filter(|(v, _, _)| *v > current && (v.pre.is_empty() || !current.pre.is_empty()))
+        .collect();
+    newer.sort_by(|a, b| b.cmp(a));
+    newer.dedup_by(|later, kept| later.0 == kept.0);
+    newer.into_iter().map(|(_, _, tag)| tag).collect()
+}
+
+/// A version, with or without a leading `v`. A tag can't have the `+` of a version's build; Helm
+/// writes `_` for it.
 fn version(text: &str) -> Option<Version> {
-    Version::parse(text.trim().trim_start_matches('v')).ok()
+    let text = text.trim().trim_start_matches('v');
+    Version::parse(&text.replace('_', "+")).ok()
 }
 
 /// Whether a step between two versions may break something: the first number that isn't zero
@@ -237,6 +265,33 @@ entries:
             "1.2.0"
         );
         assert!(index.exactly(&locked("1.2.0"), "3.0.0").is_none());
+    }
+
+    #[test]
+    fn tags_are_in_the_order_of_versions() {
+        let tags = [
+            "latest",
+            "v1.2.0",
+            "1.10.0",
+            "v1.10.0",
+            "v1.9.0",
+            "v1.11.0-rc.1",
+            "v1.2.0-debug",
+            "1.2",
+            "v1.12.0_3",
+            "sha256-0123.sig",
+        ]
+        .map(str::to_owned);
+        assert_eq!(
+            newer_tags(&tags, "v1.2.0"),
+            ["v1.12.0_3", "v1.10.0", "v1.9.0"]
+        );
+        assert_eq!(newer_tags(&tags, "1.9.0"), ["v1.12.0_3", "1.10.0"]);
+        assert_eq!(
+            newer_tags(&tags, "v1.11.0-beta"),
+            ["v1.12.0_3", "v1.11.0-rc.1"]
+        );
+        assert_eq!(newer_tags(&tags, "stable"), Vec::<&str>::new());
     }
 
     #[test]

@@ -84,10 +84,6 @@ impl<'a> Known<'a> {
         self.open.contains(path)
     }
 
-    fn has(&self, path: &str) -> bool {
-        self.exact.contains(path) || self.open.contains(path) || self.is_inner(path)
-    }
-
     /// Whether the path is on the way to a known one.
     fn is_inner(&self, path: &str) -> bool {
         let below = format!("{path}.");
@@ -98,35 +94,55 @@ impl<'a> Known<'a> {
         })
     }
 
-    /// The paths that are set and that the chart doesn't have, each with the nearest that it has.
-    pub fn unknown(&self, values: &Value) -> Vec<(String, Option<&'a str>)> {
+    /// The paths that are set and that the chart doesn't have, or has otherwise.
+    pub fn misfits<'v>(&self, values: &'v Value) -> Vec<Misfit<'a, 'v>> {
         let mut found = Vec::new();
         if !self.is_empty() {
-            self.walk("", values, &mut found);
+            self.walk(&mut Vec::new(), values, &mut found);
         }
         found
     }
 
-    fn walk(&self, at: &str, value: &Value, found: &mut Vec<(String, Option<&'a str>)>) {
+    /// The paths that are set and that the chart doesn't have, each with the nearest that it has.
+    pub fn unknown(&self, values: &Value) -> Vec<(String, Option<&'a str>)> {
+        let misfits = self.misfits(values).into_iter();
+        misfits
+            .filter_map(|misfit| match misfit.wrong {
+                Wrong::Unknown { nearest } => Some((path(&misfit.keys), nearest)),
+                Wrong::NotKeys { .. } => None,
+            })
+            .collect()
+    }
+
+    fn walk<'v>(&self, keys: &mut Vec<&'v str>, value: &'v Value, found: &mut Vec<Misfit<'a, 'v>>) {
         let Value::Object(map) = value else {
             return;
         };
         for (key, value) in map {
-            let key = key.replace('.', "\\.");
-            let path = if at.is_empty() {
-                key
-            } else {
-                format!("{at}.{key}")
-            };
+            keys.push(key);
+            let path = path(keys);
+            let exact = self.exact.contains(path.as_str());
+            let inner = self.is_inner(&path);
             if self.is_open(&path) {
-                continue;
+                // Anything goes.
+            } else if !exact && !inner {
+                found.push(Misfit {
+                    keys: keys.clone(),
+                    wrong: Wrong::Unknown {
+                        nearest: self.nearest(&path),
+                    },
+                });
+            } else if inner {
+                // Null takes the whole of it away, as Helm has it.
+                if !exact && !value.is_object() && !value.is_null() {
+                    found.push(Misfit {
+                        keys: keys.clone(),
+                        wrong: Wrong::NotKeys { is: kind(value) },
+                    });
+                }
+                self.walk(keys, value, found);
             }
-            if !self.has(&path) {
-                let nearest = self.nearest(&path);
-                found.push((path, nearest));
-            } else if !self.exact.contains(path.as_str()) || self.is_inner(&path) {
-                self.walk(&path, value, found);
-            }
+            keys.pop();
         }
     }
 
@@ -143,23 +159,73 @@ impl<'a> Known<'a> {
     }
 }
 
-/// A problem for each path that a chart doesn't have.
+/// Keys as a path of the list.
+fn path(keys: &[&str]) -> String {
+    let keys: Vec<String> = keys.iter().map(|key| key.replace('.', "\\.")).collect();
+    keys.join(".")
+}
+
+/// A value that a chart doesn't have so.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Misfit<'a, 'v> {
+    /// The keys that lead to it.
+    pub keys: Vec<&'v str>,
+    /// What is wrong with it.
+    pub wrong: Wrong<'a>,
+}
+
+/// What is wrong with a value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Wrong<'a> {
+    /// The chart has nothing at its path.
+    Unknown {
+        /// The path that is most like it, where one is.
+        nearest: Option<&'a str>,
+    },
+    /// The chart has keys below it, and this is something else.
+    NotKeys {
+        /// What it is.
+        is: &'static str,
+    },
+}
+
+/// What a value is, in words.
+pub(crate) fn kind(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "nothing",
+        Value::Bool(_) => "a truth value",
+        Value::Number(_) => "a number",
+        Value::String(_) => "a text",
+        Value::Array(_) => "a list",
+        Value::Object(_) => "keys with values",
+    }
+}
+
+/// A problem for each value that a chart doesn't have so.
 pub(crate) fn lint(chart: &str, file: &str, known: &str, values: &Value) -> Vec<Problem> {
     let known = Known::parse(known);
-    let unknown = known.unknown(values).into_iter();
-    unknown
-        .map(|(path, nearest)| {
-            let problem = Problem::new(
-                "unknown-value",
-                format!("the chart {chart} has no value `{path}`"),
-            )
-            .in_file(file);
-            match nearest {
-                Some(nearest) => problem.hint(format!("Did you mean `{nearest}`?")),
-                None => problem.hint(format!(
-                    "`helm show values {chart}` lists the values that it has."
+    let misfits = known.misfits(values).into_iter();
+    misfits
+        .map(|misfit| {
+            let path = path(&misfit.keys);
+            let problem = match misfit.wrong {
+                Wrong::Unknown { nearest } => Problem::new(
+                    "unknown-value",
+                    format!("the chart {chart} has no value `{path}`"),
+                )
+                .hint(nearest.map_or_else(
+                    || format!("`helm show values {chart}` lists the values that it has."),
+                    |nearest| format!("Did you mean `{nearest}`?"),
                 )),
-            }
+                Wrong::NotKeys { is } => Problem::new(
+                    "value-kind",
+                    format!("`{path}` is {is}, and the chart {chart} has keys below it"),
+                )
+                .hint(format!(
+                    "`helm show values {chart}` shows which; a value that is to be taken away is null."
+                )),
+            };
+            problem.in_file(file).at_keys(misfit.keys)
         })
         .collect()
 }
@@ -193,7 +259,9 @@ mod tests {
             "tolerations": [{ "any": "thing" }],
             "configs": { "cm": { "x.y": { "deep": 1 } }, "params": { "server.insecure": true } },
         });
-        assert_eq!(known.unknown(&good), []);
+        assert_eq!(known.misfits(&good), []);
+        let none = json!({ "hubble": { "tls": null }, "configs": null });
+        assert_eq!(known.misfits(&none), []);
         let bad = json!({
             "hubble": { "enable": true, "tls": { "auto": { "methods": "x" } } },
             "configs": { "params": { "server": { "insecure": 1 } } },
@@ -215,6 +283,20 @@ mod tests {
                 ),
                 ("zzz".to_owned(), None),
             ]
+        );
+    }
+
+    #[test]
+    fn what_has_keys_in_the_chart_is_nothing_else() {
+        let known = "hubble.enabled\nhubble.tls.auto.method\nextra\nextra.deep\n";
+        let values = json!({ "hubble": { "tls": ["a"] }, "extra": "either way" });
+        let problems = lint("cilium", "values/cilium.yaml", known, &values);
+        let [problem] = problems.as_slice() else {
+            panic!("{problems:?}");
+        };
+        assert_eq!(
+            problem.message,
+            "`hubble.tls` is a list, and the chart cilium has keys below it"
         );
     }
 }

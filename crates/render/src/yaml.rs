@@ -1,15 +1,51 @@
 //! YAML as the whole project writes and reads it: sorted keys, block style, and every string
 //! quoted that a reader of YAML 1.1 (which Kubernetes' is) would take for something else.
 
-use serde::{Serialize, Serializer, ser::SerializeMap as _};
+use std::fmt;
+
+use serde::{
+    Deserialize, Deserializer, Serialize, Serializer,
+    de::{IgnoredAny, MapAccess, SeqAccess, Visitor},
+    ser::SerializeMap as _,
+};
 use serde_json::Value;
+use serde_saphyr::Spanned;
 
 /// Why a text is no YAML that we take.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct YamlError {
-    /// What the reader says, with line and column.
+    /// What the reader says.
     pub message: String,
+    /// Line and column, counted from 1, where they are known.
+    pub place: Option<(usize, usize)>,
+}
+
+impl YamlError {
+    fn new(error: &serde_saphyr::Error) -> Self {
+        use serde_saphyr::{Error, MessageFormatter as _, UserMessageFormatter};
+        let message = match error.without_snippet() {
+            Error::DuplicateMappingKey { key: Some(key), .. } => {
+                format!("the key `{key}` is given twice")
+            }
+            Error::DuplicateMappingKey { key: None, .. } => "a key is given twice".to_owned(),
+            Error::MultipleDocuments { .. } => {
+                "there is more than one document, and this file has one".to_owned()
+            }
+            error => UserMessageFormatter.format_message(error).into_owned(),
+        };
+        Self {
+            message: message.trim_end().to_owned(),
+            place: error.location().and_then(|location| place(&location)),
+        }
+    }
+}
+
+/// Line and column, which are 0 where they aren't known.
+fn place(location: &serde_saphyr::Location) -> Option<(usize, usize)> {
+    let line = usize::try_from(location.line()).ok()?;
+    let column = usize::try_from(location.column()).ok()?;
+    (line > 0).then_some((line, column))
 }
 
 /// A value whose objects are written with their keys in order, whatever order they are kept in.
@@ -47,10 +83,11 @@ pub fn print(value: &Value) -> Result<String, YamlError> {
     };
     serde_saphyr::to_string_with_options(&Sorted(value), options).map_err(|e| YamlError {
         message: e.to_string(),
+        place: None,
     })
 }
 
-/// Reads one YAML document. An error has line and column, and none of the text, which may hold a
+/// Reads one YAML document. An error has its place, and no value of the text, which may hold a
 /// secret.
 ///
 /// # Errors
@@ -59,9 +96,7 @@ pub fn parse(text: &str) -> Result<Value, YamlError> {
     // Comments are passed over: read as events, more than some hundred in a row would be refused,
     // and charts' own values files have more.
     let options = serde_saphyr::options! { with_snippet: false, emit_comments: false };
-    serde_saphyr::from_str_with_options(text, options).map_err(|e| YamlError {
-        message: e.to_string(),
-    })
+    serde_saphyr::from_str_with_options(text, options).map_err(|e| YamlError::new(&e))
 }
 
 /// Reads all YAML documents of a text; empty ones are left out. Errors are as [`parse`]'s.
@@ -70,9 +105,87 @@ pub fn parse(text: &str) -> Result<Value, YamlError> {
 /// When the text isn't YAML with text keys.
 pub fn parse_all(text: &str) -> Result<Vec<Value>, YamlError> {
     let options = serde_saphyr::options! { with_snippet: false, emit_comments: false };
-    serde_saphyr::from_multiple_with_options(text, options).map_err(|e| YamlError {
-        message: e.to_string(),
-    })
+    serde_saphyr::from_multiple_with_options(text, options).map_err(|e| YamlError::new(&e))
+}
+
+/// Line and column, counted from 1, of the key that keys lead to in a YAML document; where the text
+/// hasn't got it, of the last of them that it has.
+pub fn find(text: &str, keys: &[String]) -> Option<(usize, usize)> {
+    let options = serde_saphyr::options! { with_snippet: false, emit_comments: false };
+    let root: Places = serde_saphyr::from_str_with_options(text, options).ok()?;
+    let (mut at, mut found) = (&root, None);
+    for wanted in keys {
+        let Some((key, below)) = at.0.iter().find(|(key, _)| key.value == *wanted) else {
+            break;
+        };
+        (at, found) = (below, place(&key.referenced));
+    }
+    found
+}
+
+/// The keys of a value with their places, and of the values below them; of all other values,
+/// nothing.
+struct Places(Vec<(Spanned<String>, Places)>);
+
+impl<'de> Deserialize<'de> for Places {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        from.deserialize_any(PlacesVisitor)
+    }
+}
+
+struct PlacesVisitor;
+
+impl<'de> Visitor<'de> for PlacesVisitor {
+    type Value = Places;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a value")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Places, A::Error> {
+        let mut places = Vec::new();
+        while let Some(key) = map.next_key()? {
+            places.push((key, map.next_value()?));
+        }
+        Ok(Places(places))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Places, A::Error> {
+        while items.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(Places(Vec::new()))
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<Places, E> {
+        Ok(Places(Vec::new()))
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<Places, E> {
+        Ok(Places(Vec::new()))
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<Places, E> {
+        Ok(Places(Vec::new()))
+    }
+
+    fn visit_i128<E>(self, _: i128) -> Result<Places, E> {
+        Ok(Places(Vec::new()))
+    }
+
+    fn visit_u128<E>(self, _: u128) -> Result<Places, E> {
+        Ok(Places(Vec::new()))
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<Places, E> {
+        Ok(Places(Vec::new()))
+    }
+
+    fn visit_str<E>(self, _: &str) -> Result<Places, E> {
+        Ok(Places(Vec::new()))
+    }
+
+    fn visit_unit<E>(self) -> Result<Places, E> {
+        Ok(Places(Vec::new()))
+    }
 }
 
 #[cfg(test)]
@@ -181,10 +294,32 @@ mod tests {
     #[test]
     fn a_mistake_has_a_place_and_shows_nothing_of_the_text() {
         let error = parse("password: hunter2\n  bad: [\n").unwrap_err();
-        assert!(error.message.contains("line 2"), "{error}");
+        assert_eq!(error.place.unwrap().0, 2, "{error:?}");
         assert!(!error.message.contains("hunter2"), "{error}");
+        let twice = parse("a: 1\nb:\n  c: 1\n  c: hunter2\n").unwrap_err();
+        assert_eq!(
+            (twice.message.as_str(), twice.place),
+            ("the key `c` is given twice", Some((4, 3)))
+        );
         let all = parse_all("---\na: 1\n---\n---\nb: 2\n").unwrap();
         assert_eq!(all, [json!({ "a": 1 }), json!({ "b": 2 })]);
+    }
+
+    #[test]
+    fn a_key_is_found_where_it_stands() {
+        let text = "# values\na: 1\nhubble:\n  ui: { x: [1, 2], \"y.z\": true }\n  \"relay\":\n    enabled: 0x1F\n";
+        let at = |keys: &[&str]| {
+            find(
+                text,
+                &keys.iter().map(|&k| k.to_owned()).collect::<Vec<_>>(),
+            )
+        };
+        assert_eq!(at(&["a"]), Some((2, 1)));
+        assert_eq!(at(&["hubble", "relay", "enabled"]), Some((6, 5)));
+        assert_eq!(at(&["hubble", "ui", "y.z"]), Some((4, 20)));
+        assert_eq!(at(&["hubble", "rely"]), Some((3, 1)));
+        assert_eq!(at(&["none"]), None);
+        assert_eq!(find("a: [", &["a".to_owned()]), None);
     }
 
     fn values() -> impl Strategy<Value = Value> {

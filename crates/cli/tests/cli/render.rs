@@ -158,6 +158,10 @@ fn what_is_no_longer_rendered_goes_unless_it_was_edited() {
     sandbox.write(values, "mine: true\n");
     let ran = sandbox.run(["render"]);
     assert_eq!(ran.code, 65, "{}", ran.text());
+    assert_eq!(
+        fs::read_to_string(sandbox.dir().join(values)).unwrap(),
+        "mine: true\n"
+    );
     sandbox.write(values, &kept);
     let ran = sandbox.run(["render"]);
     assert_eq!(ran.code, 0, "{}", ran.text());
@@ -173,6 +177,98 @@ fn what_is_no_longer_rendered_goes_unless_it_was_edited() {
             .join("gitops/applications/cert-manager.yaml")
             .exists()
     );
+}
+
+#[test]
+fn a_file_that_nothing_renders_is_found_where_argo_cd_would_apply_it() {
+    let sandbox = cellar();
+    assert_eq!(sandbox.run(["render"]).code, 0);
+    let foreign = [
+        "gitops/applications/mine.yaml",
+        "gitops/applications/deeper/mine.json",
+        "gitops/components/local-path/manifests/kustomization.yml",
+    ];
+    for file in foreign {
+        sandbox.write(file, "password: hunter2\n");
+    }
+    // Argo CD reads none of these.
+    let beside = [
+        "gitops/notes.yaml",
+        "gitops/applications/README.md",
+        "gitops/components/local-path/mine.yaml",
+    ];
+    for file in beside {
+        sandbox.write(file, "a: 1\n");
+    }
+    let before = state(&sandbox);
+    let checked = sandbox.run(["render", "--check"]);
+    assert!(!checked.text().contains("hunter2"));
+    insta::assert_snapshot!("render_foreign_checked", checked.text());
+    insta::assert_snapshot!("render_foreign", sandbox.run(["render"]).text());
+    assert_eq!(state(&sandbox), before);
+    let json = sandbox.run(["render", "--check", "--json"]);
+    assert!(json.out.contains("\"foreign\": true"), "{}", json.out);
+    // Being asked to, it takes them away, with the folder that is empty then, and nothing else.
+    let forced = sandbox.run(["render", "--force"]);
+    assert_eq!(forced.code, 0, "{}", forced.text());
+    for file in foreign {
+        assert!(!sandbox.dir().join(file).exists(), "{file}");
+    }
+    assert!(!sandbox.dir().join("gitops/applications/deeper").exists());
+    for file in beside {
+        assert!(sandbox.dir().join(file).exists(), "{file}");
+    }
+    assert_eq!(sandbox.run(["render", "--check"]).code, 0);
+}
+
+/// What a version of the program made that this one doesn't make any more.
+#[test]
+fn what_an_older_version_made_goes() {
+    let sandbox = cellar();
+    assert_eq!(sandbox.run(["render"]).code, 0);
+    let old = "gitops/applications/retired.yaml";
+    sandbox.write(old, "kind: Application\n");
+    let digests = fs::read_to_string(sandbox.dir().join("gitops/.rendered")).unwrap();
+    // sha256sum of the line above.
+    let digest = "0a33b717ff9b1bec18bbbfc64b3aef106ce939b1ede55e3cab23954a6fd7a3e9";
+    sandbox.write("gitops/.rendered", &format!("{digests}{digest}  {old}\n"));
+    let checked = sandbox.run(["render", "--check"]);
+    assert_eq!(checked.code, 2, "{}", checked.text());
+    assert!(
+        checked
+            .out
+            .contains("--- a/gitops/applications/retired.yaml\n+++ /dev/null")
+    );
+    assert_eq!(sandbox.run(["render"]).code, 0);
+    assert!(!sandbox.dir().join(old).exists());
+    assert_eq!(sandbox.run(["render", "--check"]).code, 0);
+}
+
+#[test]
+fn an_app_without_an_object_is_no_app() {
+    let sandbox = cellar();
+    sandbox.write("apps/blank/a.yaml", "");
+    sandbox.write("apps/notes/a.yaml", "# later\n");
+    sandbox.write("apps/notes/b.yaml", "---\n# later still\n---\n");
+    sandbox.write("apps/settings/a.yaml", "some: settings\n");
+    sandbox.write("apps/half/a.yaml", "apiVersion: v1\nkind: Service\n");
+    sandbox.write("apps/none/README", "later\n");
+    insta::assert_snapshot!("render_empty_apps", sandbox.run(["render"]).text());
+    assert!(!sandbox.dir().join("gitops").exists());
+}
+
+#[test]
+fn values_that_a_chart_has_otherwise_have_their_line() {
+    let sandbox = cellar();
+    sandbox.write(
+        "values/cilium.yaml",
+        "# of mine\nhubble:\n  ui:\n    enabled: true\n  tls: [a, b]\n  rely:\n    enabled: true\n",
+    );
+    sandbox.write("values/cert-manager.yaml", "- a\n- b\n");
+    insta::assert_snapshot!("render_values", sandbox.run(["render"]).text());
+    sandbox.write("values/cilium.yaml", "hubble: {}\nhubble: {}\n");
+    sandbox.write("values/cert-manager.yaml", "a: 1\n---\nb: 2\n");
+    insta::assert_snapshot!("render_values_unreadable", sandbox.run(["render"]).text());
 }
 
 #[test]
@@ -243,14 +339,16 @@ fn a_minor_version_of_kubernetes_is_not_left_out() {
     assert_eq!(sandbox.run(["render"]).code, 0);
     let text = fs::read_to_string(sandbox.dir().join("undercroft.toml")).unwrap();
     sandbox.write("undercroft.toml", &text.replace("\"1.34\"", "\"1.36\""));
-    insta::assert_snapshot!(sandbox.run(["render"]).text(), @r#"
-    exit code 65
-    -- stderr
-    error[version-skew]: Kubernetes can't go from 1.34 to 1.36 at once: it is raised one minor version at a time
-     --> undercroft.toml
-      = hint: Set kubernetes.version to "1.35", render, commit, and let every node come up with it; then take the next step.
-    error: the tree can't be rendered: 1 error; nothing was written
-    "#);
+    let before = state(&sandbox);
+    insta::assert_snapshot!("render_skew", sandbox.run(["render"]).text());
+    // The others that would act on it say the same, and nobody writes anything.
+    insta::assert_snapshot!("check_skew", sandbox.run(["check"]).text());
+    for command in ["plan", "up"] {
+        let ran = sandbox.run([command]);
+        assert_eq!(ran.code, 65, "{}", ran.text());
+        assert!(ran.err.contains("undercroft.toml:11:11"), "{}", ran.text());
+    }
+    assert_eq!(state(&sandbox), before);
 }
 
 /// Answers each request on loopback with one text, until the test ends.

@@ -40,6 +40,7 @@ pub(super) fn cilium(cx: &Context<'_>) -> Result<Component, Vec<Problem>> {
                     "pages under {domain} need an address, and kubernetes.load_balancer_cidrs has none"
                 ),
             )
+            .in_inventory(&["gitops", "ingress_domain"])
             .hint("Set kubernetes.load_balancer_cidrs to a part of the nodes' network that no machine uses, or take gitops.ingress_domain out."),
         ]);
     }

@@ -26,6 +26,7 @@ pub(super) fn headscale(cx: &Context<'_>) -> Result<Component, Vec<Problem>> {
                 "headscale-without-overlay",
                 "the component headscale is chosen, and network.overlay.kind isn't \"headscale\"",
             )
+            .in_inventory(&["gitops", "components"])
             .hint("Set network.overlay.kind = \"headscale\", or take the component out."),
         ]);
     }
@@ -35,6 +36,7 @@ pub(super) fn headscale(cx: &Context<'_>) -> Result<Component, Vec<Problem>> {
                 "headscale-without-url",
                 "the component headscale needs network.overlay.server_url",
             )
+            .in_inventory(&["network", "overlay"])
             .hint("Set it to the URL at which clients reach the server."),
         ]);
     };

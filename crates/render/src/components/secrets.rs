@@ -41,6 +41,7 @@ pub(super) fn external_secrets(cx: &Context<'_>) -> Result<Component, Vec<Proble
                 "no-vault-url",
                 "secrets.backend is \"vault\" without secrets.vault_url",
             )
+            .in_inventory(&["secrets", "backend"])
             .hint("Set secrets.vault_url to the URL of the Vault or OpenBao server."),
         ]);
     };

@@ -36,6 +36,7 @@ pub(super) fn dependencies(
                             component.name
                         ),
                     )
+                    .in_inventory(&["gitops", "components"])
                     .hint(format!("Add {need:?} to gitops.components.")),
                 );
             }
@@ -102,6 +103,8 @@ fn unknown_need(app: &App, need: &str, names: &BTreeSet<&str>, apps: &[App]) -> 
             names.iter().copied().collect::<Vec<_>>().join(", ")
         ),
     };
+    let declared = app.settings.depends_on.iter().flatten();
+    let at = declared.take_while(|name| *name != need).count();
     Problem::new(
         "unknown-dependency",
         format!(
@@ -110,6 +113,7 @@ fn unknown_need(app: &App, need: &str, names: &BTreeSet<&str>, apps: &[App]) -> 
         ),
     )
     .in_file(format!("{}/{}", app.folder, crate::APP_FILE))
+    .at_keys(["depends_on".to_owned(), at.to_string()])
     .hint(hint)
 }
 
@@ -126,7 +130,9 @@ pub(super) fn cycle_problem(cycle: &[String], apps: &[&App]) -> Problem {
             .hint("Take one of them out of another's depends_on.")
     };
     match apps.iter().find(|app| cycle.contains(&app.name)) {
-        Some(app) => problem.in_file(format!("{}/{}", app.folder, crate::APP_FILE)),
+        Some(app) => problem
+            .in_file(format!("{}/{}", app.folder, crate::APP_FILE))
+            .at_keys(["depends_on"]),
         None => problem,
     }
 }
