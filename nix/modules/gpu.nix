@@ -83,6 +83,7 @@ in
     open = mkOption {
       type = types.bool;
       default = if datacenter then facts.openRequired else cfg.driver == "open";
+      defaultText = lib.literalExpression "whether the driver is open, or nothing else drives the card";
       description = ''
         Value of `hardware.nvidia.open`. It follows from `driver`; with the data centre driver it is
         true only where nothing else drives the card.

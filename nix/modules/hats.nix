@@ -88,6 +88,7 @@ in
         default = config.boot.kernelPackages.callPackage ../packages/hailo-pci.nix {
           inherit (cfg.hailo) version;
         };
+        defaultText = lib.literalExpression "the driver in the wanted version, for the machine's kernel";
         description = ''
           Kernel module hailo_pci for the machine's kernel. Null where the kernel brings it, as
           the vendor's kernel for the Raspberry Pi does from 6.12.25 on.

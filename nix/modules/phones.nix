@@ -96,6 +96,7 @@ in
     adbPackage = mkOption {
       type = types.package;
       default = pkgs.android-tools;
+      defaultText = lib.literalExpression "pkgs.android-tools";
       description = "Package with `bin/adb`.";
     };
     adbPort = mkOption {

@@ -79,11 +79,13 @@ in
             extraMeta.platforms = [ "aarch64-linux" ];
             filesToInstall = [ "u-boot.bin" ];
           };
+      defaultText = lib.literalExpression "pkgs.ubootRaspberryPi4_64bit, or U-Boot's rpi_arm64";
       description = "U-Boot, with `u-boot.bin`.";
     };
     firmware = mkOption {
       type = types.package;
       default = pkgs.raspberrypifw;
+      defaultText = lib.literalExpression "pkgs.raspberrypifw";
       description = "The Pi's firmware, with `share/raspberrypi/boot`.";
     };
     installBootLoader = mkOption {

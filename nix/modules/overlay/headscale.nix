@@ -121,6 +121,7 @@ in
           "proxy"
         ];
         default = if url.scheme == "https" then "acme" else "proxy";
+        defaultText = lib.literalExpression ''"acme" with an https serverUrl, else "proxy"'';
         description = ''
           Who ends TLS. "acme": Headscale itself, with a certificate from Let's Encrypt (TLS-ALPN-01:
           the server's port must be reached from the internet as 443). "files": Headscale itself, with a
