@@ -102,6 +102,23 @@ impl Cluster {
             .map(drop)
     }
 
+    /// Who the cluster is: the UID of its namespace `kube-system`, which lives as long as its
+    /// datastore. It answers only where the API is ready to serve.
+    ///
+    /// # Errors
+    /// When it isn't ready, or has no such namespace yet.
+    pub async fn uid(&self) -> Result<String, KubeError> {
+        self.ready().await?;
+        let found = self.get(NAMESPACE, None, SYSTEM_NAMESPACE).await?;
+        found
+            .and_then(|namespace| namespace.metadata.uid)
+            .ok_or_else(|| KubeError::NotNow {
+                server: self.server.clone(),
+                what: format!("Namespace {SYSTEM_NAMESPACE}"),
+                message: "it isn't there yet".to_owned(),
+            })
+    }
+
     /// The API server's version, such as `v1.34.2+k3s1`.
     ///
     /// # Errors
@@ -186,6 +203,10 @@ impl Kind {
     }
 }
 
+/// The namespace that Kubernetes itself has in every cluster.
+const SYSTEM_NAMESPACE: &str = "kube-system";
+
+const NAMESPACE: Kind = Kind::new("", "v1", "Namespace", "namespaces");
 const NODE: Kind = Kind::new("", "v1", "Node", "nodes");
 const POD: Kind = Kind::new("", "v1", "Pod", "pods");
 const SECRET: Kind = Kind::new("", "v1", "Secret", "secrets");

@@ -231,6 +231,20 @@ async fn a_node_is_dressed_and_forgotten() {
             1
         );
     }
+    // The inventory gives it another value: a Node has one taint of a key and an effect.
+    let taints = [
+        "gpu=no:NoSchedule".to_owned(),
+        "idle=:NoSchedule".to_owned(),
+    ];
+    let wants = NodeWants {
+        taints: &taints,
+        ..wants
+    };
+    cluster.dress("gpu-01", &wants).await.unwrap();
+    let seen = cluster.node("gpu-01").await.unwrap().unwrap();
+    assert!(seen.carries(&wants), "{seen:?}");
+    assert!(!seen.taints.contains(&"gpu=yes:NoSchedule".to_owned()));
+    assert!(seen.taints.contains(&"theirs:NoExecute".to_owned()));
     let password = manifest(json!({
         "apiVersion": "v1", "kind": "Secret",
         "metadata": { "name": "gpu-01.node-password.k3s", "namespace": "kube-system" },

@@ -5,6 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use kube::{
     Api,
     api::{Patch, PatchParams},
@@ -150,6 +151,19 @@ impl Cluster {
         Ok(there.is_some_and(|object| is_ours(&object)))
     }
 
+    /// Whether a Secret is there, was applied by the bootstrap, and holds the values of the given
+    /// one's `stringData`.
+    ///
+    /// # Errors
+    /// When the API can't be asked.
+    pub async fn holds(&self, secret: &Manifest, namespace: &str) -> Result<bool, KubeError> {
+        let api = self.api_of(secret, namespace, &mut BTreeMap::new()).await?;
+        let there = self
+            .limited(&secret.shown(), api.get_opt(secret.name()))
+            .await?;
+        Ok(there.is_some_and(|object| is_ours(&object) && has_values(&object.data, secret)))
+    }
+
     /// Where an object is, or is to be.
     async fn api_of(
         &self,
@@ -236,6 +250,16 @@ fn is_ours(object: &DynamicObject) -> bool {
     managed.iter().any(|fields| {
         fields.manager.as_deref() == Some(BOOTSTRAP_MANAGER)
             && fields.operation.as_deref() == Some("Apply")
+    })
+}
+
+/// Whether a Secret's `data` has what another's `stringData` says.
+fn has_values(data: &Value, secret: &Manifest) -> bool {
+    let wanted = secret.object.get("stringData").and_then(Value::as_object);
+    wanted.into_iter().flatten().all(|(key, value)| {
+        let there = data.get("data").and_then(|data| data.get(key));
+        let there = there.and_then(Value::as_str).map(|text| BASE64.decode(text));
+        matches!((there, value.as_str()), (Some(Ok(there)), Some(value)) if there == value.as_bytes())
     })
 }
 

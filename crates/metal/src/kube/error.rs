@@ -38,6 +38,15 @@ pub enum KubeError {
         /// What TLS says.
         detail: String,
     },
+    /// The server's certificate is from the cluster's authority, perhaps, and can't be taken now:
+    /// it has run out, isn't valid yet, or is for other addresses.
+    #[error("the API at {server} shows a certificate that can't be taken: {detail}")]
+    Certificate {
+        /// The server.
+        server: String,
+        /// What TLS says.
+        detail: String,
+    },
     /// The API answers that it can't do it now.
     #[error("the API at {server} isn't ready for {what}: {message}")]
     NotNow {
@@ -151,12 +160,7 @@ impl KubeError {
                     Some(source) => chain(source),
                     None => chain(&other),
                 };
-                // rustls' word for a certificate that doesn't lead to the authority.
-                return if detail.contains("invalid peer certificate") {
-                    Self::OtherCluster { server, detail }
-                } else {
-                    Self::Away { server, detail }
-                };
+                return Self::of_transport(server, detail);
             }
         };
         let message = crate::process::printable(status.message.trim());
@@ -201,9 +205,25 @@ impl KubeError {
         }
     }
 
+    /// What it means that no request got through. rustls says "invalid peer certificate" and then
+    /// why: only a certificate that doesn't lead to the authority is another cluster's.
+    fn of_transport(server: String, detail: String) -> Self {
+        let is = |word| detail.contains(word);
+        if !is("invalid peer certificate") {
+            Self::Away { server, detail }
+        } else if is("UnknownIssuer") || is("BadSignature") {
+            Self::OtherCluster { server, detail }
+        } else {
+            Self::Certificate { server, detail }
+        }
+    }
+
     /// Whether waiting may help.
     pub fn is_passing(&self) -> bool {
-        matches!(self, Self::Away { .. } | Self::NotNow { .. })
+        matches!(
+            self,
+            Self::Away { .. } | Self::NotNow { .. } | Self::Certificate { .. }
+        )
     }
 
     /// The failure that a step reports. Server-side apply can be repeated, so that nothing here is
@@ -211,6 +231,7 @@ impl KubeError {
     pub fn into_failure(self) -> Failure {
         let kind = match &self {
             Self::Away { .. }
+            | Self::Certificate { .. }
             | Self::NotNow { .. }
             | Self::Absent { .. }
             | Self::UnknownKind { .. } => FailureKind::Transient,
@@ -224,6 +245,9 @@ impl KubeError {
             ),
             Self::OtherCluster { .. } => failure.with_hint(
                 "Look whether the machine was installed by somebody else, or was once a member of another cluster.",
+            ),
+            Self::Certificate { .. } => failure.with_hint(
+                "Compare the clock of this machine with the server's: certificates are made when a server first starts, by its own clock.",
             ),
             Self::UnknownKind { .. } => failure.with_hint(
                 "The object's CustomResourceDefinition comes with what it belongs to; that isn't there yet.",
@@ -253,6 +277,30 @@ fn manager_of(message: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_a_certificate_of_another_authority_is_another_clusters() {
+        let of = |said: &str| {
+            let detail = format!("client error (Connect): invalid peer certificate: {said}");
+            KubeError::of_transport("10.0.0.1 port 6443".to_owned(), detail)
+        };
+        for said in ["UnknownIssuer", "BadSignature"] {
+            let failure = of(said).into_failure();
+            assert_eq!(failure.kind, FailureKind::Refused, "{said}");
+        }
+        // A machine without a battery for its clock begins in the past.
+        for said in [
+            "certificate not valid yet: verified at time 1 (UNIX), but certificate is not valid before 2",
+            "certificate expired: verified at time 2 (UNIX), but certificate is not valid after 1",
+            "certificate not valid for name \"10.0.0.1\"",
+        ] {
+            let error = of(said);
+            assert!(error.is_passing(), "{said}");
+            let failure = error.into_failure();
+            assert_eq!(failure.kind, FailureKind::Transient, "{said}");
+            assert!(failure.hint.unwrap().contains("clock"));
+        }
+    }
 
     #[test]
     fn a_conflict_names_each_field_with_its_owner() {

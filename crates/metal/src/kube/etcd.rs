@@ -38,6 +38,15 @@ impl EtcdMember {
         named || self.peer_urls.iter().any(host)
     }
 
+    /// Its name, or its address while it has none.
+    pub fn shown(&self) -> String {
+        if self.name.is_empty() {
+            self.peer_urls.join(", ")
+        } else {
+            self.name.clone()
+        }
+    }
+
     /// Its number as etcdctl takes it.
     pub fn hex_id(&self) -> String {
         format!("{:x}", self.id)
@@ -99,14 +108,12 @@ impl EtcdMembers {
         u32::try_from(voters.count()).unwrap_or(u32::MAX)
     }
 
-    /// Why no further member may join now, or nothing where one may.
-    pub fn unsettled(&self) -> Option<String> {
-        self.members.iter().find_map(|member| {
-            let shown = if member.name.is_empty() {
-                member.peer_urls.join(", ")
-            } else {
-                member.name.clone()
-            };
+    /// Why the machine with that name and address may not join now, or nothing where it may. What
+    /// it is itself is no reason: it may have begun.
+    pub fn unsettled(&self, node: &str, address: &str) -> Option<String> {
+        let others = self.members.iter().filter(|m| !m.is_of(node, address));
+        others.into_iter().find_map(|member| {
+            let shown = member.shown();
             if member.name.is_empty() {
                 Some(format!(
                     "the member at {shown} was added and has not started"
@@ -171,17 +178,20 @@ mod tests {
     #[test]
     fn a_learner_and_a_sick_member_keep_others_out() {
         let mut all = members(&[]);
+        let unsettled = |all: &EtcdMembers| all.unsettled("control-04", "10.0.0.4");
         assert!(
-            all.unsettled()
+            unsettled(&all)
                 .unwrap()
                 .contains("control-03-0badcafe doesn't vote")
         );
+        // A learner that is the machine itself is its own half join.
+        assert_eq!(all.unsettled("control-03", "10.0.0.3"), None);
         all.members[2].is_learner = false;
-        assert_eq!(all.unsettled(), None);
+        assert_eq!(unsettled(&all), None);
         all.members[1].healthy = Some(false);
-        assert!(all.unsettled().unwrap().contains("isn't healthy"));
+        assert!(unsettled(&all).unwrap().contains("isn't healthy"));
         all.members[1].name.clear();
-        assert!(all.unsettled().unwrap().contains("https://10.0.0.2:2380"));
+        assert!(unsettled(&all).unwrap().contains("https://10.0.0.2:2380"));
     }
 
     #[test]

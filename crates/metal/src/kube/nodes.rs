@@ -79,6 +79,7 @@ impl NodeSeen {
 
     /// Whether it carries all of that.
     pub fn carries(&self, wants: &NodeWants<'_>) -> bool {
+        let taints = wants.taints.iter().map(|taint| as_shown(taint));
         let has = |have: &BTreeMap<String, String>, wants: &BTreeMap<String, String>| {
             wants
                 .iter()
@@ -86,7 +87,7 @@ impl NodeSeen {
         };
         has(&self.labels, wants.labels)
             && has(&self.annotations, wants.annotations)
-            && wants.taints.iter().all(|taint| self.taints.contains(taint))
+            && taints.into_iter().all(|taint| self.taints.contains(&taint))
     }
 }
 
@@ -97,6 +98,11 @@ fn taint_text(taint: &Value) -> String {
         "" => format!("{key}:{effect}"),
         value => format!("{key}={value}:{effect}"),
     }
+}
+
+/// A taint as a Node's are shown, whatever of the ways to write one it is written in.
+fn as_shown(text: &str) -> String {
+    taint_object(text).map_or_else(|| text.to_owned(), |taint| taint_text(&taint))
 }
 
 /// A taint's object; nothing where the text is no taint.
@@ -140,19 +146,16 @@ impl Cluster {
     }
 
     /// Puts labels and annotations on a Node, and adds the taints that it lacks. Labels that were
-    /// put on before and are asked for no longer go; taints stay, since others add theirs.
+    /// put on before and are asked for no longer go; taints stay, since others add theirs, unless
+    /// one of the same key and effect has another value.
     ///
     /// # Errors
     /// When the API refuses, or there is no such Node.
     pub async fn dress(&self, name: &str, wants: &NodeWants<'_>) -> Result<(), KubeError> {
         let what = format!("Node {name}");
         let api = self.api(NODE, None);
-        let object = json!({
-            "apiVersion": "v1",
-            "kind": "Node",
-            "metadata": { "name": name, "labels": wants.labels, "annotations": wants.annotations },
-        });
-        // Applying would make a Node where there is none.
+        // Applying would make a Node where there is none, also where one was there a moment ago:
+        // by its UID only that one is meant.
         let Some(seen) = self.node(name).await? else {
             return Err(KubeError::NotNow {
                 server: self.server.clone(),
@@ -160,14 +163,25 @@ impl Cluster {
                 message: "there is no such Node".to_owned(),
             });
         };
+        let object = json!({
+            "apiVersion": "v1",
+            "kind": "Node",
+            "metadata": {
+                "name": name,
+                "uid": seen.uid,
+                "labels": wants.labels,
+                "annotations": wants.annotations,
+            },
+        });
         // With force: what the inventory says of a machine is the inventory's.
         let params = PatchParams::apply(NODE_MANAGER).force().validation_strict();
         self.limited(&what, api.patch(name, &params, &Patch::Apply(&object)))
             .await?;
-        let missing: Vec<&String> = wants
+        let missing: Vec<Value> = wants
             .taints
             .iter()
-            .filter(|taint| !seen.taints.contains(taint))
+            .filter(|taint| !seen.taints.contains(&as_shown(taint)))
+            .filter_map(|taint| taint_object(taint))
             .collect();
         if missing.is_empty() {
             return Ok(());
@@ -181,7 +195,10 @@ impl Cluster {
             .and_then(Value::as_array)
             .cloned()
             .unwrap_or_default();
-        taints.extend(missing.iter().filter_map(|text| taint_object(text)));
+        // A Node has at most one taint of a key and an effect.
+        let same = |a: &Value, b: &Value| ["key", "effect"].iter().all(|k| a.get(k) == b.get(k));
+        taints.retain(|taint| !missing.iter().any(|new| same(new, taint)));
+        taints.extend(missing);
         let patch = json!({
             "metadata": { "resourceVersion": read.metadata.resource_version },
             "spec": { "taints": taints },
@@ -235,5 +252,6 @@ mod tests {
             assert_eq!(taint_text(&object), text.replace("=:", ":"));
         }
         assert!(taint_object("a").is_none());
+        assert_eq!(as_shown("a=:NoSchedule"), "a:NoSchedule");
     }
 }

@@ -59,7 +59,8 @@ async fn look_through(
     let access = machine.access().await.ok()?;
     let cluster = Cluster::at(&access, address.into(), API_PORT).ok()?;
     let version = cluster.version().await.ok()?;
-    let members = machine.etcd().await.unwrap_or_default();
+    // Votes that can't be asked for are not votes that aren't there: another server may know.
+    let members = machine.etcd().await.ok()?;
     let nodes = cluster.nodes().await.ok()?;
     let mut observation = ClusterObservation {
         version,

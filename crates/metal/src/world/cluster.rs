@@ -33,6 +33,9 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// How long a probe looks for a cluster that may be restarting. The engine gives a probe two
 /// minutes.
 const PROBE_WAIT: Duration = Duration::from_secs(90);
+/// How long a machine that doesn't answer is waited for before a step is tried anew: a server's
+/// firmware tests its memory for some minutes. Others that wait for its turn wait no longer.
+const BOOT_WAIT: Duration = Duration::from_secs(5 * 60);
 /// The time before the step's limit at which a wait gives up, so that what was seen last is told
 /// rather than that time ran out.
 const MARGIN: Duration = Duration::from_secs(3);
@@ -97,18 +100,29 @@ impl ClusterParts {
     }
 }
 
-/// The cluster's credentials as they were read last.
+/// The cluster as it was seen last.
 #[derive(Default)]
-pub(super) struct KnownAccess(Mutex<Option<Access>>);
+pub(super) struct KnownAccess(Mutex<Option<Known>>);
+
+/// A cluster that has answered.
+#[derive(Clone)]
+struct Known {
+    access: Access,
+    /// Who the cluster is. Its authority doesn't say: that comes from the fleet's secrets, and a
+    /// second cluster of the fleet has the same.
+    uid: String,
+    /// The server that told.
+    server: NodeName,
+}
 
 impl KnownAccess {
-    fn get(&self) -> Option<Access> {
-        let access = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        access.clone()
+    fn get(&self) -> Option<Known> {
+        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        known.clone()
     }
 
-    fn keep(&self, access: Access) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(access);
+    fn keep(&self, known: Known) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(known);
     }
 }
 
@@ -147,7 +161,7 @@ struct ClusterStep<'a> {
 }
 
 /// A server that answers for the cluster.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Api {
     cluster: Cluster,
     server: NodeName,
@@ -239,40 +253,80 @@ impl ClusterStep<'_> {
             Cluster::at(access, IpAddr::V4(address), self.parts().port())
                 .map_err(KubeError::into_failure)
         };
-        if let Some(access) = self.job.shared.cluster_access.get() {
-            let cluster = connect(&access)?;
-            match Box::pin(cluster.ready()).await {
-                Ok(()) => return Ok(cluster),
+        let known = self.job.shared.cluster_access.get();
+        if let Some(known) = &known {
+            let cluster = connect(&known.access)?;
+            match Box::pin(cluster.uid()).await {
+                Ok(uid) if uid == known.uid => return Ok(cluster),
+                Ok(_) => return Err(split(name, known)),
                 // Credentials run out, and servers are made anew: they are read again.
                 Err(KubeError::Denied { .. } | KubeError::OtherCluster { .. }) => {}
                 Err(error) => return Err(error.into_failure()),
             }
         }
-        let access = Box::pin(self.machine(name, address)?.access()).await?;
-        let known = self.job.shared.cluster_access.get();
-        if known.is_some_and(|known| known.ca_fingerprint() != access.ca_fingerprint())
-            && *name != self.plan.founder
-        {
-            return Err(Failure::new(
-                FailureKind::Refused,
-                format!("{name} belongs to another cluster than the founder {}", self.plan.founder),
-            )
-            .with_hint("Look which of the two holds what must not be lost; `/etc/undercroft/cluster-leave --wipe` there takes the other out, with all that it holds."));
+        let access = Box::pin(self.machine(name, address)?.access()).await;
+        // Another key at a server's address is a matter of that machine's own steps: it may be in
+        // its installer just now, and says nothing of the cluster.
+        let access = access.map_err(|failure| Failure {
+            kind: FailureKind::Transient,
+            ..failure
+        })?;
+        let other = |known: &&Known| known.access.ca_fingerprint() != access.ca_fingerprint();
+        if let Some(known) = known.as_ref().filter(other) {
+            return Err(split(name, known));
         }
         let cluster = connect(&access)?;
-        cluster.ready().await.map_err(KubeError::into_failure)?;
-        self.job.shared.cluster_access.keep(access);
+        let uid = Box::pin(cluster.uid()).await;
+        let uid = uid.map_err(KubeError::into_failure)?;
+        if let Some(known) = known.as_ref().filter(|known| known.uid != uid) {
+            return Err(split(name, known));
+        }
+        self.job.shared.cluster_access.keep(Known {
+            access,
+            uid,
+            server: name.clone(),
+        });
         Ok(cluster)
     }
 
-    /// Does something with the API again and again while what fails it may pass.
-    async fn persist<T, F, Fut>(&self, until: Instant, act: F) -> Result<T, Failure>
+    /// Does something with the API again and again while what fails it may pass, each time through
+    /// a server that answers then.
+    async fn with_api<T, F, Fut>(&self, until: Instant, mut act: F) -> Result<T, Failure>
     where
-        F: FnMut() -> Fut,
+        F: FnMut(Api) -> Fut,
         Fut: Future<Output = Result<T, KubeError>>,
     {
-        Cluster::persist(until, act)
-            .await
-            .map_err(KubeError::into_failure)
+        loop {
+            let api = Box::pin(self.api(until)).await?;
+            match act(api).await {
+                Err(error) if error.is_passing() && Instant::now() < until => {}
+                done => return done.map_err(KubeError::into_failure),
+            }
+            tokio::time::sleep(LOOK_INTERVAL).await;
+        }
     }
+
+    /// How far the machine's own part is. An act waits for a machine that starts just now.
+    async fn status(&self, machine: &Machine) -> Result<machine::Status, Failure> {
+        let until = self.until().min(Instant::now() + BOOT_WAIT);
+        loop {
+            match machine.status().await {
+                Err(failure)
+                    if failure.kind == FailureKind::Transient
+                        && self.work == Work::Act
+                        && Instant::now() < until => {}
+                done => return done,
+            }
+            tokio::time::sleep(LOOK_INTERVAL).await;
+        }
+    }
+}
+
+/// Two servers of one fleet that answer for two clusters.
+fn split(name: &NodeName, known: &Known) -> Failure {
+    Failure::new(
+        FailureKind::Refused,
+        format!("{name} answers for another cluster than {} does: the fleet is split", known.server),
+    )
+    .with_hint("Look which of the two holds what must not be lost; `/etc/undercroft/cluster-leave --wipe` there takes the other out, with all that it holds.")
 }

@@ -152,7 +152,7 @@ pub(crate) struct ApiServer {
     pub(crate) port: u16,
     pub(crate) etcd_port: u16,
     pub(crate) authority: Authority,
-    bind: Ipv4Addr,
+    pub(crate) bind: Ipv4Addr,
     kube: Option<Running>,
     _etcd: Running,
 }

@@ -39,9 +39,11 @@ use crate::kube_common::{ApiServer, Running, free_port};
 pub(crate) const LIMIT: Duration = Duration::from_secs(90);
 /// The founder's address, at which the API listens.
 pub(crate) const FOUNDER: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
+/// The second server's.
+pub(crate) const SECOND: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 3);
 pub(crate) const MACHINES: [(&str, Ipv4Addr); 3] = [
     ("control-01", FOUNDER),
-    ("control-02", Ipv4Addr::new(127, 0, 0, 3)),
+    ("control-02", SECOND),
     ("gpu-01", Ipv4Addr::new(127, 0, 0, 4)),
 ];
 
@@ -261,6 +263,24 @@ pub(crate) async fn register(api: &ApiServer, machine: &str, boot_id: &str) {
     api.set_status("v1/Node", None, machine, status).await;
 }
 
+/// An etcd of its own, as somebody has one who founds a second cluster. Gives its clients' port.
+pub(crate) fn lone_etcd(folder: &Path) -> (Running, u16) {
+    let (client, peer_port) = (free_port(), free_port());
+    let url = |port: u16| format!("http://127.0.0.1:{port}");
+    let mut command = Command::new(peer("etcd").unwrap());
+    command
+        .args(["--unsafe-no-fsync", "--log-level", "warn"])
+        .args(["--listen-client-urls", &url(client)])
+        .args(["--advertise-client-urls", &url(client)])
+        .args(["--listen-peer-urls", &url(peer_port)])
+        .args(["--initial-advertise-peer-urls", &url(peer_port)])
+        .args(["--initial-cluster", &format!("default={}", url(peer_port))])
+        .arg("--data-dir")
+        .arg(folder.join("lone-etcd"));
+    let etcd = Running::start(&mut command, &folder.join("lone-etcd.log"));
+    (etcd, client)
+}
+
 /// A second, real member of etcd, as a second server brings one.
 fn second_etcd(folder: &Path, first: u16) -> Running {
     let (client, peer_port) = (free_port(), free_port());
@@ -347,9 +367,10 @@ exec sh -c \"$(printf '%s' \"$SSH_ORIGINAL_COMMAND\" | sed 's#/proc/sys/kernel/r
         "bin/systemctl",
         &format!(
             "#!/bin/sh
-case $1 in
-show) cat {at}/unit ;;
-restart) echo activating >{at}/unit; touch {at}/started ;;
+case \"$*\" in
+show*) cat {at}/unit ;;
+restart*cluster-join*) echo activating >{at}/unit; touch {at}/started ;;
+restart*) echo \"$*\" >>{at}/restarted ;;
 esac
 "
         ),

@@ -23,13 +23,13 @@ use std::{
     fs,
     net::{Ipv4Addr, TcpListener},
     os::unix::fs::PermissionsExt,
-    sync::Arc,
+    sync::{Arc, Mutex},
 };
 
-use machines::{FOUNDER, Site, inside, register};
+use machines::{FOUNDER, SECOND, Site, inside, lone_etcd, register};
 use serde_json::{Value, json};
 use undercroft_metal::{
-    kube::{Apply, Manifest, parse},
+    kube::{Apply, Manifest, NodeSeen, parse},
     world::{BootstrapItem, ClusterParts},
 };
 use undercroft_model::{
@@ -125,6 +125,14 @@ async fn machines_found_a_cluster_and_join_it_one_by_one() {
         matches!(joined, Evidence::Joined { etcd_voters: 0, .. }),
         "{joined:?}"
     );
+    // The server that answers is told to it, since the founder needn't be the one.
+    let env = site
+        .machine("gpu-01")
+        .join("run/undercroft/cluster/join.env");
+    assert_eq!(
+        fs::read_to_string(env).unwrap(),
+        format!("UNDERCROFT_SERVER=https://{FOUNDER}:{}\n", site.api.port)
+    );
 
     assert_eq!(site.probe("gpu-01", ready()).await, Outcome::NotDone);
     site.start("gpu-01", ready(), Work::Act);
@@ -150,6 +158,101 @@ async fn set_ready(site: &Site, machine: &str) {
         "lastHeartbeatTime": "2026-01-01T00:00:00Z", "lastTransitionTime": "2026-01-01T00:00:00Z",
     }]});
     site.api.set_status("v1/Node", None, machine, status).await;
+}
+
+/// What a join that was cut off has brought about is the machine's own, and not what it was before.
+#[tokio::test]
+async fn a_join_that_was_cut_off_is_gone_on_with() {
+    if !inside("a_join_that_was_cut_off_is_gone_on_with") {
+        return;
+    }
+    let mut site = Site::new(ClusterParts::default()).await;
+    site.play_join("control-01").await;
+    register(&site.api, "gpu-01", "boot-of-gpu-01").await;
+    let uid = |node: Option<NodeSeen>| node.unwrap().uid;
+    let before = uid(site.api.cluster().node("gpu-01").await.unwrap());
+    let state = site.machine("gpu-01").join("var/lib/undercroft/cluster");
+    fs::create_dir_all(&state).unwrap();
+    fs::write(state.join("began"), "").unwrap();
+    site.start("gpu-01", join(ClusterRole::Agent, true), Work::Act);
+    site.unit_started("gpu-01").await;
+    let after = uid(site.api.cluster().node("gpu-01").await.unwrap());
+    assert_eq!(before, after, "the Node of this very boot was deleted");
+    site.play_join("gpu-01").await;
+    evidence(site.ended().await);
+
+    // A server whose member has been added, and that was cut off then.
+    let state = site
+        .machine("control-02")
+        .join("var/lib/undercroft/cluster");
+    fs::create_dir_all(&state).unwrap();
+    fs::write(state.join("began"), "").unwrap();
+    site.play_join("control-02").await;
+    fs::remove_file(state.join("joined")).unwrap();
+    fs::write(site.machine("control-02").join("unit"), "failed\n").unwrap();
+    site.start("control-02", join(ClusterRole::Server, true), Work::Act);
+    site.unit_started("control-02").await;
+    fs::write(state.join("joined"), "").unwrap();
+    let joined = evidence(site.ended().await);
+    assert!(
+        matches!(joined, Evidence::Joined { etcd_voters: 2, .. }),
+        "{joined:?}"
+    );
+
+    // One that has lost all that it had, unseen, is no new member: nobody said that it may be one.
+    fs::remove_dir_all(&state).unwrap();
+    fs::write(site.machine("control-02").join("unit"), "inactive\n").unwrap();
+    site.start("control-02", join(ClusterRole::Server, false), Work::Act);
+    let lost = failure(site.ended().await);
+    assert_eq!(lost.kind, FailureKind::Permanent, "{lost:?}");
+    assert!(lost.message.contains("holds nothing of it"), "{lost:?}");
+    assert!(lost.hint.unwrap().contains("--reinstall"));
+}
+
+/// A kubelet registers when it starts. Nobody but the one who starts it brings a deleted Node back.
+#[tokio::test]
+async fn a_node_that_somebody_has_deleted_comes_back() {
+    if !inside("a_node_that_somebody_has_deleted_comes_back") {
+        return;
+    }
+    let mut site = Site::new(ClusterParts::default()).await;
+    site.play_join("control-01").await;
+    site.play_join("gpu-01").await;
+    site.api.cluster().forget_node("gpu-01").await.unwrap();
+    let agent = || join(ClusterRole::Agent, false);
+    assert_eq!(site.probe("gpu-01", agent()).await, Outcome::NotDone);
+    site.start("gpu-01", agent(), Work::Act);
+    site.unit_started("gpu-01").await;
+    let restarted = fs::read_to_string(site.machine("gpu-01").join("restarted")).unwrap();
+    assert!(restarted.contains("k3s.service"), "{restarted}");
+    site.play_join("gpu-01").await;
+    evidence(site.ended().await);
+}
+
+/// Two clusters of one fleet have the same authority: it comes from the fleet's secrets.
+#[tokio::test]
+async fn a_fleet_that_is_split_is_refused() {
+    if !inside("a_fleet_that_is_split_is_refused") {
+        return;
+    }
+    let mut site = Site::new(parts()).await;
+    site.play_join("control-01").await;
+    let probed = site.probe("control-01", part(BootstrapPart::Network)).await;
+    assert_eq!(probed, Outcome::NotDone);
+    let (_etcd, port) = lone_etcd(&site.machine("control-02"));
+    site.api.stop_kube();
+    site.api.etcd_port = port;
+    site.api.bind = SECOND;
+    site.api.start_kube();
+    site.api.wait_ready().await;
+    let split = failure(site.probe("control-01", part(BootstrapPart::Network)).await);
+    assert_eq!(split.kind, FailureKind::Refused, "{split:?}");
+    assert!(
+        split
+            .message
+            .contains("control-02 answers for another cluster than control-01"),
+        "{split:?}"
+    );
 }
 
 #[tokio::test]
@@ -262,6 +365,11 @@ const ARGOCD: [(&str, &str); 4] = [
 ];
 
 fn parts() -> ClusterParts {
+    parts_with(Arc::new(Mutex::new("a-word-nobody-may-see".to_owned())))
+}
+
+/// With a password that may be changed.
+fn parts_with(password: Arc<Mutex<String>>) -> ClusterParts {
     let mut network = parse("network", NETWORK).unwrap();
     network.push(workload("Deployment", "kube-system", "cilium-operator"));
     let mut argocd = parse("argocd", ROOT).unwrap();
@@ -270,18 +378,20 @@ fn parts() -> ClusterParts {
         "apiVersion": "argoproj.io/v1alpha1", "kind": "Application",
         "metadata": { "name": "root", "namespace": "argocd" }, "spec": { "project": "fleet" },
     }));
-    let secret = manifest(json!({
-        "apiVersion": "v1", "kind": "Secret",
-        "metadata": { "name": "fleet-repository", "namespace": "argocd" },
-        "stringData": { "password": "a-word-nobody-may-see" },
-    }));
+    let secret = move || {
+        manifest(json!({
+            "apiVersion": "v1", "kind": "Secret",
+            "metadata": { "name": "fleet-repository", "namespace": "argocd" },
+            "stringData": { "password": password.lock().unwrap().as_str() },
+        }))
+    };
     ClusterParts {
         items: vec![
             (BootstrapPart::Network, objects(network)),
             (BootstrapPart::ArgoCd, objects(argocd)),
             (BootstrapPart::RootApp, objects(vec![root])),
         ],
-        secrets: Some(Arc::new(move || Ok(vec![secret.clone()]))),
+        secrets: Some(Arc::new(move || Ok(vec![secret()]))),
         ..ClusterParts::default()
     }
 }
@@ -364,7 +474,8 @@ async fn the_network_secrets_argo_cd_and_the_root_application_are_brought_in() {
     if !inside("the_network_secrets_argo_cd_and_the_root_application_are_brought_in") {
         return;
     }
-    let mut site = Site::new(parts()).await;
+    let password = Arc::new(Mutex::new("a-word-nobody-may-see".to_owned()));
+    let mut site = Site::new(parts_with(Arc::clone(&password))).await;
     site.play_join("control-01").await;
     let probed = site.probe("control-01", part(BootstrapPart::Network)).await;
     assert_eq!(probed, Outcome::NotDone);
@@ -389,13 +500,14 @@ async fn the_network_secrets_argo_cd_and_the_root_application_are_brought_in() {
         "{argocd:?}"
     );
 
-    // The API goes away while the root application syncs.
+    // The founder goes away while the root application syncs, and another server answers.
     site.start("control-01", part(BootstrapPart::RootApp), Work::Act);
     let syncing = json!({ "sync": { "status": "OutOfSync" }, "health": { "status": "Missing" } });
     site.api
         .set_status(APPLICATION, Some("argocd"), "root", syncing)
         .await;
     site.api.stop_kube();
+    site.api.bind = SECOND;
     site.api.start_kube();
     site.api.wait_ready().await;
     play_synced(&site).await;
@@ -409,6 +521,15 @@ async fn the_network_secrets_argo_cd_and_the_root_application_are_brought_in() {
         let probed = site.probe("control-01", part(each)).await;
         assert!(matches!(probed, Outcome::Done { .. }), "{each}: {probed:?}");
     }
+    // What was rotated reaches the cluster.
+    *password.lock().unwrap() = "another-that-nobody-may-see".to_owned();
+    let secrets = || part(BootstrapPart::Secrets);
+    let probed = site.probe("control-01", secrets()).await;
+    assert_eq!(probed, Outcome::NotDone);
+    site.start("control-01", secrets(), Work::Act);
+    evidence(site.ended().await);
+    let probed = site.probe("control-01", secrets()).await;
+    assert!(matches!(probed, Outcome::Done { .. }), "{probed:?}");
     let told = format!("{:?}", site.told.lock().unwrap());
     assert!(!told.contains("nobody-may-see"));
 }

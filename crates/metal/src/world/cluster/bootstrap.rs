@@ -8,7 +8,7 @@ use undercroft_model::{
 
 use super::{
     super::{Done, Stop},
-    Api, BootstrapItem, ClusterStep, LOOK_INTERVAL,
+    BootstrapItem, ClusterStep, LOOK_INTERVAL,
 };
 use crate::{
     journal::TimelineSource,
@@ -35,23 +35,20 @@ impl ClusterStep<'_> {
     /// Brings a part in and waits until it is healthy.
     pub(super) async fn bootstrap(&self, part: BootstrapPart) -> Done {
         let until = self.until();
-        let api = self.api(until).await?;
         if self.work == Work::Act {
-            Box::pin(self.bring_in(&api, part, until)).await?;
+            Box::pin(self.bring_in(part, until)).await?;
         }
         let mut said = String::new();
         loop {
-            let missing = match self.health(&api.cluster, part).await {
+            let missing = match Box::pin(self.health(part, until)).await {
                 Ok(Progress::Done(shown)) => return Ok(Evidence::Bootstrapped { part, shown }),
                 Ok(Progress::Waiting(missing)) if self.work == Work::Probe => {
                     self.job.note(TimelineSource::Controller, missing);
                     return Err(Stop::NotDone);
                 }
                 Ok(Progress::Waiting(missing)) => missing,
-                Err(Stop::Failed(failure)) if failure.kind == FailureKind::Transient => {
-                    failure.message
-                }
-                Err(stop) => return Err(stop),
+                Err(failure) if failure.kind == FailureKind::Transient => failure.message,
+                Err(failure) => return Err(failure.into()),
             };
             if missing != said {
                 self.job.note(TimelineSource::Controller, missing.clone());
@@ -67,18 +64,13 @@ impl ClusterStep<'_> {
         }
     }
 
-    async fn bring_in(
-        &self,
-        api: &Api,
-        part: BootstrapPart,
-        until: Instant,
-    ) -> Result<(), Failure> {
+    async fn bring_in(&self, part: BootstrapPart, until: Instant) -> Result<(), Failure> {
         let mut new = 0;
         if part == BootstrapPart::Secrets {
             let secrets = self.secrets()?;
             // Each time: what was rotated reaches the cluster this way, too.
             new += self
-                .apply(api, &secrets, ARGOCD_NAMESPACE, Apply::Always, until)
+                .apply(&secrets, ARGOCD_NAMESPACE, Apply::Always, until)
                 .await?;
         }
         let items = self.parts().items.iter();
@@ -96,13 +88,15 @@ impl ClusterStep<'_> {
                         )
                         .with_hint("Install Helm 3 and see that `helm` is on PATH.")
                     })?;
-                    let version = self.persist(until, || api.cluster.version()).await?;
+                    let version = self
+                        .with_api(until, |api| async move { api.cluster.version().await })
+                        .await?;
                     let objects = helm.render(chart, &version).await;
                     (objects.map_err(KubeError::into_failure)?, &chart.namespace)
                 }
             };
             new += self
-                .apply(api, &objects, namespace, Apply::WhereAbsent, until)
+                .apply(&objects, namespace, Apply::WhereAbsent, until)
                 .await?;
         }
         self.job.note(
@@ -114,14 +108,15 @@ impl ClusterStep<'_> {
 
     async fn apply(
         &self,
-        api: &Api,
         objects: &[Manifest],
         namespace: &str,
         apply: Apply,
         until: Instant,
     ) -> Result<usize, Failure> {
         let applied = self
-            .persist(until, || api.cluster.apply_all(objects, namespace, apply))
+            .with_api(until, |api| async move {
+                api.cluster.apply_all(objects, namespace, apply).await
+            })
             .await?;
         Ok(applied
             .iter()
@@ -137,33 +132,32 @@ impl ClusterStep<'_> {
         source()
     }
 
-    async fn health(&self, cluster: &Cluster, part: BootstrapPart) -> Result<Progress, Stop> {
-        let health = match part {
-            BootstrapPart::Secrets => self.secrets_there(cluster).await?,
-            part => part_health(cluster, part, &self.plan.founder, self.plan.distribution).await,
-        };
-        health.map_err(|error| error.into_failure().into())
-    }
-
-    /// Secrets are there where each has been applied by this name. Whether they are the newest
-    /// only applying them again tells, and that is done with each run that has the step.
-    async fn secrets_there(
-        &self,
-        cluster: &Cluster,
-    ) -> Result<Result<Progress, KubeError>, Failure> {
-        let mut count = 0;
-        for secret in self.secrets()? {
-            match cluster.is_ours(&secret, ARGOCD_NAMESPACE).await {
-                Ok(true) => count += 1,
-                Ok(false) => {
-                    let missing = format!("{} isn't there", secret.shown());
-                    return Ok(Ok(Progress::Waiting(missing)));
-                }
-                Err(error) => return Ok(Err(error)),
-            }
+    async fn health(&self, part: BootstrapPart, until: Instant) -> Result<Progress, Failure> {
+        if part == BootstrapPart::Secrets {
+            let secrets = &self.secrets()?;
+            return self
+                .with_api(until, |api| async move {
+                    secrets_there(&api.cluster, secrets).await
+                })
+                .await;
         }
-        Ok(Ok(Progress::Done(format!("{count} objects"))))
+        let (founder, distribution) = (&self.plan.founder, self.plan.distribution);
+        self.with_api(until, |api| async move {
+            part_health(&api.cluster, part, founder, distribution).await
+        })
+        .await
     }
+}
+
+/// Secrets are there where each has been applied by this name and holds what it is to hold now.
+async fn secrets_there(cluster: &Cluster, secrets: &[Manifest]) -> Result<Progress, KubeError> {
+    for secret in secrets {
+        if !cluster.holds(secret, ARGOCD_NAMESPACE).await? {
+            let missing = format!("{} isn't there, or holds something else", secret.shown());
+            return Ok(Progress::Waiting(missing));
+        }
+    }
+    Ok(Progress::Done(format!("{} objects", secrets.len())))
 }
 
 /// How far a part of the bootstrap is, as far as the API alone can tell: of the secrets, whether

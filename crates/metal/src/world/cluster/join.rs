@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     journal::TimelineSource,
-    kube::{CONNECT_TIMEOUT, EtcdMembers, KubeError, NodeSeen},
+    kube::{CONNECT_TIMEOUT, EtcdMember, EtcdMembers, KubeError, NodeSeen},
 };
 
 impl ClusterStep<'_> {
@@ -26,15 +26,22 @@ impl ClusterStep<'_> {
             return Box::pin(self.probe_member(&machine, role)).await;
         }
         let until = self.until();
-        let status = machine.status().await?;
-        if !status.joined {
+        let status = self.status(&machine).await?;
+        // Where its unit is at work, what it was told for that stands.
+        let idle = status.unit != "activating";
+        if status.joined {
+            self.registers_again(&machine).await?;
+        } else if idle {
             match replaces {
                 None => self.refuse_second_cluster().await?,
-                Some(replaces) => Box::pin(self.prepare(&machine, role, replaces, until)).await?,
+                Some(replaces) => {
+                    let replaces = replaces && !status.begun;
+                    Box::pin(self.prepare(&machine, &status, role, replaces, until)).await?;
+                }
             }
         }
         // Its unit does nothing where it is in already, and goes on where it was cut off.
-        if status.unit != "activating" {
+        if idle {
             machine.start_join().await?;
         }
         self.job
@@ -59,82 +66,120 @@ impl ClusterStep<'_> {
         Ok(())
     }
 
-    /// What must be so before a machine may join, and what it is told for it.
+    /// A kubelet registers when it starts, and never again: a Node that somebody has deleted comes
+    /// back with a kubelet that is started anew.
+    async fn registers_again(&self, machine: &Machine) -> Result<(), Failure> {
+        let Ok(api) = Box::pin(self.find_api()).await else {
+            return Ok(());
+        };
+        if !matches!(api.cluster.node(self.job.name().as_str()).await, Ok(None)) {
+            return Ok(());
+        }
+        let note = "the cluster doesn't know it any more: its kubelet is started anew";
+        self.job.note(TimelineSource::Controller, note);
+        machine.restart_kubelet().await
+    }
+
+    /// What must be so before a machine may join, and what it is told for it. `replaces` is false
+    /// for an installation that has begun to join: what the cluster knows may be its own by now.
     async fn prepare(
         &self,
         machine: &Machine,
+        status: &Status,
         role: ClusterRole,
         replaces: bool,
         until: Instant,
     ) -> Result<(), Failure> {
-        let api = self.api(until).await?;
-        let asked = self.machine(&api.server, api.address)?;
+        let name = self.job.name().as_str();
         if replaces {
             if role == ClusterRole::Server {
-                self.remove_member(&asked).await?;
+                self.remove_member(until).await?;
             }
-            self.persist(until, || api.cluster.forget_node(self.job.name().as_str()))
-                .await?;
+            self.with_api(
+                until,
+                |api| async move { api.cluster.forget_node(name).await },
+            )
+            .await?;
         }
         if role == ClusterRole::Server {
-            Box::pin(self.wait_settled(&asked, until)).await?;
+            Box::pin(self.wait_settled(status, until)).await?;
         }
-        let mut env = String::new();
-        if role == ClusterRole::Server {
-            // The one that answers, which needn't be the founder.
-            let port = self.parts().port();
-            env.push_str(&format!(
-                "UNDERCROFT_SERVER=https://{}:{port}\n",
-                api.address
-            ));
-        }
+        let api = self.api(until).await?;
+        // The one that answers, which needn't be the founder.
+        let port = self.parts().port();
+        let mut env = format!("UNDERCROFT_SERVER=https://{}:{port}\n", api.address);
         if self.plan.distribution == Distribution::Kubeadm {
+            let asked = self.machine(&api.server, api.address)?;
             let token = asked.kubeadm_token().await?;
             env.push_str(&format!("UNDERCROFT_TOKEN={token}\n"));
-        }
-        if env.is_empty() {
-            return Ok(());
         }
         machine.hand_over(SecretString::from(env)).await
     }
 
-    /// Removes the member that the machine was before it was installed anew, if the others are a
-    /// majority without it.
-    async fn remove_member(&self, asked: &Machine) -> Result<(), Failure> {
+    /// The members of etcd, as a server knows them that answers for the cluster.
+    async fn etcd(&self) -> Result<(Machine, EtcdMembers), Failure> {
+        let api = Box::pin(self.find_api()).await?;
+        let asked = self.machine(&api.server, api.address)?;
         let members = asked.etcd().await?;
-        let Some(old) = self.member_of(&members) else {
-            return Ok(());
-        };
-        if !members.keeps_quorum_without(old.id) {
-            return Err(Failure::new(
-                FailureKind::Refused,
-                format!(
-                    "etcd would lose its majority without its member {}: too few of the others are healthy",
-                    old.name
-                ),
-            )
-            .with_hint("Bring the other servers back first."));
-        }
-        asked.remove_member(&old.hex_id()).await?;
-        self.job.note(
-            TimelineSource::Controller,
-            format!("its former member of etcd, {}, was removed", old.name),
-        );
-        Ok(())
+        Ok((asked, members))
     }
 
-    fn member_of<'m>(&self, members: &'m EtcdMembers) -> Option<&'m crate::kube::EtcdMember> {
+    /// Removes the member that the machine was before it was installed anew, if the others are a
+    /// majority without it.
+    async fn remove_member(&self, until: Instant) -> Result<(), Failure> {
+        loop {
+            let failure = match self.etcd().await {
+                Ok((asked, members)) => {
+                    let Some(old) = self.member_of(&members) else {
+                        return Ok(());
+                    };
+                    if members.keeps_quorum_without(old.id) {
+                        asked.remove_member(&old.hex_id()).await?;
+                        let note =
+                            format!("its former member of etcd, {}, was removed", old.shown());
+                        self.job.note(TimelineSource::Controller, note);
+                        // A join that was cut off may have left a second one.
+                        Failure::new(FailureKind::Transient, "its former member was just removed")
+                    } else {
+                        Failure::new(
+                        FailureKind::Refused,
+                        format!(
+                            "etcd would lose its majority without its member {}: too few of the others are healthy",
+                            old.shown()
+                        ),
+                    )
+                    .with_hint("Bring the other servers back first.")
+                    }
+                }
+                Err(failure) if failure.kind == FailureKind::Transient => failure,
+                Err(failure) => return Err(failure),
+            };
+            // A server that restarts is healthy again in a moment.
+            if Instant::now() >= until {
+                return Err(failure);
+            }
+            tokio::time::sleep(LOOK_INTERVAL).await;
+        }
+    }
+
+    fn member_of<'m>(&self, members: &'m EtcdMembers) -> Option<&'m EtcdMember> {
         let address = self.job.address().to_string();
         let name = self.job.name().as_str();
         members.members.iter().find(|m| m.is_of(name, &address))
     }
 
-    /// Servers join one by one: waits until every member of etcd votes and is healthy, and no
+    /// Servers join one by one: waits until every other member of etcd votes and is healthy, and no
     /// other server is in the middle of its join, begun perhaps by a run before this one.
-    async fn wait_settled(&self, asked: &Machine, until: Instant) -> Result<(), Failure> {
+    async fn wait_settled(&self, status: &Status, until: Instant) -> Result<(), Failure> {
+        let (name, address) = (self.job.name().as_str(), self.job.address().to_string());
         loop {
-            let unsettled = match asked.etcd().await {
-                Ok(members) => members.unsettled(),
+            let unsettled = match self.etcd().await {
+                Ok((_, members)) => {
+                    if let Some(member) = self.member_of(&members).filter(|_| !status.begun) {
+                        return Err(lost_its_data(member));
+                    }
+                    members.unsettled(name, &address)
+                }
                 Err(failure) if failure.kind == FailureKind::Transient => Some(failure.message),
                 Err(failure) => return Err(failure),
             };
@@ -253,6 +298,18 @@ impl ClusterStep<'_> {
             )),
         }
     }
+}
+
+/// A member that comes to etcd with nothing of what it had acknowledged could undo it.
+fn lost_its_data(member: &EtcdMember) -> Failure {
+    Failure::new(
+        FailureKind::Permanent,
+        format!(
+            "etcd has a member {} that the machine was, and the machine holds nothing of it any more",
+            member.shown()
+        ),
+    )
+    .with_hint("`undercroft up --reinstall NODE` removes the member and installs the machine anew; `etcdctl member remove` on another server removes it alone.")
 }
 
 fn failed(status: &Status) -> Failure {

@@ -32,7 +32,10 @@ const NO_FILE: i32 = 10;
 
 /// Says where the machine's part of the cluster stands.
 const STATUS: &str = "cat /proc/sys/kernel/random/boot_id
-[ -e /var/lib/undercroft/cluster/joined ] && echo joined || echo apart
+if [ -e /var/lib/undercroft/cluster/joined ]; then echo joined
+elif [ -e /var/lib/undercroft/cluster/began ]; then echo begun
+else echo apart
+fi
 systemctl show --property=ActiveState --value undercroft-cluster-join.service || echo unknown
 cat /run/undercroft/cluster.json 2>/dev/null || true";
 
@@ -61,6 +64,9 @@ pub(crate) struct Status {
     pub(crate) boot_id: String,
     /// Whether its unit has once brought it in.
     pub(crate) joined: bool,
+    /// Whether its unit was ever started in this installation: what the cluster knows of the
+    /// machine may then be this installation's.
+    pub(crate) begun: bool,
     /// systemd's word for the unit: `inactive`, `activating`, `active`, `failed`.
     pub(crate) unit: String,
     /// What the unit says, where it has failed.
@@ -71,7 +77,8 @@ impl Status {
     fn parse(text: &str) -> Self {
         let mut lines = text.lines();
         let mut next = || printable(lines.next().unwrap_or_default().trim());
-        let (boot_id, joined, unit) = (next(), next() == "joined", next());
+        let (boot_id, stage, unit) = (next(), next(), next());
+        let joined = stage == "joined";
         let said: serde_json::Value = lines
             .collect::<Vec<_>>()
             .join("\n")
@@ -82,6 +89,7 @@ impl Status {
         Self {
             boot_id,
             joined,
+            begun: joined || stage == "begun",
             unit,
             reason: reason.filter(|_| failed).map(printable),
         }
@@ -203,6 +211,21 @@ impl Machine {
         }
     }
 
+    /// Starts the machine's kubelet again, where it runs: it registers only when it starts.
+    pub(crate) async fn restart_kubelet(&self) -> Result<(), Failure> {
+        let restart = "for unit in k3s kubelet
+do systemctl is-active --quiet $unit.service && systemctl restart --no-block $unit.service
+done
+exit 0";
+        let command = RemoteCommand::new(["sh", "-c", restart], ASK_TIMEOUT).shown_as(&[
+            "systemctl",
+            "restart",
+            "--no-block",
+            "k3s.service or kubelet.service",
+        ]);
+        self.succeed(command).await.map(drop)
+    }
+
     /// Hands the machine what only the controller knows, in a file that its unit reads.
     pub(crate) async fn hand_over(&self, env: SecretString) -> Result<(), Failure> {
         let command = RemoteCommand::new(["sh", "-c", HAND_OVER], ASK_TIMEOUT)
@@ -274,13 +297,15 @@ mod tests {
         let failed = "boot-1\napart\nfailed\n{\"state\": \"failed\", \"reason\": \"no token\"}\n";
         let status = Status::parse(failed);
         assert_eq!(status.boot_id, "boot-1");
-        assert!(!status.joined);
+        assert!(!status.joined && !status.begun);
         assert_eq!(status.unit, "failed");
         assert_eq!(status.reason.as_deref(), Some("no token"));
         // What an earlier try has said isn't the reason of one that runs.
         let joining = "boot-1\njoined\nactivating\n{\"state\": \"joining\", \"reason\": \"\"}";
         let status = Status::parse(joining);
-        assert!(status.joined && status.reason.is_none());
+        assert!(status.joined && status.begun && status.reason.is_none());
+        let begun = Status::parse("boot-1\nbegun\nfailed\n");
+        assert!(begun.begun && !begun.joined);
         let nothing = Status::parse("boot-1\napart\ninactive\n");
         assert!(!nothing.joined && nothing.reason.is_none());
         assert_eq!(Status::parse("").unit, "");

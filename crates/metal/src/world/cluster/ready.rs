@@ -8,7 +8,7 @@ use super::{
     super::{Done, Stop},
     ClusterStep, LOOK_INTERVAL,
 };
-use crate::kube::{KubeError, NodeWants};
+use crate::kube::{NodeSeen, NodeWants};
 
 impl ClusterStep<'_> {
     pub(super) async fn ready(
@@ -25,30 +25,37 @@ impl ClusterStep<'_> {
         let until = self.until();
         let name = self.job.name().as_str();
         // Which boot is meant, the machine itself says: a Node stays as it was last reported.
-        let boot_id = self.own_machine()?.status().await?.boot_id;
-        let api = self.api(until).await?;
-        if self.work == Work::Act {
-            self.persist(until, || api.cluster.dress(name, &wants))
-                .await?;
-        }
+        let machine = self.own_machine()?;
+        let mut boot_id = self.status(&machine).await?.boot_id;
+        let (mut dressed, wants) = (self.work == Work::Probe, &wants);
         loop {
-            let missing = match api.cluster.node(name).await {
-                Ok(None) => "the cluster doesn't know it".to_owned(),
-                Ok(Some(node)) if node.boot_id != boot_id => {
+            if !dressed {
+                self.with_api(
+                    until,
+                    |api| async move { api.cluster.dress(name, wants).await },
+                )
+                .await?;
+                dressed = true;
+            }
+            let missing = match self.node(name, until).await? {
+                None => "the cluster doesn't know it".to_owned(),
+                Some(node) if node.boot_id != boot_id => {
+                    // It may have booted again since it was asked.
+                    boot_id = self.status(&machine).await?.boot_id;
                     "its kubelet has not reported since it booted".to_owned()
                 }
-                Ok(Some(node)) if !node.ready => node.why_not,
-                Ok(Some(node)) if !node.carries(&wants) => {
+                Some(node) if !node.ready => node.why_not,
+                Some(node) if !node.carries(wants) => {
+                    // Somebody has made the Node anew, or takes them off.
+                    dressed = self.work == Work::Probe;
                     "it lacks labels, annotations or taints of the inventory".to_owned()
                 }
-                Ok(Some(node)) => {
+                Some(node) => {
                     return Ok(Evidence::Ready {
                         boot_id: node.boot_id,
                         kubelet_version: node.kubelet_version,
                     });
                 }
-                Err(error) if error.is_passing() => error.to_string(),
-                Err(error) => return Err(KubeError::into_failure(error).into()),
             };
             if self.work == Work::Probe {
                 return Err(Stop::NotDone);
@@ -66,5 +73,11 @@ impl ClusterStep<'_> {
             }
             tokio::time::sleep(LOOK_INTERVAL).await;
         }
+    }
+
+    /// A Node, as whoever answers knows it.
+    async fn node(&self, name: &str, until: Instant) -> Result<Option<NodeSeen>, Failure> {
+        self.with_api(until, |api| async move { api.cluster.node(name).await })
+            .await
     }
 }
