@@ -18,10 +18,10 @@ fi
 
 # Kept over the reboot: the controller reads there why its generation isn't the one that runs.
 mkdir -p "$state"
-jq -n --arg entry "$selected" --arg boot_id "$(cat "$root/proc/sys/kernel/random/boot_id")" \
+jq -n --arg entry "$selected" --arg to "$default" --arg boot_id "$(cat "$root/proc/sys/kernel/random/boot_id")" \
     --argjson at_s "$(date +%s)" \
     --argjson health "$(json_of "$run/health.json")" \
-    '{entry: $entry, boot_id: $boot_id, at_s: $at_s,
+    '{entry: $entry, to: $to, boot_id: $boot_id, at_s: $at_s,
       failed: [$health.checks[]? | select(.ok | not) | {name, output}]}' \
     >"$state/fell-back.json.new" && mv -f "$state/fell-back.json.new" "$state/fell-back.json"
 sync

@@ -14,11 +14,13 @@ loader_vendor=4a67b082-0a4c-41cf-b6c7-440b29bb8c4f
 say() { echo "undercroft: $*" >&2; }
 
 # Prints a variable of the boot loader's, or nothing. The file holds four bytes of attributes and
-# then UTF-16; names of entries are ASCII.
+# then UTF-16; names of entries are ASCII. It can't be sought in, and tail gives up on such a file
+# unless it comes through a pipe.
 loader_variable() {
     local file=$root/sys/firmware/efi/efivars/$1-$loader_vendor
     [ -r "$file" ] || return 0
-    tail -c +5 "$file" | tr -d '\000'
+    # shellcheck disable=SC2002
+    cat "$file" | tail -c +5 | tr -d '\000'
 }
 
 # Whether an entry is there to be booted.
