@@ -17,6 +17,9 @@ pub(crate) const STDOUT_BYTES_MAX: usize = 4 * 1024 * 1024;
 pub(crate) const STDERR_TAIL_BYTES_MAX: usize = 4 * 1024;
 /// The longest line that is given to a line callback; what exceeds it is dropped.
 const LINE_BYTES_MAX: usize = 64 * 1024;
+/// How much is read at once, in bytes. The buffer lies on the heap: futures carry what they hold,
+/// and a few that run commands within each other would fill a thread's stack.
+const READ_BYTES: usize = 16 * 1024;
 
 /// What a program reads from its standard input.
 #[derive(Debug, Default)]
@@ -182,7 +185,7 @@ async fn keep_start(from: Option<impl AsyncRead + Unpin>) -> io::Result<Vec<u8>>
     let Some(mut from) = from else {
         return Ok(kept);
     };
-    let mut buffer = [0u8; 16 * 1024];
+    let mut buffer = vec![0u8; READ_BYTES];
     loop {
         let count = from.read(&mut buffer).await?;
         if count == 0 {
@@ -202,7 +205,7 @@ async fn follow(
         return Ok(());
     };
     let mut line = Vec::new();
-    let mut buffer = [0u8; 16 * 1024];
+    let mut buffer = vec![0u8; READ_BYTES];
     loop {
         let count = from.read(&mut buffer).await?;
         let bytes = buffer.get(..count).unwrap_or_default();

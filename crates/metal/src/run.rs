@@ -77,6 +77,16 @@ pub enum RunError {
         /// The secret's name.
         secret: String,
     },
+    /// A machine's disks can't be encrypted with the key that the secrets hold.
+    #[error("{secret} of the fleet's secrets can't be {node}'s passphrase: {detail}")]
+    BadDiskKey {
+        /// The machine.
+        node: NodeName,
+        /// The secret's name.
+        secret: String,
+        /// Why not.
+        detail: String,
+    },
     /// The database can't be used.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -99,6 +109,9 @@ impl RunError {
             Self::Secrets(_) | Self::NoDiskKey { .. } => Some(
                 "`undercroft secrets init` makes what is missing, and `undercroft secrets check` says what is wrong. Or name a key of your own with --disk-encryption-keys.".to_owned(),
             ),
+            Self::BadDiskKey { secret, .. } => Some(format!(
+                "`undercroft secrets rotate {secret}` makes one, as long as the disk isn't encrypted yet."
+            )),
             Self::Netboot(_) | Self::Journal(_) | Self::NotEnding => None,
         }
     }

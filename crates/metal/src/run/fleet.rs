@@ -1,6 +1,6 @@
 //! A fleet as one operator has it: its inventory, its repository, its state.
 
-use std::{collections::BTreeSet, path::PathBuf, sync::Arc};
+use std::{collections::BTreeSet, ops::RangeInclusive, path::PathBuf, sync::Arc};
 
 use undercroft_model::{
     Action, Entry, Failure, FailureKind, NodeName, Observation, Plan,
@@ -13,7 +13,7 @@ use crate::{
     journal::{FleetJournal, Store, StoreError},
     keys::{HostKeys, IdentitySource, KeyError, OperatorKey},
     observe::{Looking, observe},
-    secrets::Vault,
+    secrets::{ExposeSecret as _, Vault},
     system::SystemBuilder,
     world::{EncryptionKeySource, InstallOptions, ProgressSink},
 };
@@ -54,6 +54,44 @@ impl std::fmt::Debug for Settings {
             .field("state_dir", &self.state_dir)
             .finish_non_exhaustive()
     }
+}
+
+/// The lengths of a passphrase that ZFS takes, in bytes (zfs-load-key(8), Encryption).
+const ZFS_PASSPHRASE_BYTES: RangeInclusive<usize> = 8..=512;
+
+/// A source of the keys of encrypted disks, once each of them was found to be there and good.
+fn disk_keys_of(vault: Vault, nodes: &[&NodeName]) -> Result<EncryptionKeySource, RunError> {
+    for node in nodes {
+        let secret = format!("disks/{node}");
+        let node = (*node).clone();
+        let Some(key) = vault.get(&secret)? else {
+            return Err(RunError::NoDiskKey { node, secret });
+        };
+        let bytes = key.expose_secret().len();
+        let detail = if !ZFS_PASSPHRASE_BYTES.contains(&bytes) {
+            format!(
+                "it has {bytes} bytes, and ZFS takes {} to {}",
+                ZFS_PASSPHRASE_BYTES.start(),
+                ZFS_PASSPHRASE_BYTES.end()
+            )
+        } else if key.expose_secret().contains(['\n', '\r', '\0']) {
+            // ZFS reads the first line of the file, and the console takes no second one.
+            "it has several lines".to_owned()
+        } else {
+            continue;
+        };
+        return Err(RunError::BadDiskKey {
+            node,
+            secret,
+            detail,
+        });
+    }
+    Ok(Arc::new(move |node| {
+        let refused = |detail: String| Failure::new(FailureKind::Permanent, detail);
+        let key = vault.get(&format!("disks/{node}"));
+        key.map_err(|e| refused(e.to_string()))?
+            .ok_or_else(|| refused(format!("the fleet's secrets have no disks/{node}")))
+    }))
 }
 
 /// Why a fleet could not be made ready.
@@ -178,19 +216,7 @@ impl Fleet {
         }
         let source = IdentitySource::usual(&settings.state_dir, settings.identity_files.clone());
         let vault = Vault::open(&settings.repository, inventory, source)?;
-        for node in encrypted {
-            let secret = format!("disks/{node}");
-            if vault.get(&secret)?.is_none() {
-                let node = node.clone();
-                return Err(RunError::NoDiskKey { node, secret });
-            }
-        }
-        Ok(Some(Arc::new(move |node| {
-            let refused = |detail: String| Failure::new(FailureKind::Permanent, detail);
-            let key = vault.get(&format!("disks/{node}"));
-            key.map_err(|e| refused(e.to_string()))?
-                .ok_or_else(|| refused(format!("the fleet's secrets have no disks/{node}")))
-        })))
+        disk_keys_of(vault, &encrypted).map(Some)
     }
 
     /// Makes keys and builds systems for those machines, or for all.
@@ -255,5 +281,66 @@ impl Fleet {
             targets: &prepared.systems.targets,
         })
         .await?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::secrets::SecretString;
+
+    const NOW_S: u64 = 1_795_397_506;
+
+    fn vault(dir: &std::path::Path) -> Vault {
+        let text = r#"
+[fleet]
+name = "cellar"
+[network]
+node_cidr = "10.0.0.0/24"
+server_address = "10.0.0.2"
+[classes.box]
+kind = "plain"
+layout = "zfs-encrypted"
+[nodes.box-01]
+class = "box"
+macs = ["3c:ec:ef:10:00:01"]
+address = "10.0.0.11"
+disks = [{ serial = "S1" }]
+"#;
+        let parsed = undercroft_model::inventory::parse("undercroft.toml", text.as_bytes());
+        let source = IdentitySource {
+            state_dir: dir.join(".undercroft"),
+            identity_files: vec![],
+            well_known: false,
+        };
+        Vault::open(dir, &parsed.inventory.unwrap(), source).unwrap()
+    }
+
+    #[test]
+    fn a_disks_key_is_there_and_good_before_anything_is_wiped() {
+        let dir = tempfile::tempdir().unwrap();
+        let node = NodeName::new("box-01").unwrap();
+        let refused = || {
+            let error = disk_keys_of(vault(dir.path()), &[&node]).err().unwrap();
+            format!("{error}\n{}", error.hint().unwrap())
+        };
+        assert!(refused().starts_with(
+            "box-01's disks are to be encrypted, and the fleet's secrets have no disks/box-01\n"
+        ));
+        vault(dir.path()).init(NOW_S).unwrap();
+        let source = disk_keys_of(vault(dir.path()), &[&node]).unwrap();
+        let made = vault(dir.path()).get("disks/box-01").unwrap().unwrap();
+        assert_eq!(source(&node).unwrap().expose_secret(), made.expose_secret());
+        for (bad, why) in [
+            ("1234567", "it has 7 bytes, and ZFS takes 8 to 512"),
+            ("12345678\n12345678", "it has several lines"),
+        ] {
+            let given = Some(SecretString::from(bad));
+            vault(dir.path())
+                .rotate("disks/box-01", given, NOW_S)
+                .unwrap();
+            let said = refused();
+            assert!(said.contains(why) && !said.contains(bad), "{said}");
+        }
     }
 }

@@ -110,12 +110,22 @@ enum Committed {
 const ENCRYPTION_KEY_PATH: &str = "/run/undercroft/disk.key";
 
 /// Writes what comes on standard input to a file. umask first: a key is never readable by others,
-/// not even while it is written.
-const WRITE_KEY: &str = "umask 077; mkdir -p \"${1%/*}\" && cat >\"$1\"";
+/// not even while it is written, nor where a file of that name was before.
+const WRITE_KEY: &str = "umask 077; mkdir -p \"${1%/*}\" && rm -f \"$1\" && cat >\"$1\"";
 
-/// Gives the installer the key with which the fleet's secrets encrypt the machine's disks. There is
-/// no source of keys where the command line names them.
-async fn deliver_encryption_key(job: &Job<'_>, installer: &Installer<'_>) -> Result<(), Stop> {
+/// Gives the installer the keys with which the disks are encrypted: those that the command line
+/// names, or the one that the fleet's secrets hold. Where they lie comes back.
+async fn deliver_keys(job: &Job<'_>, installer: &Installer<'_>) -> Result<Vec<String>, Stop> {
+    let mut delivered = Vec::new();
+    for key in &job.shared.parts.options.disk_keys {
+        let path = key.path_on_machine.as_str();
+        let words = ["sh", "-c", WRITE_KEY, "undercroft", path];
+        let output = installer.run_with_file(&words, &key.file).await?;
+        if output.code != exit::DONE {
+            return Err(refused(&output).into());
+        }
+        delivered.push(path.to_owned());
+    }
     let encrypted = matches!(
         &job.step.action,
         Action::Partition { layout, .. } if layout == Layout::ZfsEncrypted.as_str()
@@ -127,7 +137,7 @@ async fn deliver_encryption_key(job: &Job<'_>, installer: &Installer<'_>) -> Res
         .as_ref()
         .filter(|_| encrypted)
     else {
-        return Ok(());
+        return Ok(delivered);
     };
     let key = source(job.name())?;
     let words = ["sh", "-c", WRITE_KEY, "undercroft", ENCRYPTION_KEY_PATH];
@@ -135,7 +145,47 @@ async fn deliver_encryption_key(job: &Job<'_>, installer: &Installer<'_>) -> Res
     if output.code != exit::DONE {
         return Err(refused(&output).into());
     }
-    Ok(())
+    delivered.push(ENCRYPTION_KEY_PATH.to_owned());
+    Ok(delivered)
+}
+
+/// Takes the keys away again. The installer lies in memory, so that they end with it at the
+/// latest; nothing that runs there later needs them.
+async fn forget_keys(installer: &Installer<'_>, paths: &[String]) -> Result<(), Stop> {
+    if paths.is_empty() {
+        return Ok(());
+    }
+    let mut words = vec!["rm", "-f", "--"];
+    words.extend(paths.iter().map(String::as_str));
+    let output = installer.run(&words).await?;
+    if output.code == exit::DONE {
+        Ok(())
+    } else {
+        Err(refused(&output).into())
+    }
+}
+
+/// Copies the disko script to the installer and runs it there.
+async fn run_script(job: &Job<'_>, installer: &Installer<'_>, script: &str) -> Result<(), Stop> {
+    copy::push(
+        job,
+        installer.connection(),
+        script,
+        copy::Destination::Installer,
+        None,
+    )
+    .await?;
+    let output = installer.run(&[script]).await?;
+    if output.code == exit::DONE {
+        return Ok(());
+    }
+    Err(Stop::Failed(
+        Failure::new(
+            FailureKind::Permanent,
+            format!("the disko script failed with exit code {}", output.code),
+        )
+        .with_command(output.failed_command()),
+    ))
 }
 
 /// Runs a disko script, and then gives every table its GUID: as with Undercroft's own layouts it
@@ -170,33 +220,12 @@ async fn with_disko(
         Committed::No if work == Work::Probe => return Err(Stop::NotDone),
         Committed::No => {}
     }
-    for key in &job.shared.parts.options.disk_keys {
-        let path = key.path_on_machine.as_str();
-        let words = ["sh", "-c", WRITE_KEY, "undercroft", path];
-        let output = installer.run_with_file(&words, &key.file).await?;
-        if output.code != exit::DONE {
-            return Err(refused(&output).into());
-        }
-    }
-    deliver_encryption_key(job, installer).await?;
-    copy::push(
-        job,
-        installer.connection(),
-        script,
-        copy::Destination::Installer,
-        None,
-    )
-    .await?;
-    let output = installer.run(&[script]).await?;
-    if output.code != exit::DONE {
-        return Err(Stop::Failed(
-            Failure::new(
-                FailureKind::Permanent,
-                format!("the disko script failed with exit code {}", output.code),
-            )
-            .with_command(output.failed_command()),
-        ));
-    }
+    let keys = deliver_keys(job, installer).await?;
+    let ended = run_script(job, installer, script).await;
+    // Whatever became of the script; its own failure says more than one to clean up.
+    let forgotten = forget_keys(installer, &keys).await;
+    ended?;
+    forgotten?;
     for (device, guid) in &tables {
         let option = format!("--disk-guid={guid}");
         let output = installer.run(&["sgdisk", &option, device]).await?;

@@ -8,6 +8,15 @@ const INSIDE: &str = "UNDERCROFT_TEST_INSIDE";
 /// Runs a test in a network namespace of its own. True inside of it. Outside it skips openly where
 /// root or an SSH server is missing, or what `missing` names.
 pub(crate) fn inside(test: &str, missing: impl FnOnce() -> Option<&'static str>) -> bool {
+    inside_with(test, missing, |_| {})
+}
+
+/// The same, with more for the process inside.
+pub(crate) fn inside_with(
+    test: &str,
+    missing: impl FnOnce() -> Option<&'static str>,
+    more: impl FnOnce(&mut Command),
+) -> bool {
     if std::env::var_os(INSIDE).is_some() {
         let up = Command::new("ip")
             .args(["link", "set", "lo", "up"])
@@ -26,13 +35,14 @@ pub(crate) fn inside(test: &str, missing: impl FnOnce() -> Option<&'static str>)
         println!("SKIPPED: {skip}");
         return false;
     }
-    let inner = Command::new("unshare")
+    let mut inner = Command::new("unshare");
+    inner
         .arg("--net")
         .arg(std::env::current_exe().unwrap())
         .args(["--exact", test, "--nocapture", "--test-threads=1"])
-        .env(INSIDE, "1")
-        .output()
-        .unwrap();
+        .env(INSIDE, "1");
+    more(&mut inner);
+    let inner = inner.output().unwrap();
     assert!(
         inner.status.success(),
         "{test} failed inside of its namespace:\n{}{}",

@@ -19,7 +19,10 @@ use undercroft_metal::{
     keys::{HostKeys, IdentitySource, OperatorKey},
     rack::ConsoleIdentity,
     ssh::HostKey,
-    world::{ClusterParts, InstallOptions, MachineRoom, MetalWorld, Pending, Progress, WorldParts},
+    world::{
+        ClusterParts, EncryptionKeySource, InstallOptions, MachineRoom, MetalWorld, Pending,
+        Progress, WorldParts,
+    },
 };
 use undercroft_model::{
     Action, Approval, ApprovalMode, DiskIdentity, Evidence, Failure, INSTALLER_REPORT_VERSION,
@@ -105,6 +108,11 @@ pub(crate) fn node() -> NodeName {
 
 impl Bench {
     pub(crate) fn new() -> Self {
+        Self::with_disk_keys(None)
+    }
+
+    /// A bench whose encrypted disks get their keys from a source.
+    pub(crate) fn with_disk_keys(encryption_keys: Option<EncryptionKeySource>) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let path = |name: &str| dir.path().join(name);
         let operator = OperatorKey::ensure(&path("state"), "basement").unwrap();
@@ -135,7 +143,7 @@ impl Bench {
             stores: BTreeMap::new(),
             options: InstallOptions::default(),
             cluster: ClusterParts::default(),
-            encryption_keys: None,
+            encryption_keys,
             progress: Arc::new(move |p| sink.lock().unwrap().push(p)),
         };
         let (world, outcomes) = MetalWorld::new(parts, &store).unwrap();
@@ -271,7 +279,7 @@ pub(crate) fn sshd(dir: &Path, authorized_key: &str) -> Child {
     fs::write(dir.join("authorized_keys"), authorized_key).unwrap();
     let wrapper = dir.join("wrapper");
     let script = format!(
-        "#!/bin/sh\nexec sh -c \"$(printf %s \"$SSH_ORIGINAL_COMMAND\" | sed 's#/undercroft/#{at}/#g; s#/run/undercroft-command#{at}/now#g')\"\n"
+        "#!/bin/sh\nPATH={at}/bin:$PATH\nexec sh -c \"$(printf %s \"$SSH_ORIGINAL_COMMAND\" | sed 's#/run/undercroft/#{at}/run/#g; s#/undercroft/#{at}/#g; s#/run/undercroft-command#{at}/now#g; s#/proc/mounts#{at}/mounts#g')\"\n"
     );
     fs::write(&wrapper, script).unwrap();
     fs::set_permissions(&wrapper, fs::Permissions::from_mode(0o755)).unwrap();

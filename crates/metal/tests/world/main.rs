@@ -10,6 +10,7 @@
 )]
 
 mod bench;
+mod disk_keys;
 #[path = "../namespace_common/mod.rs"]
 mod namespace_common;
 
