@@ -116,6 +116,15 @@ in
         assertion = pkgs.stdenv.hostPlatform.isAarch64;
         message = "A Raspberry Pi runs aarch64-linux, and this configuration is for ${pkgs.stdenv.hostPlatform.system}.";
       }
+      {
+        # nixpkgs gives the program that writes the boot menu for the machine that builds.
+        assertion = pkgs.stdenv.buildPlatform.system == pkgs.stdenv.hostPlatform.system;
+        message = ''
+          A Raspberry Pi's system can't be cross-compiled here: its boot menu would be written by a
+          program for ${pkgs.stdenv.buildPlatform.system}. Build it on an aarch64-linux builder, or with
+          boot.binfmt.emulatedSystems = [ "aarch64-linux" ] on the building machine.
+        '';
+      }
     ];
 
     undercroft.unfree.packages = [ "raspberrypi" ];
