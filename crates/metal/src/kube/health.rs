@@ -84,7 +84,11 @@ pub fn application(object: &Value) -> Progress {
     let sync = text_at(object, "/status/sync/status");
     let health = text_at(object, "/status/health/status");
     let phase = text_at(object, "/status/operationState/phase");
-    let revision = text_at(object, "/status/sync/revision");
+    // With a list of sources it is a list of revisions, even where the list has one.
+    let revision = match text_at(object, "/status/sync/revision") {
+        one if one.is_empty() => text_at(object, "/status/sync/revisions/0"),
+        one => one,
+    };
     let or_unknown = |text: &str| match text {
         "" => "unknown".to_owned(),
         text => text.to_owned(),
@@ -268,6 +272,11 @@ mod tests {
         assert_eq!(
             application(&app),
             Progress::Done("synced to 3f2a91c, healthy".into())
+        );
+        app["status"]["sync"] = json!({ "status": "Synced", "revisions": ["77aa01b5c3"] });
+        assert_eq!(
+            application(&app),
+            Progress::Done("synced to 77aa01b, healthy".into())
         );
         app["status"]["conditions"] =
             json!([{ "type": "ComparisonError", "message": "no such branch" }]);
