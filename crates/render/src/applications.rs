@@ -9,9 +9,9 @@ use crate::{
     values,
 };
 
-/// Tries of a failed sync before Argo CD waits for the next commit or change. With the waits
-/// below, the last one is about an hour and a half after the first.
-const SYNC_RETRIES: u32 = 20;
+/// Tries of a failed sync: as many as it takes. After a last one Argo CD would wait for another
+/// commit, although what failed it may have passed.
+const SYNC_RETRIES: i32 = -1;
 /// The wait before the second try; it doubles with each.
 const SYNC_BACKOFF_FIRST: &str = "10s";
 /// The longest wait between two tries.
@@ -28,32 +28,15 @@ pub(crate) const WAVE: &str = "argocd.argoproj.io/sync-wave";
 /// Argo CD has no health check of its own for Applications since 1.8. Health alone doesn't do:
 /// from 3.4 on, an Application whose sync failed on an object that isn't there may call itself
 /// healthy (argo-cd#27917). So it must be synced, and its last operation must have succeeded.
-pub(crate) const APPLICATION_HEALTH: &str = "\
-local hs = { status = \"Progressing\", message = \"not looked at yet\" }
-local status = obj.status
-if status == nil or status.health == nil or status.sync == nil then
-  return hs
-end
-if status.operationState ~= nil then
-  local phase = status.operationState.phase
-  if phase == \"Failed\" or phase == \"Error\" then
-    hs.status = \"Degraded\"
-    hs.message = status.operationState.message or \"the last sync failed\"
-    return hs
-  end
-  if phase ~= \"Succeeded\" then
-    hs.message = \"syncing\"
-    return hs
-  end
-end
-if status.sync.status ~= \"Synced\" then
-  hs.message = \"not synced\"
-  return hs
-end
-hs.status = status.health.status or \"Progressing\"
-hs.message = status.health.message or \"\"
-return hs
-";
+///
+/// A wave that waits holds the whole sync of the root, with the commit that it began with
+/// (controller/appcontroller.go). An Application that can't become healthy by itself, such as one
+/// whose chart isn't there, would keep its own mending out; so that it is called degraded, which
+/// ends the sync, and the next try is with the newest commit.
+///
+/// Argo CD runs it with the libraries `base` and `table` and `os.time` and `os.date` alone
+/// (util/lua/lua.go).
+pub(crate) const APPLICATION_HEALTH: &str = include_str!("application_health.lua");
 
 /// What all Applications of a tree have in common.
 pub(crate) struct Applications<'a> {
@@ -274,12 +257,15 @@ impl Applications<'_> {
         }
         let mut annotations = json!({ WAVE: about.wave.to_string() });
         if about.keep {
+            // Without the finalizer an Application takes nothing with it, so that the root may
+            // prune it when its component is gone.
             let option = "argocd.argoproj.io/sync-options";
-            values::set(
-                &mut annotations,
-                &[option],
-                "Prune=false,Delete=false".into(),
-            );
+            values::set(&mut annotations, &[option], "Delete=false".into());
+        }
+        if !self.gitops.prune {
+            // The root is synced even while it has Applications that it isn't to prune.
+            let option = "argocd.argoproj.io/compare-options";
+            values::set(&mut annotations, &[option], "IgnoreExtraneous".into());
         }
         let mut metadata = json!({
             "name": about.name,
@@ -297,6 +283,8 @@ impl Applications<'_> {
                 "automated": { "prune": about.prune, "selfHeal": true },
                 "retry": {
                     "limit": SYNC_RETRIES,
+                    // With the newest commit, which may be the one that mends it.
+                    "refresh": true,
                     "backoff": {
                         "duration": SYNC_BACKOFF_FIRST,
                         "factor": 2,

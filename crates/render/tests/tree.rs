@@ -445,10 +445,68 @@ fn an_application_is_healthy_only_when_its_sync_is_done() {
             "{ status = { health = { status = 'Degraded', message = 'pod crashes' }, sync = { status = 'Synced' }, operationState = { phase = 'Succeeded' } } }",
             "Degraded",
         ),
+        // Its version was raised a moment ago: all that is said is about the one before.
+        (
+            "{ spec = { sources = { { chart = 'a', targetRevision = '2' } } }, status = { health = { status = 'Healthy' }, sync = { status = 'Synced', comparedTo = { sources = { { chart = 'a', targetRevision = '1' } } } } } }",
+            "Progressing",
+        ),
+        (
+            "{ spec = { sources = { { chart = 'a', targetRevision = '2' } } }, status = { health = { status = 'Healthy' }, sync = { status = 'Synced', comparedTo = { sources = { { chart = 'a', targetRevision = '2' } } } } } }",
+            "Healthy",
+        ),
+        (
+            "{ spec = { sources = { {}, {} } }, status = { health = { status = 'Healthy' }, sync = { status = 'Synced', comparedTo = { source = {} } } } }",
+            "Progressing",
+        ),
+        // Something is too much, which this Application isn't to prune.
+        (
+            "{ spec = { syncPolicy = { automated = { prune = false } } }, status = { health = { status = 'Healthy' }, sync = { status = 'OutOfSync' }, resources = { { status = 'Synced' }, { status = 'OutOfSync', requiresPruning = true } } } }",
+            "Healthy",
+        ),
+        (
+            "{ spec = { syncPolicy = { automated = { prune = true } } }, status = { health = { status = 'Healthy' }, sync = { status = 'OutOfSync' }, resources = { { status = 'OutOfSync', requiresPruning = true } } } }",
+            "Progressing",
+        ),
+        (
+            "{ spec = { syncPolicy = { automated = {} } }, status = { health = { status = 'Healthy' }, sync = { status = 'OutOfSync' }, resources = { { status = 'OutOfSync' }, { status = 'OutOfSync', requiresPruning = true } } } }",
+            "Progressing",
+        ),
+        // What won't become right by waiting ends the root's sync, so that a mended commit gets in.
+        (
+            "{ status = { health = { status = 'Healthy' }, sync = { status = 'Unknown' }, conditions = { { type = 'ComparisonError', message = 'no such chart' } } } }",
+            "Degraded",
+        ),
+        (
+            "{ status = { health = { status = 'Healthy' }, sync = { status = 'OutOfSync' }, operationState = { phase = 'Running', retryCount = 2, startedAt = ago(60) } } }",
+            "Progressing",
+        ),
+        (
+            "{ status = { health = { status = 'Healthy' }, sync = { status = 'OutOfSync' }, operationState = { phase = 'Running', retryCount = 3, startedAt = ago(60) } } }",
+            "Degraded",
+        ),
+        (
+            "{ status = { health = { status = 'Healthy' }, sync = { status = 'OutOfSync' }, operationState = { phase = 'Running', startedAt = ago(7200) } } }",
+            "Degraded",
+        ),
+        (
+            "{ status = { health = { status = 'Progressing', lastTransitionTime = ago(60) }, sync = { status = 'Synced' }, operationState = { phase = 'Succeeded', finishedAt = ago(7200) } } }",
+            "Progressing",
+        ),
+        (
+            "{ status = { health = { status = 'Progressing', lastTransitionTime = ago(7200) }, sync = { status = 'Synced' }, operationState = { phase = 'Succeeded', finishedAt = ago(7300) } } }",
+            "Degraded",
+        ),
     ];
+    // The libraries that Argo CD's interpreter has not.
+    let head = "local os = os\n\
+        local function ago(s) return os.date('!%Y-%m-%dT%H:%M:%SZ', os.time() - s) end\n\
+        local object = OBJECT\n\
+        local print = print\n\
+        math, string, io, coroutine, debug = nil\n";
     for (object, expected) in cases {
+        let head = head.replace("OBJECT", object);
         let program =
-            format!("local function check(obj)\n{check}\nend\nprint(check({object}).status)\n");
+            format!("{head}local function check(obj)\n{check}\nend\nprint(check(object).status)\n");
         let mut child = Command::new(lua)
             .arg("-")
             .stdin(Stdio::piped())
