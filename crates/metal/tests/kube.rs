@@ -15,14 +15,19 @@ use std::{
     time::{Duration, Instant},
 };
 
-use age::secrecy::SecretString;
+use age::secrecy::{ExposeSecret as _, SecretString};
 use kube_common::{ApiServer, Authority, READY_WAIT};
 use serde_json::{Value, json};
-use undercroft_metal::kube::{
-    Access, Applied, Apply, Chart, Cluster, Helm, KubeError, Manifest, NodeWants, Progress, parse,
+use undercroft_metal::{
+    keys::IdentitySource,
+    kube::{
+        Access, Applied, Apply, Chart, Cluster, Helm, KubeError, Manifest, NodeWants, Progress,
+        parse,
+    },
+    secrets::Vault,
 };
-use undercroft_model::FailureKind;
-use undercroft_testkit::{OrSkip as _, charts, peer, skip};
+use undercroft_model::{FailureKind, inventory};
+use undercroft_testkit::{OrSkip as _, charts, peer, repository, skip};
 
 fn manifest(object: Value) -> Manifest {
     Manifest::new("test", object).unwrap()
@@ -347,4 +352,32 @@ async fn apply_as(server: &ApiServer, manager: &str, object: &Value) {
         assert!(Instant::now() < until, "{error}");
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
+}
+
+/// k3s names one file to the API server twice: as what it signs service accounts' tokens with, and
+/// as what it knows them by. The second reads fewer forms of a key than the first.
+#[tokio::test]
+async fn the_api_server_reads_k3s_signing_key_for_both_of_its_uses() {
+    let Some(mut server) = ApiServer::start().await else {
+        return;
+    };
+    let example = repository().join("examples/basement/undercroft.toml");
+    let parsed = inventory::parse("undercroft.toml", &std::fs::read(example).unwrap());
+    let mut inventory = parsed.inventory.unwrap();
+    inventory.secrets.operators.clear();
+    let dir = tempfile::tempdir().unwrap();
+    let identities = IdentitySource {
+        state_dir: dir.path().join("state"),
+        identity_files: vec![],
+        well_known: false,
+    };
+    let vault = Vault::open(dir.path(), &inventory, identities).unwrap();
+    vault.init(1_795_397_506).unwrap();
+    let key = vault.get("k3s/tls/service.key").unwrap().unwrap();
+    server.stop_kube();
+    for file in ["sa.key", "sa.pub"] {
+        std::fs::write(server.dir.path().join(file), key.expose_secret()).unwrap();
+    }
+    server.start_kube();
+    server.wait_ready().await;
 }

@@ -28,7 +28,10 @@ pub enum Make {
     /// The key of the CA whose certificate stands before it.
     CaKey,
     /// A key that signs service accounts' tokens.
-    SigningKey,
+    SigningKey {
+        /// Whether it is in the form of SEC 1, as k3s needs it, rather than in PKCS #8.
+        sec1: bool,
+    },
     /// The public half of the signing key.
     PublicKeyOf(&'static str),
     /// What the API server encrypts secrets in etcd with, as a configuration file.
@@ -101,6 +104,10 @@ pub struct SecretFile {
 }
 
 const RESTART_SERVERS: &str = "Give the running cluster the new token first, with `k3s token rotate` on a server; then `undercroft up` brings it to the machines.";
+/// k3s keeps the agents' password in a file that it compares with its datastore at each start, and
+/// only the rotation of the servers' token writes that file there (k3s, pkg/cluster/bootstrap.go
+/// and pkg/server/handlers/token.go).
+const AGENT_TOKEN_AFTER: &str = "`undercroft up` brings it to the machines; agents that run stay joined. Then restart k3s on one server and rotate k3s/server_token there as well: that alone tells the datastore, and a server that starts a second time before that refuses to (rancher/rke2#5785).";
 const CA_AFTER: &str = "A running cluster keeps its old authority until `k3s certificate rotate-ca` (or kubeadm's certificate procedure) has been carried out on a server; every certificate and kubeconfig changes with it.";
 const APPLY: &str = "`undercroft up` puts it into the cluster.";
 
@@ -208,9 +215,9 @@ fn servers_secrets(inventory: &Inventory) -> Vec<Secret> {
         secrets.extend([
             secret(
                 "k3s/tls/service.key",
-                Make::SigningKey,
+                Make::SigningKey { sec1: true },
                 "signs the tokens of service accounts",
-                "Every service account's token becomes invalid: restart the servers one by one, then all pods.",
+                "A running cluster keeps its old key until `k3s certificate rotate-ca` has been carried out on a server, with the old key after the new one; when all pods have been restarted, the old one goes the same way.",
             ),
             secret(
                 "k3s/server_token",
@@ -237,7 +244,7 @@ fn servers_secrets(inventory: &Inventory) -> Vec<Secret> {
         secrets.extend([
             secret(
                 "kubeadm/pki/sa.key",
-                Make::SigningKey,
+                Make::SigningKey { sec1: false },
                 "signs the tokens of service accounts",
                 "Every service account's token becomes invalid: restart the control plane, then all pods.",
             ),
@@ -270,7 +277,7 @@ fn agents_secrets(distribution: Distribution) -> Vec<Secret> {
             "k3s/agent_token",
             Make::K3sToken { user: "node" },
             "lets an agent join",
-            "`undercroft up` brings it to the machines; agents that run stay joined.",
+            AGENT_TOKEN_AFTER,
         )];
     }
     vec![

@@ -13,6 +13,7 @@ use ssh_key::{
     Algorithm, LineEnding, PrivateKey,
     rand_core::{OsRng, RngCore as _},
 };
+use zeroize::Zeroizing;
 
 use super::catalogue::NatsKind;
 
@@ -103,6 +104,41 @@ pub(super) fn ca_hash(key_pem: &str) -> Result<SecretString, rcgen::Error> {
 pub(super) fn signing_key() -> Result<SecretString, rcgen::Error> {
     let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
     Ok(SecretString::from(pem(&key.serialize_pem())))
+}
+
+/// A private key of P-256 in the form of SEC 1 (RFC 5915), PEM. The API server reads the public half
+/// off a private key of an elliptic curve in this form alone (k8s.io/client-go, util/keyutil,
+/// ParsePublicKeysPEM), and k3s gives it the file that it signs with.
+pub(super) fn signing_key_sec1() -> Result<SecretString, rcgen::Error> {
+    /// PKCS #8 has the same within: version 1, and 32 bytes of a private key.
+    const PRIVATE_KEY: [u8; 5] = [0x02, 0x01, 0x01, 0x04, 0x20];
+    /// The curve, which SEC 1 names within, and the start of the public half.
+    const CURVE: [u8; 17] = [
+        0xa0, 0x0a, 0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07, 0xa1, 0x44, 0x03,
+        0x42, 0x00,
+    ];
+    let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
+    let pkcs8 = Zeroizing::new(key.serialize_der());
+    let private = pkcs8
+        .windows(PRIVATE_KEY.len() + 32)
+        .find(|window| window.starts_with(&PRIVATE_KEY))
+        .ok_or(rcgen::Error::CouldNotParseKeyPair)?;
+    let mut der = Zeroizing::new(Vec::with_capacity(121));
+    der.extend([0x30, 0x77]);
+    der.extend(private);
+    der.extend(CURVE);
+    der.extend(key.public_key_raw());
+    let base64 = Zeroizing::new(BASE64.encode(&*der));
+    let mut text = Zeroizing::new(String::with_capacity(256));
+    text.push_str("-----BEGIN EC PRIVATE KEY-----");
+    for (i, letter) in base64.chars().enumerate() {
+        if i % 64 == 0 {
+            text.push('\n');
+        }
+        text.push(letter);
+    }
+    text.push_str("\n-----END EC PRIVATE KEY-----");
+    Ok(SecretString::from(pem(&text)))
 }
 
 /// The public half of a private key, PEM.

@@ -307,31 +307,36 @@ fn plain_text_is_found_wherever_it_lies() {
     );
 }
 
+fn openssl_is_missing() -> bool {
+    let missing = Command::new("openssl").arg("version").output().is_err();
+    if missing {
+        println!("SKIPPED: openssl isn't installed");
+    }
+    missing
+}
+
+fn openssl(args: &[&str], input: &str) -> String {
+    use std::io::Write as _;
+    let mut child = Command::new("openssl")
+        .args(args)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    stdin.write_all(input.as_bytes()).unwrap();
+    drop(stdin);
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success(), "{args:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
 #[test]
 fn openssl_agrees_with_the_authorities() {
     let dir = tempfile::tempdir().unwrap();
     let vault = vault(dir.path(), &inventory_with("kubeadm", NODES));
     vault.init(NOW_S).unwrap();
-    let openssl = |args: &[&str], input: &str| {
-        use std::io::Write as _;
-        let mut child = Command::new("openssl")
-            .args(args)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        child
-            .stdin
-            .take()
-            .unwrap()
-            .write_all(input.as_bytes())
-            .unwrap();
-        let output = child.wait_with_output().unwrap();
-        assert!(output.status.success(), "{args:?}");
-        String::from_utf8(output.stdout).unwrap()
-    };
-    if Command::new("openssl").arg("version").output().is_err() {
-        println!("SKIPPED: openssl isn't installed");
+    if openssl_is_missing() {
         return;
     }
     let certificate = text(&vault, "kubeadm/pki/ca.crt");
@@ -388,6 +393,22 @@ fn openssl_agrees_with_the_authorities() {
     );
     let public = openssl(&["pkey", "-pubout"], &text(&vault, "kubeadm/pki/sa.key"));
     assert_eq!(public, text(&vault, "kubeadm/pki/sa.pub"));
+}
+
+#[test]
+fn k3s_signs_with_a_key_in_the_form_of_sec_1() {
+    let dir = tempfile::tempdir().unwrap();
+    let inventory = inventory_with("k3s", NODES);
+    let vault = vault(dir.path(), &inventory);
+    vault.init(NOW_S).unwrap();
+    let key = text(&vault, "k3s/tls/service.key");
+    assert!(key.starts_with("-----BEGIN EC PRIVATE KEY-----\n"));
+    if openssl_is_missing() {
+        return;
+    }
+    assert_eq!(openssl(&["ec"], &key), key);
+    let checked = openssl(&["pkey", "-check", "-noout"], &key);
+    assert!(checked.contains("is valid"), "{checked}");
 }
 
 #[test]

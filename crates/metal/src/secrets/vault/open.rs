@@ -148,7 +148,12 @@ impl Open {
                     .map_or_else(make::password, SecretString::from);
                 make::k3s_token(ca.expose_secret(), user, password.expose_secret())
             }
-            Make::SigningKey => make::signing_key().map_err(|e| unmakable(e.to_string()))?,
+            Make::SigningKey { sec1 } => if *sec1 {
+                make::signing_key_sec1()
+            } else {
+                make::signing_key()
+            }
+            .map_err(|e| unmakable(e.to_string()))?,
             Make::PublicKeyOf(from) => make::public_key(source(self, from)?.expose_secret())
                 .map_err(|e| underivable(from, e.to_string()))?,
             Make::EncryptionConfig { json } => make::encryption_config(*json),
