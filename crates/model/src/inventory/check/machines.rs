@@ -32,6 +32,36 @@ pub(super) fn check(c: &mut Check<'_, '_>) {
         machine(c, name, node);
         phones(c, name, node);
     }
+    passphrases(c);
+}
+
+/// Machines that stop at each boot until somebody types a passphrase at their console: one warning
+/// for all of them, at the layout of the first.
+fn passphrases(c: &mut Check<'_, '_>) {
+    let draft = c.draft;
+    let asking = |node: &&Node| node.layout == Layout::ZfsEncrypted;
+    let names: Vec<String> = draft
+        .nodes
+        .iter()
+        .filter(|(_, node)| asking(node))
+        .map(|(name, _)| format!("`{name}`"))
+        .collect();
+    let Some((first, node)) = draft.nodes.iter().find(|(_, node)| asking(node)) else {
+        return;
+    };
+    let own = ["nodes", first.as_str(), "layout"];
+    let of_class = ["classes", node.class.as_str(), "layout"];
+    let place = if c.has(&own) { own } else { of_class };
+    let verb = if names.len() == 1 { "stops" } else { "stop" };
+    c.warning(
+        "passphrase-at-boot",
+        &place,
+        format!(
+            "{} {verb} at each boot, the first one too, until the disk's passphrase is typed at the console",
+            names.join(", ")
+        ),
+        "Nothing types it for you: have a console that you reach from afar and the secret `disks/NODE` at hand, or use the layout \"zfs\".",
+    );
 }
 
 /// Nodes whose class isn't there, which the draft therefore doesn't have.
