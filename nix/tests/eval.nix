@@ -215,6 +215,17 @@ in
       name: shell: lib.nameValuePair "devShells.x86_64-linux.${name}" shell.drvPath
     ) fleet.devShells.x86_64-linux;
 
+  # By machine, its units as systemd reads them.
+  units = lib.mapAttrs (
+    _: nixos:
+    lib.mapAttrs
+      (_: unit: {
+        text = builtins.unsafeDiscardStringContext unit.text;
+        inherit (unit) wantedBy requiredBy;
+      })
+      (lib.filterAttrs (_: unit: unit.enable && (unit.text or null) != null) nixos.config.systemd.units)
+  ) fleet.nixosConfigurations;
+
   stubs = {
     options = lib.attrNames nixosStubs;
     packages = stubs.missingPackages (import nixpkgs {

@@ -6,6 +6,8 @@
 
 mod evaluate;
 mod report;
+#[cfg(test)]
+mod units;
 
 use std::{
     collections::BTreeMap,
@@ -213,5 +215,18 @@ mod tests {
         let (count, failures) = module_tests(&asked, "25.11").unwrap();
         assert!(count > 0);
         assert!(failures.is_empty(), "{}", failures.join("\n\n"));
+
+        // What the rack's machine of the test rack_generations runs.
+        let units = evaluate::units(&asked, "25.11").unwrap();
+        let units = format!("{units:#}\n");
+        let path = repo_root().join("nix/tests/golden/units.json");
+        if std::env::var_os("UNDERCROFT_WRITE_GOLDEN").is_some() {
+            std::fs::write(&path, &units).unwrap();
+        }
+        assert_eq!(
+            std::fs::read_to_string(&path).unwrap(),
+            units,
+            "if the change is meant: UNDERCROFT_WRITE_GOLDEN=1 cargo test -p xtask nix_eval"
+        );
     }
 }
