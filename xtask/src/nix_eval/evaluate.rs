@@ -93,6 +93,12 @@ pub(super) fn module_tests(asked: &Asked, release: &str) -> Result<(u64, Vec<Str
     Ok((count.unwrap_or(0), failed))
 }
 
+/// The units of the boot and the health as NixOS writes them, `nix/tests/units.nix`.
+#[cfg(test)]
+pub(super) fn units(asked: &Asked, release: &str) -> Result<Value, Failed> {
+    json_of(with_trees(asked, "units.nix", release), "the units")
+}
+
 pub(super) fn json_of(mut command: Command, what: &str) -> Result<Value, Failed> {
     let output = command
         .output()
