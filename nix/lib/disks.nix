@@ -1,4 +1,7 @@
 # Disks: the names under which they are found, and the layouts as values of `disko.devices`.
+#
+# A partition has a GUID that follows from its disk's serial number, and is found by it. Its label
+# isn't enough: a disk that carried another machine has partitions of the same labels.
 let
   inherit (import ./util.nix)
     fileName
@@ -11,6 +14,70 @@ let
 
   gib = size: "${toString size}G";
 
+  partitionUuid =
+    disk: partition:
+    let
+      identity = if disk.serial != null then disk.serial else disk.wwn;
+      hash = builtins.hashString "sha256" "undercroft partition ${partition} of ${identity}";
+      part = from: length: builtins.substring from length hash;
+    in
+    # Version 8 of RFC 9562, whose other bits are everybody's own.
+    "${part 0 8}-${part 8 4}-8${part 13 3}-a${part 17 3}-${part 20 12}";
+
+  byUuid = disk: partition: "/dev/disk/by-partuuid/${partitionUuid disk partition}";
+
+  # Run before a disk's partition table is made. disko makes no file system where blkid sees one;
+  # under a new table that is what lay there before, and would be taken for a part of this layout.
+  newTableHook = ''
+    undercroft_new_table=
+    if [ -z "$(blkid --probe --match-tag PTTYPE --output value "$device")" ]; then
+      undercroft_new_table=1
+    fi
+  '';
+
+  # Run before a partition's content is made. A copy of a disk has partitions of the same GUIDs.
+  contentHook = disk: ''
+    undercroft_disk=$(realpath "${disk.device}")
+    if [ "/dev/$(lsblk --noheadings --output PKNAME "$device")" != "$undercroft_disk" ]; then
+      echo "$device isn't on $undercroft_disk: another disk is a copy of it; unplug that" >&2
+      exit 1
+    fi
+    if [ -n "''${undercroft_new_table:-}" ]; then
+      wipefs --all --quiet "$device"
+    fi
+  '';
+
+  # Run before the pool is made or imported, which goes by its name.
+  poolHook = ''
+    undercroft_own=" "
+    while read -r undercroft_one; do
+      undercroft_own="$undercroft_own$(realpath "$undercroft_one") "
+    done <"$disko_devices_dir/zfs_zroot"
+    for undercroft_one in $(blkid --cache-file /dev/null --match-token LABEL=zroot --output device || :); do
+      if [ "$(blkid --probe --match-tag TYPE --output value "$undercroft_one")" != zfs_member ]; then
+        continue
+      fi
+      case $undercroft_own in
+      *" $(realpath "$undercroft_one") "*) ;;
+      *)
+        echo "$undercroft_one has a ZFS pool zroot already and isn't of this layout: unplug its disk, or wipe it with wipefs --all $undercroft_one if nobody needs what is on it" >&2
+        exit 1
+        ;;
+      esac
+    done
+  '';
+
+  # A partition with its GUID and content; `settings` is the rest of it.
+  partition = disk: name: settings: {
+    inherit name;
+    value = settings // {
+      uuid = partitionUuid disk name;
+      content = settings.content // {
+        preCreateHook = contentHook disk;
+      };
+    };
+  };
+
   esp = index: espMb: {
     priority = 100;
     type = "EF00";
@@ -18,6 +85,14 @@ let
     content = {
       type = "filesystem";
       format = "vfat";
+      # UEFI's specification knows nothing else on a fixed disk, and mkfs.vfat takes FAT16 for small
+      # ones.
+      extraArgs = [
+        "-F"
+        "32"
+        "-n"
+        "ESP"
+      ];
       mountpoint = espMount index;
       # The boot loader's random seed is nobody's to read. A mirror's second partition may be gone
       # with its disk, and the machine starts without it.
@@ -75,6 +150,7 @@ let
       ashift = "12";
       autotrim = "on";
     };
+    preCreateHook = poolHook;
     rootFsOptions = {
       mountpoint = "none";
       canmount = "off";
@@ -119,11 +195,11 @@ let
     disks:
     let
       partition = optional (disks.longhornPartitionGb != null) {
-        device = "/dev/disk/by-partlabel/disk-root0-longhorn";
+        device = byUuid (builtins.head disks.root) "longhorn";
         sizeGb = disks.longhornPartitionGb;
       };
-      whole = indexed (index: disk: {
-        device = "/dev/disk/by-partlabel/disk-longhorn${toString index}-longhorn";
+      whole = map (disk: {
+        device = byUuid disk "longhorn";
         sizeGb = disk.sizeGb;
       }) disks.longhorn;
     in
@@ -141,19 +217,22 @@ let
     value = {
       type = "disk";
       inherit (disk) device;
+      preCreateHook = newTableHook;
       content = {
         type = "gpt";
-        partitions = {
-          ESP = esp index disks.espMb;
-          root = if isZfs disks then zfsMember else ext4Root;
-        }
-        // optionalAttrs (index == 0 && disks.longhornPartitionGb != null) {
-          longhorn = {
-            priority = 200;
-            size = gib disks.longhornPartitionGb;
-            content = longhornFileSystem disks (longhornPath 0);
-          };
-        };
+        partitions = builtins.listToAttrs (
+          [
+            (partition disk "ESP" (esp index disks.espMb))
+            (partition disk "root" (if isZfs disks then zfsMember else ext4Root))
+          ]
+          ++ optional (index == 0 && disks.longhornPartitionGb != null) (
+            partition disk "longhorn" {
+              priority = 200;
+              size = gib disks.longhornPartitionGb;
+              content = longhornFileSystem disks (longhornPath 0);
+            }
+          )
+        );
       };
     };
   };
@@ -168,12 +247,15 @@ let
       value = {
         type = "disk";
         inherit (disk) device;
+        preCreateHook = newTableHook;
         content = {
           type = "gpt";
-          partitions.longhorn = {
-            size = "100%";
-            content = longhornFileSystem disks (longhornPath place);
-          };
+          partitions = builtins.listToAttrs [
+            (partition disk "longhorn" {
+              size = "100%";
+              content = longhornFileSystem disks (longhornPath place);
+            })
+          ];
         };
       };
     };
@@ -215,10 +297,6 @@ in
     else
       "/dev/disk/by-serial/${fileName known.serial}";
 
-  # udev makes a link by serial number alone for every disk, in the installer as in the system.
-  # Virtual disks and SD cards have only the long form of the property.
-  udevRules = ''
-    SUBSYSTEM=="block", ENV{DEVTYPE}=="disk", ENV{ID_SERIAL_SHORT}=="?*", SYMLINK+="disk/by-serial/$env{ID_SERIAL_SHORT}"
-    SUBSYSTEM=="block", ENV{DEVTYPE}=="disk", ENV{ID_SERIAL_SHORT}=="", ENV{ID_SERIAL}=="?*", SYMLINK+="disk/by-serial/$env{ID_SERIAL}"
-  '';
+  # The rules that make the links by serial number.
+  udevRules = builtins.readFile ./disk-links.rules;
 }

@@ -54,12 +54,22 @@ let
     layout = "zfs-mirror";
     espMb = 1024;
     root = [
-      { device = "/dev/a"; }
-      { device = "/dev/b"; }
+      {
+        device = "/dev/a";
+        serial = "A";
+        wwn = null;
+      }
+      {
+        device = "/dev/b";
+        serial = "B";
+        wwn = null;
+      }
     ];
     longhorn = [
       {
         device = "/dev/c";
+        serial = null;
+        wwn = "0x5002";
         sizeGb = null;
       }
     ];
@@ -136,20 +146,49 @@ let
     ))
     (test "Longhorn's partition comes before its disks"
       [
-        "/var/lib/longhorn disk-root0-longhorn"
-        "/var/lib/longhorn-2 disk-longhorn0-longhorn"
+        "/var/lib/longhorn"
+        "/var/lib/longhorn-2"
       ]
-      (map (mount: "${mount.path} ${baseNameOf mount.device}") (disks.longhornMounts mirrored))
+      (map (mount: mount.path) (disks.longhornMounts mirrored))
     )
     (test "the mounts are those of the layout" true (
       let
         layout = (disks.devices mirrored).disk;
-        places = map (content: content.mountpoint) [
-          layout.root0.content.partitions.longhorn.content
-          layout.longhorn0.content.partitions.longhorn.content
+        at = partition: "${partition.content.mountpoint} /dev/disk/by-partuuid/${partition.uuid}";
+        places = map at [
+          layout.root0.content.partitions.longhorn
+          layout.longhorn0.content.partitions.longhorn
         ];
       in
-      places == map (mount: mount.path) (disks.longhornMounts mirrored)
+      places == map (mount: "${mount.path} ${mount.device}") (disks.longhornMounts mirrored)
+    ))
+    (test "partitions have GUIDs that their disks' numbers give, each its own" [ 6 true ] (
+      let
+        layout = (disks.devices mirrored).disk;
+        uuids = builtins.concatMap (
+          disk: map (partition: partition.uuid) (builtins.attrValues disk.content.partitions)
+        ) (builtins.attrValues layout);
+        # The same disk in another place of another machine.
+        elsewhere =
+          (disks.devices {
+            inherit (mirrored) espMb longhornFsType;
+            layout = "ext4";
+            root = builtins.tail mirrored.root;
+            longhorn = [ ];
+            longhornPartitionGb = null;
+          }).disk.root0;
+        same = elsewhere.content.partitions.ESP.uuid == layout.root1.content.partitions.ESP.uuid;
+      in
+      [
+        (builtins.length (undercroft.util.unique uuids))
+        (
+          same
+          && builtins.all (
+            uuid:
+            builtins.match "[0-9a-f]{8}-[0-9a-f]{4}-8[0-9a-f]{3}-a[0-9a-f]{3}-[0-9a-f]{12}" uuid != null
+          ) uuids
+        )
+      ]
     ))
     (test "only the first disk of a mirror has Longhorn's partition" false (
       (disks.devices mirrored).disk.root1.content.partitions ? longhorn

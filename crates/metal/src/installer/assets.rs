@@ -6,6 +6,9 @@ pub(crate) const INIT: &str = include_str!("assets/init");
 /// The services that busybox's init keeps running.
 pub(crate) const INITTAB: &str = include_str!("assets/etc/inittab");
 
+/// The rules of udev for links by serial number, which installed systems have too.
+pub(crate) const DISK_LINKS: &str = include_str!("../../../../nix/lib/disk-links.rules");
+
 /// What says that a system is an installer: `VARIANT_ID` is what nixos-anywhere looks at too.
 pub fn system_release() -> &'static str {
     include_str!("assets/os-release")

@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 
 use sha2::{Digest as _, Sha256};
 
-use super::assets::{INIT, INITTAB, programs, system_release};
+use super::assets::{DISK_LINKS, INIT, INITTAB, programs, system_release};
 use super::cpio::Archive;
 use super::{INSTALLER_NAME, InstallerError, InstallerImage, image_digest};
 use crate::parts::{
@@ -16,11 +16,11 @@ use crate::parts::{
 };
 
 /// Changes with the way in which an image is put together, so that an old one isn't reused.
-const RECIPE: u32 = 2;
+const RECIPE: u32 = 3;
 /// zstd's level: above it the image hardly shrinks, and making it takes long.
 const ZSTD_LEVEL: &str = "-12";
 
-const PACKAGES: [&str; 8] = [
+const PACKAGES: [&str; 9] = [
     "busybox-static",
     "dropbear-bin",
     "nix-bin",
@@ -29,10 +29,11 @@ const PACKAGES: [&str; 8] = [
     "e2fsprogs",
     "efibootmgr",
     "util-linux",
+    "udev",
 ];
 
 /// The programs of the packages, at their paths in the image.
-const PROGRAMS: [&str; 11] = [
+const PROGRAMS: [&str; 14] = [
     "usr/sbin/dropbear",
     "usr/bin/dropbearkey",
     "usr/bin/nix",
@@ -44,7 +45,14 @@ const PROGRAMS: [&str; 11] = [
     "usr/bin/efibootmgr",
     "usr/sbin/blkid",
     "usr/sbin/wipefs",
+    "usr/bin/udevadm",
+    "usr/lib/udev/ata_id",
+    "usr/lib/udev/scsi_id",
 ];
+
+/// udev's own rules that are in the image: those that name disks and their partitions. Loading
+/// drivers and naming network cards is left to the image's own programs.
+const RULES: [&str; 2] = ["60-block.rules", "60-persistent-storage.rules"];
 
 pub(super) fn build(
     cache_dir: &Path,
@@ -100,7 +108,7 @@ fn read_record(record: &Path) -> Option<InstallerImage> {
 fn inputs_digest(packages: &[&str]) -> String {
     let mut hasher = Sha256::new();
     hasher.update(format!("{RECIPE} {INSTALLER_NAME} {ZSTD_LEVEL}\n"));
-    for text in [INIT, INITTAB, system_release()]
+    for text in [INIT, INITTAB, DISK_LINKS, system_release()]
         .into_iter()
         .chain(programs().map(|(_, p)| p))
     {
@@ -109,7 +117,7 @@ fn inputs_digest(packages: &[&str]) -> String {
     for package in packages {
         hasher.update(package);
     }
-    for name in PROGRAMS.iter().chain(&APPLETS) {
+    for name in PROGRAMS.iter().chain(&RULES).chain(&APPLETS) {
         hasher.update(name);
     }
     hex(&hasher.finalize()).chars().take(16).collect()
@@ -150,6 +158,18 @@ fn assemble(set: &crate::parts::PartSet, kernel: &Kernel) -> Result<Archive, Par
     for name in ["fsck.ext4", "fsck.ext3"] {
         archive.link(&format!("usr/sbin/{name}"), "e2fsck");
     }
+    // udev's daemon is told by its name. Debian's older releases look for its parts in /lib.
+    archive.link("usr/lib/systemd/systemd-udevd", "/usr/bin/udevadm");
+    archive.link("lib/udev", "/usr/lib/udev");
+    for name in RULES {
+        let path = format!("usr/lib/udev/rules.d/{name}");
+        archive.file(&path, 0o644, read(&set.file(&path)?)?);
+    }
+    archive.file(
+        "usr/lib/udev/rules.d/90-undercroft.rules",
+        0o644,
+        DISK_LINKS,
+    );
     archive.file("bin/busybox", 0o755, read(&set.file("usr/bin/busybox")?)?);
     let taken: BTreeSet<&str> = PROGRAMS
         .iter()

@@ -76,6 +76,8 @@ const NETWORK_DRIVERS: [&str; 18] = [
     "gve",
     "vmxnet3",
 ];
+/// File systems that layouts make beside ext4. The kernel asks for their module when one is mounted.
+const FILE_SYSTEMS: [&str; 1] = ["xfs"];
 /// Needed by every machine, whatever its hardware; loaded at once, in this order.
 const ALWAYS: [&str; 6] = [
     "virtio_rng",
@@ -163,7 +165,12 @@ impl Kernel {
             done: Vec::new(),
             seen: BTreeSet::new(),
         };
-        for wanted in ALWAYS.iter().chain(&DISK_DRIVERS).chain(&NETWORK_DRIVERS) {
+        for wanted in ALWAYS
+            .iter()
+            .chain(&FILE_SYSTEMS)
+            .chain(&DISK_DRIVERS)
+            .chain(&NETWORK_DRIVERS)
+        {
             picked.add(&canonical(wanted))?;
         }
         let always = ALWAYS.iter().map(|name| canonical(name));
