@@ -1,6 +1,6 @@
 # The units of health.nix and boot.nix as NixOS writes them, for a test that runs them on another
-# system: no hashes of store paths, and no settings that follow from nixpkgs alone. The arguments are
-# those of ./eval.nix.
+# system: no hashes of store paths, and no settings that follow from nixpkgs alone. The arguments
+# are those of ./eval.nix.
 { ... }@arguments:
 let
   harness = import ./eval.nix ({ src = ../../examples/basement; } // arguments);

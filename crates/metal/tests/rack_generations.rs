@@ -6,6 +6,13 @@
 //! generation has the same kernel and ramdisk; what makes one panic or fall ill is a word of its
 //! entry.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "this is test code, which the lints recognize only inside test functions"
+)]
+
 mod guest_common;
 mod rack_common;
 
