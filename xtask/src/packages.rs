@@ -171,12 +171,20 @@ const fn program(name: &'static str, file: &'static str, need: Need, why: &'stat
 
 /// Packages with services of their own. They are unpacked beside the project rather than
 /// installed, so that nothing starts on the host.
-const UNPACKED: &[(&str, &str, Need, &str)] = &[(
-    "nginx",
-    "usr/sbin/nginx",
-    Need::Bench,
-    "the HTTP server to compare with",
-)];
+const UNPACKED: &[(&str, &str, Need, &str)] = &[
+    (
+        "nginx",
+        "usr/sbin/nginx",
+        Need::Bench,
+        "the HTTP server to compare with",
+    ),
+    (
+        "docker-registry",
+        "usr/bin/docker-registry",
+        Need::Test,
+        "a registry of charts and images as a peer",
+    ),
+];
 
 impl Package {
     fn is_there(&self) -> bool {

@@ -4,13 +4,17 @@ use std::{collections::BTreeMap, path::Path, time::Duration};
 
 use clap::Args;
 use serde::Serialize;
-use undercroft_render::{Choice, Index, LOCK_FILE, Lock, Locked, Minor, is_major_step};
+use undercroft_render::{
+    Choice, Index, LOCK_FILE, Lock, Locked, Minor, Release, is_major_step, is_version, newer_tags,
+    oci::Repository,
+};
 
 use crate::{
     Done,
     error::CliError,
     gitops,
     project::Project,
+    registry::Registries,
     style::{BOLD, DIM, GOOD, WARN, paint},
     text::{Table, list},
     ui::Ui,
@@ -25,8 +29,8 @@ const INDEX_MAX_BYTES: u64 = 128 << 20;
 
 /// Raise the versions in undercroft.lock and show what changed
 ///
-/// Each component's chart repository is asked for its newest release that goes with the cluster's
-/// version of Kubernetes. Nothing but the lock file is written; `undercroft render` takes the new
+/// Each component's chart repository or registry is asked for its newest release that goes with the
+/// cluster's version of Kubernetes, and for the digest of the one that is taken. Nothing but the lock file is written; `undercroft render` takes the new
 /// versions into the tree.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
@@ -52,6 +56,9 @@ Exit codes: 0 done, 1 a repository couldn't be read, 2 with --dry-run: there is 
 65 something that was given is wrong.
 
 With --json: {\"written\", \"components\": [{\"name\", \"from\", \"to\", \"app_version\", \"held\", \"note\"}]}";
+
+/// Newer tags of a registry that are looked at, the newest first, for one that goes with the cluster.
+const CANDIDATES_MAX: usize = 10;
 
 /// What came of one component.
 #[derive(Debug, Serialize)]
@@ -88,13 +95,18 @@ pub(crate) fn run(ui: Ui, at: Option<&Path>, args: &UpdateArgs) -> Result<Done, 
     let minor = kubernetes
         .or(lock.kubernetes.as_deref())
         .and_then(Minor::parse);
-    let mut indexes: BTreeMap<String, Index> = BTreeMap::new();
+    let mut sources = Sources {
+        ui,
+        minor,
+        indexes: BTreeMap::new(),
+        registries: Registries::new(),
+    };
     let mut rows = Vec::new();
     for (name, version) in &wanted {
         let Some(locked) = lock.components.get(name).cloned() else {
             continue;
         };
-        let (row, new) = look(ui, name, version.as_deref(), &locked, minor, &mut indexes)?;
+        let (row, new) = look(name, version.as_deref(), &locked, &mut sources)?;
         rows.push(row);
         if let Some(new) = new {
             lock.components.insert(name.clone(), new);
@@ -157,15 +169,107 @@ fn wanted(lock: &Lock, given: &[String]) -> Result<BTreeMap<String, Option<Strin
     Ok(wanted)
 }
 
+/// Where releases are looked up, and what was read there already.
+struct Sources {
+    ui: Ui,
+    minor: Option<Minor>,
+    indexes: BTreeMap<String, Index>,
+    registries: Registries,
+}
+
+impl Sources {
+    /// The releases of a component, with the name of where they are; or why nobody can be asked.
+    fn index(
+        &mut self,
+        locked: &Locked,
+        wanted: Option<&str>,
+    ) -> Result<Result<(String, Index), &'static str>, CliError> {
+        let chart = locked.chart.as_deref();
+        let (shown, registry) = match (&locked.repository, chart, &locked.image) {
+            (Some(url), Some(chart), _) if url.starts_with("oci://") => {
+                (format!("{url}/{chart}"), Repository::of_chart(url, chart))
+            }
+            (Some(url), Some(_), _) => {
+                if !self.indexes.contains_key(url) {
+                    self.ui.note(&format!("{} {url}", paint(DIM, "reading")));
+                    self.indexes.insert(url.clone(), fetch(url)?);
+                }
+                let index = self.indexes.get(url).cloned().unwrap_or_default();
+                return Ok(Ok((url.clone(), index)));
+            }
+            (_, _, Some(image)) => (image.clone(), Repository::of_image(image)),
+            _ => return Ok(Err("a release that no index tells of")),
+        };
+        let Some(repository) = registry else {
+            return Err(
+                CliError::input(format!("{shown:?} is no name in a registry"))
+                    .hint(format!("Correct it in {LOCK_FILE}.")),
+            );
+        };
+        if wanted.is_none() && !is_version(&locked.version) {
+            return Ok(Err("a tag that isn't a version"));
+        }
+        self.ui.note(&format!("{} {shown}", paint(DIM, "reading")));
+        let index = self.from_registry(locked, &repository, wanted)?;
+        Ok(Ok((shown, index)))
+    }
+
+    /// The releases of a registry that matter: the one that is wanted; else the present one, and
+    /// the newer ones down to the first that can be taken. Each costs requests.
+    fn from_registry(
+        &mut self,
+        locked: &Locked,
+        repository: &Repository,
+        wanted: Option<&str>,
+    ) -> Result<Index, CliError> {
+        let mut releases = Vec::new();
+        if let Some(version) = wanted {
+            releases.extend(self.release(locked, repository, version)?);
+            return Ok(Index::of(locked, releases));
+        }
+        releases.extend(self.release(locked, repository, &locked.version)?);
+        let tags = self.registries.tags(repository)?;
+        for tag in newer_tags(&tags, &locked.version)
+            .into_iter()
+            .take(CANDIDATES_MAX)
+        {
+            let Some(release) = self.release(locked, repository, tag)? else {
+                continue;
+            };
+            let usable = !release.deprecated && release.runs_on(self.minor);
+            releases.push(release);
+            if usable {
+                break;
+            }
+        }
+        Ok(Index::of(locked, releases))
+    }
+
+    /// One release of a registry, where it is there.
+    fn release(
+        &mut self,
+        locked: &Locked,
+        repository: &Repository,
+        version: &str,
+    ) -> Result<Option<Release>, CliError> {
+        // A tag can't have a `+`; Helm writes `_`.
+        let tag = version.replace('+', "_");
+        if locked.chart.is_some() {
+            self.registries.chart(repository, &tag)
+        } else {
+            self.registries.image(repository, &tag)
+        }
+    }
+}
+
 /// Looks for a newer version of one component, or for the one that is wanted.
 fn look(
-    ui: Ui,
     name: &str,
     wanted: Option<&str>,
     locked: &Locked,
-    minor: Option<Minor>,
-    indexes: &mut BTreeMap<String, Index>,
+    sources: &mut Sources,
 ) -> Result<(Row, Option<Locked>), CliError> {
+    let minor = sources.minor;
     let mut row = Row {
         name: name.to_owned(),
         from: locked.version.clone(),
@@ -174,34 +278,22 @@ fn look(
         held: None,
         note: None,
     };
-    let by_hand = |what: &str| {
-        if wanted.is_some() {
-            Err(CliError::input(format!("{name} is {what}"))
-                .hint(format!("Set its version in {LOCK_FILE} by hand.")))
-        } else {
-            Ok(Some(format!("{what}: set by hand")))
+    let (place, index) = match sources.index(locked, wanted)? {
+        Ok(found) => found,
+        Err(what) if wanted.is_some() => {
+            return Err(CliError::input(format!("{name} is {what}"))
+                .hint(format!("Set its version in {LOCK_FILE} by hand.")));
         }
-    };
-    let Some(repository) = locked.repository.as_deref() else {
-        row.note = by_hand("a container image, which no index tells of")?;
-        return Ok((row, None));
-    };
-    if repository.starts_with("oci://") {
-        row.note = by_hand("a chart in an OCI registry, which has no index")?;
-        return Ok((row, None));
-    }
-    if !indexes.contains_key(repository) {
-        ui.note(&format!("{} {repository}", paint(DIM, "reading")));
-        indexes.insert(repository.to_owned(), fetch(repository)?);
-    }
-    let Some(index) = indexes.get(repository) else {
-        return Err(CliError::bug("an index that was read is gone"));
+        Err(what) => {
+            row.note = Some(format!("{what}: set by hand"));
+            return Ok((row, None));
+        }
     };
     let kubernetes = minor.map_or_else(|| "?".to_owned(), |minor| minor.to_string());
     if let Some(version) = wanted {
         let release = index.exactly(locked, version).ok_or_else(|| {
-            CliError::input(format!("{repository} has no {name} {version}")).hint(format!(
-                "`helm search repo --versions` lists what there is; {name} without a version takes the newest."
+            CliError::input(format!("{place} has no {name} {version}")).hint(format!(
+                "`undercroft update {name}` without a version takes the newest that goes with the cluster."
             ))
         })?;
         if !release.runs_on(minor) {
@@ -211,35 +303,70 @@ fn look(
             ))
             .hint("Choose another version, or change kubernetes.version first."));
         }
-        if release.version != locked.version {
-            row.to = Some(release.version.clone());
-            row.app_version.clone_from(&release.app_version);
+        if release.version == locked.version {
+            return stay(row, locked, &index, &place);
         }
+        row.to = Some(release.version.clone());
+        row.app_version.clone_from(&release.app_version);
         return Ok((row, Some(release.locked(locked))));
     }
     match index.choose(locked, minor) {
-        Choice::Newest => Ok((row, None)),
+        Choice::Newest => stay(row, locked, &index, &place),
         Choice::Held(release) => {
             row.held = Some(held(&release));
-            Ok((row, None))
+            stay(row, locked, &index, &place)
         }
-        Choice::Newer { release, held: later } => {
+        Choice::Newer {
+            release,
+            held: later,
+        } => {
             row.to = Some(release.version.clone());
             row.app_version.clone_from(&release.app_version);
             row.held = later.as_ref().map(held);
             Ok((row, Some(release.locked(locked))))
         }
         Choice::Missing => Err(CliError::failed(format!(
-            "{repository} has no usable release of the chart {}",
-            locked.chart.as_deref().unwrap_or_default()
+            "{place} has no usable release of {name}"
         ))
         .hint(format!(
-            "Look whether the chart has moved, and set repository and chart of {name} in {LOCK_FILE}."
+            "Look whether it has moved, and correct {name} in {LOCK_FILE}."
         ))),
     }
 }
 
-fn held(release: &undercroft_render::Release) -> String {
+/// A component whose version stays: its digest is noted where the lock file hasn't got it yet, and
+/// must be the same where it has.
+fn stay(
+    mut row: Row,
+    locked: &Locked,
+    index: &Index,
+    place: &str,
+) -> Result<(Row, Option<Locked>), CliError> {
+    let Some(release) = index.exactly(locked, &locked.version) else {
+        return Ok((row, None));
+    };
+    let seen = release.locked(locked);
+    match (&locked.digest, seen.digest) {
+        (Some(noted), Some(seen)) if *noted != seen => Err(CliError::failed(format!(
+            "{} {} of {place} was changed: {LOCK_FILE} has {noted}, and there it is {seen} now",
+            row.name, row.from
+        ))
+        .hint(format!(
+            "Nothing was written. A published version stays what it is: ask its makers, or take another version. Where you know why, take the digest out of {LOCK_FILE} and update again."
+        ))),
+        (None, Some(digest)) => {
+            row.note = Some("its digest is noted".to_owned());
+            let noted = Locked {
+                digest: Some(digest),
+                ..locked.clone()
+            };
+            Ok((row, Some(noted)))
+        }
+        _ => Ok((row, None)),
+    }
+}
+
+fn held(release: &Release) -> String {
     let range = release.kube_version.as_deref().unwrap_or_default();
     format!("{} needs Kubernetes {range}", release.version)
 }

@@ -39,6 +39,7 @@ mod prepare;
 mod progress;
 mod project;
 mod rack_spec;
+mod registry;
 mod style;
 mod summary;
 mod terminal;

@@ -11,4 +11,5 @@ mod cli {
     mod journal;
     mod render;
     mod secrets;
+    mod update;
 }

@@ -38,5 +38,5 @@ pub use problem::{INVENTORY_FILE, Problem, Spot, toml_problem};
 pub use render::{Input, render};
 pub use skew::{Minor, allows, check_versions};
 pub use tree::{BootstrapStep, FIELD_MANAGER, Tree, digest, parse_digests};
-pub use update::{Choice, Index, IndexError, Release, is_major_step, newer_tags};
+pub use update::{Choice, Index, IndexError, Release, is_major_step, is_version, newer_tags};
 pub use values::{Known, merge};

@@ -177,6 +177,11 @@ pub fn newer_tags<'a>(tags: &'a [String], than: &str) -> Vec<&'a str> {
     newer.into_iter().map(|(_, _, tag)| tag).collect()
 }
 
+/// Whether a text is a version that can be compared with others.
+pub fn is_version(text: &str) -> bool {
+    version(text).is_some()
+}
+
 /// A version, with or without a leading `v`. A tag can't have the `+` of a version's build; Helm
 /// writes `_` for it.
 fn version(text: &str) -> Option<Version> {

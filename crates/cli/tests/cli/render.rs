@@ -1,9 +1,7 @@
-//! `render`, `update` and `dev config`, as their users meet them.
+//! `render` and `dev config`, as their users meet them.
 
 use std::{
     fs,
-    io::{BufRead as _, BufReader, Write as _},
-    net::TcpListener,
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
 };
@@ -11,7 +9,7 @@ use std::{
 use crate::support::Sandbox;
 
 /// A folder with a small cluster.
-fn cellar() -> Sandbox {
+pub(crate) fn cellar() -> Sandbox {
     let sandbox = Sandbox::new();
     sandbox.write(
         "undercroft.toml",
@@ -60,7 +58,7 @@ dev_cluster = false
 }
 
 /// All files with their content and the time of their last change.
-fn state(sandbox: &Sandbox) -> Vec<(PathBuf, Vec<u8>, std::time::SystemTime)> {
+pub(crate) fn state(sandbox: &Sandbox) -> Vec<(PathBuf, Vec<u8>, std::time::SystemTime)> {
     let mut found = Vec::new();
     let mut folders = vec![sandbox.dir()];
     while let Some(folder) = folders.pop() {
@@ -349,106 +347,6 @@ fn a_minor_version_of_kubernetes_is_not_left_out() {
         assert!(ran.err.contains("undercroft.toml:11:11"), "{}", ran.text());
     }
     assert_eq!(state(&sandbox), before);
-}
-
-/// Answers each request on loopback with one text, until the test ends.
-fn serve(text: &'static str) -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
-    std::thread::spawn(move || {
-        for stream in listener.incoming() {
-            let Ok(mut stream) = stream else { return };
-            let mut lines = BufReader::new(stream.try_clone().unwrap()).lines();
-            let asked = lines.next().unwrap().unwrap();
-            while lines
-                .next()
-                .is_some_and(|line| line.is_ok_and(|line| !line.is_empty()))
-            {}
-            let found = asked.starts_with("GET /charts/index.yaml ");
-            let (status, body) = if found {
-                ("200 OK", text)
-            } else {
-                ("404 Not Found", "")
-            };
-            let _ = write!(
-                stream,
-                "HTTP/1.1 {status}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
-                body.len()
-            );
-        }
-    });
-    format!("http://{address}/charts")
-}
-
-const INDEX: &str = r#"
-apiVersion: v1
-entries:
-  web:
-  - { version: 1.2.0, appVersion: "12", kubeVersion: ">=1.25.0-0", digest: "abc" }
-  - { version: 2.0.0, kubeVersion: ">=1.36.0-0" }
-  - { version: 1.1.0 }
-  - { version: 1.3.0-rc.1 }
-"#;
-
-fn lock(sandbox: &Sandbox, repository: &str) {
-    sandbox.write(
-        "undercroft.lock",
-        &format!(
-            "version = 1\n\n[components.web]\nrepository = \"{repository}\"\nchart = \"web\"\nversion = \"1.1.0\"\n\n[components.image]\nimage = \"registry.example/image\"\nversion = \"1\"\n"
-        ),
-    );
-}
-
-#[test]
-fn an_update_raises_what_goes_with_the_cluster_and_shows_it() {
-    let sandbox = cellar();
-    lock(&sandbox, &serve(INDEX));
-    let read = || fs::read_to_string(sandbox.dir().join("undercroft.lock")).unwrap();
-    let before = read();
-    let dry = sandbox.run(["--quiet", "update", "web", "image", "--dry-run"]);
-    insta::assert_snapshot!(dry.text(), @r"
-    exit code 2
-    -- stdout
-    COMPONENT  FROM   TO     NOTES
-    image      1      -      a container image, which no index tells of: set by hand
-    web        1.1.0  1.2.0  brings 12 and 2.0.0 needs Kubernetes >=1.36.0-0
-    ");
-    assert_eq!(read(), before);
-    assert_eq!(sandbox.run(["update", "web"]).code, 0);
-    assert!(read().contains("version = \"1.2.0\"\napp_version = \"12\"\ndigest = \"sha256:abc\"\nkubernetes = \">=1.25.0-0\"\n"), "{}", read());
-    // A certain version, forwards or back; not one that the cluster can't run.
-    assert_eq!(sandbox.run(["update", "web=1.1.0"]).code, 0);
-    assert!(read().contains("version = \"1.1.0\""));
-    let refused = sandbox.run(["--quiet", "update", "web=2.0.0"]);
-    insta::assert_snapshot!(refused.text(), @r"
-    exit code 65
-    -- stderr
-    error: web 2.0.0 runs on Kubernetes >=1.36.0-0, and the cluster's is 1.34
-      hint: Choose another version, or change kubernetes.version first.
-    ");
-    assert_eq!(sandbox.run(["update", "web=7.0.0"]).code, 65);
-    assert_eq!(sandbox.run(["update", "image=2"]).code, 65);
-    assert_eq!(sandbox.run(["update", "nothing"]).code, 64);
-}
-
-#[test]
-fn an_update_that_cannot_read_a_repository_writes_nothing() {
-    let sandbox = cellar();
-    let there = serve("<html>a page</html>");
-    lock(&sandbox, &there);
-    let before = state(&sandbox);
-    let ran = sandbox.run(["update", "web"]);
-    assert_eq!(ran.code, 1, "{}", ran.text());
-    assert!(
-        ran.err.contains("this is no index of a chart repository"),
-        "{}",
-        ran.err
-    );
-    lock(&sandbox, &there.replace("/charts", "/elsewhere"));
-    let ran = sandbox.run(["update", "web"]);
-    assert_eq!(ran.code, 1, "{}", ran.text());
-    assert!(ran.err.contains("404"), "{}", ran.err);
-    assert_eq!(state(&sandbox).len(), before.len());
 }
 
 #[test]
