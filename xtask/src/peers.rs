@@ -134,6 +134,35 @@ const PEERS: &[Peer] = &[
         why: "judges every manifest, and is what the bootstrap talks to",
     },
     Peer {
+        // Most of what it is made of is the API server's, too.
+        name: "kubeadm",
+        version: KUBERNETES,
+        module: "k8s.io/kubernetes",
+        package: "k8s.io/kubernetes/cmd/kubeadm",
+        group: Group::Kubernetes,
+        for_tests: true,
+        why: "reads the files that machines give it, founds and joins",
+    },
+    Peer {
+        // It takes more than a minute to build, for one test.
+        name: "kube-controller-manager",
+        version: KUBERNETES,
+        module: "k8s.io/kubernetes",
+        package: "k8s.io/kubernetes/cmd/kube-controller-manager",
+        group: Group::Kubernetes,
+        for_tests: false,
+        why: "signs what machines of a kubeadm cluster join by",
+    },
+    Peer {
+        name: "kube-scheduler",
+        version: KUBERNETES,
+        module: "k8s.io/kubernetes",
+        package: "k8s.io/kubernetes/cmd/kube-scheduler",
+        group: Group::Kubernetes,
+        for_tests: false,
+        why: "is waited for by kubeadm",
+    },
+    Peer {
         name: "etcdctl",
         version: "3.6.4",
         module: "go.etcd.io/etcd/etcdctl/v3",

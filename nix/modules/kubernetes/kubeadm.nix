@@ -66,10 +66,13 @@ in
       };
       unitConfig = {
         StartLimitIntervalSec = 0;
-        # Either it has joined, or kubeadm is about to start it: see bootstrap.nix.
+        # Either it has joined, or kubeadm is about to start it: see bootstrap.nix. A server that
+        # was cut off in its join may be a member of etcd by then, and without it the others may
+        # have no majority: it runs as one at the next boot, too.
         ConditionPathExists = [
           "|/var/lib/undercroft/cluster/joined"
           "|/run/undercroft/cluster/starting"
+          "|/etc/kubernetes/manifests/etcd.yaml"
         ];
         # See k3s.nix: without Longhorn's file systems no pod starts.
         RequiresMountsFor = longhornPaths ++ [

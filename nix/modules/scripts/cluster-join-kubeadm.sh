@@ -54,7 +54,8 @@ kubeadm_errors() {
     said=$(sed -n '/^[[:space:]]*\(error\|\[ERROR \)/,$p' "$1" |
         sed '/If you know what you are doing/d; /To see the stack trace/d')
     [ -n "$said" ] || said=$(tail -n 3 "$1")
-    echo "$said" | tail -c 1500 | tr -s '[:space:]' ' '
+    # As one line. Its end says most.
+    echo "$said" | tail -c 1500 | tr -s '[:space:]' ' ' | sed 's/^ //; s/ $//'
 }
 
 # What can be done about it, where that is known.
@@ -80,7 +81,7 @@ run_kubeadm() {
     status=${PIPESTATUS[0]}
     [ "$status" -ne 0 ] || return 0
     said=$(kubeadm_errors "$log")
-    fail "kubeadm $1 failed with exit code $status: ${said% }$(kubeadm_hint "$said")"
+    fail "kubeadm $1 failed with exit code $status: $said$(kubeadm_hint "$said")"
 }
 
 # What kubeadm began and didn't end can't be gone on with. Before this machine was a member nothing

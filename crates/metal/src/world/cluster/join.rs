@@ -91,7 +91,17 @@ impl ClusterStep<'_> {
         until: Instant,
     ) -> Result<(), Failure> {
         let name = self.job.name().as_str();
-        if replaces {
+        // kubeadm begins anew what was cut off, and refuses a name whose Node is Ready.
+        let anew =
+            self.plan.distribution == Distribution::Kubeadm && status.begun && !status.entered;
+        if anew {
+            // Not before the API answers: its etcd may need the member that this machine brings.
+            self.api(until).await?;
+            // It would register again.
+            machine.stop_kubelet().await?;
+        }
+        if replaces || anew {
+            // First: without a Node `kubeadm reset` deletes a member's data and leaves the member.
             if role == ClusterRole::Server {
                 self.remove_member(until).await?;
             }

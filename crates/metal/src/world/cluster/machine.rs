@@ -33,6 +33,7 @@ const NO_FILE: i32 = 10;
 /// Says where the machine's part of the cluster stands.
 const STATUS: &str = "cat /proc/sys/kernel/random/boot_id
 if [ -e /var/lib/undercroft/cluster/joined ]; then echo joined
+elif [ -e /var/lib/undercroft/cluster/kubeadm-ended ]; then echo entered
 elif [ -e /var/lib/undercroft/cluster/began ]; then echo begun
 else echo apart
 fi
@@ -67,6 +68,8 @@ pub(crate) struct Status {
     /// Whether its unit was ever started in this installation: what the cluster knows of the
     /// machine may then be this installation's.
     pub(crate) begun: bool,
+    /// Whether kubeadm has come to its end there, so that it isn't called again.
+    pub(crate) entered: bool,
     /// systemd's word for the unit: `inactive`, `activating`, `active`, `failed`.
     pub(crate) unit: String,
     /// What the unit says, where it has failed.
@@ -89,7 +92,8 @@ impl Status {
         Self {
             boot_id,
             joined,
-            begun: joined || stage == "begun",
+            begun: joined || stage == "begun" || stage == "entered",
+            entered: stage == "entered",
             unit,
             reason: reason.filter(|_| failed).map(printable),
         }
@@ -226,6 +230,13 @@ exit 0";
         self.succeed(command).await.map(drop)
     }
 
+    /// Stops the machine's kubelet. Its containers run on.
+    pub(crate) async fn stop_kubelet(&self) -> Result<(), Failure> {
+        let words = ["systemctl", "stop", "kubelet.service"];
+        let command = RemoteCommand::new(words, ASK_TIMEOUT);
+        self.succeed(command).await.map(drop)
+    }
+
     /// Hands the machine what only the controller knows, in a file that its unit reads.
     pub(crate) async fn hand_over(&self, env: SecretString) -> Result<(), Failure> {
         let command = RemoteCommand::new(["sh", "-c", HAND_OVER], ASK_TIMEOUT)
@@ -305,7 +316,9 @@ mod tests {
         let status = Status::parse(joining);
         assert!(status.joined && status.begun && status.reason.is_none());
         let begun = Status::parse("boot-1\nbegun\nfailed\n");
-        assert!(begun.begun && !begun.joined);
+        assert!(begun.begun && !begun.joined && !begun.entered);
+        let entered = Status::parse("boot-1\nentered\nfailed\n");
+        assert!(entered.begun && entered.entered && !entered.joined);
         let nothing = Status::parse("boot-1\napart\ninactive\n");
         assert!(!nothing.joined && nothing.reason.is_none());
         assert_eq!(Status::parse("").unit, "");
