@@ -48,10 +48,11 @@ fn write(path: &Path, bytes: &[u8], mode: u32, replaces: bool) -> Result<(), Key
 /// Reads a file of at most `bytes_max` bytes.
 pub(crate) fn read_bounded(path: &Path, bytes_max: u64) -> Result<Vec<u8>, KeyError> {
     let attempt = || -> io::Result<Vec<u8>> {
-        let mut bytes = Vec::new();
-        let read = File::open(path)?
-            .take(bytes_max + 1)
-            .read_to_end(&mut bytes)?;
+        let file = File::open(path)?;
+        // With room for all of it: where it is a secret, growing would leave copies behind.
+        let room = file.metadata()?.len().min(bytes_max) + 1;
+        let mut bytes = Vec::with_capacity(usize::try_from(room).unwrap_or(0));
+        let read = file.take(bytes_max + 1).read_to_end(&mut bytes)?;
         if u64::try_from(read).unwrap_or(u64::MAX) > bytes_max {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidData,

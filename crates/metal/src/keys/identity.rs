@@ -10,6 +10,7 @@ use age::{
     armor::{ArmoredReader, ArmoredWriter, Format},
     secrecy::{ExposeSecret, SecretString},
 };
+use zeroize::Zeroizing;
 
 use super::{
     KEY_FILE_BYTES_MAX, KeyError,
@@ -187,11 +188,12 @@ fn open_with(sealed: &[u8], identities: &[Box<dyn Identity>]) -> Result<SecretSt
             identity
         }))
         .map_err(|e| e.to_string())?;
-    let mut text = String::new();
+    // With room for all of it, as growing would leave copies behind.
+    let mut text = Zeroizing::new(String::with_capacity(sealed.len()));
     reader
         .read_to_string(&mut text)
         .map_err(|e| e.to_string())?;
-    Ok(SecretString::from(text))
+    Ok(SecretString::from(text.as_str()))
 }
 
 fn parse_recipient(text: &str) -> Result<Box<dyn Recipient + Send + Sync>, KeyError> {
@@ -211,9 +213,8 @@ fn parse_recipient(text: &str) -> Result<Box<dyn Recipient + Send + Sync>, KeyEr
 
 /// The recipients of an identity file that this program wrote.
 fn own_recipients(path: &Path) -> Result<Vec<age::x25519::Recipient>, KeyError> {
-    let text = SecretString::from(
-        String::from_utf8_lossy(&read_bounded(path, KEY_FILE_BYTES_MAX)?).into_owned(),
-    );
+    let bytes = Zeroizing::new(read_bounded(path, KEY_FILE_BYTES_MAX)?);
+    let text = SecretString::from(String::from_utf8_lossy(&bytes).into_owned());
     let mut recipients = Vec::new();
     for line in text.expose_secret().lines() {
         if let Ok(identity) = line.trim().parse::<age::x25519::Identity>() {
@@ -234,9 +235,8 @@ fn read_identity(path: &Path) -> Result<Vec<Box<dyn Identity>>, KeyError> {
         path: path.to_owned(),
         detail: detail.to_owned(),
     };
-    let text = SecretString::from(
-        String::from_utf8_lossy(&read_bounded(path, KEY_FILE_BYTES_MAX)?).into_owned(),
-    );
+    let bytes = Zeroizing::new(read_bounded(path, KEY_FILE_BYTES_MAX)?);
+    let text = SecretString::from(String::from_utf8_lossy(&bytes).into_owned());
     let text = text.expose_secret();
     if text.contains("-----BEGIN") {
         let identity = age::ssh::Identity::from_buffer(text.as_bytes(), None)
