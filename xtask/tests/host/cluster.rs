@@ -366,6 +366,38 @@ fn the_virtual_address_belongs_to_the_founders_own_kubeconfig_until_it_has_found
 }
 
 #[test]
+fn a_server_that_leaves_takes_its_member_out_of_etcd_before_its_data_go() {
+    if !programs_are_here(&["jq"]) {
+        return;
+    }
+    let parts = ["cluster-lib", "cluster-leave-kubeadm"];
+    let own = "aa1, started, box-02, https://10.0.0.12:2380, https://10.0.0.12:2379, false";
+    let other = "bb2, started, box-01, https://10.0.0.11:2380, https://10.0.0.11:2379, false";
+    let leaves = |list: &str, spares: bool| {
+        let machine = machine("server", false);
+        machine.write("etc/kubernetes/manifests/etcd.yaml", "");
+        machine.program(
+            "etcdctl",
+            &format!("case $* in *list) printf '{list}' ;; *) {spares} ;; esac"),
+        );
+        let output = machine.run(&parts, &["--wipe"]);
+        (machine.calls(), output)
+    };
+    let (calls, output) = leaves(&format!("{other}\\n{own}\\n"), true);
+    succeeded(&output);
+    let removed = calls.find("member remove aa1").unwrap();
+    assert!(removed < calls.find("kubeadm reset").unwrap(), "{calls}");
+    // Without the others' majority nothing is deleted.
+    let (calls, output) = leaves(&format!("{other}\\n{own}\\n"), false);
+    assert!(failed(&output).contains("can't spare"));
+    assert!(!calls.contains("kubeadm reset"), "{calls}");
+    // The last one has nobody to leave.
+    let (calls, output) = leaves(&format!("{own}\\n"), true);
+    succeeded(&output);
+    assert!(!calls.contains("member remove"), "{calls}");
+}
+
+#[test]
 fn leaving_wants_to_be_told() {
     if !programs_are_here(&["jq"]) {
         return;
