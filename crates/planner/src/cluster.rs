@@ -238,7 +238,7 @@ impl Drafting<'_> {
             self.leave_out(name, &reason.clone());
             return None;
         }
-        let replaces = self.replaces(name, founder);
+        let replaces = self.replaces(name, role, founder);
         let join = self.append(
             name,
             Draft {
@@ -275,7 +275,7 @@ impl Drafting<'_> {
 
     /// Whether the cluster may know a machine as it was before it was installed anew. A member that
     /// stays one comes back as what it was, and a cluster that is founded anew knows nobody.
-    fn replaces(&self, name: &NodeName, founder: &NodeName) -> bool {
+    fn replaces(&self, name: &NodeName, role: ClusterRole, founder: &NodeName) -> bool {
         let stays = |name| {
             let installs = self.reports.get(name).map(|report| &report.status);
             let installs = installs.is_some_and(NodeStatus::is_installed);
@@ -297,7 +297,10 @@ impl Drafting<'_> {
         let known = self.options.reinstall.contains(name)
             || before.is_some_and(|before| before.member || before.generation > 0)
             || seen.is_some_and(|seen| seen.nodes.contains_key(name));
-        known && !founds_anew && !stays(name)
+        // An agent has nothing to lose: what was there before it was installed is never itself.
+        let status = self.reports.get(name).map(|report| &report.status);
+        let agent = status.is_some_and(NodeStatus::is_installed) && role == ClusterRole::Agent;
+        known && !founds_anew && (agent || !stays(name))
     }
 
     /// A server that is wiped is begun only when the one before it votes again.

@@ -689,6 +689,11 @@ fn a_member_in_its_installer_comes_back_as_what_it_was_unless_its_disk_is_anothe
     assert!(verbs(&plan, "control-02").starts_with(MACHINE));
     assert!(!replaces(&plan, "control-02"));
 
+    // Of an agent whatever was there before is removed: it may have lost its disk unseen.
+    installed_with_its_disks(&inventory, &mut observation, "gpu-01");
+    in_its_installer(&inventory, &mut observation, "gpu-01");
+    assert!(replaces(&all(&inventory, &observation).0, "gpu-01"));
+
     // Its disk has died, and the inventory names another.
     let node = inventory.nodes.get_mut(&name("control-02")).unwrap();
     node.disks[0].serial = Some("A-NEW-DISK".to_owned());

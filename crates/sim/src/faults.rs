@@ -128,6 +128,10 @@ kinds! {
     ArgoDegraded = "had Argo CD degraded for a while", 60;
     /// The root application is synced only after it was tried again.
     SyncRetries = "had the root application tried again", 60;
+    /// Somebody deletes a machine's Node, whose kubelet goes on and doesn't register again.
+    NodeDeleted = "had its Node deleted", 12;
+    /// A member of the cluster loses what is on its disk, and keeps its place in etcd: at most once.
+    DiskLost = "lost what was on its disk", 100;
     /// The controller's wall clock jumps.
     ClockJump = "the controller's clock jumped", 20;
     /// The controller dies between two effects, or while it writes its journal.

@@ -224,6 +224,8 @@ pub(crate) struct Machine {
     /// Until when somebody else answers who reported in as it.
     pub(crate) impostor_until_ms: u64,
     pub(crate) wrong_serial: bool,
+    /// Whether it has lost what was on its disks since it was up.
+    pub(crate) lost_disk: bool,
     /// Whether it has ever been installed as the journal may know.
     pub(crate) ever_up: bool,
     /// The last boot of a system from its own disk: boot number and closure.
@@ -262,6 +264,7 @@ impl Machine {
             impersonated: false,
             impostor_until_ms: 0,
             wrong_serial: false,
+            lost_disk: false,
             ever_up: false,
             last_system: None,
         }

@@ -8,6 +8,7 @@
 mod judge;
 
 use std::{
+    borrow::Cow,
     cell::RefCell,
     collections::{BTreeMap, BTreeSet},
     rc::Rc,
@@ -26,7 +27,7 @@ use crate::{
     faults::{Dice, FaultKind, Faults},
     fleet,
     journal::SimJournal,
-    machine::Running,
+    machine::{Machine, Running},
     profile::Profile,
     report::{Report, build},
     rng::Rng,
@@ -164,7 +165,7 @@ pub(crate) struct RunLine {
 
 /// What stays of a rehearsal when it is over, for the report.
 pub(crate) struct Run<'a> {
-    pub(crate) inventory: &'a Inventory,
+    pub(crate) inventory: Cow<'a, Inventory>,
     pub(crate) world: SimWorld,
     pub(crate) shared: SharedRef,
     pub(crate) runs: Vec<RunLine>,
@@ -174,6 +175,10 @@ pub(crate) struct Run<'a> {
     /// Machines that a person had to go to, and why.
     pub(crate) hands: Vec<(u32, &'static str)>,
     targets: Observation,
+    /// Machines that a person has named to be wiped, until a plan does it.
+    reinstall: BTreeSet<NodeName>,
+    /// Machines that were ever named so.
+    named: BTreeSet<NodeName>,
     rng: Rng,
     violation: Option<Violation>,
 }
@@ -209,7 +214,7 @@ impl<'a> Run<'a> {
             Rc::clone(&shared),
         );
         Self {
-            inventory,
+            inventory: Cow::Borrowed(inventory),
             world,
             shared,
             runs: Vec::new(),
@@ -217,6 +222,8 @@ impl<'a> Run<'a> {
             last_report: None,
             hands: Vec::new(),
             targets,
+            reinstall: BTreeSet::new(),
+            named: BTreeSet::new(),
             rng: Rng::split(options.seed, 0),
             violation: None,
         }
@@ -318,9 +325,11 @@ impl<'a> Run<'a> {
         }
         let options = PlanOptions {
             only,
+            reinstall: self.reinstall.clone(),
             ..PlanOptions::default()
         };
-        let (plan, report) = plan_with(self.inventory, &observation, parent.as_ref(), &options);
+        let (plan, report) = plan_with(&self.inventory, &observation, parent.as_ref(), &options);
+        self.reinstall.retain(|name| !plan.nodes.contains_key(name));
         self.last_report = Some(report);
         Ok(plan)
     }
@@ -442,6 +451,35 @@ impl<'a> Run<'a> {
             };
             self.hands.push((node, why));
             self.world.push_button(node);
+        }
+        self.name_those_that_lost_their_disks();
+    }
+
+    /// What a person does about a member that has lost what was on its disk, as the messages say:
+    /// it is named with `--reinstall`, and another server as the founder where it was that.
+    fn name_those_that_lost_their_disks(&mut self) {
+        let lost = |m: &&Machine| m.lost_disk && !m.root.joined;
+        let lost = self.world.machines.iter().find(lost);
+        let Some(lost) = lost.map(|m| m.spec.name.clone()) else {
+            return;
+        };
+        if self.inventory.kubernetes.founder.as_ref() == Some(&lost) {
+            let servers = self.inventory.servers().into_iter();
+            let founder = servers.filter(|name| **name != lost).find(|name| {
+                let mut machines = self.world.machines.iter();
+                machines.any(|m| m.spec.name == **name && m.root.datastore && !m.is_lost())
+            });
+            let Some(founder) = founder.cloned() else {
+                return;
+            };
+            for machine in &mut self.world.machines {
+                machine.spec.founds = machine.spec.name == founder;
+            }
+            self.inventory.to_mut().kubernetes.founder = Some(founder);
+        }
+        // Once: a reinstallation that is cut off is gone on with without its name.
+        if self.named.insert(lost.clone()) {
+            self.reinstall.insert(lost);
         }
     }
 

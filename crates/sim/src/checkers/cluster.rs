@@ -75,7 +75,8 @@ impl Checkers {
             }
             ClusterRole::Agent => {
                 let mut servers = self.cluster.server_joins.iter();
-                let early = servers.find(|(step, node)| !self.is_settled(**step, node));
+                let plan = &order.plan;
+                let early = servers.find(|(step, node)| !self.is_settled(plan, **step, node));
                 let early = early.map(|(_, node)| node.clone());
                 self.require(early.is_none(), Rule::JoinOrder, || {
                     format!("{} joins before the server {early:?}", order.node)
@@ -102,7 +103,7 @@ impl Checkers {
             .steps
             .iter()
             .filter(|step| matches!(step.action, Action::AwaitReady { .. }))
-            .find(|step| !self.is_settled(step.id, &step.node))
+            .find(|step| !self.is_settled(plan, step.id, &step.node))
             .map(|step| step.node.clone());
         self.require(early.is_none(), Rule::BootstrapOrder, || {
             format!("{part} is brought in before {early:?} is Ready")
@@ -110,17 +111,31 @@ impl Checkers {
     }
 
     /// Whether a step is done, or its machine gets no further in this run.
-    fn is_settled(&self, step: StepId, node: &NodeName) -> bool {
-        let done = usize::try_from(step.0)
-            .ok()
-            .and_then(|place| self.steps.get(place))
-            .is_some_and(|step| step.done);
+    fn is_settled(&self, plan: &Plan, step: StepId, node: &NodeName) -> bool {
         let ended = self
             .places
             .get(node)
             .and_then(|place| self.nodes.get(usize::try_from(*place).ok()?))
             .is_some_and(|node| node.failed || (self.stopped && !node.begun));
-        done || ended
+        self.is_done(step) || ended || self.is_stranded(plan, step)
+    }
+
+    fn is_done(&self, step: StepId) -> bool {
+        let step = usize::try_from(step.0).ok();
+        let step = step.and_then(|place| self.steps.get(place));
+        step.is_some_and(|step| step.done)
+    }
+
+    /// Whether a step can't be done in this run, because one before it can't. Plans have no cycles.
+    fn is_stranded(&self, plan: &Plan, step: StepId) -> bool {
+        let before = plan.step(step).map_or(&[][..], |step| &step.after);
+        before.iter().any(|id| {
+            let missing = !self.is_done(*id);
+            missing
+                && plan
+                    .step(*id)
+                    .is_some_and(|s| self.is_settled(plan, *id, &s.node))
+        })
     }
 
     /// A server has founded a cluster. `before`: there was one already.
@@ -145,6 +160,19 @@ impl Checkers {
             Rule::EtcdQuorum,
             format!("{node} is a member of etcd and is {how}"),
         );
+    }
+
+    /// A member is taken off etcd's list, for a machine that was installed anew. `whole`: those that
+    /// stay and are healthy are a majority.
+    pub(crate) fn on_member_removed(&mut self, node: u32, whole: bool) {
+        self.require(whole, Rule::EtcdQuorum, || {
+            format!("the member in place {node} is removed from an etcd that can't spare it")
+        });
+    }
+
+    /// A machine has lost what was on its disks: they may be laid out as they were.
+    pub(crate) fn on_disk_lost(&mut self, node: u32) {
+        self.laid.retain(|(place, _)| *place != node);
     }
 
     /// A part of the bootstrap is brought in.

@@ -71,6 +71,21 @@ fn a_machine_that_is_called_ready_and_is_not_is_seen() {
 }
 
 #[test]
+fn a_node_that_was_deleted_and_never_comes_back_is_seen() {
+    assert!(is_seen(Sabotage::WaitsForTheDeleted, Rule::Liveness));
+}
+
+#[test]
+fn a_member_that_is_never_replaced_is_seen() {
+    assert!(is_seen(Sabotage::ReplacesNobody, Rule::Liveness));
+}
+
+#[test]
+fn a_member_that_is_removed_while_it_joins_is_seen() {
+    assert!(is_seen(Sabotage::RemovesWhatJoins, Rule::EtcdQuorum));
+}
+
+#[test]
 fn a_cluster_whose_network_never_works_is_seen() {
     assert!(is_seen(Sabotage::NetworkNeverReady, Rule::Liveness));
 }

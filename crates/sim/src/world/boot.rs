@@ -53,7 +53,7 @@ impl SimWorld {
 
     /// The network boot's own part: cut the power, set the one-time boot, switch on.
     pub(super) fn power_cycle_for(&mut self, op: OpId, node: u32) {
-        if self.cluster.members.contains_key(&node) {
+        if self.cluster.members.contains_key(&node) && self.machine(node).root.datastore {
             let name = self.name(node);
             self.shared
                 .borrow_mut()

@@ -8,7 +8,7 @@ use undercroft_model::{
 
 use super::{Ev, Sabotage, SimWorld, Stage, Turn, command::CONNECT_MS_MAX};
 use crate::{
-    cluster::Registered,
+    cluster::{Cluster, Registered},
     faults::FaultKind,
     fleet::boot_id,
     machine::{Kube, Running},
@@ -22,6 +22,9 @@ const ASK_AGAIN_MS: u64 = 10_000;
 const API_DOWN_MS_MAX: u64 = 10 * 60_000;
 /// The longest that something takes until it is healthy when it isn't at first, in milliseconds.
 const UNHEALTHY_MS_MAX: u64 = 25 * 60_000;
+/// From the beginning of a step that only waits for the cluster, the longest until its machine
+/// loses its power, in milliseconds.
+const POWER_LOST_MS_MAX: u64 = 5 * 60_000;
 /// The version that everything has.
 const VERSION: &str = "v1.34.2+k3s1";
 
@@ -80,11 +83,13 @@ impl SimWorld {
 
     fn is_joined(&self, node: u32) -> bool {
         let registered = self.cluster.nodes.get(&node).map(|known| known.boot);
+        let machine = self.machines.get(node as usize);
+        let server = machine.is_some_and(|m| m.spec.role == Some(ClusterRole::Server));
         let votes = self.cluster.members.get(&node).copied();
         registered.is_some()
             && registered == self.own_boot(node)
             && self.is_healthy(node)
-            && votes.unwrap_or(true)
+            && votes.unwrap_or(!server)
     }
 
     /// Whether Kubernetes calls a machine Ready.
@@ -151,15 +156,27 @@ impl SimWorld {
             let for_ms = self.chance_between(LOOK_MS, API_DOWN_MS_MAX);
             self.cluster.down_until_ms = self.now_ms() + for_ms;
         }
+        let joins = matches!(action, Action::FoundCluster | Action::JoinCluster { .. });
+        if first && !joins {
+            self.power_may_fail(node, POWER_LOST_MS_MAX);
+            self.disk_may_be_lost(node);
+        }
         match action {
-            Action::FoundCluster | Action::JoinCluster { .. } => self.join(op, node, first),
-            Action::AwaitReady { .. } => self.await_ready(op, node),
+            Action::FoundCluster => self.join(op, node, first, false),
+            Action::JoinCluster { replaces, .. } => self.join(op, node, first, replaces),
+            Action::AwaitReady { .. } => {
+                let known = self.cluster.nodes.contains_key(&node);
+                if first && known && self.hit(node, FaultKind::NodeDeleted) {
+                    self.cluster.nodes.remove(&node);
+                }
+                self.await_ready(op, node);
+            }
             Action::Bootstrap { part } => self.bring_in(op, node, part),
             _ => {}
         }
     }
 
-    fn join(&mut self, op: OpId, node: u32, first: bool) {
+    fn join(&mut self, op: OpId, node: u32, first: bool, replaces: bool) {
         match self.answer(node) {
             Answer::System => {}
             Answer::Nobody => return self.wait(op),
@@ -180,11 +197,25 @@ impl SimWorld {
             let evidence = self.joined_evidence(node);
             return self.done(op, 0, evidence);
         }
+        if replaces {
+            self.replace(node);
+        }
         if self.machine(node).kube == Kube::Off {
             let founds = self.machine(node).spec.founds;
             if founds && self.cluster.founded && !self.machine(node).root.datastore {
                 let message = "another server answers for a cluster already";
                 return self.fail(op, 0, FailureKind::Refused, message);
+            }
+            let member = self.cluster.members.contains_key(&node);
+            if member
+                && !self.machine(node).root.datastore
+                && !self.is_sabotaged(Sabotage::JoinsBlindly)
+            {
+                if self.api_answers() && !replaces {
+                    let message = "etcd has a member that the machine was";
+                    return self.fail(op, 0, FailureKind::Permanent, message);
+                }
+                return self.wait(op);
             }
             if first && !founds && self.hit(node, FaultKind::TokenRefused) {
                 let message = "the servers don't know its token";
@@ -193,8 +224,55 @@ impl SimWorld {
             if founds || self.may_begin_to_join(node) {
                 self.start_kube(node);
             }
+        } else if first && self.api_answers() && !self.cluster.nodes.contains_key(&node) {
+            self.start_kubelet_anew(node);
         }
         self.wait(op);
+    }
+
+    /// A kubelet registers when it starts, and never again.
+    fn start_kubelet_anew(&mut self, node: u32) {
+        if self.machine(node).kube != Kube::Up || self.is_sabotaged(Sabotage::WaitsForTheDeleted) {
+            return;
+        }
+        self.machine(node).kube = Kube::Starting;
+        let start = self.profile.kube_restart;
+        let start_ms = start.draw(&mut self.machine(node).rng);
+        self.soon(node, start_ms, Turn::KubeUp);
+    }
+
+    /// What the cluster knows of a machine as it was before it was installed anew is removed.
+    fn replace(&mut self, node: u32) {
+        let begun = self.machine(node).root.datastore || self.machine(node).root.joined;
+        let blind = self.is_sabotaged(Sabotage::RemovesWhatJoins);
+        if !self.api_answers() || (begun && !blind) || self.is_sabotaged(Sabotage::ReplacesNobody) {
+            return;
+        }
+        if self.cluster.members.contains_key(&node) {
+            let mut rest = self.cluster.members.clone();
+            rest.remove(&node);
+            let rest = Cluster {
+                members: rest,
+                ..Cluster::default()
+            };
+            let whole = rest.has_quorum(|member| self.is_healthy(member));
+            if !whole {
+                return;
+            }
+            let mut shared = self.shared.borrow_mut();
+            shared.checkers.on_member_removed(node, whole);
+            if begun {
+                let name = self
+                    .machines
+                    .get(node as usize)
+                    .map(|m| m.spec.name.clone());
+                name.inspect(|name| shared.checkers.on_member_lost(name, "removed as it joins"));
+            }
+            drop(shared);
+            self.cluster.members.remove(&node);
+            self.note(node, || "its former member of etcd was removed".to_owned());
+        }
+        self.cluster.nodes.remove(&node);
     }
 
     /// Whether a machine may begin: a server only while etcd is whole and nobody else is on the way.

@@ -277,6 +277,7 @@ impl SimWorld {
                     let before = disk.clone();
                     disk.table = Table::Cleared;
                     let serial = disk.serial.clone().unwrap_or_default();
+                    let datastore = role == 0 && machine.root.datastore;
                     if role == 0 {
                         machine.root = Root::empty();
                     }
@@ -284,7 +285,7 @@ impl SimWorld {
                         command.wiped = true;
                     }
                     self.wiped.push((node, serial.clone()));
-                    if role == 0 && self.cluster.members.contains_key(&node) {
+                    if datastore && self.cluster.members.contains_key(&node) {
                         let name = self.name(node);
                         self.shared
                             .borrow_mut()

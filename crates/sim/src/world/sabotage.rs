@@ -20,6 +20,12 @@ pub(crate) enum Sabotage {
     FoundsAgain,
     /// A machine counts as Ready whether Kubernetes knows it or not.
     CallsAnythingReady,
+    /// A machine whose Node was deleted is waited for, and its kubelet never started anew.
+    WaitsForTheDeleted,
+    /// A server that was installed anew joins beside the member that it was.
+    ReplacesNobody,
+    /// What a join that was cut off has added to etcd is taken for what was there before.
+    RemovesWhatJoins,
     /// The network of the pods is brought in and never works.
     NetworkNeverReady,
 }

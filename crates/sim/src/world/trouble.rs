@@ -1,11 +1,11 @@
 //! What goes wrong with power, network and clock.
 
-use undercroft_model::OpId;
+use undercroft_model::{ClusterRole, OpId};
 
 use super::{Ev, SimWorld, Turn};
 use crate::{
     faults::FaultKind,
-    machine::{Running, Task},
+    machine::{Root, Running, Table, Task},
 };
 
 /// The longest that a machine is without its network, in milliseconds.
@@ -68,6 +68,32 @@ impl SimWorld {
             let delay_ms = self.chance_between(1000, 60_000);
             self.soon(node, delay_ms, Turn::PowerBack);
         }
+    }
+
+    /// A machine may lose what is on its disks, and its power with it. It happens once, and only to
+    /// whom the cluster can spare: what takes its majority for good is beyond anybody's repair.
+    pub(super) fn disk_may_be_lost(&mut self, node: u32) {
+        let sound = |m: &crate::machine::Machine| !(m.is_lost() || m.impersonated);
+        let mut members = self.cluster.members.keys();
+        let spared = members.all(|m| self.machines.get(*m as usize).is_some_and(sound))
+            && self.cluster.voters() >= 3;
+        let once = !self.machines.iter().any(|m| m.lost_disk);
+        let machine = self.machine(node);
+        let member = machine.root.joined && sound(machine);
+        let agent = machine.spec.role == Some(ClusterRole::Agent);
+        if !(once && member && (spared || agent) && self.hit(node, FaultKind::DiskLost)) {
+            return;
+        }
+        self.cut(node);
+        let machine = self.machine(node);
+        machine.lost_disk = true;
+        machine.root = Root::empty();
+        for disk in &mut machine.disks {
+            disk.table = Table::Foreign;
+        }
+        self.shared.borrow_mut().checkers.on_disk_lost(node);
+        let delay_ms = self.chance_between(1000, 60_000);
+        self.soon(node, delay_ms, Turn::PowerBack);
     }
 
     pub(super) fn network_lost(&mut self, node: u32, for_ms: u64) {
