@@ -229,7 +229,7 @@ async fn an_ext4_layout_is_made_and_made_again_and_nothing_else_is_touched() {
         .await;
     agent.ok("/undercroft/finish").await;
     agent
-        .ok("sgdisk --zap-all /dev/disk/by-serial/UC-A && udevadm settle")
+        .ok("sgdisk --zap-all /dev/disk/by-serial/UC-A && /test/settle")
         .await;
     agent.ok("/test/ext4/diskoScript").await;
     let kept = "ls /mnt/kept /mnt/boot/kept /mnt/var/lib/longhorn/kept 2>/dev/null";
@@ -258,12 +258,12 @@ async fn an_ext4_layout_is_made_and_made_again_and_nothing_else_is_touched() {
     agent.ok("/undercroft/finish").await;
     agent
         .ok(&format!(
-            "sgdisk --replicate=$(readlink -f {old}) /dev/disk/by-serial/UC-A && udevadm settle"
+            "sgdisk --replicate=$(readlink -f {old}) /dev/disk/by-serial/UC-A && /test/settle"
         ))
         .await;
     agent
         .ok(&format!(
-            "mkfs.ext4 -q -F $(readlink -f {old})3 && udevadm settle"
+            "mkfs.ext4 -q -F $(readlink -f {old})3 && /test/settle"
         ))
         .await;
     // The table, and where the file system keeps its own.
@@ -391,20 +391,30 @@ async fn pools_are_made_anew_and_one_elsewhere_is_never_taken() {
     agent.ok("echo 1 >/mnt/var/kept").await;
     agent.ok(&finish).await;
     agent
-        .ok("for disk in A B; do sgdisk --zap-all /dev/disk/by-serial/UC-$disk; done; udevadm settle")
+        .ok("for disk in A B; do sgdisk --zap-all /dev/disk/by-serial/UC-$disk; done; /test/settle")
         .await;
     agent.ok("/test/mirror/diskoScript").await;
     agent.ok("! cat /mnt/var/kept").await;
     agent.ok(&finish).await;
 
-    // A pool of the same name on a disk that isn't of the layout: here, half of the mirror.
+    // A pool of the same name on a disk that isn't of the layout.
+    agent
+        .ok("for disk in 0 1; do wipefs -q -a /dev/disk/by-partlabel/disk-root$disk-root; done; /test/settle")
+        .await;
+    let elsewhere =
+        "zpool create -f -m none zroot /dev/disk/by-serial/UC-OLD && zpool export zroot";
+    agent
+        .ok(&format!("{zfs} {elsewhere} && /test/settle"))
+        .await;
     let (code, said) = agent.run("/test/encrypted/diskoScript 2>&1").await;
     assert!(
         code != 0 && said.contains("isn't of this layout"),
         "exit {code}: {said}"
     );
     agent
-        .ok("wipefs -q -a /dev/disk/by-partlabel/disk-root1-root && udevadm settle")
+        .ok(&format!(
+            "{zfs} zpool import -N zroot && zpool destroy zroot && wipefs -q -a $(readlink -f /dev/disk/by-serial/UC-OLD)1 && wipefs -q -a /dev/disk/by-serial/UC-OLD && /test/settle"
+        ))
         .await;
     agent
         .ok("mkdir -p /run/undercroft && printf 0123456789abcdef >/run/undercroft/disk.key")
