@@ -1,5 +1,6 @@
 //! Every manifest that `undercroft render` makes of the examples, judged by a real kube-apiserver:
-//! applied server-side with strict field validation under the name that Argo CD will use, twice.
+//! applied server-side with strict field validation under the name that Argo CD will use, twice. What
+//! `undercroft dev config` makes of one for a PC is judged too.
 //!
 //! The API server knows the kinds of Kubernetes' own; for others their CustomResourceDefinitions
 //! have to be at hand, in `UNDERCROFT_SCHEMAS` or `UNDERCROFT_CRDS`.
@@ -26,6 +27,31 @@ use undercroft_metal::kube::{Applied, Apply, Cluster, KubeError, Manifest, parse
 
 /// The examples with a cluster.
 const EXAMPLES: [&str; 3] = ["basement", "kubeadm", "workshop"];
+
+/// For whom a tree is rendered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Tree {
+    /// The fleet's cluster.
+    Fleet,
+    /// A PC's own cluster.
+    Pc,
+}
+
+impl Tree {
+    /// The words of the command that renders it, and the folder that it is rendered into.
+    fn command(self) -> (&'static [&'static str], &'static str) {
+        match self {
+            Self::Fleet => (&["render"], "gitops"),
+            Self::Pc => (&["dev", "config"], "dev"),
+        }
+    }
+}
+
+/// What is judged: each example's tree, and what a PC gets of the largest.
+fn trees() -> impl Iterator<Item = (&'static str, Tree)> {
+    let fleets = EXAMPLES.map(|example| (example, Tree::Fleet));
+    fleets.into_iter().chain([("basement", Tree::Pc)])
+}
 /// Where what names no namespace goes; the rendered tree names them all.
 const NAMESPACE: &str = "default";
 
@@ -40,12 +66,13 @@ fn copy(from: &Path, to: &Path) {
 }
 
 /// An example in a folder of its own, rendered, and all objects of its tree with their files.
-fn rendered(example: &str) -> (TempDir, Vec<Manifest>) {
+fn rendered(example: &str, tree: Tree) -> (TempDir, Vec<Manifest>) {
+    let (words, folder) = tree.command();
     let dir = tempfile::tempdir().unwrap();
     let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples");
     copy(&examples.join(example), dir.path());
     let output = Command::new(env!("CARGO_BIN_EXE_undercroft"))
-        .arg("render")
+        .args(words)
         .arg(dir.path())
         .output()
         .unwrap();
@@ -55,12 +82,13 @@ fn rendered(example: &str) -> (TempDir, Vec<Manifest>) {
         String::from_utf8_lossy(&output.stderr)
     );
     let mut files = Vec::new();
-    walk(&dir.path().join("gitops"), &mut files);
+    walk(&dir.path().join(folder), &mut files);
     files.sort();
     let is_manifest = |file: &PathBuf| {
         let name = file.file_name().unwrap().to_string_lossy();
-        // Values aren't objects, and the order of the bootstrap is Undercroft's own.
-        name.ends_with(".yaml") && name != "values.yaml" && name != "order.yaml"
+        // Values aren't objects, the order of the bootstrap is Undercroft's own, and k3d reads its
+        // file itself.
+        name.ends_with(".yaml") && !["values.yaml", "order.yaml", "k3d.yaml"].contains(&&*name)
     };
     let mut manifests = Vec::new();
     for file in files.iter().filter(|file| is_manifest(file)) {
@@ -127,22 +155,22 @@ async fn apply(
 #[tokio::test]
 async fn every_rendered_manifest_is_taken_by_the_api_server_as_it_is() {
     let mut unknown = BTreeSet::new();
-    for example in EXAMPLES {
+    for (example, tree) in trees() {
         let Some(server) = ApiServer::start().await else {
             return;
         };
         let cluster = cluster_with_crds(&server).await;
-        let (_dir, manifests) = rendered(example);
+        let (_dir, manifests) = rendered(example, tree);
         let (first, not_known) = apply(&cluster, &manifests).await;
         // What the API server itself adds to a new object is taken off the applier's fields by the
         // second; from then on nothing changes.
         let (second, _) = apply(&cluster, &manifests).await;
         let (third, _) = apply(&cluster, &manifests).await;
-        assert_eq!(second, third, "{example}");
+        assert_eq!(second, third, "{example} {tree:?}");
         // Without the folder of CRDs it is what Kubernetes and Argo CD know themselves.
         assert!(first.len() >= 5, "{example}: {first:?}");
         println!(
-            "{example}: {} of {} objects taken",
+            "{example} {tree:?}: {} of {} objects taken",
             first.len(),
             manifests.len()
         );
@@ -159,7 +187,7 @@ async fn a_misspelt_field_in_the_tree_would_be_refused() {
         return;
     };
     let cluster = cluster_with_crds(&server).await;
-    let (_dir, manifests) = rendered("basement");
+    let (_dir, manifests) = rendered("basement", Tree::Fleet);
     let mut misspelt = 0;
     for manifest in &manifests {
         if manifest.kind() == "Namespace" {
@@ -204,8 +232,8 @@ fn every_kind_of_the_tree_can_be_judged_here() {
         })
         .collect();
     let mut missing = BTreeSet::new();
-    for example in EXAMPLES {
-        let (_dir, manifests) = rendered(example);
+    for (example, tree) in trees() {
+        let (_dir, manifests) = rendered(example, tree);
         for manifest in manifests {
             let group = manifest
                 .api_version()
