@@ -91,9 +91,9 @@ fn the_cluster_has_our_secrets(fleet: &Fleet) {
 fn a_token_of_another_cluster_is_refused(fleet: &Fleet) {
     let machine = fleet.machine("control-02");
     let token = fleet.secret("k3s/server_token");
-    let (hash, login) = token.split_once("::").unwrap();
-    let other = format!("{}{}", &hash[..hash.len() - 4], "0000");
-    machine.says(&format!("printf %s '{other}::{login}' >/run/other-token"));
+    let (_, login) = token.split_once("::").unwrap();
+    let other = format!("K10{}::{login}", "0".repeat(64));
+    machine.says(&format!("printf %s '{other}' >/run/other-token"));
     let address = fleet.address("control-01");
     let output = machine.run(&format!(
         "timeout 60 k3s server --disable-agent --data-dir /run/elsewhere \
