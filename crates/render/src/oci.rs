@@ -263,6 +263,8 @@ pub fn is_digest(text: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -372,5 +374,27 @@ mod tests {
             None
         );
         assert!(Manifest::parse(b"[]").is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_a_registry_says_is_read_and_leads_nowhere_else(
+            text in "[a-zA-Z0-9<>;=,\"\\\\ :/.?#@_\\[\\]-]{0,80}|.{0,40}",
+        ) {
+            let _ = (Challenge::parse(&text), Challenge::is_safe(&text), is_digest(&text));
+            let _ = Challenge::parse(&format!("Bearer {text}"));
+            if let Ok(manifest) = Manifest::parse(text.as_bytes()) {
+                let _ = manifest.chart();
+            }
+            for link in [text.clone(), format!("<{text}>; rel=\"next\"")] {
+                prop_assert!(next_page(&link).is_none_or(|path| path.starts_with("/v2/")));
+            }
+            let chart = format!("oci://{text}");
+            let all = [Repository::of_image(&text), Repository::of_chart(&chart, "web")];
+            for repository in all.into_iter().flatten() {
+                let url = repository.url("tags/list");
+                prop_assert!(!url.contains("/../") && !url.contains(['?', '#', '@']), "{}", url);
+            }
+        }
     }
 }
