@@ -401,8 +401,7 @@ async fn pools_are_made_anew_and_one_elsewhere_is_never_taken() {
     agent
         .ok("for disk in 0 1; do wipefs -q -a /dev/disk/by-partlabel/disk-root$disk-root; done; /test/settle")
         .await;
-    let elsewhere =
-        "zpool create -f -m none zroot /dev/disk/by-serial/UC-OLD && zpool export zroot";
+    let elsewhere = "zpool create -f -m none zroot $(readlink -f /dev/disk/by-serial/UC-OLD) && zpool export zroot";
     agent
         .ok(&format!("{zfs} {elsewhere} && /test/settle"))
         .await;
