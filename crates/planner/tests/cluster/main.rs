@@ -8,6 +8,9 @@
     reason = "in a test a panic is the finding"
 )]
 
+mod lints;
+mod members;
+
 use std::collections::BTreeSet;
 
 use proptest::prelude::*;
@@ -20,7 +23,7 @@ use undercroft_planner::{
     NodeStatus, PlanOptions, PlanReport, check, explain, node_wants, plan, plan_with,
 };
 
-const BASEMENT: &str = include_str!("../../../examples/basement/undercroft.toml");
+const BASEMENT: &str = include_str!("../../../../examples/basement/undercroft.toml");
 
 fn basement(nodes: usize) -> Inventory {
     let parsed = parse("undercroft.toml", BASEMENT.as_bytes());
@@ -304,75 +307,6 @@ fn without_a_repository_there_is_no_argo_cd() {
     assert!(all(&inventory, &observation).0.is_empty());
 }
 
-fn reinstall(nodes: &[&str]) -> PlanOptions {
-    PlanOptions {
-        reinstall: nodes.iter().map(|node| name(node)).collect(),
-        ..PlanOptions::default()
-    }
-}
-
-#[test]
-fn servers_that_are_wiped_are_so_one_after_the_other() {
-    let inventory = basement(5);
-    let observation = converged(&inventory);
-    let options = reinstall(&["control-02", "gpu-01"]);
-    let (plan, _) = planned(&inventory, &observation, &options);
-    for node in ["control-02", "gpu-01"] {
-        let join = &step(&plan, node, "join").action;
-        assert!(matches!(join, Action::JoinCluster { replaces: true, .. }));
-    }
-    let mut inventory = basement(28);
-    // Five servers can spare two.
-    for node in ["gpu-01", "gpu-02"] {
-        let node = inventory.nodes.get_mut(&name(node)).unwrap();
-        node.role = undercroft_model::inventory::Role::Server;
-    }
-    let observation = converged(&inventory);
-    let options = reinstall(&["control-02", "control-03"]);
-    let (plan, _) = planned(&inventory, &observation, &options);
-    let first = step(&plan, "control-03", "network-boot");
-    assert!(first.after.contains(&step(&plan, "control-02", "ready").id));
-}
-
-#[test]
-fn what_etcd_can_not_spare_is_not_wiped() {
-    let inventory = basement(5);
-    let mut observation = converged(&inventory);
-    let cluster = observation.cluster.as_mut().unwrap();
-    cluster
-        .nodes
-        .get_mut(&name("control-03"))
-        .unwrap()
-        .etcd_voter = false;
-    let (_, report) = planned(&inventory, &observation, &reinstall(&["control-02"]));
-    insta::assert_snapshot!(
-        reasons(&report, "control-02"),
-        @"without it 1 of etcd's 3 members would vote, which is no majority: the cluster would stand still"
-    );
-    observation.cluster = None;
-    let (_, report) = planned(&inventory, &observation, &reinstall(&["control-02"]));
-    insta::assert_snapshot!(
-        reasons(&report, "control-02"),
-        @"it is a member of etcd, and the cluster's API doesn't answer: nobody knows whether the others can spare it"
-    );
-}
-
-#[test]
-fn a_founder_is_not_wiped_while_others_are_members() {
-    let inventory = basement(5);
-    let observation = converged(&inventory);
-    let (plan, report) = planned(&inventory, &observation, &reinstall(&["control-01"]));
-    assert!(plan.is_empty());
-    insta::assert_snapshot!(
-        reasons(&report, "control-01"),
-        @"it founds the cluster, and control-02 is a member of one already: it would found a second; name control-02 as `kubernetes.founder` first, so that it joins"
-    );
-    let mut inventory = inventory;
-    inventory.kubernetes.founder = Some(name("control-02"));
-    let (plan, _) = planned(&inventory, &observation, &reinstall(&["control-01"]));
-    assert_eq!(verbs(&plan, "control-01"), format!("{MACHINE} join ready"));
-}
-
 #[test]
 fn versions_that_the_skew_policy_forbids_are_not_installed() {
     let inventory = basement(5);
@@ -423,81 +357,6 @@ fn a_plan_of_a_cluster_reads_well() {
     let text = explain(&plan, &report);
     let id: String = plan.id.0.chars().take(12).collect();
     insta::assert_snapshot!(text.replace(&id, "PLAN"));
-}
-
-/// A good plan, changed, and what is found wrong with it.
-fn findings(change: impl FnOnce(&mut Plan)) -> String {
-    let inventory = basement(5);
-    let mut plan = all(&inventory, &prepared(&inventory)).0;
-    change(&mut plan);
-    plan.id = plan.content_id();
-    let found: Vec<String> = check(&plan).iter().map(ToString::to_string).collect();
-    found.join("\n")
-}
-
-fn change(plan: &mut Plan, node: &str, verb: &str, change: impl FnOnce(&mut Step)) {
-    let id = step(plan, node, verb).id;
-    change(&mut plan.steps[id.0 as usize]);
-}
-
-#[test]
-fn the_order_of_the_cluster_is_linted() {
-    assert_eq!(findings(|_| {}), "");
-    let cases: [(&str, String); 9] = [
-        (
-            "early join",
-            findings(|p| change(p, "gpu-01", "join", |s| s.after.truncate(1))),
-        ),
-        (
-            "agent first",
-            findings(|p| change(p, "gpu-01", "join", |s| s.after_settled.truncate(1))),
-        ),
-        (
-            "argocd first",
-            findings(|p| change(p, "control-01", "secrets", |s| s.after_settled.clear())),
-        ),
-        (
-            "without a turn",
-            findings(|p| change(p, "control-02", "join", |s| s.resource = None)),
-        ),
-        (
-            "two at once",
-            findings(|p| {
-                p.limits.concurrency.insert(Resource::ServerJoin, 2);
-            }),
-        ),
-        (
-            "restarts",
-            findings(|p| {
-                let from = step(p, "gpu-01", "network-boot").id;
-                change(p, "gpu-01", "join", |s| s.restart_from = Some(from));
-            }),
-        ),
-        (
-            "second founder",
-            findings(|p| change(p, "control-02", "join", |s| s.action = Action::FoundCluster)),
-        ),
-        ("no cluster", findings(|p| p.cluster = None)),
-        (
-            "wrong role",
-            findings(|p| {
-                change(p, "gpu-02", "join", |s| {
-                    s.action = Action::JoinCluster {
-                        role: undercroft_model::ClusterRole::Server,
-                        replaces: false,
-                    }
-                })
-            }),
-        ),
-    ];
-    let text: Vec<String> = cases
-        .into_iter()
-        .map(|(case, found)| {
-            assert_ne!(found, "", "{case}");
-            format!("{case}:\n{found}")
-        })
-        .collect();
-    insta::assert_snapshot!(text.join("\n\n"));
 }
 
 proptest! {
@@ -576,173 +435,6 @@ fn what_the_cluster_says_of_an_earlier_boot_is_old() {
             .iter()
             .all(|step| step.node == name && step.probe_first)
     );
-}
-
-/// The journal's word of a machine that was installed with the disks that the inventory has now.
-fn installed_with_its_disks(inventory: &Inventory, observation: &mut Observation, node: &str) {
-    let mut fresh = prepared(inventory);
-    fresh.host_keys.clone_from(&observation.host_keys);
-    let (plan, _) = all(inventory, &fresh);
-    let partition = step(&plan, node, "partition");
-    let Action::Partition { disks, .. } = &partition.action else {
-        panic!("{partition:?}");
-    };
-    let installed = observation.installed.entry(name(node)).or_default();
-    installed.disks.clone_from(disks);
-}
-
-/// An installer runs on a machine that was a member: it may have been told to, or have lost its disk.
-fn in_its_installer(inventory: &Inventory, observation: &mut Observation, node: &str) {
-    let planned = &inventory.nodes[&name(node)];
-    let report = undercroft_model::InstallerReport {
-        version: undercroft_model::INSTALLER_REPORT_VERSION,
-        nonce: "0".repeat(32),
-        uuid: planned.uuid,
-        macs: planned.macs.clone(),
-        address: planned.address,
-        boot_id: "boot-of-an-installer".to_owned(),
-        host_key: "ssh-ed25519 AAAA".to_owned(),
-        fingerprint: "SHA256:installer".to_owned(),
-        system: planned.system,
-        firmware: undercroft_model::ReportedFirmware::Uefi,
-        memory_mb: 1 << 20,
-        installer: "test".to_owned(),
-        disks: planned
-            .disks
-            .iter()
-            .enumerate()
-            .map(|(n, disk)| undercroft_model::ReportedDisk {
-                path: format!("/dev/nvme{n}n1"),
-                serial: disk.serial.clone(),
-                wwn: disk.wwn.clone(),
-                size_bytes: 1 << 42,
-                model: None,
-                transport: None,
-            })
-            .collect(),
-    };
-    let found = Found::Installer {
-        report: Box::new(report),
-    };
-    let age_ms = Some(0);
-    let seen = NodeObservation { found, age_ms };
-    observation.nodes.insert(name(node), seen);
-}
-
-fn replaces(plan: &Plan, node: &str) -> bool {
-    matches!(
-        step(plan, node, "join").action,
-        Action::JoinCluster { replaces: true, .. }
-    )
-}
-
-/// Two members are two votes: without one of them nobody could even remove it.
-#[test]
-fn of_two_members_none_is_wiped() {
-    let inventory = basement(5);
-    let mut observation = converged(&inventory);
-    // The third server never came.
-    let third = name("control-03");
-    observation.nodes.remove(&third);
-    observation.installed.remove(&third);
-    observation.cluster.as_mut().unwrap().nodes.remove(&third);
-    let (_, report) = planned(&inventory, &observation, &reinstall(&["control-02"]));
-    insta::assert_snapshot!(
-        reasons(&report, "control-02"),
-        @"without it 1 of etcd's 2 members would vote, which is no majority: the cluster would stand still"
-    );
-}
-
-/// A controller that died between the installation and the join has a successor that doesn't know
-/// of `--reinstall` any more.
-#[test]
-fn a_reinstallation_that_was_cut_off_still_replaces() {
-    let inventory = basement(5);
-    let mut observation = converged(&inventory);
-    for node in ["control-02", "gpu-01"] {
-        let installed = observation.installed.get_mut(&name(node)).unwrap();
-        installed.generation = 1;
-        installed.joined = false;
-        let cluster = observation.cluster.as_mut().unwrap();
-        let known = cluster.nodes.get_mut(&name(node)).unwrap();
-        (known.ready, known.etcd_voter) = (false, false);
-    }
-    let (plan, _) = all(&inventory, &observation);
-    for node in ["control-02", "gpu-01"] {
-        assert_eq!(verbs(&plan, node), "prove join ready");
-        assert!(replaces(&plan, node), "{node}");
-    }
-    observation.cluster = None;
-    let (plan, _) = all(&inventory, &observation);
-    assert!(replaces(&plan, "control-02") && !replaces(&plan, "control-03"));
-}
-
-#[test]
-fn a_member_in_its_installer_comes_back_as_what_it_was_unless_its_disk_is_another() {
-    let mut inventory = basement(5);
-    let mut observation = converged(&inventory);
-    installed_with_its_disks(&inventory, &mut observation, "control-02");
-    in_its_installer(&inventory, &mut observation, "control-02");
-    // The cluster can't be asked, and needn't be.
-    observation.cluster = None;
-    let (plan, _) = all(&inventory, &observation);
-    assert!(verbs(&plan, "control-02").starts_with(MACHINE));
-    assert!(!replaces(&plan, "control-02"));
-
-    // Of an agent whatever was there before is removed: it may have lost its disk unseen.
-    installed_with_its_disks(&inventory, &mut observation, "gpu-01");
-    in_its_installer(&inventory, &mut observation, "gpu-01");
-    assert!(replaces(&all(&inventory, &observation).0, "gpu-01"));
-
-    // Its disk has died, and the inventory names another.
-    let node = inventory.nodes.get_mut(&name("control-02")).unwrap();
-    node.disks[0].serial = Some("A-NEW-DISK".to_owned());
-    in_its_installer(&inventory, &mut observation, "control-02");
-    let (_, report) = all(&inventory, &observation);
-    assert!(reasons(&report, "control-02").contains("nobody knows"));
-    observation.cluster = converged(&inventory).cluster;
-    let (plan, _) = all(&inventory, &observation);
-    assert!(replaces(&plan, "control-02"));
-}
-
-#[test]
-fn a_fleet_that_is_wiped_whole_founds_a_new_cluster() {
-    let inventory = basement(5);
-    let observation = converged(&inventory);
-    let everybody = ["control-01", "control-02", "control-03", "gpu-01", "gpu-02"];
-    let (plan, _) = planned(&inventory, &observation, &reinstall(&everybody));
-    let founds = step(&plan, "control-01", "found");
-    assert_eq!(founds.after_settled.len(), 2);
-    for node in ["control-02", "control-03", "gpu-01"] {
-        assert!(!replaces(&plan, node), "{node}");
-    }
-}
-
-/// A machine that runs already is named as the founder of a fleet that has a cluster.
-#[test]
-fn a_new_founder_founds_no_second_cluster() {
-    let mut inventory = basement(5);
-    let mut observation = converged(&inventory);
-    let fresh = name("control-03");
-    observation.installed.insert(
-        fresh.clone(),
-        Installed {
-            proved_up: true,
-            ..Installed::default()
-        },
-    );
-    observation.cluster.as_mut().unwrap().nodes.remove(&fresh);
-    inventory.kubernetes.founder = Some(fresh);
-    let (plan, report) = all(&inventory, &observation);
-    insta::assert_snapshot!(
-        reasons(&report, "control-03"),
-        @"it founds the cluster, and control-01 is a member of one already: it would found a second; name control-01 as `kubernetes.founder` first, so that it joins"
-    );
-    assert!(plan.is_empty());
-    // Whether the others answer makes no difference.
-    observation.cluster = None;
-    let (plan, _) = all(&inventory, &observation);
-    assert!(!plan.steps.iter().any(|s| s.action == Action::FoundCluster));
 }
 
 #[test]
