@@ -210,13 +210,13 @@ impl Sources {
             return Ok(Err("a tag that isn't a version"));
         }
         self.ui.note(&format!("{} {shown}", paint(DIM, "reading")));
-        let index = self.from_registry(locked, &repository, wanted)?;
+        let index = self.registry_index(locked, &repository, wanted)?;
         Ok(Ok((shown, index)))
     }
 
     /// The releases of a registry that matter: the one that is wanted; else the present one, and
     /// the newer ones down to the first that can be taken. Each costs requests.
-    fn from_registry(
+    fn registry_index(
         &mut self,
         locked: &Locked,
         repository: &Repository,
