@@ -397,9 +397,14 @@ async fn pools_are_made_anew_and_one_elsewhere_is_never_taken() {
     agent.ok("! cat /mnt/var/kept").await;
     agent.ok(&finish).await;
 
-    // A pool of the same name on a disk that isn't of the layout.
+    // A pool of the same name on a disk that isn't of the layout. disko itself clears that pool's label
+    // where it finds its name on a disk that it wipes, so there is none.
     agent
-        .ok("for disk in 0 1; do wipefs -q -a /dev/disk/by-partlabel/disk-root$disk-root; done; /test/settle")
+        .ok(&format!(
+            "{zfs} for disk in 0 1; do \
+             zpool labelclear -f $(readlink -f /dev/disk/by-partlabel/disk-root$disk-root) || exit; \
+             done; /test/settle"
+        ))
         .await;
     let elsewhere = "zpool create -f -m none zroot $(readlink -f /dev/disk/by-serial/UC-OLD) && zpool export zroot";
     agent
@@ -421,12 +426,12 @@ async fn pools_are_made_anew_and_one_elsewhere_is_never_taken() {
     agent.ok("/test/encrypted/diskoScript").await;
     let said = agent
         .ok(&format!(
-            "{zfs} zfs get -H -o value encryption,keyformat,keylocation,keystatus zroot/root zroot"
+            "{zfs} zfs get -H -o value encryption,keyformat,keylocation,keystatus zroot zroot/root"
         ))
         .await;
     let said: Vec<&str> = said.split_whitespace().collect();
     // A dataset has its parent's key.
     let dataset = ["aes-256-gcm", "passphrase", "none", "available"];
     let pool = ["aes-256-gcm", "passphrase", "prompt", "available"];
-    assert_eq!(said, [dataset, pool].concat());
+    assert_eq!(said, [pool, dataset].concat());
 }
