@@ -1,9 +1,9 @@
 # The overlay's policy: who may reach what, from the people and networks of the inventory.
 #
 # Headscale, docs/ref/policy.md: a HuJSON file in Tailscale's syntax, of which plain JSON is a part.
-# Rules are `acls`, which every Headscale reads: grants came with 0.29, and a NixOS release from 24.11
-# to 26.05 has 0.23 to 0.28, which refuses a policy with a key that it doesn't know. For the same
-# reason nobody is named by an autogroup, which came with 0.27.
+# Rules are `acls`, which every Headscale reads: grants came with 0.29, and a NixOS release from
+# 24.11 to 26.05 has 0.23 to 0.28, which refuses a policy with a key that it doesn't know. For the
+# same reason nobody is named by an autogroup, which came with 0.27.
 let
   inherit (builtins)
     attrNames

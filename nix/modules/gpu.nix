@@ -181,7 +181,10 @@ in
             message = "undercroft.gpu.driver: only the open kernel modules drive a ${name}; set it to open.";
           }
           {
-            assertion = olderBranch == null || drivers ? ${olderBranch} || driver.version != plainDriver.version;
+            assertion =
+              olderBranch == null
+              || drivers ? ${olderBranch}
+              || driver.version != plainDriver.version;
             message = ''
               NVIDIA's driver ${plainDriver.version} doesn't drive a ${name} any more, and this nixpkgs has
               no nvidiaPackages.${olderBranch}. Take another nixpkgs, or set hardware.nvidia.package.
@@ -189,7 +192,8 @@ in
           }
           {
             # Before 25.11, nixpkgs' data centre driver was 565, which is older than Blackwell.
-            assertion = !(datacenter && cfg.open && plainDriver != null && (driver.open or null) == null);
+            assertion =
+              !(datacenter && cfg.open && plainDriver != null && (driver.open or null) == null);
             message = ''
               undercroft.gpu: a ${name} takes the open kernel modules, and nixpkgs' data centre driver
               ${driver.version} comes without. Set hardware.nvidia.package to a newer one.

@@ -223,7 +223,11 @@ in
         text = builtins.unsafeDiscardStringContext unit.text;
         inherit (unit) wantedBy requiredBy;
       })
-      (lib.filterAttrs (_: unit: unit.enable && (unit.text or null) != null) nixos.config.systemd.units)
+      (
+        lib.filterAttrs (
+          _: unit: unit.enable && (unit.text or null) != null
+        ) nixos.config.systemd.units
+      )
   ) fleet.nixosConfigurations;
 
   stubs = {
