@@ -220,6 +220,7 @@ async fn with_disko(
         Committed::No if work == Work::Probe => return Err(Stop::NotDone),
         Committed::No => {}
     }
+    spares_other_pools(installer, &tables).await?;
     let keys = deliver_keys(job, installer).await?;
     let ended = run_script(job, installer, script).await;
     // Whatever became of the script; its own failure says more than one to clean up.
@@ -241,6 +242,39 @@ async fn with_disko(
                 "the disko script ended well, and nothing is mounted at {MOUNT_POINT} or a disk has no GPT"
             ),
         )),
+    }
+}
+
+/// Where disko wipes a disk that has a pool's label, or the rest of one, it clears that pool's label
+/// by its name (disko's disk-deactivate.jq), and ZFS takes whichever disk that name leads to. A disk
+/// that isn't wiped and has a pool of such a name would lose it.
+async fn spares_other_pools(
+    installer: &Installer<'_>,
+    tables: &[(String, String)],
+) -> Result<(), Stop> {
+    let mut words = vec!["sh", "-c", include_str!("other-pools.sh"), "undercroft"];
+    words.extend(tables.iter().map(|(device, _)| device.as_str()));
+    let output = installer.run(&words).await?;
+    match output.code {
+        exit::DONE => Ok(()),
+        10 => {
+            let told = output.stdout.trim();
+            let mut told = told.splitn(3, ' ');
+            let mut next = || told.next().unwrap_or("?");
+            let (kept, wiped, pool) = (next(), next(), next());
+            Err(Stop::Failed(
+                Failure::new(
+                    FailureKind::Refused,
+                    format!(
+                        "{kept}, which isn't wiped, has a ZFS pool named {pool}, and {wiped}, which is, has a trace of one: disko clears pools by name, and could clear the one on {kept}"
+                    ),
+                )
+                .with_hint(format!(
+                    "Unplug the disk that is to be kept while this machine is installed, or clear the trace on the other by hand, as `zpool labelclear -f {wiped}` does."
+                )),
+            ))
+        }
+        _ => Err(refused(&output).into()),
     }
 }
 

@@ -1,5 +1,6 @@
 //! The key of an encrypted disk: where it comes to, who can read it there, and that it is nowhere
-//! else and not for long. The SSH server is real; disko and what it calls are stand-ins.
+//! else and not for long; and what disko isn't let do. The SSH server is real; disko and what it
+//! calls are stand-ins.
 
 use std::{
     ffi::OsString,
@@ -72,7 +73,16 @@ fn bench() -> (Bench, Arc<AtomicUsize>) {
     let at = bench.dir.path().display().to_string();
     for (name, body) in [
         ("sgdisk", "echo \"${1#--disk-guid=}\" >$at/guid"),
-        ("blkid", "cat $at/guid"),
+        (
+            "blkid",
+            "case \"$*\" in
+*zfs_member*) [ ! -e $at/pool ] || echo /dev/elsewhere ;;
+*LABEL*) cat $at/pool ;;
+*) cat $at/guid ;;
+esac",
+        ),
+        ("blockdev", "echo 4096"),
+        ("dd", "[ ! -e $at/trace ] || cat $at/trace"),
     ] {
         let body = body.replace("$at", &at);
         write_program(&bench.path("bin").join(name), &body);
@@ -255,4 +265,30 @@ async fn a_disk_that_isnt_encrypted_gets_none() {
     ));
     assert_eq!(asked.load(Ordering::SeqCst), 0);
     assert!(bench.path("disko-ran").exists() && !bench.path("key-sum").exists());
+}
+
+/// disko clears the labels of pools by their names, whichever disk they lead to.
+#[tokio::test]
+async fn a_pool_on_another_disk_whose_name_a_wiped_disk_knows_is_spared() {
+    if !inside("a_pool_on_another_disk_whose_name_a_wiped_disk_knows_is_spared") {
+        return;
+    }
+    let (mut bench, asked) = bench();
+    fs::write(bench.path("pool"), "tank").unwrap();
+    fs::write(bench.path("trace"), b"\0\x01name\0\0tank\0\xff\0").unwrap();
+    let failed = failure(bench.act(with_layout("zfs-encrypted")).await);
+    assert_eq!(failed.kind, FailureKind::Refused);
+    assert!(
+        failed
+            .message
+            .starts_with("/dev/elsewhere, which isn't wiped, has a ZFS pool named tank, and /dev/"),
+        "{failed:?}"
+    );
+    assert!(failed.hint.unwrap().contains("zpool labelclear -f /dev/"));
+    assert!(!bench.path("disko-ran").exists());
+    assert_eq!(asked.load(Ordering::SeqCst), 0, "the key wasn't brought");
+
+    fs::write(bench.path("trace"), b"\0\x01name\0\0zroot\0\xff\0").unwrap();
+    evidence(bench.act(with_layout("zfs-encrypted")).await);
+    assert!(bench.path("disko-ran").exists());
 }
