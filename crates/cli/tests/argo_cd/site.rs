@@ -324,6 +324,7 @@ impl Site {
                 .env("ARGOCD_TLS_DATA_PATH", home.join("tls"))
                 .env("ARGOCD_SSH_DATA_PATH", home.join("ssh"))
                 .env("ARGOCD_PLUGINSOCKFILEPATH", home.join("plugins"))
+                .env("ARGOCD_ASK_PASS_SOCK", home.join("ask-pass.sock"))
                 .env("ARGOCD_RECONCILIATION_JITTER", "0s")
                 .env(
                     "ARGOCD_RECONCILIATION_TIMEOUT",
