@@ -59,11 +59,10 @@ impl Repository {
     }
 
     fn new(host: &str, name: String) -> Option<Self> {
-        let host_ok = |c: char| c.is_ascii_alphanumeric() || ".-:[]".contains(c);
         let name_ok = |c: char| c.is_ascii_alphanumeric() || "._-/".contains(c);
         let parts_ok = name.split('/').all(|part| !matches!(part, "" | "." | ".."));
-        let good = !host.is_empty() && host.chars().all(host_ok) && name.chars().all(name_ok);
-        (good && parts_ok).then(|| Self {
+        let good = is_authority(host) && name.chars().all(name_ok) && parts_ok;
+        good.then(|| Self {
             host: if host == DOCKER { DOCKER_HOST } else { host }.to_owned(),
             name,
         })
@@ -71,16 +70,7 @@ impl Repository {
 
     /// Whether it is asked in plain text: only on this very machine, as container runtimes do.
     pub fn is_local(&self) -> bool {
-        let host = self
-            .host
-            .rsplit_once(':')
-            .map_or(&*self.host, |(host, port)| {
-                if port.bytes().all(|b| b.is_ascii_digit()) {
-                    host
-                } else {
-                    &self.host
-                }
-            });
+        let (host, _) = split_port(&self.host);
         is_loopback(host)
     }
 
@@ -99,6 +89,32 @@ impl Repository {
     pub fn scope(&self) -> String {
         format!("repository:{}:pull", self.name)
     }
+}
+
+/// A host and its port, where it has one.
+fn split_port(authority: &str) -> (&str, Option<&str>) {
+    match authority.rsplit_once(':') {
+        Some((host, port)) if port.bytes().all(|b| b.is_ascii_digit()) => (host, Some(port)),
+        _ => (authority, None),
+    }
+}
+
+/// A name of labels (RFC 1123, 2.1), an IPv4 address, or an IPv6 address in brackets; with a port or
+/// without.
+fn is_authority(text: &str) -> bool {
+    let (host, port) = split_port(text);
+    let label_ok = |label: &str| {
+        let inner = |c: char| c.is_ascii_alphanumeric() || c == '-';
+        !label.is_empty()
+            && label.chars().all(inner)
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+    };
+    let host_ok = match host.strip_prefix('[').and_then(|h| h.strip_suffix(']')) {
+        Some(address) => address.parse::<std::net::Ipv6Addr>().is_ok(),
+        None => host.split('.').all(label_ok),
+    };
+    host_ok && port.is_none_or(|port| port.parse::<u16>().is_ok())
 }
 
 fn is_loopback(host: &str) -> bool {
@@ -154,10 +170,7 @@ impl Challenge {
             return false;
         };
         let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
-        let host = match authority.rsplit_once(':') {
-            Some((host, port)) if port.bytes().all(|b| b.is_ascii_digit()) => host,
-            _ => authority,
-        };
+        let (host, _) = split_port(authority);
         is_loopback(host)
     }
 }
@@ -285,6 +298,7 @@ mod tests {
             ),
             ("ghcr.io/a/b/c", "https://ghcr.io/v2/a/b/c/tags/list"),
             ("localhost/a", "http://localhost/v2/a/tags/list"),
+            ("[::1]:5000/a", "http://[::1]:5000/v2/a/tags/list"),
             ("127.0.0.1:5000/a", "http://127.0.0.1:5000/v2/a/tags/list"),
             (
                 "registry.example:5000/a",
@@ -294,7 +308,20 @@ mod tests {
         for (image, expected) in cases {
             assert_eq!(url(Repository::of_image(image)).as_deref(), Some(expected));
         }
-        for image in ["a.b/../../secrets", "a.b/", "a b.c/d", "", "a.b/x?y=1"] {
+        for image in [
+            "a.b/../../secrets",
+            "a.b/",
+            "a b.c/d",
+            "",
+            "a.b/x?y=1",
+            // The fuzz target found that this was a host.
+            "../M./M",
+            "a..b/c",
+            "-a.b/c",
+            "a.b:/c",
+            "a.b:65536/c",
+            "[::/c",
+        ] {
             assert_eq!(Repository::of_image(image), None, "{image:?}");
         }
         assert_eq!(
