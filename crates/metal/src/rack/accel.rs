@@ -1,7 +1,9 @@
 //! KVM or emulation.
 //!
-//! `/dev/kvm` may be there and not work: inside some virtual machines the first guest hangs. So
-//! KVM is used only after a guest's firmware has said something through it within a time limit.
+//! `/dev/kvm` may be there and not work: inside some virtual machines the first guest hangs, and on
+//! others (a KVM that is itself emulated) one firmware runs and the next gives KVM an instruction that it
+//! doesn't know. So KVM is used only after every firmware that the rack's machines may have has said
+//! something through it within a time limit.
 
 use std::path::Path;
 use std::process::Stdio;
@@ -10,23 +12,24 @@ use std::time::Duration;
 use rustix::fs::{Access, access};
 use serde::{Deserialize, Serialize};
 use tokio::io::AsyncReadExt;
-use tokio::process::Command;
+use tokio::process::{ChildStderr, Command};
 use tokio::time::timeout;
 use undercroft_model::System;
 
 use super::RackError;
 use super::firmware::{find_qemu, find_uefi};
+use super::qemu;
 use super::spec::AcceleratorChoice;
 use super::state::{StateDir, host_boot_id, write_file};
 
-/// How long a guest's firmware has to say something under KVM, in milliseconds. It takes well
-/// under a second where KVM works.
+/// How long each firmware has to say something under KVM, in milliseconds. It takes a second or two
+/// where KVM works.
 pub const KVM_PROBE_MS: u64 = 10_000;
 /// How long a killed probe is waited for, in milliseconds: one that hangs in the kernel may not
 /// end at all, and is left to it.
 const KVM_PROBE_END_MS: u64 = 2_000;
 /// How much of QEMU's complaint is kept, in bytes.
-const PROBE_COMPLAINT_BYTES: u64 = 2048;
+const PROBE_COMPLAINT_BYTES: usize = 2048;
 
 /// How machines are run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -95,47 +98,60 @@ pub(crate) async fn choose(
     }
 }
 
-/// Runs a guest's firmware under KVM until it says something; what it saw, either way.
+/// Runs each firmware that a machine of the host's system may have under KVM until it says something;
+/// what was seen, either way.
 async fn probe_kvm(limit: Duration) -> Result<String, String> {
     let device = Path::new("/dev/kvm");
     access(device, Access::READ_OK | Access::WRITE_OK)
         .map_err(|errno| format!("/dev/kvm cannot be opened: {}", std::io::Error::from(errno)))?;
     let system = host_system().ok_or("the host is neither x86_64 nor aarch64")?;
     let qemu = find_qemu(system).map_err(|e| e.to_string())?;
-    let mut command = Command::new(&qemu);
-    command
-        .args([
-            "-accel",
-            "kvm",
-            "-cpu",
-            "host",
-            "-m",
-            "64",
-            "-nodefaults",
-            "-no-user-config",
-        ])
-        .args(["-display", "none", "-serial", "stdio"]);
-    match system {
-        System::Aarch64Linux | System::Aarch64Darwin => {
-            let firmware = find_uefi(system, &qemu).map_err(|e| e.to_string())?;
-            command
-                .args(["-machine", "virt,gic-version=host", "-drive"])
-                .arg(format!(
-                    "if=pflash,unit=0,readonly=on,format={},file={}",
-                    firmware.code.format,
-                    super::qemu::escaped(&firmware.code.path)
-                ));
-        }
-        // SeaBIOS writes to the serial port when there are no graphics.
-        System::X86_64Linux | System::X86_64Darwin => {
-            command.args(["-machine", "q35,graphics=off"]);
-        }
+    let mut ran = Vec::new();
+    // SeaBIOS writes to the serial port when there are no graphics.
+    if system == System::X86_64Linux {
+        let mut command = guest(&qemu);
+        command.args(["-machine", "q35,graphics=off"]);
+        speaks(command, limit)
+            .await
+            .map_err(|e| format!("BIOS: {e}"))?;
+        ran.push("BIOS");
     }
-    speaks(command, limit).await
+    // Without UEFI firmware here no UEFI machine is launched, under KVM or without.
+    if let Ok(firmware) = find_uefi(system, &qemu) {
+        let mut command = guest(&qemu);
+        let machine = match system {
+            System::Aarch64Linux | System::Aarch64Darwin => "virt,gic-version=host",
+            System::X86_64Linux | System::X86_64Darwin => "q35",
+        };
+        command.args(["-machine", machine, "-drive"]).arg(format!(
+            "if=pflash,unit=0,readonly=on,format={},file={}",
+            firmware.code.format,
+            qemu::escaped(&firmware.code.path)
+        ));
+        speaks(command, limit)
+            .await
+            .map_err(|e| format!("UEFI: {e}"))?;
+        ran.push("UEFI");
+    }
+    match ran.as_slice() {
+        [] => Err("there is no firmware to try it with".into()),
+        ran => Ok(format!("a guest's firmware ran ({})", ran.join(", "))),
+    }
 }
 
-/// Whether a command writes to its standard output within a time limit. It is killed after that.
-async fn speaks(mut command: Command, limit: Duration) -> Result<String, String> {
+/// A guest with nothing but memory and a serial port.
+fn guest(qemu: &Path) -> Command {
+    let mut command = Command::new(qemu);
+    command
+        .args(["-accel", "kvm", "-cpu", "host", "-m", "128"])
+        .args(["-nodefaults", "-no-user-config"])
+        .args(["-display", "none", "-serial", "stdio"]);
+    command
+}
+
+/// Whether a command writes to its standard output within a time limit, before KVM gives up on it. It is
+/// killed after that.
+async fn speaks(mut command: Command, limit: Duration) -> Result<(), String> {
     command
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -144,32 +160,31 @@ async fn speaks(mut command: Command, limit: Duration) -> Result<String, String>
     let mut child = command
         .spawn()
         .map_err(|e| format!("QEMU cannot be started: {e}"))?;
-    let (Some(mut stdout), Some(stderr)) = (child.stdout.take(), child.stderr.take()) else {
+    let (Some(mut stdout), Some(mut stderr)) = (child.stdout.take(), child.stderr.take()) else {
         return Err("QEMU's output cannot be read".into());
     };
+    let mut complaint = Vec::new();
     let mut first = [0u8; 1];
-    let outcome = timeout(limit, stdout.read(&mut first)).await;
+    let heard = timeout(limit, async {
+        tokio::select! {
+            read = stdout.read(&mut first) => Some(read),
+            () = gives_up(&mut stderr, &mut complaint) => None,
+        }
+    })
+    .await;
     // The kill fails only if QEMU has ended by itself, which is as good.
     let _ = child.start_kill();
-    let ended = timeout(Duration::from_millis(KVM_PROBE_END_MS), child.wait()).await;
-    match outcome {
-        Ok(Ok(1)) => Ok("a guest's firmware ran".into()),
-        Ok(Ok(_)) => {
-            let mut complaint = Vec::new();
-            let read = stderr.take(PROBE_COMPLAINT_BYTES);
-            let mut read = std::pin::pin!(read);
-            // Whatever could be read in time is shown; the probe has failed either way.
-            let _ = timeout(
-                Duration::from_millis(KVM_PROBE_END_MS),
-                read.read_to_end(&mut complaint),
-            )
-            .await;
-            Err(format!(
-                "QEMU ended at once: {}",
-                String::from_utf8_lossy(&complaint).trim()
-            ))
-        }
-        Ok(Err(e)) => Err(format!("QEMU's output cannot be read: {e}")),
+    let end = Duration::from_millis(KVM_PROBE_END_MS);
+    let ended = timeout(end, child.wait()).await;
+    // Whatever else could be read in time is shown; the verdict stands.
+    let mut rest = stderr.take(PROBE_COMPLAINT_BYTES as u64);
+    let _ = timeout(end, rest.read_to_end(&mut complaint)).await;
+    let complaint = String::from_utf8_lossy(&complaint);
+    match heard {
+        Ok(Some(Ok(1))) => Ok(()),
+        Ok(Some(Ok(_))) => Err(format!("QEMU ended at once: {}", complaint.trim())),
+        Ok(Some(Err(e))) => Err(format!("QEMU's output cannot be read: {e}")),
+        Ok(None) => Err(format!("KVM gave up: {}", complaint.trim())),
         Err(_) if ended.is_err() => Err(format!(
             "a guest's firmware said nothing in {} ms, and QEMU hangs in the kernel",
             limit.as_millis()
@@ -179,6 +194,21 @@ async fn speaks(mut command: Command, limit: Duration) -> Result<String, String>
             limit.as_millis()
         )),
     }
+}
+
+/// Returns once QEMU has said that KVM can't go on with the guest, which it then leaves paused
+/// (`kvm_handle_internal_error` in QEMU's `accel/kvm/kvm-all.c`).
+async fn gives_up(stderr: &mut ChildStderr, complaint: &mut Vec<u8>) {
+    let mut piece = [0u8; 256];
+    // An end without those words leaves the verdict to the standard output, or to the time limit.
+    while let Ok(read @ 1..) = stderr.read(&mut piece).await {
+        let room = PROBE_COMPLAINT_BYTES.saturating_sub(complaint.len());
+        complaint.extend(piece.iter().take(read.min(room)));
+        if String::from_utf8_lossy(complaint).contains("KVM internal error") {
+            return;
+        }
+    }
+    std::future::pending::<()>().await;
 }
 
 #[cfg(test)]
@@ -203,6 +233,12 @@ mod tests {
             .await
             .unwrap_err();
         assert!(ended.contains("no kvm"), "{ended}");
+        let given_up = "echo 'KVM internal error. Suberror: 1' >&2; exec sleep 60";
+        let given_up = speaks(shell(given_up), long).await.unwrap_err();
+        assert!(
+            given_up.contains("KVM gave up: KVM internal error"),
+            "{given_up}"
+        );
         let silent = speaks(shell("exec sleep 60"), Duration::from_millis(50))
             .await
             .unwrap_err();

@@ -207,7 +207,9 @@ impl Machine {
                 self.stop(StopReason::PoweredOff).await;
                 self.launch().await
             }
-            (PowerAction::PressButton, true) => self.execute("system_powerdown", None).await,
+            (PowerAction::PressButton, true) => {
+                self.execute("system_powerdown", None).await.map(drop)
+            }
             (PowerAction::PressButton | PowerAction::Reset, false) => Err(RackError::refused(
                 format!("machine {} is off", self.spec.name),
                 "Power it on first.",
@@ -261,7 +263,7 @@ impl Machine {
             if !plugged {
                 self.plug(false).await?;
             }
-            self.execute("cont", None).await
+            self.execute("cont", None).await.map(drop)
         }
         .await;
         if started.is_err() {
@@ -294,7 +296,7 @@ impl Machine {
         &mut self,
         command: &str,
         arguments: Option<serde_json::Value>,
-    ) -> Result<(), RackError> {
+    ) -> Result<serde_json::Value, RackError> {
         let machine = self.spec.name.to_string();
         let failed = |what: String| RackError::Qemu {
             machine,
@@ -347,6 +349,7 @@ impl Machine {
                     ),
                 };
             }),
+            Happening::Stopped => self.on_stopped().await,
             Happening::Resumed => {
                 self.status
                     .send_modify(|status| status.power = PowerState::On);
@@ -370,6 +373,40 @@ impl Machine {
         }
     }
 
+    /// A guest that KVM can't go on with is launched again under emulation, with the same boot before it.
+    /// Other reasons to stand still come with events of their own.
+    async fn on_stopped(&mut self) {
+        // A QEMU that doesn't answer is about to end, which is heard of too.
+        let Ok(reply) = self.execute("query-status", None).await else {
+            return;
+        };
+        // `RunState` in QEMU's qapi/run-state.json.
+        let state = reply.get("status").and_then(serde_json::Value::as_str);
+        if state != Some("internal-error") {
+            return;
+        }
+        let log = end_of_file(&self.dir.qemu_log(), LOG_END_BYTES);
+        let from_network = self.status.borrow().booted != Some(BootPath::FirmwareOrder);
+        self.stop(StopReason::Failed).await;
+        if self.accelerator == Accelerator::Tcg {
+            let detail = format!("QEMU stopped the guest for an error of its own: {log}");
+            self.stopped(StopReason::Failed, Some(detail));
+            return;
+        }
+        self.accelerator = Accelerator::Tcg;
+        if from_network {
+            self.status
+                .send_modify(|status| status.next_boot = NextBoot::NetworkOnce);
+        }
+        self.stopped(
+            StopReason::Failed,
+            Some(format!(
+                "KVM gave up on it; it goes on under emulation: {log}"
+            )),
+        );
+        self.launch_again().await;
+    }
+
     async fn on_guest_reset(&mut self) {
         let now = Instant::now();
         self.resets
@@ -384,6 +421,10 @@ impl Machine {
             return;
         }
         self.stop(StopReason::GuestReset).await;
+        self.launch_again().await;
+    }
+
+    async fn launch_again(&mut self) {
         if let Err(error) = self.launch().await {
             eprintln!(
                 "machine {} cannot be launched again: {error}",

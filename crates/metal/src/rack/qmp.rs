@@ -8,12 +8,17 @@ pub(crate) const QMP_LINE_BYTES_MAX: u64 = 1024 * 1024;
 /// A line from QEMU.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Message {
-    /// The reply to the command with this id, with QEMU's words if it failed.
-    Reply { id: u64, result: Result<(), String> },
+    /// The reply to the command with this id, or QEMU's words if it failed.
+    Reply {
+        id: u64,
+        result: Result<Value, String>,
+    },
     /// The guest shut down, restarted or panicked; or QEMU was told to.
     Shutdown(ShutdownCause),
     /// QEMU stopped the guest because the host's disk is full, and says on which of its disks.
     DiskFull { device: String },
+    /// The guest stands still; why, `query-status` says.
+    Stopped,
     /// The guest goes on.
     Resumed,
     /// The greeting, and all else.
@@ -37,7 +42,7 @@ pub(crate) fn parse(line: &[u8]) -> Message {
     };
     if let Some(id) = value.get("id").and_then(Value::as_u64) {
         let result = match value.get("error") {
-            None => Ok(()),
+            None => Ok(value.get("return").cloned().unwrap_or_default()),
             Some(error) => Err(text(error, "desc")),
         };
         return Message::Reply { id, result };
@@ -55,6 +60,7 @@ pub(crate) fn parse(line: &[u8]) -> Message {
                 device: text(&data, "device"),
             }
         }
+        Some("STOP") => Message::Stopped,
         Some("RESUME") => Message::Resumed,
         _ => Message::Other,
     }
@@ -92,9 +98,17 @@ mod tests {
                 r#"{"return": {}, "id": 7}"#,
                 Message::Reply {
                     id: 7,
-                    result: Ok(()),
+                    result: Ok(json!({})),
                 },
             ),
+            (
+                r#"{"return": {"status": "internal-error", "running": false}, "id": 9}"#,
+                Message::Reply {
+                    id: 9,
+                    result: Ok(json!({ "status": "internal-error", "running": false })),
+                },
+            ),
+            (r#"{"timestamp": {}, "event": "STOP"}"#, Message::Stopped),
             (
                 r#"{"id": 8, "error": {"class": "DeviceNotFound", "desc": "Device 'x' not found"}}"#,
                 Message::Reply {

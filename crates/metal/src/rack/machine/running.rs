@@ -53,6 +53,8 @@ pub(super) enum Happening {
     DiskFull {
         device: String,
     },
+    /// QEMU stopped the guest, for a reason that it tells when asked.
+    Stopped,
     Resumed,
     /// A reply that came too late, or chatter.
     Reply,
@@ -122,7 +124,7 @@ impl Running {
         let mut running = Self::connect(child, monitor, serial);
         // Nothing is printed yet: the guest is stopped.
         match running.execute("qmp_capabilities", None, |_| {}).await {
-            Ok(()) => Ok(running),
+            Ok(_) => Ok(running),
             Err(what) => Err(failed(format!("QEMU's monitor does not answer: {what}"))),
         }
     }
@@ -170,7 +172,7 @@ impl Running {
         command: &str,
         arguments: Option<Value>,
         mut printed: impl FnMut(&[u8]),
-    ) -> Result<(), String> {
+    ) -> Result<Value, String> {
         self.commands += 1;
         let this = self.commands;
         let deadline = Instant::now() + Duration::from_millis(COMMAND_MS);
@@ -233,6 +235,7 @@ fn happening(message: Message) -> Happening {
     match message {
         Message::Shutdown(cause) => Happening::Shutdown(cause),
         Message::DiskFull { device } => Happening::DiskFull { device },
+        Message::Stopped => Happening::Stopped,
         Message::Resumed => Happening::Resumed,
         Message::Reply { .. } | Message::Other => Happening::Reply,
     }
