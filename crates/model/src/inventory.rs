@@ -21,6 +21,7 @@ mod schema;
 mod secret;
 mod sections;
 mod source;
+mod syntax;
 
 use std::collections::BTreeMap;
 

@@ -1,5 +1,6 @@
 //! What the sections say together: everything that one value alone can't show to be wrong.
 
+mod causes;
 mod classes;
 mod cluster;
 mod gpu;
@@ -25,6 +26,7 @@ pub(super) struct Check<'c, 's> {
     draft: &'c Draft,
     root: &'c Spanned<DeValue<'c>>,
     cx: &'c mut Reader<'s>,
+    causes: causes::Causes,
 }
 
 /// What is at a path.
@@ -36,13 +38,20 @@ struct Found<'v> {
 
 /// Checks a draft, and reports to the reader that it was read by.
 pub(super) fn check(draft: &Draft, root: &Spanned<DeValue<'_>>, cx: &mut Reader<'_>) {
-    let mut check = Check { draft, root, cx };
+    let mut check = Check {
+        draft,
+        root,
+        cx,
+        causes: causes::Causes::default(),
+    };
     network::check(&mut check);
+    // Which nodes are copies of each other decides what can be said of their number.
+    identities::check(&mut check);
     cluster::check(&mut check);
     classes::check(&mut check);
-    identities::check(&mut check);
     machines::check(&mut check);
     people::check(&mut check);
+    check.tell_causes();
 }
 
 /// The value at a path, as far as the path goes: the number of steps that were found, the last
@@ -152,31 +161,30 @@ impl Check<'_, '_> {
         message: String,
         hint: &str,
     ) {
-        let (a, b) = (self.at(first), self.at(second));
-        let (first, second) = if a.start <= b.start { (a, b) } else { (b, a) };
-        let finding = Finding::error(code, second, message)
-            .related("it is first given here", first)
-            .hint(hint);
+        let finding = self.doubled(code, first, second, message, hint);
         self.report(finding);
     }
 
-    /// Reports a reference to something that isn't there.
-    fn unknown(&mut self, what: &str, section: &str, name: &str, path: &[&str]) {
-        let names = self.names(section);
-        if names.contains(&name) {
-            // It is there, and what is wrong with it is reported there.
-            return;
-        }
-        let hint = match (nearest(name, names.iter().copied()), names.is_empty()) {
-            (Some(near), _) => format!("Did you mean `{near}`?"),
-            (None, true) => format!("Add [{section}.{name}]."),
-            (None, false) => format!(
-                "Known are {}; or add [{section}.{name}].",
-                listed(names.iter().copied())
-            ),
-        };
-        let message = format!("there is no {what} `{name}`");
-        self.error("unknown-name", path, message, hint);
+    fn doubled(
+        &self,
+        code: &'static str,
+        first: &[&str],
+        second: &[&str],
+        message: String,
+        hint: &str,
+    ) -> Finding {
+        let (a, b) = (self.at(first), self.at(second));
+        let (first, second) = if a.start <= b.start { (a, b) } else { (b, a) };
+        Finding::error(code, second, message)
+            .related("it is first given here", first)
+            .hint(hint)
+    }
+
+    /// Whether every node of the file is in the draft, and is there once.
+    fn all_nodes_read(&self) -> bool {
+        self.cx.knows_names("nodes")
+            && self.names("nodes").len() == self.draft.nodes.len()
+            && !self.has_copies("nodes")
     }
 
     /// The names in a section as they stand in the file, whether or not they could be read.

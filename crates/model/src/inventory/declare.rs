@@ -228,6 +228,7 @@ macro_rules! section {
                 _: $crate::inventory::declare::Rule,
                 cx: &mut $crate::inventory::reader::Reader<'_>,
             ) -> Option<Self> {
+                let errors = cx.error_count();
                 let table = cx.section(value, &[$( stringify!($key) ),*])?;
                 $(
                     let $key = cx.key::<$ty>(
@@ -238,6 +239,8 @@ macro_rules! section {
                         || fallback!($ty $(, $default)?),
                     );
                 )*
+                // An unknown key is one that was meant to say something here.
+                (errors == cx.error_count()).then_some(())?;
                 Some(Self { $( $key: $key?, )* })
             }
 

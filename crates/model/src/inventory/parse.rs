@@ -13,6 +13,7 @@ use super::{
     declare::{Rule, Value},
     reader::Reader,
     source::{Finding, Source},
+    syntax,
 };
 use crate::{ClassName, Diagnostic, NodeName, PcName, UserName};
 
@@ -58,17 +59,6 @@ pub fn parse(file: &str, bytes: &[u8]) -> Parsed {
     let bytes_read = bytes.get(..MAX_BYTES).unwrap_or(bytes);
     let source = Source::new(file, bytes_read);
     let mut cx = Reader::new(&source);
-    if bytes.len() > MAX_BYTES {
-        let message = format!("the file has over {MAX_BYTES} bytes");
-        cx.findings.push(Finding::error("too-large", 0..0, message));
-    }
-    if let Some(at) = source.bad_byte {
-        let message = format!("the byte at offset {at} is not UTF-8");
-        cx.findings.push(
-            Finding::error("not-utf-8", at..at + 1, message)
-                .hint("Save the file as UTF-8, which TOML demands."),
-        );
-    }
     for secret in &source.secrets {
         let message = format!("{} stands here in plain text", secret.what);
         cx.findings.push(
@@ -77,19 +67,40 @@ pub fn parse(file: &str, bytes: &[u8]) -> Parsed {
             ),
         );
     }
-    let (root, errors) = DeTable::parse_recoverable(source.text());
-    for error in errors {
-        let span = error.span().unwrap_or(0..0);
-        let message = error.message().to_owned();
-        let hint = syntax_hint(&message);
-        cx.findings
-            .push(Finding::error("syntax", span, message).hint(hint));
+    // What can't be read as text, or was read to its middle, has no other faults that one could
+    // trust.
+    if let Some(finding) = unreadable(bytes, &source) {
+        cx.findings.push(finding);
+        return Parsed {
+            inventory: None,
+            diagnostics: cx.findings.finish(&source),
+        };
+    }
+    let mended = syntax::mend(source.text());
+    if !mended.findings.is_empty() {
         cx.incomplete();
     }
+    for finding in mended.findings {
+        cx.findings.push(finding);
+    }
+    let (root, _) = DeTable::parse_recoverable(&mended.text);
     let span = root.span();
-    let root = Spanned::new(span, DeValue::Table(root.into_inner()));
+    let mut table = root.into_inner();
+    for header in &mended.lost {
+        forget(&mut table, header, &mut cx);
+    }
+    let root = Spanned::new(span, DeValue::Table(table));
+    if mended.hopeless {
+        return Parsed {
+            inventory: None,
+            diagnostics: cx.findings.finish(&source),
+        };
+    }
     let draft = read(&root, &mut cx);
     check::check(&draft, &root, &mut cx);
+    if cx.strays {
+        cx.findings.forget("missing-key");
+    }
     let inventory = if cx.findings.errors {
         None
     } else {
@@ -123,23 +134,70 @@ pub fn diagnose(
     finding.place(&source)
 }
 
-/// What to do about an error that the TOML parser found, by its message.
-fn syntax_hint(message: &str) -> &'static str {
-    let has = |part: &str| message.contains(part);
-    if has("duplicate key") {
-        "Take one of the two out; a table's keys stand together under one header."
-    } else if has("string") {
-        "Close the string with the quote that it begins with, on the same line."
-    } else if has("unclosed table") {
-        "Close the header with `]`."
-    } else if has("unclosed array") {
-        "Close the array with `]`, and put a comma between its items."
-    } else if has("unclosed inline table") {
-        "Close the table with `}`, and put a comma between its keys."
-    } else if has("key with no value") || has("expected `=`") {
-        "Write `key = value`, one to a line."
-    } else {
-        "A line is `key = value` or a [header]; texts stand in double quotes."
+/// Why a file's bytes can't be read as text.
+fn unreadable(bytes: &[u8], source: &Source<'_>) -> Option<Finding> {
+    if bytes.len() > MAX_BYTES {
+        let message = format!("the file has over {MAX_BYTES} bytes");
+        return Some(
+            Finding::error("too-large", 0..0, message)
+                .hint("An inventory is text, and 100,000 machines need a fifth of that: is it the right file?"),
+        );
+    }
+    if let Some(at) = bytes.iter().position(|b| *b == 0) {
+        let utf_16 = bytes.iter().filter(|b| **b == 0).count() > bytes.len() / 4;
+        let hint = if utf_16 || source.bad_byte == Some(0) {
+            UTF_16
+        } else {
+            "An inventory is text, and this byte is in none: is it the right file, and whole?"
+        };
+        let code = if utf_16 || source.bad_byte.is_some() {
+            "not-utf-8"
+        } else {
+            "syntax"
+        };
+        let at = source.bad_byte.map_or(at, |bad| bad.min(at));
+        let message = format!("the byte at offset {at} is not text");
+        return Some(Finding::error(code, at..at + 1, message).hint(hint));
+    }
+    let at = source.bad_byte?;
+    let byte = bytes.get(at).copied().unwrap_or(0);
+    let rest = bytes.get(at..).unwrap_or(&[]);
+    let more = rest
+        .utf8_chunks()
+        .map(|chunk| usize::from(!chunk.invalid().is_empty()))
+        .sum::<usize>()
+        .saturating_sub(1);
+    let mut message = format!("the byte at offset {at} (0x{byte:02x}) is not UTF-8");
+    if more > 0 {
+        message.push_str(&format!(", and so it is in {more} more places"));
+    }
+    Some(
+        Finding::error("not-utf-8", at..at + 1, message)
+            .hint("Save the file as UTF-8, which TOML demands."),
+    )
+}
+
+const UTF_16: &str = "This looks like UTF-16: save the file as UTF-8, which TOML demands.";
+
+/// Takes a section, or an entry of one, out of what was read, because a part of it is lost.
+fn forget(table: &mut DeTable<'_>, header: &[String], cx: &mut Reader<'_>) {
+    let Some(section) = header.first() else {
+        return;
+    };
+    let entries = ["classes", "nodes", "pcs", "users"].contains(&section.as_str());
+    match (entries, header.get(1)) {
+        (true, Some(name)) => {
+            let Some(section) = table.get_mut(section.as_str()) else {
+                return;
+            };
+            if let DeValue::Table(entries) = section.get_mut() {
+                entries.remove(name.as_str());
+            }
+        }
+        _ => {
+            cx.lost(section);
+            table.remove(section.as_str());
+        }
     }
 }
 
@@ -150,7 +208,9 @@ fn read(root: &Spanned<DeValue<'_>>, cx: &mut Reader<'_>) -> Draft {
         name: &'static str,
         cx: &mut Reader<'_>,
     ) -> Option<T> {
-        cx.key(root, table, name, Rule::Any, T::absent)
+        let lost = cx.is_lost(name);
+        let absent = || if lost { None } else { T::absent() };
+        cx.key(root, table, name, Rule::Any, absent)
     }
     let empty = DeTable::new();
     let table = cx.section(root, SECTIONS).unwrap_or(&empty);

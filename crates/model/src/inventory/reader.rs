@@ -17,6 +17,10 @@ use super::{
 /// offered in place of the other.
 const ALIKE: f64 = 0.78;
 
+/// The longest unknown key that is listed with others; a longer one has a finding of its own, which
+/// shortens it.
+const MAX_STRAY_BYTES: usize = 40;
+
 /// Known words that a hint lists at most.
 const MAX_LISTED: usize = 24;
 
@@ -30,9 +34,14 @@ pub(crate) struct Reader<'a> {
     broken: BTreeSet<(String, String)>,
     /// Whether no part of the file was lost to a syntax error.
     complete: bool,
+    /// Sections that were lost to one.
+    lost: BTreeSet<String>,
     /// Sections and known keys of theirs that an unknown key was probably meant to be: such a key
     /// isn't reported as missing as well.
     misspelt: BTreeSet<(Vec<String>, &'static str)>,
+    error_count: usize,
+    /// Whether keys stand in a section that they don't belong to, so that their own lacks them.
+    pub(crate) strays: bool,
 }
 
 /// The known word that is most like a given one, where one is.
@@ -76,7 +85,10 @@ impl<'a> Reader<'a> {
             path: Vec::new(),
             broken: BTreeSet::new(),
             complete: true,
+            lost: BTreeSet::new(),
             misspelt: BTreeSet::new(),
+            error_count: 0,
+            strays: false,
         }
     }
 
@@ -119,9 +131,9 @@ impl<'a> Reader<'a> {
         self.complete = false;
     }
 
-    /// Whether no part of the file was lost to a syntax error.
-    pub(crate) fn is_complete(&self) -> bool {
-        self.complete
+    /// Notes that a section was lost.
+    pub(crate) fn lost(&mut self, section: &str) {
+        self.lost.insert(section.to_owned());
     }
 
     /// Whether all that stands under a path of two keys could be read: what is absent there is
@@ -131,7 +143,20 @@ impl<'a> Reader<'a> {
         self.complete && !broken(name) && !broken("")
     }
 
+    /// Errors so far: where a section's reading adds to them, the section isn't what the file means.
+    pub(crate) fn error_count(&self) -> usize {
+        self.error_count
+    }
+
+    /// Whether every name of a section of named things is known: none was lost, misspelt, or put
+    /// under a header that isn't known.
+    pub(crate) fn knows_names(&self, section: &str) -> bool {
+        let broken = |section: &str| self.broken.contains(&(section.to_owned(), String::new()));
+        self.complete && !broken(section) && !broken("")
+    }
+
     fn error(&mut self, code: &'static str, span: Range<usize>, message: String, hint: String) {
+        self.error_count += 1;
         let mut path = self.path.iter().cloned();
         let section = path.next().unwrap_or_default();
         self.broken
@@ -303,18 +328,38 @@ impl<'a> Reader<'a> {
             self.wrong_type(value, "a table");
             return None;
         };
+        let mut unknown: Vec<&Spanned<Cow<'_, str>>> = Vec::new();
         for (key, value) in table {
             let name: &str = key.get_ref();
             let reported = secret::is_secret_name(name) && self.source.is_secret(&value.span());
-            if known.contains(&name) || reported {
-                continue;
+            if !known.contains(&name) && !reported {
+                unknown.push(key);
             }
-            let all = listed(known.iter().copied());
-            let near = known
+        }
+        unknown.sort_by_key(|key| key.span().start);
+        let near = |key: &Spanned<Cow<'_, str>>| nearest(key.get_ref(), known.iter().copied());
+        let strange = unknown.iter().filter(|key| near(key).is_none()).count();
+        if let [first, _, ..] = unknown.as_slice()
+            && strange > 0
+            && !unknown
                 .iter()
-                .copied()
-                .find(|k| nearest(name, known.iter().copied()) == Some(*k));
-            if let Some(near) = near {
+                .any(|key| key.get_ref().len() > MAX_STRAY_BYTES)
+        {
+            // So many at once aren't misspelt: they belong to another table.
+            let names = listed(unknown.iter().map(|key| &**key.get_ref()));
+            let message = format!("unknown keys in {}: {names}", self.section_name());
+            let hint = "If they belong to another section, its header is missing above them.";
+            self.complete = false;
+            self.strays = true;
+            let span = first.span();
+            self.error("unknown-key", span, message, hint.to_owned());
+            return Some(table);
+        }
+        for key in unknown {
+            let name: &str = key.get_ref();
+            let all = listed(known.iter().copied());
+            let near = near(key);
+            if let Some(near) = known.iter().copied().find(|k| near == Some(*k)) {
                 self.misspelt.insert((self.path.clone(), near));
             }
             let hint = match near {
@@ -331,7 +376,7 @@ impl<'a> Reader<'a> {
         Some(table)
     }
 
-    /// The value of a section's key, or what stands for it where it is absent or can't be read.
+    /// The value of a section's key, or what stands for it where it is absent.
     pub(crate) fn key<T: Value>(
         &mut self,
         owner: &Spanned<DeValue<'_>>,
@@ -347,12 +392,29 @@ impl<'a> Reader<'a> {
             }
             return value;
         };
+        // What couldn't be read isn't as if it were absent: nothing may be concluded from a default
+        // that the file doesn't mean.
         self.within(key, |cx| T::read(value, rule, cx))
-            .or_else(fallback)
+    }
+
+    /// Whether an unknown key of a section was probably meant to be this one.
+    fn is_misspelt(&self, section: &[String], key: &str) -> bool {
+        self.misspelt
+            .iter()
+            .any(|(path, near)| path == section && *near == key)
+    }
+
+    /// Whether a whole section is absent because it was lost, and not because nobody wrote it.
+    pub(crate) fn is_lost(&self, section: &str) -> bool {
+        self.lost.contains(section) || self.is_misspelt(&[], section)
     }
 
     fn missing(&mut self, owner: &Spanned<DeValue<'_>>, key: &'static str) {
-        if self.misspelt.contains(&(self.path.clone(), key)) {
+        let section_misspelt = self
+            .path
+            .first()
+            .is_some_and(|section| self.is_misspelt(&[], section));
+        if !self.complete || section_misspelt || self.is_misspelt(&self.path, key) {
             return;
         }
         let (span, message, hint) = if self.path.is_empty() {
@@ -362,6 +424,11 @@ impl<'a> Reader<'a> {
                 format!("Add [{key}]; the reference says what belongs in it."),
             )
         } else {
+            let more = format!(", and the key `{key}`");
+            if self.findings.add_to("missing-key", &owner.span(), &more) {
+                self.error_count += 1;
+                return;
+            }
             (
                 owner.span(),
                 format!("{} lacks the key `{key}`", self.section_name()),

@@ -229,6 +229,16 @@ impl Finding {
         }
     }
 
+    /// Where it is.
+    pub(crate) fn span(&self) -> Range<usize> {
+        self.span.clone()
+    }
+
+    /// Adds to the message.
+    pub(crate) fn add(&mut self, more: &str) {
+        self.message.push_str(more);
+    }
+
     /// Says what to do.
     #[must_use]
     pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
@@ -281,6 +291,21 @@ impl Findings {
         } else {
             self.more += 1;
         }
+    }
+
+    /// Adds to the message of what was found of a kind at a place, where something was.
+    pub(crate) fn add_to(&mut self, code: &str, span: &Range<usize>, more: &str) -> bool {
+        let same = |f: &&mut Finding| f.code == code && f.span == *span;
+        let Some(finding) = self.found.iter_mut().rev().find(same) else {
+            return false;
+        };
+        finding.add(more);
+        true
+    }
+
+    /// Takes out what was found of a kind, because something else turned out to be its cause.
+    pub(crate) fn forget(&mut self, code: &str) {
+        self.found.retain(|finding| finding.code != code);
     }
 
     /// Gives all findings their places, in the order of the file.

@@ -8,6 +8,7 @@
 
 mod broken;
 mod examples;
+mod one_cause;
 mod properties;
 mod reference;
 mod scale;

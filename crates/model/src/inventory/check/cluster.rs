@@ -127,15 +127,24 @@ fn control_plane(c: &mut Check<'_, '_>, kubernetes: &Kubernetes) {
         .collect();
     let path = &["kubernetes", "distribution"];
     // A node that couldn't be read might have been a server.
-    let all_read = c.cx.is_complete() && c.names("nodes").len() == draft.nodes.len();
-    if servers.is_empty() && all_read {
-        c.error(
-            "no-control-plane",
-            path,
-            "no node is a server, so there is no control plane",
-            "Give an odd number of nodes a class of kind \"control\", or `role = \"server\"`.",
-        );
-    } else if servers.len().is_multiple_of(2) && all_read {
+    let all_read = c.all_nodes_read();
+    if servers.is_empty() {
+        // Then there is no founder either, whatever is named as one.
+        if all_read {
+            c.error(
+                "no-control-plane",
+                path,
+                "no node is a server, so there is no control plane",
+                "Give an odd number of nodes a class of kind \"control\", or `role = \"server\"`, and \
+                 name one as `founder`.",
+            );
+        }
+        return;
+    }
+    if !founder(c, kubernetes, &servers) {
+        return;
+    }
+    if servers.len().is_multiple_of(2) && all_read {
         let message = format!(
             "{} servers ({}) survive no more failures than {} would",
             servers.len(),
@@ -149,6 +158,10 @@ fn control_plane(c: &mut Check<'_, '_>, kubernetes: &Kubernetes) {
             "etcd needs a majority: make it 1, 3 or 5 servers.",
         );
     }
+}
+
+/// Whether the founder is a server, which is reported where it isn't.
+fn founder(c: &mut Check<'_, '_>, kubernetes: &Kubernetes, servers: &[&str]) -> bool {
     let Some(founder) = &kubernetes.founder else {
         if c.whole("kubernetes", "founder") {
             let hint = match servers.first() {
@@ -158,11 +171,14 @@ fn control_plane(c: &mut Check<'_, '_>, kubernetes: &Kubernetes) {
             let message = "[kubernetes] doesn't say which node founds the cluster";
             c.error("no-founder", &["kubernetes"], message, hint);
         }
-        return;
+        return true;
     };
     let path = &["kubernetes", "founder"];
-    match draft.nodes.get(founder) {
-        None => c.unknown("node", "nodes", founder.as_str(), path),
+    match c.draft.nodes.get(founder) {
+        None => {
+            c.unknown("node", "nodes", founder.as_str(), path);
+            false
+        }
         Some(node) if node.role != Role::Server => {
             let message = format!(
                 "the founder `{founder}` is no server but has the role \"{}\"",
@@ -173,8 +189,9 @@ fn control_plane(c: &mut Check<'_, '_>, kubernetes: &Kubernetes) {
                 None => "Name a node whose role is \"server\".".to_owned(),
             };
             c.error("founder-not-server", path, message, hint);
+            false
         }
-        Some(_) => {}
+        Some(_) => true,
     }
 }
 
@@ -228,6 +245,7 @@ fn components(c: &mut Check<'_, '_>) {
     if let Some(replicas) = gitops.longhorn_replicas
         && listed.contains(&Component::Longhorn)
         && replicas as usize > storage
+        && c.all_nodes_read()
     {
         let message =
             format!("{replicas} replicas need as many storage nodes, and there are {storage}");

@@ -44,8 +44,9 @@ pub(super) fn check(c: &mut Check<'_, '_>) {
             } else if let Some((other, j)) = macs.note(*mac, (name, i)) {
                 let first = ["nodes", other, "macs", &j.to_string()];
                 let message = format!("the MAC address {mac} is given twice");
-                c.duplicate(
+                c.claimed_twice(
                     "duplicate-mac",
+                    "MAC address",
                     &first,
                     &at,
                     message,
@@ -66,8 +67,9 @@ pub(super) fn check(c: &mut Check<'_, '_>) {
             } else if let Some(other) = uuids.note(uuid, name) {
                 let message = format!("the UUID {uuid} is given twice");
                 let first = ["nodes", other, "uuid"];
-                c.duplicate(
+                c.claimed_twice(
                     "duplicate-uuid",
+                    "UUID",
                     &first,
                     &at,
                     message,
@@ -102,8 +104,9 @@ pub(super) fn check(c: &mut Check<'_, '_>) {
                 if let Some((other, j)) = seen.note(id.as_str(), (name, i)) {
                     let first: [&str; 5] = ["nodes", other, "disks", &j.to_string(), key];
                     let message = format!("the disk with the {key} {id:?} is claimed twice");
-                    c.duplicate(
+                    c.claimed_twice(
                         "duplicate-disk",
+                        "disk",
                         &first,
                         &at,
                         message,
@@ -117,8 +120,9 @@ pub(super) fn check(c: &mut Check<'_, '_>) {
             if let Some((other, j)) = phones.note(phone.serial.as_str(), (name, i)) {
                 let first: [&str; 5] = ["nodes", other, "phones", &j.to_string(), "serial"];
                 let message = format!("the phone {:?} is given twice", phone.serial);
-                c.duplicate(
+                c.claimed_twice(
                     "duplicate-phone",
+                    "phone",
                     &first,
                     &at,
                     message,

@@ -5,9 +5,7 @@ use std::collections::BTreeSet;
 use super::{Check, Seen};
 use crate::{
     System,
-    inventory::{
-        Builder, Disk, DiskRole, Firmware, Kind, Layout, Node, PowerKind, Role, source::Finding,
-    },
+    inventory::{Builder, Disk, DiskRole, Firmware, Kind, Layout, Node, PowerKind, Role},
 };
 
 /// Least size of a root for a NixOS system with a few generations, in GiB.
@@ -22,8 +20,9 @@ pub(super) fn check(c: &mut Check<'_, '_>) {
     let draft = c.draft;
     unknown_classes(c);
     let minimum_gb = match draft.fleet.as_ref().map(|f| f.builder) {
-        Some(Builder::DebianRack) => MIN_RACK_ROOT_GB,
-        _ => MIN_ROOT_GB,
+        // Where the fleet couldn't be read, it may be either.
+        Some(Builder::DebianRack) | None => MIN_RACK_ROOT_GB,
+        Some(_) => MIN_ROOT_GB,
     };
     for (name, node) in &draft.nodes {
         let name = name.as_str();
@@ -149,27 +148,43 @@ fn root_size(
     }
     let message = format!("the layout needs {needed_gb} GiB ({parts}), and the disk has {size_gb}");
     let hint = "Use a larger disk, or lower `esp_mb` or `longhorn.partition_gb` of the class.";
-    c.error("disk-too-small", path, message, hint);
+    let (class, name) = (node.class.as_str(), path.get(1).copied().unwrap_or(""));
+    c.error_by_class(class, name, "disk-too-small", c.at(path), (message, hint));
 }
 
 fn longhorn_disk(c: &mut Check<'_, '_>, name: &str, node: &Node, i: &str) {
     let at = ["nodes", name, "disks", i, "role"];
-    if node.longhorn.is_none() {
+    if node.longhorn.is_none() && !c.cx.knows_names("classes") {
+        // What the class gives may stand in what couldn't be read.
+    } else if node.longhorn.is_none() {
         let message = format!("the class `{}` gives Longhorn nothing", node.class);
         let hint = format!("Add `longhorn = {{}}` to [classes.{}].", node.class);
-        c.error("contradiction", &at, message, hint);
+        c.error_by_class(
+            node.class.as_str(),
+            name,
+            "contradiction",
+            c.at(&at),
+            (message, hint),
+        );
     } else if node.role == Role::None {
         let message = format!("`{name}` is no node of the cluster, so Longhorn can't use its disk");
         let hint = "Give the node a role, or the disk the role \"data\".";
-        c.error("contradiction", &at, message, hint);
+        c.error_by_class(
+            node.class.as_str(),
+            name,
+            "contradiction",
+            c.at(&at),
+            (message, hint),
+        );
     }
 }
 
 fn layout(c: &mut Check<'_, '_>, name: &str, node: &Node) {
     // Where a disk couldn't be read, nothing can be said of all of them.
-    if !c.whole("nodes", name) {
+    if !c.whole("nodes", name) || c.is_copy("nodes", name) {
         return;
     }
+    let class = node.class.as_str();
     let at_disks = ["nodes", name, "disks"];
     let roots: Vec<_> = node
         .disks
@@ -184,17 +199,25 @@ fn layout(c: &mut Check<'_, '_>, name: &str, node: &Node) {
             format!("`{name}` has no disk for its system"),
             "Add `disks = [{ serial = \"…\", role = \"root\" }]`.",
         ),
-        (Layout::ZfsMirror, 1) => c.error(
+        (Layout::ZfsMirror, 1) => c.error_by_class(
+            class,
+            name,
             "too-few-root-disks",
-            &at_disks,
-            format!("the layout \"{layout}\" needs two or more root disks, and `{name}` has one"),
-            "Add a second disk of role \"root\", or use the layout \"zfs\".",
+            c.at(&at_disks),
+            (
+                format!("the layout \"{layout}\" needs two or more root disks, and `{name}` has one"),
+                "Add a second disk of role \"root\", or use the layout \"zfs\".",
+            ),
         ),
-        (Layout::Ext4 | Layout::Zfs | Layout::ZfsEncrypted, 2..) => c.error(
+        (Layout::Ext4 | Layout::Zfs | Layout::ZfsEncrypted, 2..) => c.error_by_class(
+            class,
+            name,
             "too-many-root-disks",
-            &at_disks,
-            format!("the layout \"{layout}\" takes one root disk, and `{name}` has {}", roots.len()),
-            "Use the layout \"zfs-mirror\", or give the other disks the role \"data\", \"longhorn\" or \"keep\".",
+            c.at(&at_disks),
+            (
+                format!("the layout \"{layout}\" takes one root disk, and `{name}` has {}", roots.len()),
+                "Use the layout \"zfs-mirror\", or give the other disks the role \"data\", \"longhorn\" or \"keep\".",
+            ),
         ),
         (Layout::ZfsMirror, _) => {
             let sizes: BTreeSet<_> = roots.iter().filter_map(|d| d.size_gb).collect();
@@ -215,13 +238,16 @@ fn layout(c: &mut Check<'_, '_>, name: &str, node: &Node) {
             Layout::Ext4 => "",
             _ => ", and its replicas can't lie on a ZFS dataset",
         };
-        c.error(
+        c.error_by_class(
+            class,
+            name,
             "longhorn-without-place",
-            &at_disks,
-            format!("Longhorn has no partition or disk on `{name}`{why}"),
-            format!(
-                "Give a disk the role \"longhorn\", or set `longhorn.partition_gb` in [classes.{}].",
-                node.class
+            c.at(&at_disks),
+            (
+                format!("Longhorn has no partition or disk on `{name}`{why}"),
+                format!(
+                    "Give a disk the role \"longhorn\", or set `longhorn.partition_gb` in [classes.{class}]."
+                ),
             ),
         );
     }
@@ -250,7 +276,13 @@ fn machine(c: &mut Check<'_, '_>, name: &str, node: &Node) {
             node.firmware, node.system
         );
         let hint = format!("Correct `firmware`, or set `system = \"{wanted}\"` in the class.");
-        c.error("firmware-and-system", at, message, hint);
+        c.error_by_class(
+            node.class.as_str(),
+            name,
+            "firmware-and-system",
+            c.at(at),
+            (message, hint),
+        );
     } else if node.firmware == Firmware::Bios {
         let message =
             format!("`{name}` starts by BIOS, so it gets as far as the installer and no further");
@@ -260,11 +292,12 @@ fn machine(c: &mut Check<'_, '_>, name: &str, node: &Node) {
     }
     if node.power.kind == PowerKind::WakeOnLan && node.macs.is_empty() && c.whole("nodes", name) {
         let message = format!("`{name}` is switched on by a magic packet, and has no MAC address");
-        c.error(
+        c.error_by_class(
+            node.class.as_str(),
+            name,
             "power-without-mac",
-            &["nodes", name],
-            message,
-            "Add `macs = [\"…\"]`, or another `power`.",
+            c.at(&["nodes", name]),
+            (message, "Add `macs = [\"…\"]`, or another `power`."),
         );
     }
     if let (Some(rack), Some(least)) = (&node.rack, node.min_memory_mb)
@@ -275,11 +308,12 @@ fn machine(c: &mut Check<'_, '_>, name: &str, node: &Node) {
             "its class asks for {least} MiB of memory, and the virtual machine has {}",
             rack.memory_mb
         );
-        c.error(
+        c.error_by_class(
+            node.class.as_str(),
+            name,
             "too-little-memory",
-            &["nodes", name, "rack", "memory_mb"],
-            message,
-            "Raise it, or lower `min_memory_mb`.",
+            c.at(&["nodes", name, "rack", "memory_mb"]),
+            (message, "Raise it, or lower `min_memory_mb`."),
         );
     }
     if let Some(pc) = c.draft.pcs.keys().find(|pc| pc.as_str() == name) {
@@ -301,13 +335,16 @@ fn phones(c: &mut Check<'_, '_>, name: &str, node: &Node) {
             "`{name}` has phones, and its class is of kind \"{}\"",
             node.kind
         );
-        let finding = Finding::error(
+        c.error_by_class(
+            node.class.as_str(),
+            name,
             "contradiction",
             c.at_key(&["nodes", name], "phones"),
-            message,
-        )
-        .hint("Give it a class of kind \"phone-host\".");
-        c.report(finding);
+            (message, "Give it a class of kind \"phone-host\"."),
+        );
+    }
+    if c.is_copy("nodes", name) {
+        return;
     }
     let mut slots = Seen::new();
     for (i, phone) in node.phones.iter().enumerate() {

@@ -12,12 +12,25 @@ pub(in crate::inventory) const POD_NODE_PREFIX: u8 = 24;
 
 pub(super) fn check(c: &mut Check<'_, '_>) {
     let draft = c.draft;
-    if let Some(network) = &draft.network {
+    let own_is_sound = if let Some(network) = &draft.network {
         own(c, network);
         overlay(c, network);
         nodes(c, network);
-    }
-    collisions(c);
+        outside(c, network)
+    } else {
+        true
+    };
+    collisions(c, own_is_sound);
+}
+
+/// Whether a network is written as one.
+fn is_net(net: &Ipv4Net) -> bool {
+    net.trunc() == *net
+}
+
+/// Whether a network can be the nodes'; where it can't, nothing is said of what lies in it.
+fn holds_fleet(net: &Ipv4Net) -> bool {
+    is_net(net) && (8..=30).contains(&net.prefix_len())
 }
 
 /// Whether two networks have an address in common.
@@ -30,8 +43,9 @@ fn is_host(net: &Ipv4Net, address: Ipv4Addr) -> bool {
     net.contains(&address) && address != net.network() && address != net.broadcast()
 }
 
+/// Reports a network that is written as an address in it.
 fn host_bits(c: &mut Check<'_, '_>, path: &[&str], net: &Ipv4Net) {
-    if net.trunc() != *net {
+    if !is_net(net) {
         let message = format!("{net} is an address in a network, not a network");
         let hint = format!("Did you mean {}?", net.trunc());
         c.error("host-bits", path, message, hint);
@@ -40,10 +54,9 @@ fn host_bits(c: &mut Check<'_, '_>, path: &[&str], net: &Ipv4Net) {
 
 /// Reports an address that no machine on the nodes' network can have.
 fn inside(c: &mut Check<'_, '_>, net: &Ipv4Net, path: &[&str], address: Ipv4Addr) {
-    if is_host(net, address) {
+    if is_host(net, address) || !holds_fleet(net) {
         return;
     }
-    let net = net.trunc();
     let (message, code) = if net.contains(&address) {
         (
             format!("{address} is the first or last address of {net}, which no machine can have"),
@@ -55,14 +68,43 @@ fn inside(c: &mut Check<'_, '_>, net: &Ipv4Net, path: &[&str], address: Ipv4Addr
     let first = Ipv4Addr::from_bits(net.network().to_bits().saturating_add(1));
     let last = Ipv4Addr::from_bits(net.broadcast().to_bits().saturating_sub(1));
     let hint = format!("Give an address from {first} to {last}, or correct `network.node_cidr`.");
-    c.error(code, path, message, hint);
+    let finding = super::Finding::error(code, c.at(path), message).hint(hint);
+    c.causes.outside.push((path.join("."), address, finding));
+}
+
+/// Reports the addresses that lie outside: several because of the one network that they lie outside
+/// of. Gives whether that network can be the one that is meant.
+fn outside(c: &mut Check<'_, '_>, network: &Network) -> bool {
+    let mut outside = std::mem::take(&mut c.causes.outside);
+    if outside.len() < 2 {
+        for (_, _, finding) in outside {
+            c.report(finding);
+        }
+        return true;
+    }
+    let names: Vec<String> = outside
+        .iter()
+        .map(|(path, address, _)| format!("`{path}` ({address})"))
+        .collect();
+    let net = network.node_cidr;
+    let message = format!(
+        "machines can't have these addresses in {net}: {}",
+        super::causes::named(&names)
+    );
+    let first = outside.swap_remove(0).2;
+    let place = c.at(&["network", "node_cidr"]);
+    let finding = super::Finding::error("outside-network", place, message)
+        .related("the first of them is given here", first.span())
+        .hint("Correct `node_cidr`, or the addresses.");
+    c.report(finding);
+    false
 }
 
 fn own(c: &mut Check<'_, '_>, network: &Network) {
     let net = network.node_cidr;
     let path = &["network", "node_cidr"];
     host_bits(c, path, &net);
-    if !(8..=30).contains(&net.prefix_len()) {
+    if is_net(&net) && !holds_fleet(&net) {
         let message = format!(
             "a network of prefix length {} holds no fleet",
             net.prefix_len()
@@ -141,15 +183,60 @@ fn range(c: &mut Check<'_, '_>, network: &Network) {
         (network.gateway, ["network", "gateway"]),
         (vip, ["kubernetes", "virtual_ip"]),
     ];
-    for (address, other) in others {
-        if address.is_some_and(|a| (range.first..=range.last).contains(&a)) {
-            let message = format!("`{}` lies in `dhcp_range`", other.join("."));
-            let finding = super::Finding::error("in-dhcp-range", c.at(&other), message)
-                .related("the range is given here", c.at(path))
-                .hint("Move one of the two: an unknown machine would be given this address.");
-            c.report(finding);
+    let mut inside: Vec<Vec<&str>> = others
+        .iter()
+        .filter(|(address, _)| address.is_some_and(|a| (range.first..=range.last).contains(&a)))
+        .map(|(_, other)| other.to_vec())
+        .collect();
+    let draft = c.draft;
+    inside.extend(
+        draft
+            .nodes
+            .iter()
+            .filter(|(_, node)| (range.first..=range.last).contains(&node.address))
+            .map(|(name, _)| vec!["nodes", name.as_str(), "address"]),
+    );
+    lie_in(
+        c,
+        &inside,
+        "in-dhcp-range",
+        path,
+        "`network.dhcp_range`",
+        "an unknown machine would be given this address",
+    );
+}
+
+/// Reports addresses that lie in a range that isn't for them: one at its own place, several at the
+/// range.
+fn lie_in(
+    c: &mut Check<'_, '_>,
+    inside: &[Vec<&str>],
+    code: &'static str,
+    range: &[&str],
+    range_name: &str,
+    consequence: &str,
+) {
+    let hint = format!("Move one of the two: {consequence}.");
+    let names: Vec<String> = inside
+        .iter()
+        .map(|path| format!("`{}`", path.join(".")))
+        .collect();
+    let finding = match inside {
+        [] => return,
+        [one] => {
+            let message = format!("{} lies in {range_name}", super::causes::named(&names));
+            super::Finding::error(code, c.at(one), message)
+                .related("the range is given here", c.at(range))
+                .hint(hint)
         }
-    }
+        [first, ..] => {
+            let message = format!("{} lie in {range_name}", super::causes::named(&names));
+            super::Finding::error(code, c.at(range), message)
+                .related("the first of them is given here", c.at(first))
+                .hint(hint)
+        }
+    };
+    c.report(finding);
 }
 
 fn overlay(c: &mut Check<'_, '_>, network: &Network) {
@@ -245,46 +332,42 @@ fn nodes(c: &mut Check<'_, '_>, network: &Network) {
         inside(c, &network.node_cidr, &path, node.address);
         if let Some(first) = seen.note(node.address, path.clone()) {
             let message = format!("{} is given twice", node.address);
-            c.duplicate(
-                "duplicate-address",
-                &first,
-                &path,
-                message,
-                "Give each machine its own address.",
-            );
+            let hint = "Give each machine its own address.";
+            let (code, what) = ("duplicate-address", "address");
+            if first.first() == Some(&"nodes") {
+                c.claimed_twice(code, what, &first, &path, message, hint);
+            } else {
+                c.duplicate(code, &first, &path, message, hint);
+            }
         }
-        if let Some(range) = network
-            .dhcp_range
-            .as_ref()
-            .filter(|_| network.dhcp == Dhcp::Server)
-            && (range.first..=range.last).contains(&node.address)
-        {
-            let message = format!("{} lies in `network.dhcp_range`", node.address);
-            let finding = super::Finding::error("in-dhcp-range", c.at(&path), message)
-                .related("the range is given here", c.at(&["network", "dhcp_range"]))
-                .hint("Move one of the two: an unknown machine would be given this address.");
-            c.report(finding);
-        }
-        if let Some(net) = balancers.iter().find(|net| net.contains(&node.address)) {
-            let message = format!("{} lies in the load balancers' network {net}", node.address);
-            let finding = super::Finding::error("in-load-balancer-network", c.at(&path), message)
-                .related(
-                    "the network is given here",
-                    c.at(&["kubernetes", "load_balancer_cidrs"]),
-                )
-                .hint("Move one of the two: a service could be given this address.");
-            c.report(finding);
-        }
+    }
+    for (i, net) in balancers.iter().enumerate().filter(|(_, net)| is_net(net)) {
+        let inside: Vec<Vec<&str>> = draft
+            .nodes
+            .iter()
+            .filter(|(_, node)| net.contains(&node.address))
+            .map(|(name, _)| vec!["nodes", name.as_str(), "address"])
+            .collect();
+        lie_in(
+            c,
+            &inside,
+            "in-load-balancer-network",
+            &["kubernetes", "load_balancer_cidrs", &i.to_string()],
+            &format!("the load balancers' network {net}"),
+            "a service could be given this address",
+        );
     }
 }
 
 /// Networks that have an address in common though each needs its own.
-fn collisions(c: &mut Check<'_, '_>) {
+fn collisions(c: &mut Check<'_, '_>, own_is_sound: bool) {
     let draft = c.draft;
     let mut nets: Vec<(&str, Vec<String>, Ipv4Net)> = Vec::new();
     let path = |keys: &[&str]| keys.iter().map(|k| (*k).to_owned()).collect::<Vec<_>>();
     if let Some(network) = &draft.network {
-        nets.push(("nodes", path(&["network", "node_cidr"]), network.node_cidr));
+        if own_is_sound {
+            nets.push(("nodes", path(&["network", "node_cidr"]), network.node_cidr));
+        }
         if network.overlay.kind != OverlayKind::None {
             nets.push((
                 "overlay",
@@ -310,29 +393,86 @@ fn collisions(c: &mut Check<'_, '_>) {
         }
         pods_per_node(c, kubernetes.pod_cidr);
     }
-    for (i, (what_a, path_a, a)) in nets.iter().enumerate() {
-        for (what_b, path_b, b) in nets.iter().skip(i + 1) {
+    // A network that isn't written as one collides with others only by that.
+    nets.retain(|(_, _, net)| is_net(net));
+    let mut pairs: Vec<(usize, usize)> = Vec::new();
+    for (i, (what_a, _, a)) in nets.iter().enumerate() {
+        for (j, (what_b, _, b)) in nets.iter().enumerate().skip(i + 1) {
             // Load balancers' addresses may be cut out of the nodes' network, where they are
             // announced by ARP.
             let cut_out = *what_a == "nodes" && *what_b == "load balancers";
             let cut_out = cut_out && a.contains(b) && a != b;
-            if !meet(a, b) || cut_out {
-                continue;
+            if meet(a, b) && !cut_out {
+                pairs.push((i, j));
             }
-            let (path_a, path_b) = (refs(path_a), refs(path_b));
-            let (mut first, mut second) = (path_a, path_b);
-            if !c.has(&second) || c.at(&first).start > c.at(&second).start && c.has(&first) {
-                std::mem::swap(&mut first, &mut second);
-            }
-            let message = format!("the networks of {what_a} ({a}) and {what_b} ({b}) collide");
-            let mut finding = super::Finding::error("network-collision", c.at(&second), message)
-                .hint("Give each network addresses of its own.");
-            if c.has(&first) {
-                finding = finding.related("the other one is given here", c.at(&first));
-            }
-            c.report(finding);
         }
     }
+    // The network that collides with the most others is told first, with all of them.
+    while let Some(pair) = pairs.first().copied() {
+        let hits = |net: usize| pairs.iter().filter(|(a, b)| *a == net || *b == net).count();
+        let worst = (0..nets.len())
+            .filter(|net| hits(*net) > 1)
+            .max_by_key(|net| hits(*net));
+        let told: Vec<(usize, usize)> = match worst {
+            Some(net) => pairs
+                .iter()
+                .copied()
+                .filter(|(a, b)| *a == net || *b == net)
+                .collect(),
+            None => vec![pair],
+        };
+        pairs.retain(|pair| !told.contains(pair));
+        collision(c, &nets, worst, &told);
+    }
+}
+
+/// Reports pairs of networks that collide: one, or several that are `worst`'s.
+fn collision(
+    c: &mut Check<'_, '_>,
+    nets: &[(&str, Vec<String>, Ipv4Net)],
+    worst: Option<usize>,
+    pairs: &[(usize, usize)],
+) {
+    const HINT: &str = "Give each network addresses of its own.";
+    let others: Vec<_> = pairs
+        .iter()
+        .map(|(a, b)| if worst == Some(*a) { *b } else { *a })
+        .filter_map(|i| nets.get(i))
+        .collect();
+    let Some((_, last)) = pairs.first() else {
+        return;
+    };
+    let Some((what, path, net)) = nets.get(worst.unwrap_or(*last)) else {
+        return;
+    };
+    let Some((other_what, other_path, other)) = others.first() else {
+        return;
+    };
+    let (path, other_path) = (refs(path), refs(other_path));
+    let finding = if worst.is_some() {
+        let names: Vec<String> = others
+            .iter()
+            .map(|(what, _, net)| format!("{what} ({net})"))
+            .collect();
+        let message = format!(
+            "the network of {what} ({net}) collides with those of {}",
+            super::causes::named(&names)
+        );
+        super::Finding::error("network-collision", c.at(&path), message).hint(HINT)
+    } else {
+        let (mut first, mut second) = (other_path, path);
+        if !c.has(&second) || c.at(&first).start > c.at(&second).start && c.has(&first) {
+            std::mem::swap(&mut first, &mut second);
+        }
+        let message = format!("the networks of {other_what} ({other}) and {what} ({net}) collide");
+        let mut finding =
+            super::Finding::error("network-collision", c.at(&second), message).hint(HINT);
+        if c.has(&first) {
+            finding = finding.related("the other one is given here", c.at(&first));
+        }
+        finding
+    };
+    c.report(finding);
 }
 
 fn refs(path: &[String]) -> Vec<&str> {

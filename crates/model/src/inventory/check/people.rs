@@ -94,7 +94,7 @@ fn lend(c: &mut Check<'_, '_>, name: &str, pc: &crate::inventory::Pc) {
         }
     }
     for (i, tenant) in pc.lend.tenants.iter().enumerate() {
-        if !lending.tenants.contains(tenant) {
+        if !lending.tenants.contains(tenant) && c.cx.knows_names("lending") {
             let at = ["pcs", name, "lend", "tenants", &i.to_string()];
             let known = lending.tenants.iter().map(String::as_str);
             let hint = match super::nearest(tenant, known.clone()) {
@@ -141,8 +141,9 @@ fn users(c: &mut Check<'_, '_>) {
                 let first = ["users", other, "ssh_keys", &usize::to_string(&j)];
                 let second = ["users", name, "ssh_keys", &i.to_string()];
                 let message = "the same SSH key is given twice".to_owned();
-                c.duplicate(
+                c.claimed_twice(
                     "duplicate-key",
+                    "SSH key",
                     &first,
                     &second,
                     message,
