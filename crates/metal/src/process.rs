@@ -251,8 +251,8 @@ impl Tail {
         }
     }
 
-    /// The text, from the start of a line, with control characters other than line ends and tabs
-    /// made visible: what a remote machine prints must not reach a terminal as commands to it.
+    /// The text, from the start of a line, with what can't be seen written out: what a remote machine
+    /// prints must not reach a terminal as commands to it.
     pub(crate) fn text(mut self) -> String {
         self.shorten();
         let text = String::from_utf8_lossy(&self.bytes);
@@ -266,14 +266,7 @@ impl Tail {
 
 /// A text of another machine, fit for a terminal.
 pub(crate) fn printable(text: &str) -> String {
-    text.chars()
-        .filter(|c| *c != '\r')
-        .map(|c| match c {
-            '\n' | '\t' => c,
-            c if c.is_control() => '\u{fffd}',
-            c => c,
-        })
-        .collect()
+    undercroft_model::text::visible(&text.replace('\r', ""))
 }
 
 #[cfg(test)]
@@ -302,7 +295,7 @@ mod tests {
         .unwrap();
         assert_eq!(finished.code, Some(7));
         assert_eq!(finished.stdout, b"out\n");
-        assert_eq!(finished.stderr_tail, "one\ntwo\u{fffd}[2J");
+        assert_eq!(finished.stderr_tail, "one\ntwo\\u{1b}[2J");
         assert_eq!(lines[0], "one");
     }
 

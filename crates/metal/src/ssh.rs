@@ -8,12 +8,14 @@
 //!
 //! The client writes its own messages to a log of the connection's (`-E`), apart from what the
 //! remote program prints. From that log an error is classified: before authentication nothing was
-//! run, after it anything may have been.
+//! run, after it anything may have been. Which host key was shown is noted apart from it, because the
+//! log also holds words of whoever answers.
 
 mod classify;
 mod config;
 mod error;
 mod pin;
+mod witness;
 
 use std::{
     net::IpAddr,
@@ -25,7 +27,7 @@ use tempfile::TempDir;
 use tokio::process::Command;
 use undercroft_model::{FailedCommand, Failure, FailureKind};
 
-pub(crate) use self::classify::{Transport, classify};
+use self::classify::{Shown, Transport, classify};
 pub use self::{
     error::SshError,
     pin::{HostKey, HostKeyError},
@@ -233,7 +235,7 @@ impl Connection {
     }
 
     fn log(&self) -> PathBuf {
-        self.dir.path().join("log")
+        self.dir.path().join(config::LOG_FILE)
     }
 
     /// Runs a command on the machine, and gives what it gave, whatever its exit code.
@@ -264,15 +266,19 @@ impl Connection {
             Escalation::Sudo => format!("sudo -n -- {line}"),
             Escalation::Doas => format!("doas -n -- {line}"),
         };
-        let log = self.fresh_log().map_err(|source| SshError::Local {
+        let no_log = |source| SshError::Local {
             what: "the log of the SSH connection can't be written".to_owned(),
             source,
-        })?;
+        };
+        let log = self.fresh_log().map_err(no_log)?;
+        let witness = config::witness(self.dir.path(), &log).map_err(no_log)?;
         let mut ssh = Command::new("ssh");
         ssh.arg("-F")
             .arg(self.config())
             .arg("-E")
             .arg(&log)
+            .arg("-o")
+            .arg(witness)
             .arg("--")
             .arg(self.destination())
             .arg(escalated);
@@ -283,9 +289,8 @@ impl Connection {
                 what: "the program `ssh` can't be run".to_owned(),
                 source,
             })?;
-        let said = read_log(&log);
-        let _ = std::fs::remove_file(&log);
-        self.judge(shown, finished, &said, limit)
+        let transport = self.take_transport(&log);
+        self.judge(shown, finished, transport, limit)
     }
 
     /// Runs a command that is expected to succeed.
@@ -307,10 +312,7 @@ impl Connection {
     /// What went wrong on the connection when a program that used it (Nix) has failed, from the
     /// client's log; `None` where the connection was not the cause.
     pub(crate) fn blame(&self, command: &str, output_tail: &str) -> Option<SshError> {
-        let said = read_log(&self.log());
-        let transport = classify(&said);
-        let _ = std::fs::remove_file(self.log());
-        match transport {
+        match self.take_transport(&self.log()) {
             Transport::Ended => None,
             other => Some(self.transport_error(other, command.to_owned(), output_tail.to_owned())),
         }
@@ -325,17 +327,27 @@ impl Connection {
         Ok(path)
     }
 
+    /// How the connection fared that wrote this log, which is done with then.
+    fn take_transport(&self, log: &Path) -> Transport {
+        let notes = witness::notes(log);
+        let shown: Shown = witness::read(&notes, &self.endpoint.host_key);
+        let transport = classify(&read_log(log), &shown);
+        let _ = std::fs::remove_file(log);
+        let _ = std::fs::remove_file(notes);
+        transport
+    }
+
     fn judge(
         &self,
         command: String,
         finished: Finished,
-        log: &str,
+        transport: Transport,
         limit: Duration,
     ) -> Result<Output, SshError> {
         if finished.timed_out {
             return Err(SshError::TimedOut {
                 address: self.endpoint.address,
-                begun: matches!(classify(log), Transport::Lost { .. } | Transport::Ended),
+                begun: matches!(transport, Transport::Lost { .. } | Transport::Ended),
                 command,
                 limit_ms: u64::try_from(limit.as_millis()).unwrap_or(u64::MAX),
                 output_tail: finished.stderr_tail,
@@ -350,15 +362,7 @@ impl Connection {
                 stdout: String::from_utf8_lossy(&finished.stdout).into_owned(),
                 stderr_tail: finished.stderr_tail,
             }),
-            _ => {
-                let transport = match classify(log) {
-                    Transport::Ended => Transport::Lost {
-                        detail: "the SSH client gave no reason".to_owned(),
-                    },
-                    other => other,
-                };
-                Err(self.transport_error(transport, command, finished.stderr_tail))
-            }
+            _ => Err(self.transport_error(transport, command, finished.stderr_tail)),
         }
     }
 
@@ -374,6 +378,11 @@ impl Connection {
                 address,
                 port: self.endpoint.port,
                 detail,
+            },
+            Transport::Client { detail } => SshError::Local {
+                what: "the program `ssh` doesn't take this configuration: OpenSSH 8.5 or newer is needed"
+                    .to_owned(),
+                source: std::io::Error::other(detail),
             },
             Transport::HostKey { shown } => SshError::HostKeyMismatch {
                 address,

@@ -8,6 +8,7 @@ mod observation;
 mod plan;
 mod record;
 mod report;
+pub mod text;
 pub mod view;
 
 pub use cluster::{

@@ -129,6 +129,6 @@ mod tests {
         let seen = store.strangers().unwrap();
         assert_eq!(seen.len() as u64, STRANGERS_MAX);
         assert_eq!(seen[0].wall_ms, STRANGERS_MAX + 2);
-        assert_eq!(seen[0].text, "DISCOVER from \u{fffd}[2J");
+        assert_eq!(seen[0].text, "DISCOVER from \\u{1b}[2J");
     }
 }

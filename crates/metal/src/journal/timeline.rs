@@ -128,10 +128,8 @@ impl Store {
     /// # Errors
     /// When the database can't be written.
     pub fn note(&self, node: &NodeName, row: &TimelineRow) -> Result<(), StoreError> {
-        let text: String = row
-            .text
+        let text: String = undercroft_model::text::visible_line(&row.text.replace('\n', " "))
             .chars()
-            .map(|c| if c.is_control() { ' ' } else { c })
             .take(TEXT_CHARS_MAX)
             .collect();
         let detail = row

@@ -69,6 +69,8 @@ pub fn write_facts(repository: &Path, view: &FleetView) -> Result<Vec<NodeName>,
         };
         let mut text =
             serde_json::to_string_pretty(&facts).map_err(|e| failed("written", e.into()))?;
+        // Whoever prints the file prints what machines say of themselves.
+        text = undercroft_model::text::json_escaped(&text);
         text.push('\n');
         match fs::read(&path) {
             Ok(there) if there == text.as_bytes() => continue,

@@ -9,9 +9,11 @@ use std::{
 
 use tempfile::TempDir;
 
-use super::{ALIVE_COUNT_MAX, ALIVE_INTERVAL, CONNECT_TIMEOUT, Endpoint};
+use super::{ALIVE_COUNT_MAX, ALIVE_INTERVAL, CONNECT_TIMEOUT, Endpoint, witness};
 
 pub(super) const CONFIG_FILE: &str = "config";
+/// The log of those who are given the configuration alone, such as Nix.
+pub(super) const LOG_FILE: &str = "log";
 const KNOWN_HOSTS_FILE: &str = "known_hosts";
 
 /// A directory that only this user can look into, at a path without blanks, because Nix splits
@@ -38,10 +40,18 @@ pub(super) fn write(dir: &Path, endpoint: &Endpoint, identity: &Path) -> io::Res
         &known_hosts,
         &format!("{} {}\n", endpoint.name, endpoint.host_key),
     )?;
+    write_private(&dir.join(witness::SCRIPT_FILE), witness::SCRIPT)?;
     write_private(
         &dir.join(CONFIG_FILE),
-        &text(endpoint, &known_hosts, identity)?,
+        &text(dir, endpoint, &known_hosts, identity)?,
     )
+}
+
+/// The option by which a connection with this log notes the key that it was shown.
+pub(super) fn witness(dir: &Path, log: &Path) -> io::Result<String> {
+    let script = path_word(&dir.join(witness::SCRIPT_FILE))?;
+    let notes = path_word(&witness::notes(log))?;
+    Ok(witness::option(&script, &notes))
 }
 
 fn write_private(path: &Path, text: &str) -> io::Result<()> {
@@ -53,7 +63,13 @@ fn write_private(path: &Path, text: &str) -> io::Result<()> {
     file.write_all(text.as_bytes())
 }
 
-fn text(endpoint: &Endpoint, known_hosts: &Path, identity: &Path) -> io::Result<String> {
+fn text(
+    dir: &Path,
+    endpoint: &Endpoint,
+    known_hosts: &Path,
+    identity: &Path,
+) -> io::Result<String> {
+    let witness = witness(dir, &dir.join(LOG_FILE))?;
     let known_hosts = path_word(known_hosts)?;
     let identity = path_word(identity)?;
     let connect_s = CONNECT_TIMEOUT.as_secs();
@@ -65,6 +81,7 @@ fn text(endpoint: &Endpoint, known_hosts: &Path, identity: &Path) -> io::Result<
     Port {port}
     UserKnownHostsFile {known_hosts}
     GlobalKnownHostsFile /dev/null
+    {witness}
     StrictHostKeyChecking yes
     HostKeyAlgorithms ssh-ed25519
     UpdateHostKeys no

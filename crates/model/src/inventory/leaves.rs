@@ -23,7 +23,10 @@ pub(crate) fn text(value: &str) -> Out {
             '\n' => out.push_str("\\n"),
             '\r' => out.push_str("\\r"),
             '\t' => out.push_str("\\t"),
-            c if c.is_control() => out.push_str(&format!("\\u{:04X}", u32::from(c))),
+            c if crate::text::is_unseen(c) => match u32::from(c) {
+                n @ 0..=0xffff => out.push_str(&format!("\\u{n:04X}")),
+                n => out.push_str(&format!("\\U{n:08X}")),
+            },
             c => out.push(c),
         }
     }

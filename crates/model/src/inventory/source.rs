@@ -180,8 +180,7 @@ impl<'a> Source<'a> {
 fn push_shown(out: &mut String, c: char) {
     match c {
         '\t' => out.push_str("    "),
-        '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}' => out.push('\u{fffd}'),
-        c if c.is_control() => out.push('\u{fffd}'),
+        c if crate::text::is_unseen(c) => out.push('\u{fffd}'),
         c => out.push(c),
     }
 }
