@@ -6,8 +6,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::{
     cmd_approve, cmd_check, cmd_completions, cmd_dev, cmd_doctor, cmd_events, cmd_init,
-    cmd_installer, cmd_man, cmd_plan, cmd_power, cmd_rack, cmd_rehearse, cmd_render, cmd_secrets,
-    cmd_serve, cmd_ssh, cmd_status, cmd_up, cmd_update, error::CliError,
+    cmd_installer, cmd_journal, cmd_man, cmd_plan, cmd_power, cmd_rack, cmd_rehearse, cmd_render,
+    cmd_secrets, cmd_serve, cmd_ssh, cmd_status, cmd_up, cmd_update, error::CliError,
 };
 
 const LONG_ABOUT: &str = "\
@@ -147,6 +147,7 @@ pub(crate) enum Command {
     Serve(cmd_serve::ServeArgs),
     Status(cmd_status::StatusArgs),
     Events(cmd_events::EventsArgs),
+    Journal(cmd_journal::JournalArgs),
     Approve(cmd_approve::ApproveArgs),
     Power(cmd_power::PowerArgs),
     /// Use a machine's console

@@ -16,6 +16,7 @@ pub(crate) fn store_error(error: &StoreError) -> CliError {
         StoreError::ForeignFleet { .. }
         | StoreError::NewerVersion { .. }
         | StoreError::NotAJournal { .. }
+        | StoreError::Rewound { .. }
         | StoreError::Damaged { .. } => Kind::Input,
         _ => Kind::Failed,
     };

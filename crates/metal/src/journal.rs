@@ -11,6 +11,7 @@
 //! - Entries are never changed or removed. Each carries a digest over its content and the digest
 //!   before it, from a beginning that holds the fleet's name, so that a changed, missing or
 //!   exchanged entry is found when it is read.
+//! - A journal whose last entries are gone is missed by its head, which is kept beside it.
 //! - Only one process at a time may be the controller. It holds a kernel lock on a file beside the
 //!   database, which ends with the process, however it ends.
 //! - The database also keeps what isn't a record: reports that wait for an approval, approvals
@@ -21,6 +22,7 @@
 
 mod approvals;
 mod entries;
+mod head;
 mod lock;
 mod store;
 mod strangers;
@@ -28,6 +30,7 @@ mod timeline;
 
 pub use approvals::{ApprovalError, GrantedApproval, PendingReport};
 pub use entries::{Chain, FleetJournal};
+pub use head::{HEAD_FILE, Head, accept_journal};
 pub use lock::{ControllerLock, LockError, LockHolder};
 pub use store::{JOURNAL_FILE, STORE_VERSION, Store, StoreError};
 pub use strangers::{STRANGERS_MAX, Stranger};

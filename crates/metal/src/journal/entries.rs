@@ -8,8 +8,9 @@ use undercroft_engine::{Journal, JournalError};
 use undercroft_model::{Entry, JOURNAL_VERSION, Record};
 
 use super::{
+    head::{Head, refuse_if_gone},
     lock::ControllerLock,
-    store::{Store, StoreError, make_private_dir},
+    store::{JOURNAL_FILE, Store, StoreError, make_private_dir},
 };
 use crate::clock::wall_ms_now;
 
@@ -62,12 +63,32 @@ impl Store {
     /// checked against its digest before. Entries that are appended meanwhile may be seen or not.
     ///
     /// # Errors
-    /// When the journal can't be read, or an entry isn't what was written.
+    /// When the journal can't be read, isn't as far as it was, or an entry isn't what was written.
     pub fn for_each_entry(
         &self,
         from: u64,
         mut each: impl FnMut(Entry) -> ControlFlow<()>,
     ) -> Result<(), StoreError> {
+        let anchor = self.anchor()?;
+        self.walk(from, anchor, |entry, _| each(entry))
+    }
+
+    fn walk(
+        &self,
+        from: u64,
+        anchor: Option<Head>,
+        mut each: impl FnMut(Entry, Chain) -> ControlFlow<()>,
+    ) -> Result<(), StoreError> {
+        // Before the first is called: nobody acts on a journal that turns out to be too short.
+        if let Some(head) = anchor {
+            let stored = self.stored(head.seq)?;
+            let Some(stored) = stored else {
+                return Err(self.too_short(self.entry_count()?, head));
+            };
+            if self.chain_of(&stored)? != head.chain {
+                return Err(self.another(head));
+            }
+        }
         let mut next = from;
         let mut chain = match from.checked_sub(1) {
             None => Chain::beginning(&self.fleet),
@@ -85,11 +106,40 @@ impl Store {
                 let (entry, digest) = self.checked(stored, next, chain)?;
                 chain = digest;
                 next += 1;
-                if each(entry).is_break() {
+                if each(entry, chain).is_break() {
                     return Ok(());
                 }
             }
         }
+    }
+
+    /// The last entry, after all were checked; whatever `journal.head` says.
+    pub(super) fn verified_head(&self) -> Result<Option<Head>, StoreError> {
+        let mut head = None;
+        self.walk(0, None, |entry, chain| {
+            head = Some(Head {
+                seq: entry.seq,
+                chain,
+            });
+            ControlFlow::Continue(())
+        })?;
+        Ok(head)
+    }
+
+    /// The last entry, after all were checked; `None` where there is none.
+    ///
+    /// # Errors
+    /// As [`Store::for_each_entry`].
+    pub fn head(&self) -> Result<Option<Head>, StoreError> {
+        let mut head = None;
+        self.walk(0, self.anchor()?, |entry, chain| {
+            head = Some(Head {
+                seq: entry.seq,
+                chain,
+            });
+            ControlFlow::Continue(())
+        })?;
+        Ok(head)
     }
 
     /// The entries from `from` on, at most `limit` of them.
@@ -196,6 +246,8 @@ pub struct FleetJournal {
     store: Store,
     next_seq: u64,
     head: Chain,
+    /// Whether `journal.head` isn't as far as `head`.
+    head_lags: bool,
     _lock: ControllerLock,
 }
 
@@ -204,13 +256,18 @@ impl FleetJournal {
     /// process is told that this one does, such as `undercroft up`.
     ///
     /// # Errors
-    /// When another controller runs, or the journal is another fleet's or a newer version's; it is
-    /// left as it was.
+    /// When another controller runs, or the journal is another fleet's or a newer version's, or isn't as
+    /// far as it was; it is left as it was.
     pub fn open(state_dir: &Path, fleet: &str, command: &str) -> Result<Self, StoreError> {
         // The lock lies in the state directory, which has to be there for it.
         make_private_dir(state_dir)?;
         let lock = ControllerLock::acquire(state_dir, command)?;
+        let length = std::fs::metadata(state_dir.join(JOURNAL_FILE)).map_or(0, |m| m.len());
+        if length == 0 {
+            refuse_if_gone(state_dir)?;
+        }
         let store = Store::create(state_dir, fleet)?;
+        let anchor = store.anchor()?;
         let next_seq = store.entry_count()?;
         let head = match next_seq.checked_sub(1) {
             None => Chain::beginning(fleet),
@@ -221,12 +278,17 @@ impl FleetJournal {
                 store.chain_of(&stored)?
             }
         };
+        // Nothing is read from here on: this is the look at what the last controller left.
+        store.walk(next_seq, anchor, |_, _| ControlFlow::Break(()))?;
+        let last = next_seq.checked_sub(1).map(|seq| Head { seq, chain: head });
         let mut journal = Self {
             store,
             next_seq,
             head,
+            head_lags: anchor != last,
             _lock: lock,
         };
+        journal.bring_up_head()?;
         if journal.next_seq == 0 {
             let opened = Record::Opened {
                 version: JOURNAL_VERSION,
@@ -240,6 +302,15 @@ impl FleetJournal {
     /// The database, for reading.
     pub fn store(&self) -> &Store {
         &self.store
+    }
+
+    fn bring_up_head(&mut self) -> Result<(), StoreError> {
+        if let (true, Some(seq)) = (self.head_lags, self.next_seq.checked_sub(1)) {
+            let chain = self.head;
+            self.store.set_anchor(Head { seq, chain })?;
+        }
+        self.head_lags = false;
+        Ok(())
     }
 
     /// All entries, checked.
@@ -259,6 +330,8 @@ impl FleetJournal {
         wall_ms: u64,
         records: Vec<Record>,
     ) -> Result<Vec<Entry>, StoreError> {
+        // It lags by one append at most.
+        self.bring_up_head()?;
         let mut seq = self.next_seq;
         let mut chain = self.head;
         let mut entries = Vec::with_capacity(records.len());
@@ -301,6 +374,9 @@ impl FleetJournal {
         }
         self.next_seq = seq;
         self.head = chain;
+        // The records are on the disk: a head that can't be written now is no fault of theirs.
+        self.head_lags = true;
+        let _ = self.bring_up_head();
         Ok(entries)
     }
 }

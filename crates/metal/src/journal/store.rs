@@ -73,6 +73,14 @@ pub enum StoreError {
         /// What is wrong with it.
         detail: String,
     },
+    /// It isn't as far as it was.
+    #[error("the journal {} isn't what this fleet's last controller left: {detail}", path.display())]
+    Rewound {
+        /// The file.
+        path: PathBuf,
+        /// What tells.
+        detail: String,
+    },
     /// The disk is full.
     #[error("the disk that holds the journal {} is full; nothing of the last write was kept", path.display())]
     DiskFull {
@@ -107,9 +115,9 @@ impl StoreError {
             Self::Missing { .. } => {
                 Some("Run `undercroft up` first, or name the repository's folder.")
             }
-            Self::NotAJournal { .. } => {
-                Some("Move the file away; a new journal is begun in its place.")
-            }
+            Self::NotAJournal { .. } => Some(
+                "Move the file and journal.head beside it away; a new journal is begun in its place.",
+            ),
             Self::ForeignFleet { .. } => Some(
                 "Each fleet needs a state directory of its own; if the fleet was renamed, give it its old name again or move the old journal away.",
             ),
@@ -117,7 +125,10 @@ impl StoreError {
                 Some("Use the version of Undercroft that wrote it, or a newer one.")
             }
             Self::Damaged { .. } => Some(
-                "Keep a copy of the file. Move it away to begin again: what runs on the machines is then observed anew.",
+                "Keep a copy of the file. Move it and journal.head beside it away to begin again: what runs on the machines is then observed anew.",
+            ),
+            Self::Rewound { .. } => Some(
+                "Put the right file back if there is one. If you know why, for example because it came from a backup, `undercroft journal --accept` takes it as it is; what was done after it is then observed anew, and machines may have to be approved again.",
             ),
             Self::DiskFull { .. } => {
                 Some("Free some space and run the same command again; it goes on where it stopped.")
@@ -147,6 +158,20 @@ impl Store {
     /// When there is none, or it is another fleet's, another program's or a newer version's; it is
     /// left as it was.
     pub fn open(state_dir: &Path, fleet: Option<&str>) -> Result<Self, StoreError> {
+        match Self::open_unanchored(state_dir, fleet) {
+            Err(StoreError::Missing { path }) => {
+                super::head::refuse_if_gone(state_dir)?;
+                Err(StoreError::Missing { path })
+            }
+            other => other,
+        }
+    }
+
+    /// [`Store::open`], whatever is said of a journal that is gone.
+    pub(super) fn open_unanchored(
+        state_dir: &Path,
+        fleet: Option<&str>,
+    ) -> Result<Self, StoreError> {
         let path = state_dir.join(JOURNAL_FILE);
         if !path.exists() {
             return Err(StoreError::Missing { path });
