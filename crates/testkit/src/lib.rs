@@ -12,8 +12,12 @@
 //! ```
 
 use std::{
-    env, fs,
+    env,
+    ffi::OsStr,
+    fs,
+    os::unix::ffi::OsStrExt as _,
     path::{Path, PathBuf},
+    process::Command,
 };
 
 /// Something of others that this machine hasn't got. It is said with what would bring it.
@@ -54,6 +58,69 @@ pub fn skip(why: impl std::fmt::Display) {
 /// The folder of the workspace.
 pub fn repository() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+}
+
+/// The files below a folder of the repository that are its own: those that git tracks, relative to the
+/// repository, sorted. What somebody made while trying the examples is no part of what is tested. Where
+/// there is no git, as in an archive of the sources, every file counts.
+pub fn tracked(folder: &str) -> Vec<PathBuf> {
+    tracked_in(&repository(), folder)
+}
+
+fn tracked_in(repository: &Path, folder: &str) -> Vec<PathBuf> {
+    let listed = Command::new("git")
+        .arg("-C")
+        .arg(repository)
+        .args(["ls-files", "-z", "--", folder])
+        .output();
+    let mut files: Vec<PathBuf> = match listed {
+        Ok(output) if output.status.success() => output
+            .stdout
+            .split(|byte| *byte == 0)
+            .filter(|name| !name.is_empty())
+            .map(|name| PathBuf::from(OsStr::from_bytes(name)))
+            // One that was removed and isn't committed yet.
+            .filter(|file| repository.join(file).is_file())
+            .collect(),
+        _ => below(repository, Path::new(folder)),
+    };
+    files.sort();
+    files
+}
+
+fn below(root: &Path, folder: &Path) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(root.join(folder))
+        .into_iter()
+        .flatten()
+        .flatten()
+    {
+        let path = folder.join(entry.file_name());
+        match entry.file_type() {
+            Ok(kind) if kind.is_dir() => files.extend(below(root, &path)),
+            Ok(kind) if kind.is_file() => files.push(path),
+            _ => {}
+        }
+    }
+    files
+}
+
+/// Copies a folder of the repository as [`tracked`] has it to `to`, which is made.
+///
+/// # Errors
+///
+/// Where a file can't be copied.
+pub fn copy_tracked(folder: &str, to: &Path) -> std::io::Result<()> {
+    let root = repository();
+    for file in tracked(folder) {
+        let below = file.strip_prefix(folder).unwrap_or(&file);
+        let target = to.join(below);
+        if let Some(parent) = target.parent() {
+            fs::create_dir_all(parent)?;
+        }
+        fs::copy(root.join(&file), target)?;
+    }
+    Ok(())
 }
 
 /// A program that `cargo xtask peers` built: `NAME-VERSION/NAME` below `UNDERCROFT_PEERS`, else
@@ -210,5 +277,49 @@ mod tests {
             "there is no no-such-program here; Debian's package no-such-package has it"
         );
         assert!(program("sh", "dash").or_skip().is_some());
+    }
+
+    #[test]
+    fn what_somebody_made_in_a_checkout_is_no_part_of_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let write = |name: &str| {
+            let path = dir.path().join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, "x").unwrap();
+        };
+        write("examples/a/undercroft.toml");
+        write("examples/a/facts/b.json");
+        let names = || -> Vec<String> {
+            tracked_in(dir.path(), "examples/a")
+                .iter()
+                .map(|path| path.display().to_string())
+                .collect()
+        };
+        let all = ["examples/a/facts/b.json", "examples/a/undercroft.toml"];
+        // A folder of its own within no repository: everything counts.
+        let alone = Command::new("git")
+            .arg("-C")
+            .arg(dir.path())
+            .args(["rev-parse", "--git-dir"])
+            .output();
+        if alone.is_ok_and(|output| !output.status.success()) {
+            assert_eq!(names(), all);
+        }
+        let git = |args: &[&str]| {
+            let ran = Command::new("git")
+                .arg("-C")
+                .arg(dir.path())
+                .args(args)
+                .status();
+            ran.is_ok_and(|status| status.success())
+        };
+        if !git(&["init", "--quiet"]) {
+            skip("git isn't installed");
+            return;
+        }
+        assert!(git(&["add", "examples/a/undercroft.toml"]));
+        assert_eq!(names(), ["examples/a/undercroft.toml"]);
+        fs::remove_file(dir.path().join("examples/a/undercroft.toml")).unwrap();
+        assert_eq!(names(), [""; 0]);
     }
 }

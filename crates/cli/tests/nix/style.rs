@@ -14,23 +14,11 @@ use crate::support::{nix_is_here, repository};
 const LINE_CHARS_MAX: usize = 100;
 
 fn nix_files() -> Vec<PathBuf> {
-    let mut files = Vec::new();
-    let mut folders = vec![repository()];
-    while let Some(folder) = folders.pop() {
-        for entry in std::fs::read_dir(&folder).unwrap() {
-            let path = entry.unwrap().path();
-            let name = path.file_name().unwrap().to_string_lossy().into_owned();
-            if path.is_symlink() || name == "target" || name.starts_with('.') {
-                continue;
-            }
-            if path.is_dir() {
-                folders.push(path);
-            } else if name.ends_with(".nix") {
-                files.push(path);
-            }
-        }
-    }
-    files.sort();
+    let files: Vec<PathBuf> = undercroft_testkit::tracked(".")
+        .into_iter()
+        .filter(|file| file.extension().is_some_and(|end| end == "nix"))
+        .map(|file| repository().join(file))
+        .collect();
     assert!(files.len() > 10, "{files:?}");
     files
 }

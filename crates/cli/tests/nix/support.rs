@@ -17,13 +17,11 @@ pub(crate) fn repository() -> PathBuf {
 
 /// The examples, by name.
 pub(crate) fn examples() -> Vec<String> {
-    let mut names: Vec<String> = std::fs::read_dir(repository().join("examples"))
-        .unwrap()
-        .map(|entry| entry.unwrap())
-        .filter(|entry| entry.path().join("undercroft.toml").is_file())
-        .map(|entry| entry.file_name().into_string().unwrap())
+    let names: Vec<String> = undercroft_testkit::tracked("examples")
+        .iter()
+        .filter(|file| file.ends_with("undercroft.toml"))
+        .filter_map(|file| Some(file.parent()?.file_name()?.to_str()?.to_owned()))
         .collect();
-    names.sort();
     assert!(names.contains(&"basement".to_owned()), "{names:?}");
     names
 }
@@ -60,8 +58,9 @@ pub(crate) fn evaluate(file: &str, src: Option<&Path>) -> Value {
     serde_json::from_slice(&output.stdout).unwrap()
 }
 
-/// The pure half over an example.
+/// The pure half over an example, without what commands have written into its folder here.
 pub(crate) fn pure_half(example: &str) -> Value {
-    let src = repository().join("examples").join(example);
-    evaluate("golden.nix", Some(&src))
+    let folder = tempfile::tempdir().unwrap();
+    undercroft_testkit::copy_tracked(&format!("examples/{example}"), folder.path()).unwrap();
+    evaluate("golden.nix", Some(folder.path()))
 }
