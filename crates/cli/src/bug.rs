@@ -10,7 +10,8 @@ pub(crate) const REPORT_AT: &str = concat!(env!("CARGO_PKG_REPOSITORY"), "/issue
 /// Ending at once is safe at any moment: what was begun stands in the journal before it is begun.
 pub(crate) fn install_hook() {
     std::panic::set_hook(Box::new(|info| {
-        let _ = anstream::stderr().write_all(describe(info).as_bytes());
+        let _ = anstream::stderr().write_all(crate::text::screen(&describe(info)).as_bytes());
+        crate::cmd_secrets_desk::wipe_own();
         std::process::exit(i32::from(crate::error::Kind::Bug.exit_code()));
     }));
 }

@@ -34,6 +34,13 @@ const TEXT_BYTES_MAX: u64 = 1024 * 1024;
 /// How long an editor is given to end once it was told to.
 const EDITOR_END_MAX: Duration = Duration::from_secs(5);
 
+/// How often a folder is made anew that another command took for a leftover, in the moment before it was
+/// locked.
+const FOLDERS_MAX: usize = 8;
+
+/// The folder of this process, for the end that no destructor sees.
+static OWN: Mutex<Option<PathBuf>> = Mutex::new(None);
+
 /// A folder in memory that only the user can enter; what is in it is wiped at its end, and when
 /// the program is told to end. What a program left that was killed is wiped by the next.
 pub(crate) struct Desk {
@@ -73,15 +80,9 @@ impl Desk {
         if !MEMORY_KINDS.contains(&kind) {
             return Err(refuse(format!("{MEMORY} isn't in memory")));
         }
-        wipe_what_was_left(memory);
         let no_folder = |e: io::Error| refuse(format!("a folder can't be made in {MEMORY}: {e}"));
-        let folder = tempfile::Builder::new()
-            .prefix(PREFIX)
-            .permissions(fs::Permissions::from_mode(0o700))
-            .tempdir_in(memory)
-            .map_err(no_folder)?;
-        let lock = File::open(folder.path()).map_err(no_folder)?;
-        flock(&lock, FlockOperation::NonBlockingLockExclusive).map_err(|e| no_folder(e.into()))?;
+        let (folder, lock) = locked_folder(memory).map_err(no_folder)?;
+        *own() = Some(folder.path().to_owned());
         let running = Arc::new(Running::default());
         watch_signals(folder.path().to_owned(), Arc::clone(&running)).map_err(no_folder)?;
         let file = folder.path().join("secrets.yaml");
@@ -189,8 +190,45 @@ fn watch_signals(folder: PathBuf, running: Arc<Running>) -> io::Result<()> {
     Ok(())
 }
 
-/// Wipes what a program left that was killed: no one has its folder locked.
-fn wipe_what_was_left(memory: &Path) {
+/// Makes a folder that is known to be in use.
+fn locked_folder(memory: &Path) -> io::Result<(TempDir, File)> {
+    for _ in 0..FOLDERS_MAX {
+        let folder = tempfile::Builder::new()
+            .prefix(PREFIX)
+            .permissions(fs::Permissions::from_mode(0o700))
+            .tempdir_in(memory)?;
+        let Ok(lock) = File::open(folder.path()) else {
+            continue;
+        };
+        let locked = flock(&lock, FlockOperation::NonBlockingLockExclusive).is_ok();
+        if locked && folder.path().exists() {
+            return Ok((folder, lock));
+        }
+    }
+    Err(io::Error::other("others remove it at once"))
+}
+
+fn own() -> MutexGuard<'static, Option<PathBuf>> {
+    OWN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Wipes what this process has in memory, before it ends by [`std::process::exit`].
+pub(crate) fn wipe_own() {
+    // Whoever panics may hold it.
+    if let Ok(folder) = OWN.try_lock()
+        && let Some(folder) = folder.as_deref()
+    {
+        wipe(folder);
+    }
+}
+
+/// Wipes what a command left that was killed; every command does so when it starts.
+pub(crate) fn wipe_what_was_left() {
+    wipe_unlocked(Path::new(MEMORY));
+}
+
+/// Wipes folders that no one has locked: a lock ends with its process, however that ends.
+fn wipe_unlocked(memory: &Path) {
     for entry in fs::read_dir(memory).into_iter().flatten().flatten() {
         let ours = entry.file_name().to_string_lossy().starts_with(PREFIX)
             && entry
@@ -240,7 +278,7 @@ mod tests {
         assert_eq!(desk.read().unwrap().as_slice(), b"a: b\n");
         let folder = desk.folder.path().to_owned();
         // Another program that begins leaves it alone.
-        wipe_what_was_left(Path::new(MEMORY));
+        wipe_what_was_left();
         assert!(folder.exists());
         drop(desk);
         assert!(!folder.exists());
@@ -254,7 +292,7 @@ mod tests {
         fs::write(left.join("secrets.yaml"), "password: hunter2\n").unwrap();
         let others = memory.path().join("others");
         fs::create_dir(&others).unwrap();
-        wipe_what_was_left(memory.path());
+        wipe_unlocked(memory.path());
         assert!(!left.exists() && others.exists());
     }
 }

@@ -157,7 +157,10 @@ impl CliError {
 
     /// The error as people read it, with colours that the stream takes out again where it must.
     pub(crate) fn render(&self) -> String {
-        use crate::style::{BAD, BOLD, HINT, paint};
+        use crate::{
+            style::{BAD, BOLD, HINT, paint},
+            text::plain,
+        };
         let mut out = String::new();
         for diagnostic in &self.diagnostics {
             out.push_str(&crate::style::diagnostic(diagnostic));
@@ -170,17 +173,17 @@ impl CliError {
             out,
             "{} {}",
             paint(BAD, "error:"),
-            paint(BOLD, &indent(&self.message, "       "))
+            paint(BOLD, &indent(&plain(&self.message), "       "))
         );
         for cause in &self.causes {
-            let _ = writeln!(out, "  cause: {}", indent(cause, "         "));
+            let _ = writeln!(out, "  cause: {}", indent(&plain(cause), "         "));
         }
         if let Some(hint) = &self.hint {
             let _ = writeln!(
                 out,
                 "  {} {}",
                 paint(HINT, "hint:"),
-                indent(hint, "        ")
+                indent(&plain(hint), "        ")
             );
         }
         out

@@ -16,12 +16,13 @@ pub(crate) fn listen(progress: Progress, again: &'static str) -> Interrupted {
             SignalKind::interrupt(),
             SignalKind::terminate(),
             SignalKind::hangup(),
+            SignalKind::quit(),
         ];
         let mut signals: Vec<_> = kinds
             .into_iter()
             .filter_map(|kind| signal(kind).ok())
             .collect();
-        let [interrupt, terminate, hangup] = signals.as_mut_slice() else {
+        let [interrupt, terminate, hangup, quit] = signals.as_mut_slice() else {
             // Without handlers the signals end the program by themselves, which is as safe.
             return;
         };
@@ -31,6 +32,7 @@ pub(crate) fn listen(progress: Progress, again: &'static str) -> Interrupted {
                 _ = interrupt.recv() => {}
                 _ = terminate.recv() => {}
                 _ = hangup.recv() => {}
+                _ = quit.recv() => {}
             }
             if asked {
                 std::process::exit(i32::from(Kind::Failed.exit_code()));

@@ -15,6 +15,7 @@ mod cmd_doctor;
 mod cmd_events;
 mod cmd_init;
 mod cmd_installer;
+mod cmd_journal;
 mod cmd_man;
 mod cmd_plan;
 mod cmd_power;
@@ -32,6 +33,7 @@ mod cmd_up;
 mod cmd_update;
 mod error;
 mod gitops;
+mod guard;
 mod interrupt;
 mod journal;
 mod narrate;
@@ -84,6 +86,7 @@ impl Done {
 }
 
 fn main() -> ExitCode {
+    guard::no_core_files();
     bug::install_hook();
     // The rack's supervisor makes its own runtime and speaks to nobody.
     let mut words = std::env::args_os().skip(1);
@@ -93,6 +96,8 @@ fn main() -> ExitCode {
     {
         return undercroft_metal::rack::supervisor_main(words);
     }
+    guard::keep_memory_private();
+    cmd_secrets_desk::wipe_what_was_left();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) if error.kind() == ErrorKind::MissingSubcommand => {
@@ -131,6 +136,7 @@ fn run(ui: Ui, cli: Cli) -> Result<Done, CliError> {
         Command::Serve(args) => cmd_serve::run(ui, at, &args),
         Command::Status(args) => cmd_status::run(ui, at, &args),
         Command::Events(args) => cmd_events::run(ui, at, &args),
+        Command::Journal(args) => cmd_journal::run(ui, at, &args),
         Command::Approve(args) => cmd_approve::run(ui, at, &args),
         Command::Power(args) => cmd_power::run(ui, at, &args),
         Command::Console(args) => cmd_console::run(ui, at, &args),

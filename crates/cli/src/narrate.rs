@@ -82,7 +82,7 @@ impl Narrator {
         }
         // Reports come from whoever can reach the boot network.
         Sentence {
-            text: plain(&sentence.text).replace('\n', " "),
+            text: plain(&sentence.text.replace('\n', " ")),
             ..sentence
         }
     }

@@ -200,7 +200,7 @@ impl State {
             (Form::Notes, Some(node)) => self.ui.stderr(&format!("{node}: {text}")),
             (Form::Notes, None) => self.ui.stderr(&text),
             (Form::Bars, Some(node)) => match self.bars.get(node) {
-                Some(bar) => bar.set_message(text),
+                Some(bar) => bar.set_message(text.replace('\n', " ")),
                 None => self.above(&format!("{node}: {text}")),
             },
             (Form::Bars, None) => self.above(&text),

@@ -30,13 +30,14 @@ pub(crate) fn diagnostic(diagnostic: &Diagnostic) -> String {
     diagnostic
         .pieces()
         .iter()
-        .map(|piece| match piece.role {
-            Role::Plain => piece.text.clone(),
-            Role::Error => paint(BAD, &piece.text),
-            Role::Warning => paint(WARN, &piece.text),
-            Role::Strong => paint(BOLD, &piece.text),
-            Role::Gutter => paint(DIM, &piece.text),
-            Role::Hint => paint(HINT, &piece.text),
+        .map(|piece| (piece.role, crate::text::plain(&piece.text)))
+        .map(|(role, text)| match role {
+            Role::Plain => text,
+            Role::Error => paint(BAD, &text),
+            Role::Warning => paint(WARN, &text),
+            Role::Strong => paint(BOLD, &text),
+            Role::Gutter => paint(DIM, &text),
+            Role::Hint => paint(HINT, &text),
         })
         .collect()
 }

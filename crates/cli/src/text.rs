@@ -105,24 +105,55 @@ pub(crate) fn list<T: AsRef<str>>(items: &[T]) -> String {
     }
 }
 
-/// Text that came from a machine, made fit for a terminal: control characters become `\u{…}`, so
-/// that nobody on the boot network can move the operator's cursor.
+/// Text that came from outside, made fit for a terminal: see [`undercroft_model::text`].
 pub(crate) fn plain(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '\n' => out.push('\n'),
-            '\t' => out.push(' '),
-            c if c.is_control() || is_bidi_control(c) => out.extend(c.escape_unicode()),
-            c => out.push(c),
-        }
-    }
-    out
+    undercroft_model::text::visible(text).replace('\t', " ")
 }
 
-/// Characters that change the order in which a terminal shows others (UAX #9).
-fn is_bidi_control(c: char) -> bool {
-    matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{200e}' | '\u{200f}')
+/// [`plain`], in one line.
+pub(crate) fn plain_line(text: &str) -> String {
+    undercroft_model::text::visible_line(text)
+}
+
+/// All that the command's own styles write (`crate::style`).
+const OURS: [&str; 7] = [
+    "\u{1b}[0m",
+    "\u{1b}[1m",
+    "\u{1b}[2m",
+    "\u{1b}[31m",
+    "\u{1b}[32m",
+    "\u{1b}[33m",
+    "\u{1b}[36m",
+];
+
+/// What goes to a screen: a last gate behind all that is said, which lets through nothing that isn't seen
+/// but line breaks and the command's own colours.
+pub(crate) fn screen(text: &str) -> String {
+    gate(text, plain)
+}
+
+fn gate(text: &str, between: impl Fn(&str) -> String) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find('\u{1b}') {
+        let (before, from) = rest.split_at(at);
+        out.push_str(&between(before));
+        match OURS
+            .iter()
+            .find_map(|ours| from.strip_prefix(*ours).map(|after| (*ours, after)))
+        {
+            Some((ours, after)) => {
+                out.push_str(ours);
+                rest = after;
+            }
+            None => {
+                out.push_str("\\u{1b}");
+                rest = from.get(1..).unwrap_or_default();
+            }
+        }
+    }
+    out.push_str(&between(rest));
+    out
 }
 
 /// Rows in columns that line up. The last column isn't padded.
@@ -155,7 +186,9 @@ impl Table {
 
     /// Adds a row; cells may carry colours.
     pub(crate) fn row<T: Into<String>>(&mut self, cells: impl IntoIterator<Item = T>) {
-        self.rows.push(cells.into_iter().map(Into::into).collect());
+        let cells = cells.into_iter().map(Into::<String>::into);
+        self.rows
+            .push(cells.map(|cell| gate(&cell, plain_line)).collect());
     }
 
     /// The table, each row ending with a line break.
@@ -246,6 +279,28 @@ mod tests {
             plain("a\u{1b}[2Jb\u{202e}c\nd"),
             "a\\u{1b}[2Jb\\u{202e}c\nd"
         );
+    }
+
+    #[test]
+    fn the_last_gate_lets_through_our_colours_and_nothing_else() {
+        use crate::style::{BAD, BOLD, DIM, GOOD, HINT, WARN, paint};
+        let ours: String = [BAD, BOLD, DIM, GOOD, HINT, WARN]
+            .into_iter()
+            .map(|style| paint(style, "text\n"))
+            .collect();
+        assert_eq!(screen(&ours), ours);
+        for (theirs, shown) in [
+            ("\u{1b}[8mhidden", "\\u{1b}[8mhidden"),
+            ("\u{1b}]0;title\u{7}", "\\u{1b}]0;title\\u{7}"),
+            ("\u{1b}", "\\u{1b}"),
+            ("\u{9b}2J\u{2066}", "\\u{9b}2J\\u{2066}"),
+            ("é\u{1b}é", "é\\u{1b}é"),
+        ] {
+            assert_eq!(screen(theirs), shown);
+        }
+        let mut table = Table::plain(0);
+        table.row(["a\nb", "c\u{1b}[1A"]);
+        assert_eq!(table.render(), "a\\u{a}b  c\\u{1b}[1A\n");
     }
 
     #[test]

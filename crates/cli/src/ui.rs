@@ -4,10 +4,12 @@
 use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
 
 use serde::Serialize;
+use undercroft_model::text::json_escaped;
 
 use crate::{
     error::CliError,
     style::{HINT, WARN, paint},
+    text::screen,
 };
 
 /// The way to the user.
@@ -29,10 +31,10 @@ impl Ui {
         }
     }
 
-    /// Prints a report, as it is.
+    /// Prints a report.
     pub(crate) fn print(self, text: &str) -> Result<(), CliError> {
         let mut out = anstream::stdout().lock();
-        out.write_all(text.as_bytes())?;
+        out.write_all(screen(text).as_bytes())?;
         out.flush()?;
         Ok(())
     }
@@ -45,13 +47,13 @@ impl Ui {
     /// Prints a value as JSON, in several lines.
     pub(crate) fn json<T: Serialize>(self, value: &T) -> Result<(), CliError> {
         let text = serde_json::to_string_pretty(value).map_err(|e| bad_json(&e))?;
-        self.line(&text)
+        self.line(&json_escaped(&text))
     }
 
     /// Prints a value as one line of JSON.
     pub(crate) fn json_line<T: Serialize>(self, value: &T) -> Result<(), CliError> {
         let text = serde_json::to_string(value).map_err(|e| bad_json(&e))?;
-        self.line(&text)
+        self.line(&json_escaped(&text))
     }
 
     /// Says something that isn't the report: what happens now, what to do next.
@@ -73,11 +75,12 @@ impl Ui {
 
     /// A line on standard error. That nobody reads it is no reason to stop.
     pub(crate) fn stderr(self, text: &str) {
-        let _ = writeln!(anstream::stderr().lock(), "{}", text.trim_end());
+        let _ = writeln!(anstream::stderr().lock(), "{}", screen(text.trim_end()));
     }
 
     /// A text as standard error takes it: without colours where they don't belong there.
     pub(crate) fn for_stderr(self, text: &str) -> String {
+        let text = &screen(text);
         match anstream::AutoStream::choice(&io::stderr()) {
             anstream::ColorChoice::Never => anstream::adapter::strip_str(text).to_string(),
             _ => text.to_owned(),
@@ -96,7 +99,12 @@ impl Ui {
             .hint(otherwise));
         }
         let mut err = anstream::stderr().lock();
-        let _ = write!(err, "{question} Type {} to go on: ", paint(WARN, "yes"));
+        let _ = write!(
+            err,
+            "{} Type {} to go on: ",
+            screen(question),
+            paint(WARN, "yes")
+        );
         let _ = err.flush();
         drop(err);
         let mut answer = String::new();

@@ -6,8 +6,10 @@ mod support;
 #[cfg(test)]
 mod cli {
     mod basics;
+    mod crashes;
     mod errors;
     mod help;
+    mod hostile_text;
     mod journal;
     mod render;
     mod secrets;

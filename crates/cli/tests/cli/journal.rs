@@ -10,7 +10,7 @@ use crate::support::Sandbox;
 
 const FINGERPRINT: &str = "SHA256:47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU";
 
-fn report() -> InstallerReport {
+pub(crate) fn report() -> InstallerReport {
     InstallerReport {
         version: 1,
         nonce: "00112233445566778899aabbccddeeff".to_owned(),
@@ -43,7 +43,7 @@ fn waiting(sandbox: &Sandbox) {
         .unwrap();
 }
 
-fn plan(sandbox: &Sandbox) -> Plan {
+pub(crate) fn plan(sandbox: &Sandbox) -> Plan {
     let text = std::fs::read(sandbox.dir().join("undercroft.toml")).unwrap();
     let inventory = inventory::parse("", &text).inventory.unwrap();
     let target = SystemTarget {

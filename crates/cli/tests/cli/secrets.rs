@@ -49,7 +49,7 @@ address = "10.0.0.12"
 disks = [{ serial = "S2" }]
 "#;
 
-fn fleet() -> Sandbox {
+pub(crate) fn fleet() -> Sandbox {
     let sandbox = Sandbox::new();
     sandbox.write("undercroft.toml", INVENTORY);
     sandbox

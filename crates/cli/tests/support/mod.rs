@@ -44,9 +44,19 @@ impl Sandbox {
 
     /// The command, ready to be changed and run.
     pub(crate) fn command<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_undercroft"));
+        let mut command = self.in_here(env!("CARGO_BIN_EXE_undercroft"));
+        command.args(args);
         command
-            .args(args)
+    }
+
+    /// A shell where the command would run.
+    pub(crate) fn shell(&self) -> Command {
+        self.in_here("sh")
+    }
+
+    fn in_here(&self, program: &str) -> Command {
+        let mut command = Command::new(program);
+        command
             .current_dir(self.dir())
             .env_clear()
             .env("HOME", self.root.path().join("home"))
