@@ -113,7 +113,8 @@ const LINE_SLIPS: &[Slip] = &[
         key.ends_with("cidr").then(|| {
             let (address, prefix) = value.trim_matches('"').split_once('/').unwrap();
             let mut bytes: Vec<u8> = address.split('.').map(|b| b.parse().unwrap()).collect();
-            bytes[1] = bytes[1].wrapping_add(1);
+            let second = bytes.get_mut(1).unwrap();
+            *second = second.wrapping_add(1);
             let bytes: Vec<String> = bytes.iter().map(u8::to_string).collect();
             format!("{key} = \"{}/{prefix}\"", bytes.join("."))
         })
