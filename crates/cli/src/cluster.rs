@@ -113,9 +113,10 @@ impl Source {
         if secrets.backend != SecretsBackend::Sops {
             return Ok(());
         }
-        let dir = self.project.dir.join(&secrets.path);
+        let files = self.project.files();
         for file in ["servers.sops.yaml", "agents.sops.yaml"] {
-            if !dir.join(file).is_file() {
+            let there = files.is_file(format!("{}/{file}", secrets.path));
+            if !there.map_err(|e| CliError::confined(&e))? {
                 return Err(CliError::input(format!(
                     "{}/{file} isn't there: the machines could not join a cluster",
                     secrets.path

@@ -2,8 +2,6 @@
 
 use std::{
     collections::BTreeMap,
-    fs,
-    os::unix::fs::PermissionsExt as _,
     path::{Component, Path, PathBuf},
 };
 
@@ -124,9 +122,10 @@ fn config(ui: Ui, at: Option<&Path>, args: &ConfigArgs) -> Result<Done, CliError
         return Err(refuse_edited(ui, &comparison, &edited)?);
     }
     comparison.write(&layout)?;
-    let mounts = project.dir.join(layout.file(K3D_MOUNTS));
-    fs::set_permissions(&mounts, fs::Permissions::from_mode(0o755))
-        .map_err(|e| CliError::file("make executable", &mounts, &e))?;
+    project
+        .files()
+        .make_executable(layout.file(K3D_MOUNTS))
+        .map_err(|e| CliError::confined(&e))?;
     // k3d wants the script's path whole.
     let folder = project.dir.join(&out);
     let folder = folder

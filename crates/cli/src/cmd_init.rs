@@ -6,13 +6,14 @@ use std::{
 };
 
 use clap::{Args, ValueEnum};
+use undercroft_metal::confined::{Confined, Modes};
 use undercroft_model::is_dns_label;
 
 use crate::{
     Done,
     args::one_folder,
     error::CliError,
-    project::{INVENTORY_FILE, write_new},
+    project::INVENTORY_FILE,
     style::{BOLD, paint},
     ui::Ui,
 };
@@ -64,8 +65,14 @@ impl Template {
 
 pub(crate) fn run(ui: Ui, at: Option<&Path>, args: &InitArgs) -> Result<Done, CliError> {
     let dir = one_folder(args.at.as_deref(), at)?.unwrap_or(Path::new("."));
+    let folder = Confined::new(dir);
+    let is_there = |name: &str| {
+        let kind = folder.kind(name);
+        kind.map(|kind| kind.is_some())
+            .map_err(|e| CliError::confined(&e))
+    };
     let inventory = dir.join(INVENTORY_FILE);
-    if inventory.exists() {
+    if is_there(INVENTORY_FILE)? {
         return Err(
             CliError::input(format!("{} is there already", inventory.display())).hint(
                 "It is left as it is. Name another folder, or look at it with `undercroft check`.",
@@ -83,11 +90,14 @@ pub(crate) fn run(ui: Ui, at: Option<&Path>, args: &InitArgs) -> Result<Done, Cl
     ];
     for (name, text) in files {
         let path = dir.join(name);
-        if path.exists() {
+        if is_there(name)? {
             ui.note(&format!("kept   {} (it was there)", path.display()));
             continue;
         }
-        write_new(&path, &text.replace("@FLEET@", &fleet))?;
+        let text = text.replace("@FLEET@", &fleet);
+        folder
+            .write_new(name, text.as_bytes(), Modes::PUBLIC)
+            .map_err(|e| CliError::confined(&e))?;
         ui.note(&format!("wrote  {}", path.display()));
     }
     let there = if dir == Path::new(".") {

@@ -13,7 +13,7 @@ use crate::{
     gitops::{self, Comparison, Sources},
     project::Project,
     style::{BAD, GOOD, WARN, paint},
-    text::{count, list},
+    text::{count, list, plain},
     ui::Ui,
 };
 
@@ -51,6 +51,9 @@ or a file of the tree was edited or put there.
 With --json: {\"fleet\", \"files\", \"waves\": [[NAME, …], …], \"written\", \"changes\": [{\"path\",
 \"change\": \"create\" | \"update\" | \"remove\", \"edited\", \"foreign\"}]}";
 
+/// How many names are shown of files that the file of digests wrongly claims.
+const DISOWNED_SHOWN_MAX: usize = 5;
+
 #[derive(Debug, Serialize)]
 struct Report<'a> {
     fleet: &'a str,
@@ -78,6 +81,20 @@ pub(crate) fn run(ui: Ui, at: Option<&Path>, args: &RenderArgs) -> Result<Done, 
     let lock = BTreeMap::from([(LOCK_FILE.to_owned(), sources.lock.print())]);
     let waves = tree.waves.clone();
     let comparison = Comparison::new(&project, &layout, tree, lock)?;
+    if !comparison.disowned.is_empty() {
+        let names: Vec<String> = comparison.disowned.iter().map(|name| plain(name)).collect();
+        let names: Vec<&str> = names
+            .iter()
+            .map(String::as_str)
+            .take(DISOWNED_SHOWN_MAX)
+            .collect();
+        ui.warn(&format!(
+            "{} says that a render made {} where none could have, such as {}; they are left alone. Look at who wrote that.",
+            layout.digests(),
+            count(comparison.disowned.len(), "file"),
+            list(&names),
+        ));
+    }
     let report = |written: bool| Report {
         fleet: &inventory.fleet.name,
         files: comparison.len(),
@@ -155,11 +172,13 @@ pub(crate) fn refuse_edited(
     for difference in edited {
         ui.print(&comparison.diff(difference))?;
     }
-    let names = |foreign: bool| -> Vec<&str> {
+    let names = |foreign: bool| -> Vec<String> {
         let of = edited.iter().filter(|d| d.foreign == foreign);
-        of.map(|d| d.path.as_str()).collect()
+        of.map(|d| plain(&d.path)).collect()
     };
     let (foreign, edited) = (names(true), names(false));
+    let foreign: Vec<&str> = foreign.iter().map(String::as_str).collect();
+    let edited: Vec<&str> = edited.iter().map(String::as_str).collect();
     let (mut wrong, mut hints) = (Vec::new(), Vec::new());
     if !edited.is_empty() {
         wrong.push(format!(

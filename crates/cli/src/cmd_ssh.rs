@@ -174,9 +174,9 @@ fn installed(
     inventory: &Inventory,
     node: &NodeName,
 ) -> Result<HostKey, CliError> {
-    let secrets = project.dir.join(&inventory.secrets.path);
     let source = IdentitySource::usual(project.state(), Vec::new());
-    let keys = HostKeys::open(&secrets, &inventory.secrets.operators, source)
+    let secrets = &inventory.secrets;
+    let keys = HostKeys::open_in(&project.dir, &secrets.path, &secrets.operators, source)
         .map_err(|e| key_error(&e))?;
     let key = keys.public(node).map_err(|e| key_error(&e))?;
     key.ok_or_else(|| {

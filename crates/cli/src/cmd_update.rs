@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, path::Path, time::Duration};
 
 use clap::Args;
 use serde::Serialize;
+use undercroft_metal::confined::Modes;
 use undercroft_render::{
     Choice, Index, LOCK_FILE, Lock, Locked, Minor, Release, is_major_step, is_version, newer_tags,
     oci::Repository,
@@ -87,7 +88,10 @@ pub(crate) fn run(ui: Ui, at: Option<&Path>, args: &UpdateArgs) -> Result<Done, 
     let Some(mut lock) = before else {
         return Err(gitops::refuse(ui, &project, &problems));
     };
-    let there = project.dir.join(LOCK_FILE).exists();
+    let files = project.files();
+    let there = files
+        .is_file(LOCK_FILE)
+        .map_err(|e| CliError::confined(&e))?;
     let written = lock.print();
     lock.complete(&Lock::defaults());
     let wanted = wanted(&lock, &args.components)?;
@@ -116,7 +120,10 @@ pub(crate) fn run(ui: Ui, at: Option<&Path>, args: &UpdateArgs) -> Result<Done, 
     let text = lock.print();
     let write = !args.dry_run && (!there || text != written);
     if write {
-        gitops::write_whole(&project.dir.join(LOCK_FILE), &text)?;
+        files.clear_leftovers("");
+        files
+            .replace(LOCK_FILE, text.as_bytes(), Modes::PUBLIC)
+            .map_err(|e| CliError::confined(&e))?;
     }
     if args.json {
         ui.json(&Report {

@@ -2,6 +2,7 @@
 
 use std::{error::Error, fmt::Write as _, io};
 
+use undercroft_metal::{confined::ConfinedError, state::StateError};
 use undercroft_model::Diagnostic;
 
 /// What kind of thing went wrong, and so what the exit code says.
@@ -139,6 +140,24 @@ impl CliError {
                 "You may not do this here: look at the owner and the mode of the file and of the folders above it.",
             ),
             _ => error,
+        }
+    }
+
+    /// A file of a repository that isn't used.
+    pub(crate) fn confined(error: &ConfinedError) -> Self {
+        match error {
+            ConfinedError::Io { what, path, source } => Self::file(what, path, source),
+            other => Self::input(crate::text::plain(&other.to_string()))
+                .maybe_hint(other.hint().map(str::to_owned)),
+        }
+    }
+
+    /// A state folder that isn't used.
+    pub(crate) fn state(error: &StateError) -> Self {
+        match error {
+            StateError::Io { what, path, source } => Self::file(what, path, source),
+            StateError::Confined(error) => Self::confined(error),
+            other => Self::from_error(Kind::Input, other).maybe_hint(other.hint()),
         }
     }
 

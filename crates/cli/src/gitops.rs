@@ -3,25 +3,24 @@
 mod disk;
 mod problems;
 
-use std::{
-    collections::BTreeMap,
-    fs, io,
-    path::{Path, PathBuf},
-};
+use std::collections::BTreeMap;
 
+use undercroft_metal::confined::{Confined, Kind};
 use undercroft_model::inventory::Inventory;
 use undercroft_render::{
     APP_FILE, App, AppForm, AppSettings, LOCK_FILE, Layout, Lock, OVERRIDES, Problem,
     check_app_name, yaml,
 };
 
-pub(crate) use disk::{Comparison, write_whole};
+pub(crate) use disk::Comparison;
 pub(crate) use problems::{refuse, refuse_versions, version_diagnostics};
 
 use crate::{error::CliError, project::Project, ui::Ui};
 
 /// A manifest that is longer isn't one that people keep in a repository, in bytes.
 const MANIFEST_MAX_BYTES: u64 = 4 << 20;
+/// A lock file that is longer locks something else, in bytes.
+pub(crate) const LOCK_MAX_BYTES: u64 = 4 << 20;
 /// More manifests than this in one app's folder are something else.
 const MANIFESTS_MAX: usize = 2_000;
 /// Folders of an app deeper than this are a loop of links, or something else.
@@ -65,16 +64,12 @@ pub(crate) fn read_lock(
     project: &Project,
     problems: &mut Vec<Problem>,
 ) -> Result<Option<Lock>, CliError> {
-    let path = project.dir.join(LOCK_FILE);
-    let text = match fs::read_to_string(&path) {
-        Ok(text) => text,
-        Err(e) if e.kind() == io::ErrorKind::NotFound => {
-            // The version of Kubernetes that this program knows says nothing of the cluster's.
-            let mut lock = Lock::defaults();
-            lock.kubernetes = None;
-            return Ok(Some(lock));
-        }
-        Err(e) => return Err(CliError::file("read", &path, &e)),
+    let text = project.files().read_text(LOCK_FILE, LOCK_MAX_BYTES);
+    let Some(text) = text.map_err(|e| CliError::confined(&e))? else {
+        // The version of Kubernetes that this program knows says nothing of the cluster's.
+        let mut lock = Lock::defaults();
+        lock.kubernetes = None;
+        return Ok(Some(lock));
     };
     match Lock::parse(LOCK_FILE, &text) {
         Ok(lock) => Ok(Some(lock)),
@@ -90,7 +85,8 @@ fn read_overrides(
     problems: &mut Vec<Problem>,
 ) -> Result<BTreeMap<String, serde_json::Value>, CliError> {
     let mut overrides = BTreeMap::new();
-    for entry in entries(&project.dir.join(OVERRIDES))? {
+    let files = project.files();
+    for entry in entries(&files, OVERRIDES)? {
         let Some(name) = entry.name.strip_suffix(".yaml") else {
             if !entry.name.starts_with('.') {
                 problems.push(
@@ -102,7 +98,7 @@ fn read_overrides(
             continue;
         };
         let file = Layout::overrides(name);
-        let text = read_text(&entry.path)?;
+        let text = read_text(&files, &entry.path)?;
         match yaml::parse(&text) {
             Ok(serde_json::Value::Null) => {}
             Ok(values) => {
@@ -122,7 +118,8 @@ fn read_apps(
 ) -> Result<Vec<App>, CliError> {
     let root = &inventory.gitops.apps_path;
     let mut apps = Vec::new();
-    for entry in entries(&project.dir.join(root))? {
+    let files = project.files();
+    for entry in entries(&files, root)? {
         if !entry.is_dir || entry.name.starts_with(['.', '_']) {
             continue;
         }
@@ -131,29 +128,34 @@ fn read_apps(
             problems.push(problem);
             continue;
         }
-        apps.extend(read_app(&entry, folder, problems)?);
+        apps.extend(read_app(&files, &entry, folder, problems)?);
     }
     Ok(apps)
 }
 
 fn read_app(
+    files: &Confined,
     entry: &Entry,
     folder: String,
     problems: &mut Vec<Problem>,
 ) -> Result<Option<App>, CliError> {
-    let settings_path = entry.path.join(APP_FILE);
-    let settings = match fs::read_to_string(&settings_path) {
-        Ok(text) => match AppSettings::parse(&format!("{folder}/{APP_FILE}"), &text) {
+    let settings_path = format!("{}/{APP_FILE}", entry.path);
+    let settings = files.read_text(settings_path, MANIFEST_MAX_BYTES);
+    let settings = match settings.map_err(|e| CliError::confined(&e))? {
+        Some(text) => match AppSettings::parse(&format!("{folder}/{APP_FILE}"), &text) {
             Ok(settings) => settings,
             Err(problem) => {
                 problems.push(problem);
                 return Ok(None);
             }
         },
-        Err(e) if e.kind() == io::ErrorKind::NotFound => AppSettings::default(),
-        Err(e) => return Err(CliError::file("read", &settings_path, &e)),
+        None => AppSettings::default(),
     };
-    let has = |name: &str| entry.path.join(name).exists();
+    let inside: Vec<String> = entries(files, &entry.path)?
+        .into_iter()
+        .map(|entry| entry.name)
+        .collect();
+    let has = |name: &str| inside.iter().any(|there| there == name);
     // The same files by which Argo CD tells what a folder is.
     let form = if settings.chart.is_some() {
         AppForm::Chart {
@@ -175,37 +177,40 @@ fn read_app(
         AppForm::Plain => Some((entry.path.clone(), folder.clone())),
         AppForm::Chart {
             manifests: true, ..
-        } => Some((entry.path.join("manifests"), format!("{folder}/manifests"))),
+        } => Some((
+            format!("{}/manifests", entry.path),
+            format!("{folder}/manifests"),
+        )),
         _ => None,
     };
     if let Some((path, name)) = manifests {
-        let mut files = Vec::new();
-        manifests_in(&path, &name, 0, &mut files)?;
-        if files.len() > MANIFESTS_MAX {
+        let mut found = Vec::new();
+        manifests_in(files, &path, &name, 0, &mut found)?;
+        if found.len() > MANIFESTS_MAX {
             problems.push(
                 Problem::new(
                     "app-size",
                     format!(
                         "the folder has {} manifests, more than the {MANIFESTS_MAX} that an app may have",
-                        files.len()
+                        found.len()
                     ),
                 )
                 .in_file(folder.clone())
                 .hint("Make several apps of it, or a kustomization or a chart."),
             );
-            files.clear();
+            found.clear();
         }
-        if files.is_empty() && form == AppForm::Plain {
+        if found.is_empty() && form == AppForm::Plain {
             problems.push(
                 Problem::new("app-empty", "the folder has no manifest")
                     .in_file(folder.clone())
                     .hint("Put a YAML or JSON file into it, or begin its name with '_' if it isn't an app."),
             );
         }
-        let names: Vec<String> = files.iter().map(|(_, name)| name.clone()).collect();
+        let names: Vec<String> = found.iter().map(|(_, name)| name.clone()).collect();
         let readable = problems.len();
-        for (path, name) in files {
-            match yaml::parse_all(&read_text(&path)?) {
+        for (path, name) in found {
+            match yaml::parse_all(&read_text(files, &path)?) {
                 Ok(all) => objects.extend(all.into_iter().map(|object| (name.clone(), object))),
                 Err(e) => problems.push(yaml_problem(name, &e)),
             }
@@ -254,22 +259,23 @@ fn yaml_problem(file: String, error: &yaml::YamlError) -> Problem {
 
 /// The manifests under a folder, as Argo CD finds them when it looks through one.
 fn manifests_in(
-    path: &Path,
+    files: &Confined,
+    path: &str,
     name: &str,
     depth: usize,
-    found: &mut Vec<(PathBuf, String)>,
+    found: &mut Vec<(String, String)>,
 ) -> Result<(), CliError> {
     if depth > DEPTH_MAX {
         return Err(CliError::input(format!(
             "{} is more than {DEPTH_MAX} folders deep",
-            path.display()
+            files.path(path).display()
         )));
     }
-    for entry in entries(path)? {
+    for entry in entries(files, path)? {
         let name = format!("{name}/{}", entry.name);
         let manifest = [".yaml", ".yml", ".json"];
         if entry.is_dir {
-            manifests_in(&entry.path, &name, depth + 1, found)?;
+            manifests_in(files, &entry.path, &name, depth + 1, found)?;
         } else if manifest.iter().any(|end| entry.name.ends_with(end)) {
             found.push((entry.path, name));
         }
@@ -280,43 +286,36 @@ fn manifests_in(
 /// Something in a folder.
 struct Entry {
     name: String,
-    path: PathBuf,
+    /// Its path from the inventory's folder.
+    path: String,
     is_dir: bool,
 }
 
-/// What a folder holds, by name; nothing where it isn't there.
-fn entries(folder: &Path) -> Result<Vec<Entry>, CliError> {
-    let read = match fs::read_dir(folder) {
-        Ok(read) => read,
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(e) => return Err(CliError::file("read", folder, &e)),
-    };
+/// What a folder of the repository holds, by name; nothing where it isn't there. A link is an error,
+/// wherever it leads: git brings it along, and what is rendered would depend on whose computer it
+/// is read on.
+fn entries(files: &Confined, folder: &str) -> Result<Vec<Entry>, CliError> {
+    let listed = files.list(folder).map_err(|e| CliError::confined(&e))?;
     let mut entries = Vec::new();
-    for entry in read {
-        let entry = entry.map_err(|e| CliError::file("read", folder, &e))?;
-        let path = entry.path();
-        let name = entry.file_name().into_string().map_err(|_| {
+    for entry in listed {
+        let name = entry.name.into_string().map_err(|name| {
+            let path = files.path(folder).join(name);
             CliError::input(format!("{} has a name that isn't UTF-8", path.display()))
         })?;
-        // A link to a folder counts as one: git keeps it, and Argo CD follows it.
-        let is_dir = fs::metadata(&path)
-            .map_err(|e| CliError::file("look at", &path, &e))?
-            .is_dir();
+        let path = format!("{folder}/{name}");
+        let is_dir = entry.kind == Kind::Folder;
+        if !is_dir {
+            files.is_file(&path).map_err(|e| CliError::confined(&e))?;
+        }
         entries.push(Entry { name, path, is_dir });
     }
-    entries.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(entries)
 }
 
-fn read_text(path: &Path) -> Result<String, CliError> {
-    let size = fs::metadata(path)
-        .map_err(|e| CliError::file("read", path, &e))?
-        .len();
-    if size > MANIFEST_MAX_BYTES {
-        return Err(CliError::input(format!(
-            "{} is longer than {MANIFEST_MAX_BYTES} bytes",
-            path.display()
-        )));
-    }
-    fs::read_to_string(path).map_err(|e| CliError::file("read", path, &e))
+fn read_text(files: &Confined, path: &str) -> Result<String, CliError> {
+    let text = files.read_text(path, MANIFEST_MAX_BYTES);
+    // What went away since it was listed is empty.
+    Ok(text
+        .map_err(|e| CliError::confined(&e))?
+        .unwrap_or_default())
 }

@@ -1,12 +1,11 @@
 //! The folder of a fleet: its inventory and the state beside it.
 
 use std::{
-    fs::{self, DirBuilder},
-    io::Write as _,
-    os::unix::fs::{DirBuilderExt as _, PermissionsExt as _},
+    fs,
     path::{Path, PathBuf},
 };
 
+use undercroft_metal::{confined::Confined, state};
 use undercroft_model::{
     NodeName,
     inventory::{self, Inventory, Node},
@@ -17,7 +16,9 @@ use crate::{error::CliError, ui::Ui};
 /// The inventory's file name.
 pub(crate) const INVENTORY_FILE: &str = "undercroft.toml";
 /// The name of the folder with what Undercroft knows.
-pub(crate) const STATE_FOLDER: &str = ".undercroft";
+pub(crate) const STATE_FOLDER: &str = state::STATE_FOLDER;
+/// The longest inventory that is read, in bytes: a thousand machines take a tenth of it.
+const INVENTORY_BYTES_MAX: u64 = 8 << 20;
 
 /// A folder with an inventory.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,18 +32,33 @@ pub(crate) struct Project {
 impl Project {
     /// Finds the project: at a path that was given, or from the current folder upwards.
     pub(crate) fn find(given: Option<&Path>) -> Result<Self, CliError> {
-        match given {
+        let project = match given {
             Some(path) => Self::at(path),
             None => Self::upwards(),
+        }?;
+        project.verify_state()?;
+        Ok(project)
+    }
+
+    /// Refuses a state folder that this user didn't make: whatever a command does, it would be
+    /// believed.
+    fn verify_state(&self) -> Result<(), CliError> {
+        let dir = self.state();
+        if state::verify(&dir).map_err(|e| CliError::state(&e))? {
+            state::mend_ignore(&dir);
         }
+        Ok(())
     }
 
     fn at(path: &Path) -> Result<Self, CliError> {
+        // The path of the folder is the user's own; an inventory that is a link is refused when it is
+        // read.
         let found = fs::metadata(path)
+            .or_else(|_| fs::symlink_metadata(path))
             .map_err(|e| CliError::file("use", path, &e).hint(
                 "Name the folder that holds undercroft.toml, or make one with `undercroft init DIR`.",
             ))?;
-        if found.is_file() {
+        if !found.is_dir() {
             let dir = match path.parent() {
                 Some(parent) if parent != Path::new("") => parent.to_owned(),
                 _ => PathBuf::from("."),
@@ -57,7 +73,7 @@ impl Project {
         } else {
             path.join(INVENTORY_FILE)
         };
-        if !inventory.is_file() {
+        if !is_there(&inventory) {
             return Err(CliError::input(format!(
                 "there is no {INVENTORY_FILE} in {}",
                 path.display()
@@ -76,7 +92,7 @@ impl Project {
     fn upwards() -> Result<Self, CliError> {
         let here = std::env::current_dir()
             .map_err(|e| CliError::failed("can't tell the current folder").because(&e))?;
-        let Some(dir) = here.ancestors().find(|d| d.join(INVENTORY_FILE).is_file()) else {
+        let Some(dir) = here.ancestors().find(|d| is_there(&d.join(INVENTORY_FILE))) else {
             return Err(CliError::input(format!(
                 "there is no {INVENTORY_FILE} here, nor in a folder above"
             ))
@@ -92,7 +108,17 @@ impl Project {
 
     /// The inventory's bytes.
     pub(crate) fn read(&self) -> Result<Vec<u8>, CliError> {
-        fs::read(&self.inventory).map_err(|e| CliError::file("read", &self.inventory, &e))
+        let name = self.inventory.file_name().unwrap_or_default();
+        let read = self.files().read(name, INVENTORY_BYTES_MAX);
+        read.map_err(|e| CliError::confined(&e))?.ok_or_else(|| {
+            let missing = std::io::ErrorKind::NotFound.into();
+            CliError::file("read", &self.inventory, &missing)
+        })
+    }
+
+    /// The files of the repository: none of them is followed out of it.
+    pub(crate) fn files(&self) -> Confined {
+        Confined::new(&self.dir)
     }
 
     /// The inventory, good enough to work with. Warnings about it are shown.
@@ -143,32 +169,15 @@ impl Project {
 
     /// The same, made if it wasn't there: closed to others, and unknown to git.
     pub(crate) fn make_state(&self) -> Result<PathBuf, CliError> {
-        let state = self.state();
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(&state)
-            .map_err(|e| CliError::file("make the folder", &state, &e))?;
-        // The folder may be older than this program, or copied: its mode matters, since keys are
-        // in it.
-        fs::set_permissions(&state, fs::Permissions::from_mode(0o700))
-            .map_err(|e| CliError::file("close to others", &state, &e))?;
-        let ignore = state.join(".gitignore");
-        if !ignore.exists() {
-            write_new(
-                &ignore,
-                "# What Undercroft knows of this fleet. It holds private keys.\n*\n",
-            )?;
-        }
-        Ok(state)
+        let dir = self.state();
+        state::make(&dir).map_err(|e| CliError::state(&e))?;
+        Ok(dir)
     }
 }
 
-/// Writes a file that must not be there yet.
-pub(crate) fn write_new(path: &Path, text: &str) -> Result<(), CliError> {
-    let mut file = fs::File::create_new(path).map_err(|e| CliError::file("make", path, &e))?;
-    file.write_all(text.as_bytes())
-        .map_err(|e| CliError::file("write", path, &e))
+/// Whether anything is at a path, be it a link to nothing.
+fn is_there(path: &Path) -> bool {
+    path.symlink_metadata().is_ok()
 }
 
 /// The folder for what can be made again: packages, installers, systems. It is shared by all

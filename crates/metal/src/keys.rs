@@ -23,14 +23,12 @@ use age::secrecy::{ExposeSecret, SecretString};
 use ssh_key::{Algorithm, LineEnding, PrivateKey, rand_core::OsRng};
 use undercroft_model::NodeName;
 
-use self::files::write_new;
 pub use self::identity::{IdentitySource, OPERATOR_IDENTITY_FILE};
-pub(crate) use self::{
-    files::{read_bounded, replace},
-    identity::Identities,
-    readers::READERS_FILE,
+pub(crate) use self::{identity::Identities, readers::READERS_FILE};
+use crate::{
+    confined::{Confined, ConfinedError, Modes},
+    ssh::{HostKey, HostKeyError},
 };
-use crate::ssh::{HostKey, HostKeyError};
 
 /// The folder of the host keys in the inventory's secrets folder.
 pub(crate) const HOST_KEYS_DIR: &str = "host-keys";
@@ -55,6 +53,9 @@ pub enum KeyError {
         /// Why.
         source: std::io::Error,
     },
+    /// A file of the repository or of the state isn't one that is read or written.
+    #[error(transparent)]
+    Confined(ConfinedError),
     /// A recipient of the inventory's can't be used.
     #[error("the operator {recipient:?} of [secrets] is no age recipient: {detail}")]
     BadRecipient {
@@ -115,7 +116,25 @@ impl KeyError {
             Self::HalfMissing { .. } => Some(
                 "Bring the missing file back from the repository's history. If no machine runs with this key, delete the other file and a new key is made.",
             ),
+            Self::Confined(error) => error.hint(),
             Self::Io { .. } | Self::BadKey { .. } => None,
+        }
+    }
+}
+
+impl From<ConfinedError> for KeyError {
+    fn from(error: ConfinedError) -> Self {
+        match error {
+            ConfinedError::Io { what, path, source } => Self::Io {
+                what: match what {
+                    "read" | "look at" => "read",
+                    "write" | "make the folder" => "written",
+                    _ => "used",
+                },
+                path,
+                source,
+            },
+            other => Self::Confined(other),
         }
     }
 }
@@ -131,23 +150,41 @@ fn list(paths: &[PathBuf]) -> String {
 /// The host keys of a fleet's machines, in its repository.
 #[derive(Debug)]
 pub struct HostKeys {
+    repository: Confined,
+    /// The folder of the host keys, from the repository's.
     dir: PathBuf,
     identities: Identities,
 }
 
 impl HostKeys {
-    /// Opens the host keys in `secrets_dir`, the inventory's secrets folder, with its operators as
-    /// recipients.
+    /// Opens the host keys in a repository's folder of secrets that lies directly in it.
     ///
     /// # Errors
-    /// When an operator is no recipient, or an identity file can't be read.
+    /// As [`Self::open_in`].
     pub fn open(
         secrets_dir: &Path,
         operators: &[String],
         source: IdentitySource,
     ) -> Result<Self, KeyError> {
+        let repository = secrets_dir.parent().unwrap_or(Path::new(""));
+        let folder = secrets_dir.file_name().unwrap_or_default();
+        Self::open_in(repository, folder, operators, source)
+    }
+
+    /// Opens the host keys in `folder` of a repository, the inventory's secrets folder, with its
+    /// operators as recipients.
+    ///
+    /// # Errors
+    /// When an operator is no recipient, or an identity file can't be read.
+    pub fn open_in(
+        repository: &Path,
+        folder: impl AsRef<Path>,
+        operators: &[String],
+        source: IdentitySource,
+    ) -> Result<Self, KeyError> {
         Ok(Self {
-            dir: secrets_dir.join(HOST_KEYS_DIR),
+            repository: Confined::new(repository),
+            dir: folder.as_ref().join(HOST_KEYS_DIR),
             identities: Identities::open(operators, source)?,
         })
     }
@@ -158,10 +195,12 @@ impl HostKeys {
     /// When the file is there and holds something else.
     pub fn public(&self, node: &NodeName) -> Result<Option<HostKey>, KeyError> {
         let path = self.public_path(node);
-        if !path.exists() {
+        let Some(text) = self
+            .repository
+            .read(self.public_name(node), KEY_FILE_BYTES_MAX)?
+        else {
             return Ok(None);
-        }
-        let text = read_bounded(&path, KEY_FILE_BYTES_MAX)?;
+        };
         let text = String::from_utf8_lossy(&text);
         HostKey::parse(&text)
             .map(Some)
@@ -178,7 +217,8 @@ impl HostKeys {
     /// other.
     pub fn ensure(&self, node: &NodeName) -> Result<HostKey, KeyError> {
         let (private, public) = (self.private_path(node), self.public_path(node));
-        match (private.exists(), self.public(node)?) {
+        let there = self.repository.is_file(self.private_name(node))?;
+        match (there, self.public(node)?) {
             (true, Some(key)) => Ok(key),
             (false, Some(_)) => Err(KeyError::HalfMissing {
                 missing: private,
@@ -198,7 +238,8 @@ impl HostKeys {
                     .encrypt(text.expose_secret().as_bytes(), &private)?;
                 self.note_first_readers()?;
                 // The private half first: a public half alone would be a key that nobody has.
-                write_new(&private, &sealed, 0o600)?;
+                self.repository
+                    .write_new(self.private_name(node), &sealed, Modes::PRIVATE)?;
                 self.write_public(node, &key)
             }
         }
@@ -226,17 +267,25 @@ impl HostKeys {
         }
     }
 
-    fn private_path(&self, node: &NodeName) -> PathBuf {
+    fn private_name(&self, node: &NodeName) -> PathBuf {
         self.dir.join(format!("{node}.age"))
     }
 
-    fn public_path(&self, node: &NodeName) -> PathBuf {
+    fn public_name(&self, node: &NodeName) -> PathBuf {
         self.dir.join(format!("{node}.pub"))
+    }
+
+    fn private_path(&self, node: &NodeName) -> PathBuf {
+        self.repository.path(self.private_name(node))
+    }
+
+    fn public_path(&self, node: &NodeName) -> PathBuf {
+        self.repository.path(self.public_name(node))
     }
 
     fn decrypt(&self, node: &NodeName) -> Result<PrivateKey, KeyError> {
         let path = self.private_path(node);
-        let sealed = read_bounded(&path, KEY_FILE_BYTES_MAX)?;
+        let sealed = self.required(&self.private_name(node))?;
         let text = self.identities.decrypt(&sealed, &path)?;
         PrivateKey::from_openssh(text.expose_secret().as_bytes()).map_err(|e| KeyError::BadKey {
             path,
@@ -244,10 +293,25 @@ impl HostKeys {
         })
     }
 
+    /// A file that must be there.
+    fn required(&self, name: &Path) -> Result<Vec<u8>, KeyError> {
+        let bytes = self.repository.read(name, KEY_FILE_BYTES_MAX)?;
+        bytes.ok_or_else(|| KeyError::Io {
+            what: "read",
+            path: self.repository.path(name),
+            source: std::io::ErrorKind::NotFound.into(),
+        })
+    }
+
     fn write_public(&self, node: &NodeName, key: &PrivateKey) -> Result<HostKey, KeyError> {
         let public = HostKey::from_public(key.public_key().clone());
         let line = format!("{public} {node}\n");
-        write_new(&self.public_path(node), line.as_bytes(), 0o644)?;
+        let modes = Modes {
+            file: 0o644,
+            ..Modes::PRIVATE
+        };
+        self.repository
+            .write_new(self.public_name(node), line.as_bytes(), modes)?;
         Ok(public)
     }
 }
@@ -268,16 +332,23 @@ impl OperatorKey {
     /// # Errors
     /// When it can't be read or written.
     pub fn ensure(state_dir: &Path, fleet: &str) -> Result<Self, KeyError> {
+        let state = Confined::new(state_dir);
         let private_file = state_dir.join(OPERATOR_SSH_KEY_FILE);
-        if !private_file.exists() {
+        if !state.is_file(OPERATOR_SSH_KEY_FILE)? {
             let mut key = generate(&private_file)?;
             key.set_comment(format!("undercroft {fleet}"));
             let text = encode(&key, &private_file)?;
-            write_new(&private_file, text.expose_secret().as_bytes(), 0o600)?;
+            state.write_new(
+                OPERATOR_SSH_KEY_FILE,
+                text.expose_secret().as_bytes(),
+                Modes::PRIVATE,
+            )?;
         }
-        let text = SecretString::from(
-            String::from_utf8_lossy(&read_bounded(&private_file, KEY_FILE_BYTES_MAX)?).into_owned(),
-        );
+        state.require_own(OPERATOR_SSH_KEY_FILE)?;
+        let bytes = state
+            .read(OPERATOR_SSH_KEY_FILE, KEY_FILE_BYTES_MAX)?
+            .unwrap_or_default();
+        let text = SecretString::from(String::from_utf8_lossy(&bytes).into_owned());
         let key = PrivateKey::from_openssh(text.expose_secret().as_bytes()).map_err(|e| {
             KeyError::BadKey {
                 path: private_file.clone(),
@@ -303,12 +374,9 @@ impl OperatorKey {
     /// # Errors
     /// When the file can't be read or written.
     pub fn publish(&self, repository: &Path) -> Result<(), KeyError> {
-        let path = repository.join(OPERATORS_PUBLIC_FILE);
-        let mut text = if path.exists() {
-            String::from_utf8_lossy(&read_bounded(&path, KEY_FILE_BYTES_MAX)?).into_owned()
-        } else {
-            String::new()
-        };
+        let repository = Confined::new(repository);
+        let present = repository.read(OPERATORS_PUBLIC_FILE, KEY_FILE_BYTES_MAX)?;
+        let mut text = String::from_utf8_lossy(&present.unwrap_or_default()).into_owned();
         if text.lines().any(|line| line == self.authorized_key) {
             return Ok(());
         }
@@ -317,7 +385,11 @@ impl OperatorKey {
         }
         text.push_str(&self.authorized_key);
         text.push('\n');
-        replace(&path, text.as_bytes(), 0o644)
+        let modes = Modes {
+            file: 0o644,
+            ..Modes::PRIVATE
+        };
+        Ok(repository.replace(OPERATORS_PUBLIC_FILE, text.as_bytes(), modes)?)
     }
 }
 
@@ -369,7 +441,8 @@ mod tests {
         let private = again.private(&node()).unwrap();
         // OpenSSH itself agrees on what the private key's public half is.
         let file = dir.path().join("check");
-        write_new(&file, private.expose_secret().as_bytes(), 0o600).unwrap();
+        std::fs::write(&file, private.expose_secret()).unwrap();
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).unwrap();
         let output = std::process::Command::new("ssh-keygen")
             .arg("-yf")
             .arg(&file)
@@ -441,18 +514,9 @@ mod tests {
         );
 
         let age_file = dir.path().join("age");
-        write_new(
-            &age_file,
-            operator.to_string().expose_secret().as_bytes(),
-            0o600,
-        )
-        .unwrap();
-        write_new(
-            &ssh_file,
-            encode(&ssh, &ssh_file).unwrap().expose_secret().as_bytes(),
-            0o600,
-        )
-        .unwrap();
+        std::fs::write(&age_file, operator.to_string().expose_secret().as_bytes()).unwrap();
+        let ssh = encode(&ssh, &ssh_file).unwrap();
+        std::fs::write(&ssh_file, ssh.expose_secret()).unwrap();
         for file in [age_file, ssh_file] {
             let source = IdentitySource {
                 state_dir: dir.path().join("state"),

@@ -4,9 +4,12 @@ pub mod parts;
 
 pub mod approval;
 pub mod clock;
+pub mod confined;
+pub mod git_index;
 pub mod journal;
 pub mod keys;
 pub mod secrets;
+pub mod state;
 
 pub mod installer;
 pub mod power;

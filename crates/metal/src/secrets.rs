@@ -27,7 +27,7 @@ pub use self::{
     rules::RULES_FILE,
     vault::{Changed, Edit, Initialised, Rekeyed, Vault},
 };
-use crate::keys::KeyError;
+use crate::{confined::ConfinedError, keys::KeyError};
 
 /// Why secrets can't be read, made or written. No message holds one.
 #[derive(Debug, thiserror::Error)]
@@ -161,6 +161,12 @@ pub enum SecretsError {
         /// The path that was given.
         file: String,
     },
+}
+
+impl From<ConfinedError> for SecretsError {
+    fn from(error: ConfinedError) -> Self {
+        Self::Key(error.into())
+    }
 }
 
 impl SecretsError {

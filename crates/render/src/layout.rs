@@ -87,6 +87,26 @@ impl Layout {
         folder == applications || within(&applications).is_some() || manifests() == Some(true)
     }
 
+    /// Whether a render could have made a file, in this version or an earlier one: it has a place in
+    /// the tree, and a plain name.
+    pub fn makes(&self, file: &str) -> bool {
+        let Some(inner) = file
+            .strip_prefix(&self.path)
+            .and_then(|rest| rest.strip_prefix('/'))
+        else {
+            return false;
+        };
+        let parts: Vec<&str> = inner.split('/').collect();
+        let yaml = |name: &str| name.strip_suffix(".yaml").is_some_and(is_plain_name);
+        match parts.as_slice() {
+            ["README.md" | "graph.svg"] => true,
+            ["bootstrap" | "applications", name] => yaml(name),
+            ["components", component, "values.yaml"] => is_plain_name(component),
+            ["components", component, "manifests", name] => is_plain_name(component) && yaml(name),
+            _ => false,
+        }
+    }
+
     /// The root Application.
     pub fn root(&self) -> String {
         self.file("bootstrap/root.yaml")
@@ -108,6 +128,14 @@ impl Layout {
     }
 }
 
+/// Whether a name is one as components, Applications and their files have.
+fn is_plain_name(name: &str) -> bool {
+    name.starts_with(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit())
+        && name
+            .chars()
+            .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '-' | '.'))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -122,6 +150,31 @@ mod tests {
             "gitops/components/nats/manifests/deeper",
         ] {
             assert!(layout.is_read(read), "{read}");
+        }
+        for made in [
+            "gitops/README.md",
+            "gitops/applications/cert-manager.yaml",
+            "gitops/bootstrap/root.yaml",
+            "gitops/components/argo-cd/values.yaml",
+            "gitops/components/argo-cd/manifests/a.b.yaml",
+        ] {
+            assert!(layout.makes(made), "{made}");
+        }
+        for other in [
+            "undercroft.toml",
+            ".undercroft/operator-identity.txt",
+            "secrets/host-keys/gpu-01.age",
+            "docs/environ",
+            "gitops",
+            "gitops/.rendered",
+            "gitops/applications/.hidden.yaml",
+            "gitops/applications/../../undercroft.yaml",
+            "gitops/applications/a/b.yaml",
+            "gitops/components/../values.yaml",
+            "gitops/components/a/manifests/b.json",
+            "gitops/components/a/manifests/.yaml",
+        ] {
+            assert!(!layout.makes(other), "{other}");
         }
         for other in [
             "gitops",

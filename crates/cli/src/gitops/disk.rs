@@ -2,24 +2,38 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs, io,
-    io::Write as _,
-    os::unix::fs::PermissionsExt as _,
-    path::{Path, PathBuf},
+    path::Path,
 };
 
-use undercroft_render::{Change, Difference, Layout, Tree, compare, is_applied, parse_digests};
+use undercroft_metal::confined::{Confined, Modes};
+use undercroft_render::{
+    Change, Difference, Layout, Tree, compare, digest, is_applied, parse_digests,
+};
 
-use super::{DEPTH_MAX, entries};
-use crate::{error::CliError, project::Project};
+use super::{DEPTH_MAX, MANIFEST_MAX_BYTES, entries};
+use crate::{error::CliError, project::Project, text::plain};
+
+/// What the files that a render makes say of themselves at their beginning.
+const HEADS: [&str; 2] = [
+    "Rendered by `undercroft render`.",
+    "Rendered by `undercroft dev config`.",
+];
+/// How far in they say it at most, in bytes.
+const HEAD_BYTES_MAX: usize = 1024;
 
 /// A tree beside what is on disk.
 pub(crate) struct Comparison {
-    root: PathBuf,
+    files: Confined,
     rendered: BTreeMap<String, String>,
     on_disk: BTreeMap<String, Vec<u8>>,
+    recorded: BTreeMap<String, String>,
+    /// Rendered files that keep no digest.
+    unrecorded: BTreeSet<String>,
     /// What would change, by path.
     pub(crate) differences: Vec<Difference>,
+    /// Files that the last render is said to have made, and that no render makes: they are neither
+    /// read nor touched.
+    pub(crate) disowned: Vec<String>,
 }
 
 impl Comparison {
@@ -31,24 +45,24 @@ impl Comparison {
         tree: Tree,
         more: BTreeMap<String, String>,
     ) -> Result<Self, CliError> {
-        let root = project.dir.clone();
+        let files = project.files();
         let read = |path: &String| -> Result<Option<Vec<u8>>, CliError> {
-            let path = root.join(path);
-            match fs::read(&path) {
-                Ok(bytes) => Ok(Some(bytes)),
-                Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
-                Err(e) => Err(CliError::file("read", &path, &e)),
-            }
+            let read = files.read(path, MANIFEST_MAX_BYTES);
+            read.map_err(|e| CliError::confined(&e))
         };
         let digests = layout.digests();
         let recorded = match read(&digests)? {
             Some(bytes) => parse_digests(&String::from_utf8_lossy(&bytes)),
             None => BTreeMap::new(),
         };
-        let mut unrecorded: Vec<&str> = more.keys().map(String::as_str).collect();
-        unrecorded.push(&digests);
+        // The file is the repository's as every other is. A line of it makes no file ours that no
+        // render could have made.
+        let (recorded, disowned): (BTreeMap<_, _>, BTreeMap<_, _>) = recorded
+            .into_iter()
+            .partition(|(path, _)| layout.makes(path));
+        let unrecorded: BTreeSet<String> = more.keys().cloned().chain([digests]).collect();
         let mut rendered = tree.files;
-        rendered.extend(more.clone());
+        rendered.extend(more);
         let paths: BTreeSet<&String> = rendered.keys().chain(recorded.keys()).collect();
         let mut on_disk = BTreeMap::new();
         for path in paths {
@@ -57,13 +71,19 @@ impl Comparison {
             }
         }
         let mut applied = BTreeSet::new();
-        applied_in(&root, layout, layout.path(), 0, &mut applied)?;
-        let differences = compare(&rendered, &on_disk, &recorded, &unrecorded, &applied);
+        applied_in(&files, layout, layout.path(), 0, &mut applied)?;
+        let differences = {
+            let unrecorded: Vec<&str> = unrecorded.iter().map(String::as_str).collect();
+            compare(&rendered, &on_disk, &recorded, &unrecorded, &applied)
+        };
         Ok(Self {
-            root,
+            files,
             rendered,
             on_disk,
+            recorded,
+            unrecorded,
             differences,
+            disowned: disowned.into_keys().collect(),
         })
     }
 
@@ -77,12 +97,25 @@ impl Comparison {
         self.rendered.len()
     }
 
-    /// One file's change as a unified diff, from what is there to what is rendered. Of a foreign
-    /// file only its name is told: what is in it isn't ours to show.
+    /// One file's change as a unified diff, from what is there to what is rendered. Of a file that
+    /// no render made only its name is told: what is in it isn't ours to show.
     pub(crate) fn diff(&self, difference: &Difference) -> String {
         let path = &difference.path;
         if difference.foreign {
+            let path = plain(path);
             return format!("{path}: nothing renders this file, and Argo CD would apply it\n");
+        }
+        if self
+            .on_disk
+            .get(path)
+            .is_some_and(|bytes| !self.is_own(path, bytes))
+        {
+            let becomes = match self.rendered.get(path) {
+                Some(_) => "one is rendered in its place",
+                None => "nothing is rendered in its place",
+            };
+            let path = plain(path);
+            return format!("{path}: no render made this file, and {becomes}\n");
         }
         let old = self
             .on_disk
@@ -108,26 +141,53 @@ impl Comparison {
     /// Makes the disk as the tree is: each file replaced whole or not at all, the file of digests
     /// last, so that a render that was cut off is one that can be done again.
     pub(crate) fn write(&self, layout: &Layout) -> Result<(), CliError> {
+        self.clear_leftovers();
         let digests = layout.digests();
         let last = |d: &&Difference| d.path == digests;
         let others = self.differences.iter().filter(|d| !last(d));
         for difference in others.chain(self.differences.iter().filter(last)) {
-            let path = self.root.join(&difference.path);
-            match (difference.change, self.rendered.get(&difference.path)) {
-                (Change::Remove, _) | (_, None) => self.remove(&path, layout)?,
-                (Change::Create | Change::Update, Some(text)) => write_whole(&path, text)?,
+            let path = &difference.path;
+            match (difference.change, self.rendered.get(path)) {
+                (Change::Remove, _) | (_, None) => self.remove(path, layout)?,
+                (Change::Create | Change::Update, Some(text)) => self
+                    .files
+                    .replace(path, text.as_bytes(), Modes::PUBLIC)
+                    .map_err(|e| CliError::confined(&e))?,
             }
         }
         Ok(())
     }
 
+    /// Takes away what a render that was killed left beside the files.
+    fn clear_leftovers(&self) {
+        let folders: BTreeSet<&Path> = self
+            .rendered
+            .keys()
+            .filter_map(|path| Path::new(path).parent())
+            .collect();
+        for folder in folders {
+            self.files.clear_leftovers(folder);
+        }
+    }
+
+    /// Whether a file's content is one that a render has made: it is as the last one left it, or
+    /// says so itself, as every file does that a render makes.
+    fn is_own(&self, path: &str, bytes: &[u8]) -> bool {
+        if self.unrecorded.contains(path) || self.recorded.get(path) == Some(&digest(bytes)) {
+            return true;
+        }
+        let beginning = bytes.get(..bytes.len().min(HEAD_BYTES_MAX));
+        let beginning = String::from_utf8_lossy(beginning.unwrap_or_default());
+        HEADS.iter().any(|head| beginning.contains(head))
+    }
+
     /// Removes a file, and the folders of the tree that are empty without it.
-    fn remove(&self, path: &Path, layout: &Layout) -> Result<(), CliError> {
-        fs::remove_file(path).map_err(|e| CliError::file("remove", path, &e))?;
-        let tree = self.root.join(layout.path());
-        let above = path.ancestors().skip(1);
-        for folder in above.take_while(|folder| folder.starts_with(&tree)) {
-            if fs::remove_dir(folder).is_err() {
+    fn remove(&self, path: &str, layout: &Layout) -> Result<(), CliError> {
+        let failed = |e| CliError::confined(&e);
+        self.files.remove(path).map_err(failed)?;
+        let above = Path::new(path).ancestors().skip(1);
+        for folder in above.take_while(|folder| folder.starts_with(layout.path())) {
+            if !self.files.remove_empty_folder(folder).map_err(failed)? {
                 break;
             }
         }
@@ -137,7 +197,7 @@ impl Comparison {
 
 /// The files under a folder of the tree that Argo CD would apply, from the inventory's folder.
 fn applied_in(
-    root: &Path,
+    files: &Confined,
     layout: &Layout,
     folder: &str,
     depth: usize,
@@ -149,28 +209,13 @@ fn applied_in(
         )));
     }
     let read = layout.is_read(folder);
-    for entry in entries(&root.join(folder))? {
+    for entry in entries(files, folder)? {
         let name = format!("{folder}/{}", entry.name);
         if entry.is_dir {
-            applied_in(root, layout, &name, depth + 1, found)?;
+            applied_in(files, layout, &name, depth + 1, found)?;
         } else if read && is_applied(&entry.name) {
             found.insert(name);
         }
     }
-    Ok(())
-}
-
-/// Writes a file so that a reader sees the old content or the new, whatever happens in between.
-pub(crate) fn write_whole(path: &Path, text: &str) -> Result<(), CliError> {
-    let failed = |e: &io::Error| CliError::file("write", path, e);
-    let folder = path.parent().unwrap_or(Path::new("."));
-    fs::create_dir_all(folder).map_err(|e| CliError::file("make the folder", folder, &e))?;
-    let mut file = tempfile::NamedTempFile::new_in(folder).map_err(|e| failed(&e))?;
-    file.write_all(text.as_bytes()).map_err(|e| failed(&e))?;
-    // Scratch files are closed to others; what is rendered is meant to be read.
-    file.as_file()
-        .set_permissions(fs::Permissions::from_mode(0o644))
-        .map_err(|e| failed(&e))?;
-    file.persist(path).map_err(|e| failed(&e.error))?;
     Ok(())
 }

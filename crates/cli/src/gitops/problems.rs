@@ -1,14 +1,12 @@
 //! Showing what keeps a tree from being rendered, at its place.
 
-use std::fs;
-
 use undercroft_model::{
     Diagnostic,
     inventory::{Inventory, diagnose},
 };
 use undercroft_render::{INVENTORY_FILE, Lock, Problem, Spot, check_versions, yaml};
 
-use super::read_lock;
+use super::{LOCK_MAX_BYTES, MANIFEST_MAX_BYTES, read_lock};
 use crate::{
     error::CliError,
     project::Project,
@@ -81,13 +79,13 @@ fn finding(project: &Project, problem: &Problem) -> Option<Diagnostic> {
     if file.ends_with(".yaml") {
         return None;
     }
-    let (path, name) = if file == INVENTORY_FILE {
+    let (bytes, name) = if file == INVENTORY_FILE {
         let name = project.inventory.display().to_string();
-        (project.inventory.clone(), name)
+        (project.read().ok()?, name)
     } else {
-        (project.dir.join(file), file.to_owned())
+        let bytes = project.files().read(file, LOCK_MAX_BYTES).ok()??;
+        (bytes, file.to_owned())
     };
-    let bytes = fs::read(path).ok()?;
     let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
     let hint = problem.hint.as_deref();
     Some(diagnose(
@@ -113,8 +111,11 @@ fn show(project: &Project, problem: &Problem) -> String {
     if let Some(file) = &problem.file {
         let place = match &problem.spot {
             Some(Spot::Line { line, column }) => Some((*line, *column)),
-            Some(Spot::Keys(keys)) => fs::read_to_string(project.dir.join(file))
+            Some(Spot::Keys(keys)) => project
+                .files()
+                .read_text(file, MANIFEST_MAX_BYTES)
                 .ok()
+                .flatten()
                 .and_then(|text| yaml::find(&text, keys)),
             None => None,
         };

@@ -10,7 +10,7 @@ use undercroft_model::{Entry, JOURNAL_VERSION, Record};
 use super::{
     head::{Head, refuse_if_gone},
     lock::ControllerLock,
-    store::{JOURNAL_FILE, Store, StoreError, make_private_dir},
+    store::{JOURNAL_FILE, Store, StoreError},
 };
 use crate::clock::wall_ms_now;
 
@@ -260,7 +260,7 @@ impl FleetJournal {
     /// far as it was; it is left as it was.
     pub fn open(state_dir: &Path, fleet: &str, command: &str) -> Result<Self, StoreError> {
         // The lock lies in the state directory, which has to be there for it.
-        make_private_dir(state_dir)?;
+        crate::state::make(state_dir)?;
         let lock = ControllerLock::acquire(state_dir, command)?;
         let length = std::fs::metadata(state_dir.join(JOURNAL_FILE)).map_or(0, |m| m.len());
         if length == 0 {

@@ -1,14 +1,15 @@
 //! One controller at a time.
 
 use std::{
-    fs::{File, OpenOptions},
+    fs::File,
     io::{Read, Seek, SeekFrom, Write},
-    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
 use rustix::fs::{FlockOperation, flock};
+
+use crate::confined::{Confined, ConfinedError};
 
 /// The lock file's name, beside the database.
 const LOCK_FILE: &str = "controller.lock";
@@ -46,6 +47,18 @@ pub enum LockError {
         /// Why.
         source: std::io::Error,
     },
+    /// The lock file isn't one that this program would make.
+    #[error("the lock of the controller can't be used: {0}")]
+    Confined(ConfinedError),
+}
+
+impl From<ConfinedError> for LockError {
+    fn from(error: ConfinedError) -> Self {
+        match error {
+            ConfinedError::Io { path, source, .. } => Self::Io { path, source },
+            other => Self::Confined(other),
+        }
+    }
 }
 
 fn describe(holder: &LockHolder) -> String {
@@ -85,14 +98,7 @@ impl ControllerLock {
             path: path.clone(),
             source,
         };
-        let mut file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(&path)
-            .map_err(io)?;
+        let mut file = Confined::new(state_dir).open_own(LOCK_FILE)?;
         let begun = Instant::now();
         loop {
             match flock(&file, FlockOperation::NonBlockingLockExclusive) {
@@ -119,7 +125,7 @@ impl ControllerLock {
     /// Who holds the lock of a state directory; `None` when nobody does. The answer may be out of
     /// date when it arrives: it is for people to read, not to act on.
     pub fn holder(state_dir: &Path) -> Option<LockHolder> {
-        let mut file = File::open(state_dir.join(LOCK_FILE)).ok()?;
+        let mut file = Confined::new(state_dir).open(LOCK_FILE).ok()??;
         match flock(&file, FlockOperation::NonBlockingLockShared) {
             Ok(()) => {
                 let _ = flock(&file, FlockOperation::Unlock);

@@ -1,8 +1,6 @@
 //! The database: opening it, and refusing one that isn't ours.
 
 use std::{
-    fs::{DirBuilder, OpenOptions},
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -11,11 +9,17 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension};
 use undercroft_model::JOURNAL_VERSION;
 
 use super::lock::LockError;
+use crate::{
+    confined::{Confined, ConfinedError},
+    state::{self, StateError},
+};
 
 /// The database's name in the state directory.
 pub const JOURNAL_FILE: &str = "journal.db";
 /// The version of the database's tables; a program reads its own and, by migrating, older ones.
 pub const STORE_VERSION: i32 = 1;
+/// What SQLite keeps beside the database, by the ends of its names.
+const BESIDE: [&str; 3] = ["-wal", "-shm", "-journal"];
 /// Marks the file as ours (`PRAGMA application_id`): the bytes of "UCft".
 const APPLICATION_ID: i32 = 0x5543_6674;
 /// How long a statement waits for another process's transaction. Ours take milliseconds; the
@@ -90,6 +94,12 @@ pub enum StoreError {
     /// Another process is the controller.
     #[error(transparent)]
     Lock(#[from] LockError),
+    /// The state folder isn't one that may be believed.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// A file of the journal isn't one that this program would make.
+    #[error("the journal can't be used: {0}")]
+    Confined(ConfinedError),
     /// A file can't be used.
     #[error("{} can't be used: {source}", path.display())]
     Io {
@@ -133,10 +143,23 @@ impl StoreError {
             Self::DiskFull { .. } => {
                 Some("Free some space and run the same command again; it goes on where it stopped.")
             }
+            Self::Confined(error) | Self::Lock(LockError::Confined(error)) => error.hint(),
             Self::Lock(_) => Some(
                 "Wait until it has ended, or interrupt it; `undercroft status` shows what it does.",
             ),
+            Self::State(_) => {
+                Some("Look at who made the folder; where it is moved away, a new one is made.")
+            }
             Self::Io { .. } | Self::Sqlite { .. } => None,
+        }
+    }
+}
+
+impl From<ConfinedError> for StoreError {
+    fn from(error: ConfinedError) -> Self {
+        match error {
+            ConfinedError::Io { path, source, .. } => Self::Io { path, source },
+            other => Self::Confined(other),
         }
     }
 }
@@ -173,9 +196,11 @@ impl Store {
         fleet: Option<&str>,
     ) -> Result<Self, StoreError> {
         let path = state_dir.join(JOURNAL_FILE);
-        if !path.exists() {
+        let state = Confined::new(state_dir);
+        if !state.is_file(JOURNAL_FILE)? {
             return Err(StoreError::Missing { path });
         }
+        require_own(&state)?;
         match inspect(&path, fleet)? {
             Some(fleet) => Self::connect(path, fleet),
             None => Err(StoreError::Missing { path }),
@@ -187,20 +212,13 @@ impl Store {
     /// # Errors
     /// As [`Store::open`].
     pub fn create(state_dir: &Path, fleet: &str) -> Result<Self, StoreError> {
-        make_private_dir(state_dir)?;
+        state::make(state_dir)?;
         let path = state_dir.join(JOURNAL_FILE);
+        let state = Confined::new(state_dir);
         // SQLite gives its own mode to a file that it makes, and the same mode as the database's
         // to the WAL beside it: hence the file is made here.
-        OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(&path)
-            .map_err(|source| StoreError::Io {
-                path: path.clone(),
-                source,
-            })?;
+        drop(state.open_own(JOURNAL_FILE)?);
+        require_own(&state)?;
         let fresh = inspect(&path, Some(fleet))?.is_none();
         let mut store = Self::connect(path, fleet.to_owned())?;
         if fresh {
@@ -234,8 +252,7 @@ impl Store {
     }
 
     fn connect(path: PathBuf, fleet: String) -> Result<Self, StoreError> {
-        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let connection = Connection::open_with_flags(&path, flags).map_err(|e| sqlite(&path, e))?;
+        let connection = open_database(&path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
         let prepare = || -> rusqlite::Result<()> {
             connection.busy_timeout(BUSY_TIMEOUT)?;
             connection.pragma_update(None, "journal_mode", "WAL")?;
@@ -333,11 +350,7 @@ fn inspect(path: &Path, wanted: Option<&str>) -> Result<Option<String>, StoreErr
     if length == 0 && wal_length == 0 {
         return Ok(None);
     }
-    let connection = Connection::open_with_flags(
-        path,
-        OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX,
-    )
-    .map_err(|e| sqlite(path, e))?;
+    let connection = open_database(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
     let read = || -> rusqlite::Result<(i32, i64, bool)> {
         connection.busy_timeout(BUSY_TIMEOUT)?;
         let application: i32 =
@@ -399,21 +412,37 @@ fn inspect(path: &Path, wanted: Option<&str>) -> Result<Option<String>, StoreErr
     }
 }
 
-pub(super) fn make_private_dir(dir: &Path) -> Result<(), StoreError> {
-    let io = |source| StoreError::Io {
-        path: dir.to_owned(),
-        source,
-    };
-    DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(dir)
-        .map_err(io)?;
-    let mode = std::fs::metadata(dir).map_err(io)?.permissions().mode();
-    if mode & 0o077 != 0 {
-        std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o700)).map_err(io)?;
+/// Sees to it that the database and what SQLite keeps beside it are regular files of this user's
+/// alone, where they are there.
+fn require_own(state: &Confined) -> Result<(), StoreError> {
+    state.require_own(JOURNAL_FILE)?;
+    for end in BESIDE {
+        state.require_own(format!("{JOURNAL_FILE}{end}"))?;
     }
     Ok(())
+}
+
+/// Opens the database. SQLite follows no link to it nor to the files beside it; the folders above
+/// the state's are the user's own, and may be links.
+fn open_database(path: &Path, how: OpenFlags) -> Result<Connection, StoreError> {
+    let whole = match (path.parent(), path.file_name()) {
+        (Some(dir), Some(name)) => {
+            let dir = if dir == Path::new("") {
+                Path::new(".")
+            } else {
+                dir
+            };
+            dir.canonicalize()
+                .map_err(|source| StoreError::Io {
+                    path: dir.to_owned(),
+                    source,
+                })?
+                .join(name)
+        }
+        _ => path.to_owned(),
+    };
+    let flags = how | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_NOFOLLOW;
+    Connection::open_with_flags(whole, flags).map_err(|e| sqlite(path, e))
 }
 
 fn sqlite(path: &Path, source: rusqlite::Error) -> StoreError {
@@ -427,6 +456,8 @@ fn sqlite(path: &Path, source: rusqlite::Error) -> StoreError {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
     use super::*;
 
     fn bytes(dir: &Path) -> Vec<u8> {

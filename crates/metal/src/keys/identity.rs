@@ -12,10 +12,8 @@ use age::{
 };
 use zeroize::Zeroizing;
 
-use super::{
-    KEY_FILE_BYTES_MAX, KeyError,
-    files::{read_bounded, write_new},
-};
+use super::{KEY_FILE_BYTES_MAX, KeyError, files::read_bounded};
+use crate::confined::{Confined, Modes};
 
 /// The identity that is made where the inventory names no operators, in the state directory.
 pub const OPERATOR_IDENTITY_FILE: &str = "operator-identity.txt";
@@ -57,6 +55,21 @@ impl IdentitySource {
     }
 }
 
+impl IdentitySource {
+    /// The identities in one of the files. Those that a person named, or that are in the usual
+    /// places, may be links; the fleet's own is a file of the state.
+    fn read(&self, file: &Path) -> Result<Vec<Box<dyn Identity>>, KeyError> {
+        let bytes = if file == self.state_dir.join(OPERATOR_IDENTITY_FILE) {
+            Confined::new(&self.state_dir)
+                .read(OPERATOR_IDENTITY_FILE, KEY_FILE_BYTES_MAX)?
+                .unwrap_or_default()
+        } else {
+            read_bounded(file, KEY_FILE_BYTES_MAX)?
+        };
+        parse_identity(file, &Zeroizing::new(bytes))
+    }
+}
+
 /// The recipients of what is encrypted, and where to look for what decrypts it.
 pub(crate) struct Identities {
     recipients: Vec<Box<dyn Recipient + Send + Sync>>,
@@ -77,25 +90,29 @@ impl std::fmt::Debug for Identities {
 impl Identities {
     pub(crate) fn open(operators: &[String], source: IdentitySource) -> Result<Self, KeyError> {
         for file in &source.identity_files {
-            read_identity(file)?;
+            source.read(file)?;
         }
         let mut recipients = operators
             .iter()
             .map(|text| parse_recipient(text))
             .collect::<Result<Vec<_>, _>>()?;
-        let own = source.state_dir.join(OPERATOR_IDENTITY_FILE);
-        if recipients.is_empty() && !own.exists() {
+        let state = Confined::new(&source.state_dir);
+        if recipients.is_empty() && !state.is_file(OPERATOR_IDENTITY_FILE)? {
             let identity = age::x25519::Identity::generate();
             let text = SecretString::from(format!(
                 "# The operator of this fleet. Whoever has this file can read its secrets.\n# public key: {}\n{}\n",
                 identity.to_public(),
                 identity.to_string().expose_secret()
             ));
-            write_new(&own, text.expose_secret().as_bytes(), 0o600)?;
+            state.write_new(
+                OPERATOR_IDENTITY_FILE,
+                text.expose_secret().as_bytes(),
+                Modes::PRIVATE,
+            )?;
         }
         let mut recipient_texts = operators.to_vec();
-        if own.exists() {
-            for recipient in own_recipients(&own)? {
+        if state.is_file(OPERATOR_IDENTITY_FILE)? {
+            for recipient in own_recipients(&state)? {
                 recipient_texts.push(recipient.to_string());
                 recipients.push(Box::new(recipient));
             }
@@ -119,7 +136,7 @@ impl Identities {
         let mut identities = Vec::new();
         let mut tried = Vec::new();
         for file in self.source.files().into_iter().filter(|file| file.exists()) {
-            identities.extend(read_identity(&file).unwrap_or_default());
+            identities.extend(self.source.read(&file).unwrap_or_default());
             tried.push(file);
         }
         (identities, tried)
@@ -158,7 +175,7 @@ impl Identities {
             }
             // A file that the operator didn't name may be anything, such as an SSH key with a
             // passphrase; the next one may do.
-            let identities = match read_identity(&file) {
+            let identities = match self.source.read(&file) {
                 Ok(identities) => identities,
                 Err(e) => {
                     last = e.to_string();
@@ -212,8 +229,10 @@ fn parse_recipient(text: &str) -> Result<Box<dyn Recipient + Send + Sync>, KeyEr
 }
 
 /// The recipients of an identity file that this program wrote.
-fn own_recipients(path: &Path) -> Result<Vec<age::x25519::Recipient>, KeyError> {
-    let bytes = Zeroizing::new(read_bounded(path, KEY_FILE_BYTES_MAX)?);
+fn own_recipients(state: &Confined) -> Result<Vec<age::x25519::Recipient>, KeyError> {
+    state.require_own(OPERATOR_IDENTITY_FILE)?;
+    let bytes = state.read(OPERATOR_IDENTITY_FILE, KEY_FILE_BYTES_MAX)?;
+    let bytes = Zeroizing::new(bytes.unwrap_or_default());
     let text = SecretString::from(String::from_utf8_lossy(&bytes).into_owned());
     let mut recipients = Vec::new();
     for line in text.expose_secret().lines() {
@@ -223,20 +242,19 @@ fn own_recipients(path: &Path) -> Result<Vec<age::x25519::Recipient>, KeyError> 
     }
     if recipients.is_empty() {
         return Err(KeyError::BadIdentity {
-            path: path.to_owned(),
+            path: state.path(OPERATOR_IDENTITY_FILE),
             detail: "it holds no age identity".to_owned(),
         });
     }
     Ok(recipients)
 }
 
-fn read_identity(path: &Path) -> Result<Vec<Box<dyn Identity>>, KeyError> {
+fn parse_identity(path: &Path, bytes: &[u8]) -> Result<Vec<Box<dyn Identity>>, KeyError> {
     let bad = |detail: &str| KeyError::BadIdentity {
         path: path.to_owned(),
         detail: detail.to_owned(),
     };
-    let bytes = Zeroizing::new(read_bounded(path, KEY_FILE_BYTES_MAX)?);
-    let text = SecretString::from(String::from_utf8_lossy(&bytes).into_owned());
+    let text = SecretString::from(String::from_utf8_lossy(bytes).into_owned());
     let text = text.expose_secret();
     if text.contains("-----BEGIN") {
         let identity = age::ssh::Identity::from_buffer(text.as_bytes(), None)

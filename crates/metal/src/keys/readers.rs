@@ -4,15 +4,12 @@
 //! keys, which is written after them: where a rekeying was cut short, the note is still the old
 //! one, and the next does it again.
 
-use std::{
-    collections::BTreeSet,
-    fs,
-    path::{Path, PathBuf},
-};
+use std::{collections::BTreeSet, path::PathBuf};
 
 use age::secrecy::ExposeSecret as _;
 
-use super::{HostKeys, KEY_FILE_BYTES_MAX, KeyError, read_bounded, replace};
+use super::{HostKeys, KEY_FILE_BYTES_MAX, KeyError};
+use crate::confined::{Kind, Modes};
 
 /// The note, in the folder of the host keys.
 pub(crate) const READERS_FILE: &str = "recipients.txt";
@@ -55,13 +52,15 @@ impl HostKeys {
     /// When one can't be opened or written; those before it stay, and the next run does them
     /// again.
     pub(crate) fn rekey(&self) -> Result<(), KeyError> {
-        for path in self.private_files()? {
-            let sealed = read_bounded(&path, KEY_FILE_BYTES_MAX)?;
+        self.clear_leftovers();
+        for name in self.private_files()? {
+            let path = self.repository.path(&name);
+            let sealed = self.required(&name)?;
             let text = self.identities.decrypt(&sealed, &path)?;
             let sealed = self
                 .identities
                 .encrypt(text.expose_secret().as_bytes(), &path)?;
-            replace(&path, &sealed, 0o600)?;
+            self.repository.replace(&name, &sealed, Modes::PRIVATE)?;
         }
         self.note_readers()
     }
@@ -80,15 +79,25 @@ impl HostKeys {
             text.push_str(&recipient);
             text.push('\n');
         }
-        replace(&self.dir.join(READERS_FILE), text.as_bytes(), 0o644)
+        let modes = Modes {
+            file: 0o644,
+            ..Modes::PRIVATE
+        };
+        Ok(self
+            .repository
+            .replace(self.dir.join(READERS_FILE), text.as_bytes(), modes)?)
+    }
+
+    /// Takes away what a command that was killed left among the host keys.
+    pub(crate) fn clear_leftovers(&self) {
+        self.repository.clear_leftovers(&self.dir);
     }
 
     fn noted_readers(&self) -> Result<Option<BTreeSet<String>>, KeyError> {
-        let path = self.dir.join(READERS_FILE);
-        if !path.exists() {
+        let name = self.dir.join(READERS_FILE);
+        let Some(text) = self.repository.read(name, KEY_FILE_BYTES_MAX)? else {
             return Ok(None);
-        }
-        let text = read_bounded(&path, KEY_FILE_BYTES_MAX)?;
+        };
         let text = String::from_utf8_lossy(&text);
         let lines = text.lines().map(str::trim);
         let recipients = lines.filter(|line| !line.is_empty() && !line.starts_with('#'));
@@ -100,27 +109,15 @@ impl HostKeys {
         texts.map(|text| without_comment(text)).collect()
     }
 
-    /// The encrypted private keys, in order.
+    /// The names of the encrypted private keys, in order.
     fn private_files(&self) -> Result<Vec<PathBuf>, KeyError> {
-        let failed = |source| KeyError::Io {
-            what: "read",
-            path: self.dir.clone(),
-            source,
-        };
-        let entries = match fs::read_dir(&self.dir) {
-            Ok(entries) => entries,
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(e) => return Err(failed(e)),
-        };
         let mut files = Vec::new();
-        for entry in entries {
-            let path = entry.map_err(failed)?.path();
-            let is_key = |path: &Path| path.extension().is_some_and(|e| e == "age");
-            if is_key(&path) && path.is_file() {
-                files.push(path);
+        for entry in self.repository.list(&self.dir)? {
+            let name = self.dir.join(&entry.name);
+            if name.extension().is_some_and(|e| e == "age") && entry.kind == Kind::File {
+                files.push(name);
             }
         }
-        files.sort();
         Ok(files)
     }
 }
@@ -137,6 +134,8 @@ fn without_comment(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::{fs, path::Path};
+
     use super::*;
     use crate::keys::IdentitySource;
     use undercroft_model::NodeName;

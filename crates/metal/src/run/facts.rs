@@ -1,7 +1,7 @@
 //! What machines are, as they themselves showed it: `facts/NAME.json`, beside the inventory and
 //! apart from it. People commit these files; the flake reads them.
 
-use std::{fs, io, path::Path};
+use std::path::Path;
 
 use serde::Serialize;
 use undercroft_model::{
@@ -9,14 +9,23 @@ use undercroft_model::{
     view::{FleetView, NodeView},
 };
 
-use crate::keys::{KeyError, replace};
+use crate::{
+    confined::{Confined, Modes},
+    keys::KeyError,
+};
 
 /// The folder of the facts, beside the inventory.
 pub const FACTS_DIR: &str = "facts";
 /// The version of a file's form.
 const VERSION: u32 = 1;
-/// The mode of the files: nothing in them is secret.
-const FILE_MODE: u32 = 0o644;
+/// The modes of the files: nothing in them is secret.
+const MODES: Modes = Modes {
+    file: 0o644,
+    ..Modes::PRIVATE
+};
+/// The largest file of facts that is read, in bytes; one of a machine with a hundred disks is a
+/// fiftieth of it.
+const FACTS_BYTES_MAX: u64 = 1024 * 1024;
 
 /// What of a machine's report stays true after its installer is gone.
 #[derive(Debug, Serialize)]
@@ -55,30 +64,27 @@ impl<'a> Facts<'a> {
 /// # Errors
 /// When a file can't be written; those before it are.
 pub fn write_facts(repository: &Path, view: &FleetView) -> Result<Vec<NodeName>, KeyError> {
-    let dir = repository.join(FACTS_DIR);
+    let repository = Confined::new(repository);
+    repository.clear_leftovers(FACTS_DIR);
     let mut changed = Vec::new();
     for (name, node) in &view.nodes {
         let Some(facts) = Facts::of(node) else {
             continue;
         };
-        let path = dir.join(format!("{name}.json"));
-        let failed = |what, source: io::Error| KeyError::Io {
-            what,
-            path: path.clone(),
-            source,
-        };
-        let mut text =
-            serde_json::to_string_pretty(&facts).map_err(|e| failed("written", e.into()))?;
+        let file = Path::new(FACTS_DIR).join(format!("{name}.json"));
+        let mut text = serde_json::to_string_pretty(&facts).map_err(|e| KeyError::Io {
+            what: "written",
+            path: repository.path(&file),
+            source: e.into(),
+        })?;
         // Whoever prints the file prints what machines say of themselves.
         text = undercroft_model::text::json_escaped(&text);
         text.push('\n');
-        match fs::read(&path) {
-            Ok(there) if there == text.as_bytes() => continue,
-            Ok(_) => {}
-            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-            Err(e) => return Err(failed("read", e)),
+        let there = repository.read(&file, FACTS_BYTES_MAX)?;
+        if there.as_deref() == Some(text.as_bytes()) {
+            continue;
         }
-        replace(&path, text.as_bytes(), FILE_MODE)?;
+        repository.replace(&file, text.as_bytes(), MODES)?;
         changed.push(name.clone());
     }
     Ok(changed)

@@ -185,8 +185,9 @@ impl Fleet {
     pub fn keys(&self) -> Result<(HostKeys, OperatorKey), FleetError> {
         let settings = &self.settings;
         let inventory = &settings.inventory;
-        let host_keys = HostKeys::open(
-            &settings.repository.join(&inventory.secrets.path),
+        let host_keys = HostKeys::open_in(
+            &settings.repository,
+            &inventory.secrets.path,
             &inventory.secrets.operators,
             IdentitySource::usual(&settings.state_dir, settings.identity_files.clone()),
         )?;

@@ -1,6 +1,6 @@
 //! Everything that is wrong with the secrets of a repository.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 use undercroft_sops::{Encrypted, SopsError, Value};
@@ -10,7 +10,10 @@ use super::{
     scan::{self, Found},
     vault::{Open, source_of},
 };
-use crate::keys::{HOST_KEYS_DIR, READERS_FILE};
+use crate::{
+    confined::Kind,
+    keys::{HOST_KEYS_DIR, READERS_FILE},
+};
 
 /// How bad a finding is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -317,29 +320,28 @@ impl Vault {
 
     /// What lies in the secrets folder and isn't encrypted.
     fn check_folder(&self, findings: &mut Vec<Finding>) {
-        let folder = self.repository.join(&self.folder);
-        let mut folders = vec![folder];
+        let mut folders = vec![PathBuf::from(&self.folder)];
         while let Some(folder) = folders.pop() {
-            let entries = std::fs::read_dir(&folder).into_iter().flatten().flatten();
-            let mut entries: Vec<std::fs::DirEntry> = entries.collect();
-            entries.sort_by_key(std::fs::DirEntry::file_name);
-            for entry in entries {
-                let path = entry.path();
+            // What can't be listed was said of its files, or isn't there.
+            for entry in self.repository.list(&folder).unwrap_or_default() {
+                let name = folder.join(&entry.name);
                 let mut add = |code, message: &str, hint: &str| {
                     findings.push(Finding {
                         severity: Severity::Error,
                         code,
-                        file: self.in_repository(&path),
+                        file: name.display().to_string(),
                         line: None,
                         message: message.to_owned(),
                         hint: Some(hint.to_owned()),
                     });
                 };
                 // Links aren't followed: one to a folder above it has no end.
-                match entry.file_type() {
-                    Ok(kind) if kind.is_dir() => folders.push(path),
-                    Ok(kind) if kind.is_file() && self.belongs(&path) => {}
-                    Ok(kind) if kind.is_file() => add(
+                match entry.kind {
+                    Kind::Folder => folders.push(name),
+                    // The next command that writes takes it away, and git doesn't know it.
+                    Kind::File if self.repository.is_leftover(&name, entry.kind, entry.owner) => {}
+                    Kind::File if self.belongs(&name) => {}
+                    Kind::File => add(
                         "plain-file",
                         "it lies among the secrets and isn't encrypted",
                         LEAKED,
@@ -356,18 +358,19 @@ impl Vault {
 
     /// Whether a file of the secrets folder may lie there: encrypted by SOPS or by age, or a
     /// machine's public key. Files of the catalogue were looked at already.
-    fn belongs(&self, path: &Path) -> bool {
-        if self.files.iter().any(|file| self.path(&file.path) == path) {
+    fn belongs(&self, name: &Path) -> bool {
+        if self.files.iter().any(|file| self.name(&file.path) == name) {
             return true;
         }
-        let Ok(bytes) = scan::read_for_scan(path) else {
+        let beginning = self.repository.read_beginning(name, scan::SCAN_BYTES_MAX);
+        let Ok(Some(bytes)) = beginning else {
             return false;
         };
-        let in_host_keys = path.parent() == Some(self.path(HOST_KEYS_DIR).as_path());
-        if in_host_keys && path.file_name().is_some_and(|name| name == READERS_FILE) {
+        let in_host_keys = name.parent() == Some(self.name(HOST_KEYS_DIR).as_path());
+        if in_host_keys && name.file_name().is_some_and(|name| name == READERS_FILE) {
             return true;
         }
-        match path.extension().and_then(|e| e.to_str()) {
+        match name.extension().and_then(|e| e.to_str()) {
             Some("pub") => in_host_keys && bytes.starts_with(b"ssh-"),
             Some("age") => {
                 bytes.starts_with(b"-----BEGIN AGE ENCRYPTED FILE-----")
@@ -387,7 +390,7 @@ impl Vault {
 
     /// What in the rest of the repository looks like a secret.
     fn check_repository(&self, findings: &mut Vec<Finding>) {
-        let files = match scan::repository_files(&self.repository) {
+        let files = match scan::repository_files(self.repository.root()) {
             Ok(files) => files,
             Err(error) => {
                 findings.push(Finding {
@@ -402,7 +405,11 @@ impl Vault {
             }
         };
         for path in files {
-            let Ok(bytes) = scan::read_for_scan(&path) else {
+            let Ok(name) = path.strip_prefix(self.repository.root()) else {
+                continue;
+            };
+            let beginning = self.repository.read_beginning(name, scan::SCAN_BYTES_MAX);
+            let Ok(Some(bytes)) = beginning else {
                 continue;
             };
             if bytes.len() as u64 >= scan::SCAN_BYTES_MAX {
@@ -432,7 +439,7 @@ impl Vault {
     }
 
     fn in_repository(&self, path: &Path) -> String {
-        path.strip_prefix(&self.repository)
+        path.strip_prefix(self.repository.root())
             .unwrap_or(path)
             .display()
             .to_string()

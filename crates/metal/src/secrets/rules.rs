@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::{SecretsError, Vault};
-use crate::keys::{read_bounded, replace};
+use crate::confined::Modes;
 
 /// The file of rules, in the repository's folder.
 pub const RULES_FILE: &str = ".sops.yaml";
@@ -36,10 +36,8 @@ pub(super) fn write(vault: &Vault) -> Result<(bool, bool), SecretsError> {
     if vault.files.is_empty() {
         return Ok((false, false));
     }
-    let path = vault.repository.join(RULES_FILE);
     let text = render(vault)?;
-    if path.exists() {
-        let present = read_bounded(&path, RULES_BYTES_MAX)?;
+    if let Some(present) = vault.repository.read(RULES_FILE, RULES_BYTES_MAX)? {
         if present == text.as_bytes() {
             return Ok((false, false));
         }
@@ -47,17 +45,17 @@ pub(super) fn write(vault: &Vault) -> Result<(bool, bool), SecretsError> {
             return Ok((false, true));
         }
     }
-    replace(&path, text.as_bytes(), 0o644)?;
+    vault
+        .repository
+        .replace(RULES_FILE, text.as_bytes(), Modes::PUBLIC)?;
     Ok((true, false))
 }
 
 /// Whether our own rules are there and as they should be; `None` where they are somebody else's.
 pub(super) fn current(vault: &Vault) -> Result<Option<bool>, SecretsError> {
-    let path = vault.repository.join(RULES_FILE);
-    if !path.exists() {
+    let Some(present) = vault.repository.read(RULES_FILE, RULES_BYTES_MAX)? else {
         return Ok(Some(false));
-    }
-    let present = read_bounded(&path, RULES_BYTES_MAX)?;
+    };
     if !present.starts_with(HEADER.as_bytes()) {
         return Ok(None);
     }

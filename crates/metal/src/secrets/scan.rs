@@ -254,18 +254,6 @@ pub fn repository_files(repository: &Path) -> std::io::Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-/// The beginning of a file, as far as it is looked at.
-///
-/// # Errors
-/// When it can't be read.
-pub fn read_for_scan(path: &Path) -> std::io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    std::fs::File::open(path)?
-        .take(SCAN_BYTES_MAX)
-        .read_to_end(&mut bytes)?;
-    Ok(bytes)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

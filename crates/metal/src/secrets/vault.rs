@@ -6,7 +6,6 @@ mod open;
 
 use std::{
     collections::BTreeMap,
-    io::ErrorKind,
     path::{Path, PathBuf},
 };
 
@@ -24,15 +23,21 @@ pub use self::change::{Changed, Edit, Initialised, Rekeyed};
 pub(super) use self::open::in_writing_order;
 pub(super) use self::open::{Open, source_of};
 use super::{Audience, Make, SecretFile, SecretsError, catalogue, make};
-use crate::keys::{HOST_KEYS_DIR, HostKeys, Identities, IdentitySource, read_bounded, replace};
+use crate::{
+    confined::{Confined, Modes},
+    keys::{HOST_KEYS_DIR, HostKeys, Identities, IdentitySource},
+};
 
-/// The mode of encrypted files: they are in the repository for all to see.
-const FILE_MODE: u32 = 0o644;
+/// The modes of encrypted files: they are in the repository for all to see.
+const MODES: Modes = Modes {
+    file: 0o644,
+    ..Modes::PRIVATE
+};
 
 /// A fleet's secrets, in its repository.
 #[derive(Debug)]
 pub struct Vault {
-    pub(super) repository: PathBuf,
+    pub(super) repository: Confined,
     /// The secrets folder as the inventory has it, relative to the repository.
     pub(super) folder: String,
     pub(super) files: Vec<SecretFile>,
@@ -56,10 +61,9 @@ impl Vault {
     ) -> Result<Self, SecretsError> {
         let folder = inventory.secrets.path.clone();
         let operators = &inventory.secrets.operators;
-        let dir = repository.join(&folder);
         Ok(Self {
-            repository: repository.to_owned(),
-            host_keys: HostKeys::open(&dir, operators, source.clone())?,
+            repository: Confined::new(repository),
+            host_keys: HostKeys::open_in(repository, &folder, operators, source.clone())?,
             identities: Identities::open(operators, source)?,
             files: catalogue(inventory),
             nodes: inventory.nodes.keys().cloned().collect(),
@@ -85,8 +89,13 @@ impl Vault {
         format!("{}/{file}", self.folder)
     }
 
+    /// A file's name in the repository.
+    pub(super) fn name(&self, file: &str) -> PathBuf {
+        Path::new(&self.folder).join(file)
+    }
+
     pub(super) fn path(&self, file: &str) -> PathBuf {
-        self.repository.join(&self.folder).join(file)
+        self.repository.path(self.name(file))
     }
 
     /// The operators, as recipients.
@@ -174,9 +183,9 @@ impl Vault {
     /// are no longer in the inventory.
     pub(super) fn called(&self) -> BTreeMap<String, String> {
         let mut called = self.people.clone();
-        let folder = self.path(HOST_KEYS_DIR);
-        for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
-            let path = entry.path();
+        let folder = self.name(HOST_KEYS_DIR);
+        for entry in self.repository.list(folder).unwrap_or_default() {
+            let path = Path::new(&entry.name);
             if path.extension().is_none_or(|e| e != "pub") {
                 continue;
             }
@@ -204,13 +213,13 @@ impl Vault {
     /// # Errors
     /// When it is there and can't be read.
     pub fn read(&self, file: &str) -> Result<Option<Encrypted>, SecretsError> {
-        let path = self.path(file);
         // A file that can't be looked at, or a link to nothing, isn't one that is missing: what
         // was made in its place would be another.
-        if matches!(std::fs::symlink_metadata(&path), Err(e) if e.kind() == ErrorKind::NotFound) {
+        let name = self.name(file);
+        let Some(bytes) = self.repository.read(name, FILE_BYTES_MAX as u64)? else {
             return Ok(None);
-        }
-        let bytes = read_bounded(&path, FILE_BYTES_MAX as u64)?;
+        };
+        let path = self.path(file);
         Encrypted::parse(&bytes)
             .map(Some)
             .map_err(|source| SecretsError::File { path, source })
@@ -375,7 +384,9 @@ impl Vault {
             path: path.clone(),
             source,
         })?;
-        replace(&path, sealed.write().as_bytes(), FILE_MODE)?;
+        let name = self.name(&file.path);
+        self.repository
+            .replace(name, sealed.write().as_bytes(), MODES)?;
         Ok(())
     }
 }

@@ -1,16 +1,18 @@
 //! One command at a time changes the secrets of a repository.
 
 use std::{
-    fs::{DirBuilder, File},
-    os::unix::fs::DirBuilderExt as _,
-    path::Path,
+    fs::File,
+    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
 use rustix::fs::{FlockOperation, flock};
 
 use super::Vault;
-use crate::{keys::KeyError, secrets::SecretsError};
+use crate::{
+    confined::{Confined, Kind},
+    secrets::SecretsError,
+};
 
 /// How long another command is waited for. Only a person at an editor takes longer.
 const WAIT_MAX: Duration = Duration::from_secs(10);
@@ -28,22 +30,26 @@ pub(super) struct Lock {
 impl Vault {
     /// Waits until nobody else changes the secrets.
     pub(super) fn lock(&self) -> Result<Lock, SecretsError> {
-        lock(&self.repository.join(&self.folder), WAIT_MAX)
+        let lock = lock(&self.repository, Path::new(&self.folder), WAIT_MAX)?;
+        self.clear_leftovers();
+        Ok(lock)
+    }
+
+    /// Takes away what a command that was killed has left in the folder of secrets and beside it.
+    fn clear_leftovers(&self) {
+        self.repository.clear_leftovers("");
+        let mut folders = vec![PathBuf::from(&self.folder)];
+        while let Some(folder) = folders.pop() {
+            self.repository.clear_leftovers(&folder);
+            let entries = self.repository.list(&folder).unwrap_or_default();
+            let inner = entries.iter().filter(|entry| entry.kind == Kind::Folder);
+            folders.extend(inner.map(|entry| folder.join(&entry.name)));
+        }
     }
 }
 
-fn lock(folder: &Path, wait_max: Duration) -> Result<Lock, SecretsError> {
-    let failed = |source| KeyError::Io {
-        what: "locked",
-        path: folder.to_owned(),
-        source,
-    };
-    DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(folder)
-        .map_err(failed)?;
-    let file = File::open(folder).map_err(failed)?;
+fn lock(repository: &Confined, folder: &Path, wait_max: Duration) -> Result<Lock, SecretsError> {
+    let file = repository.make_folder(folder, 0o700)?;
     let until = Instant::now() + wait_max;
     loop {
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
@@ -55,7 +61,7 @@ fn lock(folder: &Path, wait_max: Duration) -> Result<Lock, SecretsError> {
         }
         if Instant::now() >= until {
             return Err(SecretsError::Busy {
-                folder: folder.to_owned(),
+                folder: repository.path(folder),
             });
         }
         std::thread::sleep(WAIT_STEP);
@@ -69,11 +75,11 @@ mod tests {
     #[test]
     fn the_second_waits_for_the_first_and_not_for_ever() {
         let dir = tempfile::tempdir().unwrap();
-        let folder = dir.path().join("secrets");
-        let first = lock(&folder, Duration::ZERO).unwrap();
-        let error = lock(&folder, Duration::ZERO).unwrap_err();
+        let (repository, folder) = (Confined::new(dir.path()), Path::new("secrets"));
+        let first = lock(&repository, folder, Duration::ZERO).unwrap();
+        let error = lock(&repository, folder, Duration::ZERO).unwrap_err();
         assert!(matches!(error, SecretsError::Busy { .. }), "{error}");
         drop(first);
-        lock(&folder, Duration::ZERO).unwrap();
+        lock(&repository, folder, Duration::ZERO).unwrap();
     }
 }
