@@ -92,6 +92,12 @@ const PACKAGES: &[Package] = &[
         "the DHCP server beside our proxy",
     ),
     program(
+        "isc-dhcp-relay",
+        "dhcrelay",
+        Need::Test,
+        "the DHCP relay before our server",
+    ),
+    program(
         "curl",
         "curl",
         Need::Test,

@@ -8,6 +8,9 @@ use undercroft_model::System;
 /// A client system architecture, as DHCP option 93 carries it (RFC 4578, section 2.1, with the
 /// numbers of IANA's registry "Processor Architecture Types", which corrects the RFC: 7 is x64
 /// UEFI, and 9 is EFI byte code, though x64 firmware sends either).
+///
+/// U-Boot on 64-bit Arm (22, and 24 over HTTP) runs UEFI programs itself, so that it gets what
+/// UEFI firmware gets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct ClientArch(pub u16);
@@ -65,11 +68,11 @@ impl ClientArch {
             6 => Some((Platform::UefiIa32, Transport::Tftp)),
             7 | 9 => Some((Platform::UefiX64, Transport::Tftp)),
             10 => Some((Platform::UefiArm32, Transport::Tftp)),
-            11 => Some((Platform::UefiArm64, Transport::Tftp)),
+            11 | 22 => Some((Platform::UefiArm64, Transport::Tftp)),
             15 => Some((Platform::UefiIa32, Transport::Http)),
             16 => Some((Platform::UefiX64, Transport::Http)),
             18 => Some((Platform::UefiArm32, Transport::Http)),
-            19 => Some((Platform::UefiArm64, Transport::Http)),
+            19 | 24 => Some((Platform::UefiArm64, Transport::Http)),
             20 => Some((Platform::BiosX86, Transport::Http)),
             41 => Some((Platform::RaspberryPi, Transport::Tftp)),
             _ => None,
@@ -77,12 +80,43 @@ impl ClientArch {
     }
 }
 
+impl ClientArch {
+    /// What IANA's registry calls an architecture that nothing is served for.
+    fn unserved_name(self) -> &'static str {
+        match self.0 {
+            1 => "NEC PC-98",
+            2 => "Itanium UEFI",
+            3 => "DEC Alpha",
+            4 => "Arc x86",
+            5 => "Intel Lean Client",
+            8 => "Xscale EFI",
+            12 => "PowerPC Open Firmware",
+            13 => "PowerPC ePAPR",
+            14 => "POWER OPAL",
+            17 => "EFI byte code over HTTP",
+            21 => "32-bit Arm U-Boot",
+            23 => "32-bit Arm U-Boot over HTTP",
+            25 | 26 => "32-bit RISC-V UEFI",
+            27 | 28 => "64-bit RISC-V UEFI",
+            29 | 30 => "128-bit RISC-V UEFI",
+            31 | 32 => "s390",
+            33 => "32-bit MIPS UEFI",
+            34 => "64-bit MIPS UEFI",
+            35 | 36 => "Sunway",
+            37 | 38 => "32-bit LoongArch UEFI",
+            39 | 40 => "64-bit LoongArch UEFI",
+            _ => "unknown",
+        }
+    }
+}
+
 impl fmt::Display for ClientArch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let name = match self.platform() {
+            _ if matches!(self.0, 22 | 24) => "arm64 U-Boot".to_owned(),
             Some((platform, Transport::Tftp)) => platform.name().to_owned(),
             Some((platform, Transport::Http)) => format!("{} over HTTP", platform.name()),
-            None => "unknown".to_owned(),
+            None => self.unserved_name().to_owned(),
         };
         write!(f, "{} ({name})", self.0)
     }
@@ -218,11 +252,11 @@ mod tests {
 
     #[test]
     fn http_firmware_is_told_apart_from_tftp_firmware() {
-        for number in [15, 16, 18, 19, 20] {
+        for number in [15, 16, 18, 19, 20, 24] {
             let (_, transport) = ClientArch(number).platform().unwrap();
             assert_eq!(transport, Transport::Http, "{number}");
         }
-        for number in [0, 6, 7, 9, 10, 11, 41] {
+        for number in [0, 6, 7, 9, 10, 11, 22, 41] {
             let (_, transport) = ClientArch(number).platform().unwrap();
             assert_eq!(transport, Transport::Tftp, "{number}");
         }

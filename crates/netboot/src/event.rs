@@ -66,6 +66,11 @@ pub enum EventKind {
     },
     /// The client found its address in use.
     DhcpDecline,
+    /// An address that a machine was to get is another's.
+    AddressInUse {
+        /// Who answers for it.
+        by: MacAddr,
+    },
     /// The client gave its address back.
     DhcpRelease,
     /// A proxyDHCP offer of ours: a file, but no address.
@@ -155,6 +160,11 @@ pub enum EventKind {
         /// Why.
         reason: String,
     },
+    /// Something about the boot servers themselves, which concerns every machine.
+    Server {
+        /// What.
+        text: String,
+    },
     /// A packet or request was not answered.
     Dropped {
         /// Where it came in.
@@ -242,6 +252,8 @@ pub enum DropReason {
     NoBinary,
     /// No address is free, or none fits the client's network.
     NoAddress,
+    /// The machine's address is another's at present.
+    AddressInUse,
     /// A limit of concurrent work was reached.
     TooMany,
     /// The same request is being answered already.
@@ -252,6 +264,16 @@ pub enum DropReason {
     TooSlow,
     /// The system couldn't send the answer.
     SendFailed,
+}
+
+impl DropReason {
+    /// Whether the packet could not be read.
+    pub fn is_unreadable(self) -> bool {
+        matches!(
+            self,
+            Self::Truncated | Self::Oversized | Self::Malformed | Self::BadHardwareAddress
+        )
+    }
 }
 
 impl fmt::Display for DropReason {
@@ -272,7 +294,8 @@ impl fmt::Display for DropReason {
             Self::Quarantined => "the machine is quarantined",
             Self::NothingToBoot => "nothing to boot for this machine",
             Self::NoBinary => "no binary for this architecture",
-            Self::NoAddress => "no address is free",
+            Self::NoAddress => "no address is free and probed",
+            Self::AddressInUse => "its address is in use by another machine",
             Self::TooMany => "too many at once",
             Self::Duplicate => "already being answered",
             Self::AnswerTooLong => "the answer doesn't fit",

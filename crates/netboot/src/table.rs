@@ -8,6 +8,7 @@ use undercroft_model::{MacAddr, MachineUuid, NodeName, System};
 
 use crate::error::NetbootError;
 use crate::script::is_plain_param;
+use crate::tftp::MAX_BLOCK_BYTES;
 
 /// What a machine is to get when it boots over the network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -67,13 +68,26 @@ pub enum Pxe4011 {
 }
 
 /// Per-machine switches for firmware that needs coaxing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct MachineSwitches {
     /// How port 4011 is used.
     pub pxe_4011: Pxe4011,
     /// Offer iPXE that uses the firmware's own network driver.
     pub snponly: bool,
+    /// The largest TFTP block, in bytes.
+    pub tftp_block_bytes: u16,
+}
+
+impl Default for MachineSwitches {
+    fn default() -> Self {
+        Self {
+            pxe_4011: Pxe4011::default(),
+            snponly: false,
+            // It fits: the limit is that of an Ethernet frame.
+            tftp_block_bytes: u16::try_from(MAX_BLOCK_BYTES).unwrap_or(1468),
+        }
+    }
 }
 
 /// A machine that netboot knows.
@@ -146,6 +160,13 @@ pub enum Conflict {
         /// The UUID that came.
         found: MachineUuid,
     },
+    /// A known UUID came with an Ethernet address that its machine doesn't have.
+    NewMac {
+        /// The machine that the UUID belongs to.
+        node: NodeName,
+        /// The Ethernet address that came.
+        found: MacAddr,
+    },
     /// A Raspberry Pi's serial number is one machine's, the Ethernet address another's.
     TwoBoards {
         /// The machine that the serial number belongs to.
@@ -170,6 +191,11 @@ impl std::fmt::Display for Conflict {
                 f,
                 "its Ethernet address is {node}'s, but its UUID is {found} and not {expected}; \
                  was the mainboard changed?"
+            ),
+            Self::NewMac { node, found } => write!(
+                f,
+                "its UUID is {node}'s, but {found} is none of {node}'s Ethernet addresses; if it \
+                 is another card of that machine, add it to `nodes.{node}.macs`"
             ),
             Self::TwoBoards { by_serial, by_mac } => write!(
                 f,
@@ -346,9 +372,10 @@ impl BootTable {
 
     /// Finds out who a request comes from, by all that it says of itself.
     ///
-    /// A UUID that the table knows counts even with an Ethernet address that it doesn't: that is
-    /// another card of the same machine. An Ethernet address that it knows with a UUID that is
-    /// not its machine's is a conflict, unless the table has no UUID for it.
+    /// Anybody can send any UUID, and it stands on many a machine's label, so that with a foreign
+    /// Ethernet address it names a machine only where the table has no Ethernet address of that
+    /// machine. An Ethernet address that it knows with a UUID that is not its machine's is a
+    /// conflict, unless the table has no UUID for it.
     pub fn identify(
         &self,
         uuid: Option<MachineUuid>,
@@ -376,6 +403,14 @@ impl BootTable {
                     });
                 }
             }
+            (Some(u), None) if !u.macs.is_empty() => {
+                if let Some(found) = mac {
+                    return Identity::Conflict(Conflict::NewMac {
+                        node: u.name.clone(),
+                        found,
+                    });
+                }
+            }
             _ => {}
         }
         if let (Some(s), Some(m)) = (by_serial, by_mac)
@@ -389,6 +424,28 @@ impl BootTable {
         match by_uuid.or(by_mac).or(by_serial) {
             Some(machine) => Identity::Known(machine),
             None => Identity::Unknown,
+        }
+    }
+
+    /// Finds out who a machine is that names all of its Ethernet addresses, as an installer does.
+    /// Cards that the table doesn't know say nothing beside one that it does.
+    pub fn identify_all(&self, uuid: Option<MachineUuid>, macs: &[MacAddr]) -> Identity<'_> {
+        let mut found = Identity::Unknown;
+        for mac in macs.iter().filter(|mac| self.by_mac.contains_key(mac)) {
+            match (self.identify(uuid, Some(*mac), None), &found) {
+                (Identity::Known(one), Identity::Known(other)) if one.name != other.name => {
+                    return Identity::Conflict(Conflict::TwoMachines {
+                        by_uuid: other.name.clone(),
+                        by_mac: one.name.clone(),
+                    });
+                }
+                (conflict @ Identity::Conflict(_), _) => return conflict,
+                (known, _) => found = known,
+            }
+        }
+        match found {
+            Identity::Unknown => self.identify(uuid, macs.first().copied(), None),
+            known => known,
         }
     }
 
@@ -460,7 +517,6 @@ mod tests {
         let table = table();
         assert_eq!(who(&table, Some(UUID_A), Some(1)), "a");
         assert_eq!(who(&table, None, Some(1)), "a");
-        assert_eq!(who(&table, Some(UUID_A), Some(9)), "a");
         assert_eq!(who(&table, Some(UUID_A), None), "a");
         assert_eq!(who(&table, None, Some(9)), "unknown");
         assert_eq!(
@@ -472,6 +528,30 @@ mod tests {
             "c",
             "a machine without a UUID in the inventory may have any"
         );
+    }
+
+    #[test]
+    fn a_uuid_alone_names_only_a_machine_without_ethernet_addresses() {
+        let mut lone = machine("lone", 7, Some("99999999-2222-3333-4444-555555555555"));
+        lone.macs.clear();
+        let table = BootTable::new(
+            [machine("a", 1, Some(UUID_A)), lone],
+            UnknownPolicy::Discover,
+        )
+        .unwrap();
+        let lone = Some("99999999-2222-3333-4444-555555555555");
+        assert_eq!(who(&table, lone, Some(9)), "lone");
+        insta::assert_snapshot!(who(&table, Some(UUID_A), Some(9)), @"its UUID is a's, but 02:00:00:00:01:09 is none of a's Ethernet addresses; if it is another card of that machine, add it to `nodes.a.macs`");
+        // An installer names all of its cards, also those that the inventory leaves out.
+        let of = |n| MacAddr([2, 0, 0, 0, 1, n]);
+        let uuid = UUID_A.parse().ok();
+        let known = table.identify_all(uuid, &[of(9), of(1), of(8)]);
+        assert!(matches!(known, Identity::Known(m) if m.name.as_str() == "a"));
+        let foreign = table.identify_all(uuid, &[of(9), of(8)]);
+        assert!(matches!(
+            foreign,
+            Identity::Conflict(Conflict::NewMac { .. })
+        ));
     }
 
     #[test]

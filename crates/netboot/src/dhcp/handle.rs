@@ -6,12 +6,13 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 use dhcproto::v4::MessageType;
 use undercroft_model::{MacAddr, MachineUuid, NodeName};
 
+use crate::arch::ClientArch;
 use crate::decision::{
     BootAction, BootClient, BootDecision, BootProtocol, BootRequest, Reason, Site, Subject, decide,
 };
 use crate::dhcp::leases::LeaseStore;
 use crate::dhcp::reply::{Boot, Destination, Draft, LeaseOptions, Reply};
-use crate::dhcp::wire::{DhcpPacket, decode};
+use crate::dhcp::wire::{DhcpPacket, decode, peek_mac};
 use crate::event::{ClientKind, DropReason, EventKind};
 use crate::server::config::{DhcpSettings, Mode};
 use crate::table::{BootTable, Machine, is_telling};
@@ -70,10 +71,12 @@ pub struct Handled {
 }
 
 impl Handled {
-    fn dropped(reason: DropReason) -> Self {
+    fn dropped(reason: DropReason, mac: Option<MacAddr>, table: &BootTable) -> Self {
         Self {
-            node: None,
-            mac: None,
+            node: mac
+                .and_then(|mac| table.by_mac(mac))
+                .map(|m| m.name.clone()),
+            mac,
             uuid: None,
             address: None,
             events: Vec::new(),
@@ -87,11 +90,14 @@ impl Handled {
 /// A packet that can't be read, or is none of ours, is never answered; the reason is returned.
 pub fn handle(incoming: Incoming<'_>, view: ServerView<'_>, leases: &mut LeaseStore) -> Handled {
     if *incoming.source.ip() == view.site.address {
-        return Handled::dropped(DropReason::OwnAddress);
+        return Handled::dropped(DropReason::OwnAddress, None, view.table);
     }
     let packet = match decode(incoming.packet) {
         Ok(packet) => packet,
-        Err(reason) => return Handled::dropped(reason),
+        // Whose it is stands in the header, even where the rest makes no sense.
+        Err(reason) => {
+            return Handled::dropped(reason, peek_mac(incoming.packet), view.table);
+        }
     };
     let pi = packet.pi();
     let uuid = match pi {
@@ -101,23 +107,20 @@ pub fn handle(incoming: Incoming<'_>, view: ServerView<'_>, leases: &mut LeaseSt
             .map(|octets| view.table.read_uuid(octets))
             .filter(|uuid| is_telling(*uuid)),
     };
-    let decision = decide(
-        view.table,
-        view.site,
-        &BootRequest {
-            protocol: match (incoming.port, view.mode) {
-                (Port::Pxe, _) => BootProtocol::Pxe4011,
-                (Port::Dhcp, Mode::Server(_)) => BootProtocol::Dhcp,
-                (Port::Dhcp, _) => BootProtocol::ProxyDhcp,
-            },
-            client: packet.boot_client(),
-            arch: packet.arch,
-            uuid,
-            mac: Some(packet.mac),
-            pi_serial: pi.map(|pi| pi.serial),
-            path: None,
+    let request = BootRequest {
+        protocol: match (incoming.port, view.mode) {
+            (Port::Pxe, _) => BootProtocol::Pxe4011,
+            (Port::Dhcp, Mode::Server(_)) => BootProtocol::Dhcp,
+            (Port::Dhcp, _) => BootProtocol::ProxyDhcp,
         },
-    );
+        client: packet.boot_client(),
+        arch: packet.arch,
+        uuid,
+        mac: Some(packet.mac),
+        pi_serial: pi.map(|pi| pi.serial),
+        path: None,
+    };
+    let (decision, arch) = decide_for_best(view, &packet, &request);
     let mut exchange = Exchange {
         incoming,
         view,
@@ -135,6 +138,7 @@ pub fn handle(incoming: Incoming<'_>, view: ServerView<'_>, leases: &mut LeaseSt
         },
         packet: &packet,
         decision: &decision,
+        arch,
     };
     let answer = match (incoming.port, view.mode) {
         (Port::Pxe, _) => exchange.pxe(),
@@ -146,12 +150,39 @@ pub fn handle(incoming: Incoming<'_>, view: ServerView<'_>, leases: &mut LeaseSt
     exchange.handled
 }
 
+/// The decision for the first of the client's architectures that there is something to boot for;
+/// that for its first one where there is none.
+fn decide_for_best(
+    view: ServerView<'_>,
+    packet: &DhcpPacket,
+    request: &BootRequest<'_>,
+) -> (BootDecision, Option<ClientArch>) {
+    let decide_for = |arch: Option<ClientArch>| {
+        let request = BootRequest {
+            arch,
+            ..request.clone()
+        };
+        decide(view.table, view.site, &request)
+    };
+    for arch in packet.archs_to_try() {
+        let decision = decide_for(Some(arch));
+        if matches!(
+            decision.action,
+            BootAction::LoadFile(_) | BootAction::LoadUrl(_) | BootAction::AskPort4011
+        ) {
+            return (decision, Some(arch));
+        }
+    }
+    (decide_for(packet.arch), packet.arch)
+}
+
 struct Exchange<'a> {
     incoming: Incoming<'a>,
     view: ServerView<'a>,
     packet: &'a DhcpPacket,
     decision: &'a BootDecision,
     machine: Option<&'a Machine>,
+    arch: Option<ClientArch>,
     handled: Handled,
 }
 
@@ -230,10 +261,35 @@ impl<'a> Exchange<'a> {
             request: self.packet,
             message_type,
             server: self.view.site.address,
+            server_id: self.server_id(),
+            arch: self.arch,
             yiaddr: Ipv4Addr::UNSPECIFIED,
             boot,
             lease: None,
             nak: None,
+        }
+    }
+
+    /// The address that clients are to take for the server (RFC 5107). Only who hands addresses
+    /// out obeys the relay: a proxy that took the relay's address could no longer tell which
+    /// server a client has chosen.
+    fn server_id(&self) -> Ipv4Addr {
+        let relay = self.packet.relay.as_ref();
+        relay
+            .filter(|_| matches!(self.view.mode, Mode::Server(_)))
+            .filter(|_| self.incoming.port == Port::Dhcp)
+            .and_then(|relay| relay.server)
+            .unwrap_or(self.view.site.address)
+    }
+
+    /// The way back to the relay that a packet came by.
+    fn to_relay(&self) -> Destination {
+        let relay = self.packet.giaddr;
+        match &self.packet.relay {
+            Some(info) if info.answers_to_source_port => {
+                Destination::Source(SocketAddrV4::new(relay, self.incoming.source.port()))
+            }
+            _ => Destination::Relay(relay),
         }
     }
 
@@ -242,7 +298,7 @@ impl<'a> Exchange<'a> {
     /// address would have to be put into the kernel's neighbour table first.
     fn destination(&self) -> Destination {
         if !self.packet.giaddr.is_unspecified() {
-            Destination::Relay(self.packet.giaddr)
+            self.to_relay()
         } else if !self.packet.ciaddr.is_unspecified() {
             Destination::Client(self.packet.ciaddr)
         } else {
@@ -330,9 +386,15 @@ impl<'a> Exchange<'a> {
             MessageType::Discover => self.server_discover(settings, leases),
             MessageType::Request => self.server_request(settings, leases),
             MessageType::Decline => {
+                self.handled.address = self.packet.requested;
                 self.tell(EventKind::DhcpDecline);
                 if let Some(address) = self.packet.requested {
-                    leases.decline(self.packet.mac, address, self.incoming.now_ms);
+                    let now_ms = self.incoming.now_ms;
+                    if self.fixed_address() == Some(address) {
+                        leases.decline_fixed(self.packet.mac, address, now_ms);
+                    } else {
+                        leases.decline(self.packet.mac, address, now_ms);
+                    }
                 }
                 Err(DropReason::NotForUs)
             }
@@ -353,6 +415,12 @@ impl<'a> Exchange<'a> {
     ) -> Result<Reply, DropReason> {
         self.tell_discover();
         let boot = self.boot()?;
+        if let Some(fixed) = self.fixed_address()
+            && leases.fixed_rests(self.packet.mac, fixed, self.incoming.now_ms)
+        {
+            self.handled.address = Some(fixed);
+            return Err(DropReason::AddressInUse);
+        }
         let address = self.address_for(leases).ok_or(DropReason::NoAddress)?;
         self.handled.address = Some(address);
         let text = boot.text();
@@ -378,7 +446,7 @@ impl<'a> Exchange<'a> {
         self.tell_request();
         if packet
             .server_id
-            .is_some_and(|server| server != self.view.site.address)
+            .is_some_and(|server| server != self.view.site.address && server != self.server_id())
         {
             leases.release(packet.mac);
             return Err(DropReason::OtherServer);
@@ -420,7 +488,7 @@ impl<'a> Exchange<'a> {
         let to = if self.packet.giaddr.is_unspecified() {
             Destination::Broadcast
         } else {
-            Destination::Relay(self.packet.giaddr)
+            self.to_relay()
         };
         Ok(Reply { bytes, to })
     }
@@ -450,9 +518,12 @@ impl<'a> Exchange<'a> {
         self.machine.and_then(|machine| machine.address)
     }
 
-    /// Whether the client is on the boot network, directly or by a relay that is.
+    /// Whether the client is on the boot network, directly or by a relay: by the relay's word
+    /// where it says which network that is (RFC 3527), else by its own address.
     fn is_local(&self) -> bool {
-        self.packet.giaddr.is_unspecified() || self.in_network(self.packet.giaddr)
+        let relay = self.packet.giaddr;
+        let link = self.packet.relay.as_ref().and_then(|relay| relay.link);
+        relay.is_unspecified() || self.in_network(link.unwrap_or(relay))
     }
 
     fn in_network(&self, address: Ipv4Addr) -> bool {

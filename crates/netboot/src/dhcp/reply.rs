@@ -7,6 +7,7 @@ use dhcproto::v4::{
     Architecture, DhcpOption, Flags, HType, Message, MessageType, Opcode, OptionCode, UnknownOption,
 };
 
+use crate::arch::ClientArch;
 use crate::decision::BootClient;
 use crate::dhcp::wire::{DhcpPacket, VendorClass};
 use crate::event::DropReason;
@@ -92,8 +93,12 @@ pub struct Draft<'a> {
     pub request: &'a DhcpPacket,
     /// Option 53.
     pub message_type: MessageType,
-    /// The server: siaddr, sname and option 54 all name it.
+    /// The server: siaddr and sname name it.
     pub server: Ipv4Addr,
+    /// Option 54: the server too, or the address that a relay has clients take for it.
+    pub server_id: Ipv4Addr,
+    /// The architecture that the file is for.
+    pub arch: Option<ClientArch>,
     /// The address that is handed out, or 0.0.0.0.
     pub yiaddr: Ipv4Addr,
     /// What to boot.
@@ -121,12 +126,29 @@ impl Draft<'_> {
                 .message(with_names)?
                 .to_vec()
                 .map_err(|_| DropReason::AnswerTooLong)?;
+            self.echo_relay(&mut bytes)?;
             if bytes.len() <= max_bytes {
                 bytes.resize(bytes.len().max(MIN_BYTES), 0);
                 return Ok(bytes);
             }
         }
         Err(DropReason::AnswerTooLong)
+    }
+
+    /// Copies what the relay wrote, once and as the last option (RFC 3046, sections 2.1 and 2.2).
+    fn echo_relay(&self, bytes: &mut Vec<u8>) -> Result<(), DropReason> {
+        const END: u8 = 255;
+        let Some(relay) = self.request.relay.as_ref() else {
+            return Ok(());
+        };
+        let len = u8::try_from(relay.raw.len()).map_err(|_| DropReason::AnswerTooLong)?;
+        if bytes.last() == Some(&END) {
+            bytes.pop();
+        }
+        bytes.extend_from_slice(&[82, len]);
+        bytes.extend_from_slice(&relay.raw);
+        bytes.push(END);
+        Ok(())
     }
 
     fn message(&self, with_names: bool) -> Result<Message, DropReason> {
@@ -159,11 +181,7 @@ impl Draft<'_> {
             .set_flags(flags);
         let options = message.opts_mut();
         options.insert(DhcpOption::MessageType(self.message_type));
-        options.insert(DhcpOption::ServerIdentifier(self.server));
-        if let Some(info) = &request.relay_info {
-            // RFC 3046, section 2.2: the server echoes what the relay wrote.
-            insert_raw(options, 82, info.clone());
-        }
+        options.insert(DhcpOption::ServerIdentifier(self.server_id));
         if let Some(why) = self.nak {
             options.insert(DhcpOption::Message(why.to_owned()));
         }
@@ -202,7 +220,7 @@ impl Draft<'_> {
         if self.boot == Boot::Pi || request.wants(66) {
             options.insert(DhcpOption::TFTPServerName(server_text.into_bytes()));
         }
-        if let Some(arch) = request.arch
+        if let Some(arch) = self.arch.or(request.arch)
             && self.message_type == MessageType::Ack
             && self.lease.is_none()
         {

@@ -7,8 +7,9 @@ use dhcproto::v4::{DhcpOption, Message, MessageType, OptionCode};
 use dhcproto::{Decodable, Decoder};
 use undercroft_model::MacAddr;
 
-use crate::arch::ClientArch;
+use crate::arch::{ClientArch, Transport};
 use crate::decision::BootClient;
+use crate::dhcp::relay::RelayInfo;
 use crate::event::DropReason;
 use crate::pi::{PiIdent, is_pi_mac};
 
@@ -49,6 +50,8 @@ pub struct DhcpPacket {
     pub class: VendorClass,
     /// Option 93, its first entry, or what option 60 says.
     pub arch: Option<ClientArch>,
+    /// Option 93 whole, in the client's order; what option 60 says where it is missing.
+    pub archs: Vec<ClientArch>,
     /// Option 97: its 16 octets; `None` where it is missing or empty.
     pub client_uuid: Option<[u8; 16]>,
     /// Option 97's type octet, for the echo.
@@ -59,8 +62,8 @@ pub struct DhcpPacket {
     pub parameters: Vec<u8>,
     /// Option 57: the largest packet that the client takes, in bytes of IP.
     pub max_message_bytes: Option<u16>,
-    /// Option 82, as the relay wrote it, for the echo.
-    pub relay_info: Option<Vec<u8>>,
+    /// Option 82.
+    pub relay: Option<RelayInfo>,
     /// Option 43, sub-option 71: the boot item that is asked for on port 4011.
     pub boot_item: Option<[u8; 4]>,
 }
@@ -87,17 +90,28 @@ impl DhcpPacket {
         PiIdent::parse(&self.client_uuid?, self.mac)
     }
 
+    /// The architectures in the order in which they are tried: those that load their file as the
+    /// client says it does in option 60 first.
+    pub fn archs_to_try(&self) -> Vec<ClientArch> {
+        let fits = |arch: &ClientArch| {
+            arch.platform().is_some_and(|(_, transport)| {
+                (transport == Transport::Http) == (self.class == VendorClass::Http)
+            })
+        };
+        let (mut first, later): (Vec<_>, Vec<_>) = self.archs.iter().partition(|arch| fits(arch));
+        first.extend(later);
+        first
+    }
+
     /// What kind of boot client this is.
     ///
     /// A Raspberry Pi's boot ROM says architecture 0, as a BIOS does, and its DHCPREQUEST may
     /// lack option 60 (rpi-eeprom issue 82); so its address and option 97 tell it. A system that
     /// runs on a Pi sends neither option 93 nor option 97.
     pub fn boot_client(&self) -> BootClient {
-        let pi_arch = matches!(
-            self.arch,
-            None | Some(ClientArch::BIOS | ClientArch::RPIBOOT)
-        );
-        let says_pi = self.pi().is_some() || self.arch == Some(ClientArch::RPIBOOT);
+        let of_pi = |arch: &ClientArch| matches!(*arch, ClientArch::BIOS | ClientArch::RPIBOOT);
+        let pi_arch = self.archs.is_empty() || self.archs.iter().any(of_pi);
+        let says_pi = self.pi().is_some() || self.archs.contains(&ClientArch::RPIBOOT);
         let looks_pi = is_pi_mac(self.mac)
             && (self.class == VendorClass::Pxe || self.client_uuid.is_some())
             && pi_arch;
@@ -113,6 +127,14 @@ impl DhcpPacket {
             }
         }
     }
+}
+
+/// The Ethernet address in the header of a packet that can't be read otherwise, where one stands
+/// there: so that it is known whose packets are dropped.
+pub fn peek_mac(packet: &[u8]) -> Option<MacAddr> {
+    let octets = packet.get(28..34)?.try_into().ok()?;
+    let is_ethernet = packet.get(1..3) == Some(&[ETHERNET, 6]);
+    Some(MacAddr(octets)).filter(|mac| is_ethernet && !mac.is_multicast() && mac.0 != [0; 6])
 }
 
 /// Reads a packet from a client or a relay.
@@ -189,8 +211,9 @@ fn check_length(code: u8, len: usize) -> Result<bool, DropReason> {
 fn decode_checked(header: &[u8], options: &BTreeMap<u8, Vec<u8>>) -> Result<Message, DropReason> {
     let mut clean = header.to_vec();
     for (code, value) in options {
-        // Options 82 and 175 hold options of their own, which are read or echoed as they are.
-        if check_length(*code, value.len())? && !matches!(code, 82 | 175) && !value.is_empty() {
+        // Options 82 and 175 hold options of their own, and 93 a list, which are read as they are.
+        if check_length(*code, value.len())? && !matches!(code, 82 | 93 | 175) && !value.is_empty()
+        {
             let len = u8::try_from(value.len()).map_err(|_| DropReason::Malformed)?;
             clean.extend_from_slice(&[*code, len]);
             clean.extend_from_slice(value);
@@ -218,10 +241,15 @@ fn read_message(
     } else {
         VendorClass::Other
     };
-    let arch = match options.get(OptionCode::ClientSystemArchitecture) {
-        Some(DhcpOption::ClientSystemArchitecture(arch)) => Some(ClientArch((*arch).into())),
-        _ if class != VendorClass::Other => arch_of_class(vendor_class),
-        _ => None,
+    // RFC 4578, section 2.1: a list of all architectures that the client can run.
+    let archs: Vec<ClientArch> = match raw.get(&93) {
+        Some(list) => list
+            .chunks_exact(2)
+            .filter_map(|pair| pair.try_into().ok())
+            .map(|pair| ClientArch(u16::from_be_bytes(pair)))
+            .collect(),
+        None if class != VendorClass::Other => arch_of_class(vendor_class).into_iter().collect(),
+        None => Vec::new(),
     };
     let machine_id = match options.get(OptionCode::ClientMachineIdentifier) {
         Some(DhcpOption::ClientMachineIdentifier(id)) => id.as_slice(),
@@ -250,7 +278,8 @@ fn read_message(
         requested: address(options.get(OptionCode::RequestedIpAddress)),
         server_id: address(options.get(OptionCode::ServerIdentifier)),
         class,
-        arch,
+        arch: archs.first().copied(),
+        archs,
         client_uuid,
         client_uuid_type,
         ipxe: is_ipxe_class(user_class) || raw.contains_key(&175),
@@ -259,7 +288,7 @@ fn read_message(
             Some(DhcpOption::MaxMessageSize(bytes)) => Some(*bytes),
             _ => None,
         },
-        relay_info: raw.get(&82).cloned(),
+        relay: raw.get(&82).map(|raw| RelayInfo::parse(raw)),
         boot_item: raw.get(&43).and_then(|list| boot_item(list)),
     })
 }

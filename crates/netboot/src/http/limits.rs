@@ -2,17 +2,22 @@
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::http::{MAX_CONNECTIONS_PER_ADDRESS, MAX_REPORTS_PER_MINUTE};
+use crate::http::MAX_REPORTS_PER_MINUTE;
+
+/// How often it is looked at how much of an answer a client has taken.
+pub(super) const SLOW_WINDOW: Duration = Duration::from_secs(60);
+/// The least that a client has to take of an answer in [`SLOW_WINDOW`], in bytes: a hundredth of
+/// what the slowest boot ROM takes. Whoever takes less only holds a place.
+pub(super) const SLOWEST_BYTES: u64 = 64 << 10;
 
 /// What is counted for each address.
 #[derive(Debug, Default)]
 pub(super) struct Limits {
-    connections: Mutex<BTreeMap<Ipv4Addr, usize>>,
     reports: Mutex<BTreeMap<Ipv4Addr, (Instant, u32)>>,
 }
 
@@ -29,63 +34,11 @@ impl Limits {
     }
 }
 
-/// A connection's place among those of its address.
-pub(super) struct Admission {
-    limits: Arc<Limits>,
-    peer: Ipv4Addr,
-}
-
-impl Admission {
-    pub(super) fn new(limits: &Arc<Limits>, peer: Ipv4Addr) -> Option<Self> {
-        let mut all = limits
-            .connections
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        let count = all.entry(peer).or_default();
-        if *count >= MAX_CONNECTIONS_PER_ADDRESS {
-            return None;
-        }
-        *count += 1;
-        Some(Self {
-            limits: limits.clone(),
-            peer,
-        })
-    }
-}
-
-impl Drop for Admission {
-    fn drop(&mut self) {
-        let mut all = self
-            .limits
-            .connections
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = all.get_mut(&self.peer) {
-            *count = count.saturating_sub(1);
-            if *count == 0 {
-                all.remove(&self.peer);
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     const PEER: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 5);
-
-    #[test]
-    fn an_address_has_so_many_connections_and_gets_them_back() {
-        let limits = Arc::new(Limits::default());
-        let all: Vec<_> = (0..MAX_CONNECTIONS_PER_ADDRESS)
-            .map(|_| Admission::new(&limits, PEER).unwrap())
-            .collect();
-        assert!(Admission::new(&limits, PEER).is_none());
-        assert!(Admission::new(&limits, Ipv4Addr::new(10, 0, 0, 6)).is_some());
-        drop(all);
-        assert!(Admission::new(&limits, PEER).is_some());
-    }
 
     #[tokio::test]
     async fn an_address_reports_so_often_in_a_minute() {

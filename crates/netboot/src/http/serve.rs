@@ -15,10 +15,11 @@ use tokio::time::{Instant, timeout};
 use crate::event::{DropReason, EventKind, Service};
 use crate::http::date::imf_fixdate;
 use crate::http::head::{Method, Part, RequestHead, parse_head};
-use crate::http::limits::{Admission, Limits};
+use crate::http::limits::{Limits, SLOW_WINDOW, SLOWEST_BYTES};
 use crate::http::report::parse_report;
 use crate::http::route::{Route, route};
-use crate::http::{IDLE_MS, MAX_CONNECTIONS, MAX_HEAD_BYTES, REQUEST_MS, STALL_MS};
+use crate::http::{IDLE_MS, MAX_HEAD_BYTES, REQUEST_MS, STALL_MS};
+use crate::server::places::{Place, Places, Standing};
 use crate::server::shared::{About, Shared};
 use crate::table::Identity;
 
@@ -30,8 +31,12 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How much a read makes room for, in bytes.
 const READ_BYTES: usize = 4 << 10;
 
-pub(crate) async fn serve(listener: TcpListener, shared: Arc<Shared>) {
-    let mut stop = shared.stop.clone();
+pub(crate) async fn serve(
+    listener: TcpListener,
+    places: Arc<Places>,
+    shared: Arc<Shared>,
+    mut stop: tokio::sync::watch::Receiver<bool>,
+) {
     let mut connections = JoinSet::new();
     let limits = Arc::new(Limits::default());
     loop {
@@ -50,13 +55,19 @@ pub(crate) async fn serve(listener: TcpListener, shared: Arc<Shared>) {
                 continue;
             }
         };
-        let admitted = (connections.len() < MAX_CONNECTIONS)
-            .then(|| Admission::new(&limits, peer))
-            .flatten();
-        let Some(admission) = admitted else {
-            let about = shared.about_address(peer);
-            shared.drop_packet(&about, Service::Http, DropReason::TooMany);
-            continue;
+        let place = match places.enter(peer) {
+            Ok(entered) => {
+                if let Some(greedy) = entered.evicted {
+                    shared.crowded(Service::Http, greedy, places.count(greedy));
+                }
+                entered.place
+            }
+            Err(_) => {
+                let about = shared.about_address(peer);
+                shared.drop_packet(&about, Service::Http, DropReason::TooMany);
+                shared.crowded(Service::Http, peer, places.count(peer));
+                continue;
+            }
         };
         // A head and a short body leave in one packet anyhow; without this, the last part of a
         // file would wait for an acknowledgement.
@@ -67,10 +78,15 @@ pub(crate) async fn serve(listener: TcpListener, shared: Arc<Shared>) {
             shared: shared.clone(),
             limits: limits.clone(),
             buffer: Vec::new(),
+            served: false,
+            place,
         };
+        let leave = connection.place.leave();
         connections.spawn(async move {
-            let _admission = admission;
-            connection.run().await;
+            tokio::select! {
+                () = leave.notified() => {}
+                () = connection.run() => {}
+            }
         });
     }
 }
@@ -82,12 +98,20 @@ struct Connection {
     limits: Arc<Limits>,
     /// What the client has sent and nobody has read yet.
     buffer: Vec<u8>,
+    /// A request was answered already.
+    served: bool,
+    /// Its place among all connections.
+    place: Place,
 }
 
 /// The body of an answer.
 enum Body {
     Text(Vec<u8>, &'static str),
-    File { file: File, offset: u64, bytes: u64 },
+    File {
+        file: Arc<File>,
+        offset: u64,
+        bytes: u64,
+    },
 }
 
 struct Answer {
@@ -142,15 +166,22 @@ impl Connection {
 
     /// Reads on until a whole head is there. `None` when the client leaves or idles.
     async fn read_head(&mut self) -> Result<Option<RequestHead>, (DropReason, u16, String)> {
+        // A connection that has not asked for anything yet is worth less patience than one that
+        // was served.
         let mut deadline = Instant::now() + Duration::from_millis(IDLE_MS);
         let mut begun = !self.buffer.is_empty();
-        if begun {
+        if self.served {
+            self.place.sign(Standing::Idle);
+        }
+        if begun || !self.served {
             deadline = Instant::now() + Duration::from_millis(REQUEST_MS);
         }
         loop {
             match parse_head(&self.buffer) {
                 Ok(Some(head)) => {
                     self.buffer.drain(..head.head_bytes.min(self.buffer.len()));
+                    self.served = true;
+                    self.place.sign(Standing::AtWork);
                     return Ok(Some(head));
                 }
                 Ok(None) => {}
@@ -265,11 +296,9 @@ impl Connection {
     }
 
     fn file(&self, name: &str, head: &RequestHead) -> Answer {
-        let opened = self.shared.artifacts.path(name).map(|path| {
-            File::open(path).and_then(|file| {
-                let bytes = file.metadata()?.len();
-                Ok((file, bytes))
-            })
+        let opened = self.shared.artifacts.file(name).map(|file| {
+            let bytes = file.metadata()?.len();
+            io::Result::Ok((file, bytes))
         });
         let (file, total) = match opened {
             Some(Ok(opened)) => opened,
@@ -332,12 +361,10 @@ impl Connection {
         let mut conflict = None;
         {
             let table = self.shared.table();
-            for mac in &report.macs {
-                match table.identify(report.uuid, Some(*mac), None) {
-                    Identity::Known(machine) => about.node = Some(machine.name.clone()),
-                    Identity::Conflict(found) => conflict = Some(found.to_string()),
-                    Identity::Unknown => {}
-                }
+            match table.identify_all(report.uuid, &report.macs) {
+                Identity::Known(machine) => about.node = Some(machine.name.clone()),
+                Identity::Conflict(found) => conflict = Some(found.to_string()),
+                Identity::Unknown => {}
             }
         }
         if let Some(reason) = conflict {
@@ -428,7 +455,18 @@ impl Connection {
     async fn send_file(&self, file: &File, offset: u64, bytes: u64) -> Result<u64, (u64, String)> {
         let mut at = offset;
         let end = offset.saturating_add(bytes);
+        let (mut since, mut from) = (Instant::now(), at);
         while at < end {
+            if since.elapsed() >= SLOW_WINDOW {
+                if at - from < SLOWEST_BYTES {
+                    let window_s = SLOW_WINDOW.as_secs();
+                    let why =
+                        format!("the client took under {SLOWEST_BYTES} bytes in {window_s} s");
+                    return Err((at - offset, why));
+                }
+                (since, from) = (Instant::now(), at);
+                self.place.sign(Standing::AtWork);
+            }
             let want = usize::try_from(end - at)
                 .unwrap_or(usize::MAX)
                 .min(SENDFILE_BYTES);

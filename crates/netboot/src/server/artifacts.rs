@@ -5,7 +5,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+use std::sync::Arc;
 
 use undercroft_model::System;
 
@@ -13,9 +14,10 @@ use crate::decision::{InstallerImage, PI_FOLDER};
 use crate::error::NetbootError;
 use crate::server::config::NetbootConfig;
 
-/// The served set: names, and the files behind them.
+/// The served set: names, and the files behind them, each open from the start. So a request opens
+/// nothing that could be missing by then, and no number of requests runs out of descriptors.
 #[derive(Debug, Clone, Default)]
-pub struct Artifacts(BTreeMap<String, PathBuf>);
+pub struct Artifacts(BTreeMap<String, Arc<File>>);
 
 impl Artifacts {
     /// Collects all files of a configuration, and checks that each is a file that can be read.
@@ -23,7 +25,7 @@ impl Artifacts {
     /// # Errors
     /// Names the first file that can't.
     pub fn collect(config: &NetbootConfig) -> Result<Self, NetbootError> {
-        let mut all = BTreeMap::new();
+        let mut all: BTreeMap<String, PathBuf> = BTreeMap::new();
         for (system, files) in &config.installers {
             all.insert(kernel_name(*system), files.kernel.clone());
             all.insert(initrd_name(*system), files.initrd.clone());
@@ -37,25 +39,22 @@ impl Artifacts {
         for (name, path) in &config.artifacts {
             all.insert(name.clone(), path.clone());
         }
-        for path in all.values() {
-            let readable = File::open(path).and_then(|file| file.metadata());
-            match readable {
-                Ok(meta) if meta.is_file() => {}
-                Ok(_) => {
-                    return Err(NetbootError::Artifact {
-                        path: path.clone(),
-                        source: std::io::Error::other("not a regular file"),
-                    });
+        let mut open = BTreeMap::new();
+        for (name, path) in all {
+            let opened = File::open(&path).and_then(|file| {
+                let meta = file.metadata()?;
+                if meta.is_file() {
+                    Ok(file)
+                } else {
+                    Err(std::io::Error::other("not a regular file"))
                 }
-                Err(source) => {
-                    return Err(NetbootError::Artifact {
-                        path: path.clone(),
-                        source,
-                    });
-                }
-            }
+            });
+            match opened {
+                Ok(file) => open.insert(name, Arc::new(file)),
+                Err(source) => return Err(NetbootError::Artifact { path, source }),
+            };
         }
-        Ok(Self(all))
+        Ok(Self(open))
     }
 
     /// The names of all files.
@@ -63,9 +62,9 @@ impl Artifacts {
         self.0.keys().cloned().collect()
     }
 
-    /// The file behind a name.
-    pub fn path(&self, name: &str) -> Option<&Path> {
-        self.0.get(name).map(PathBuf::as_path)
+    /// The file behind a name. Many read it at once, so it is read by offset alone.
+    pub fn file(&self, name: &str) -> Option<Arc<File>> {
+        self.0.get(name).cloned()
     }
 }
 

@@ -41,6 +41,8 @@ pub struct NetbootConfig {
     pub artifacts: BTreeMap<String, PathBuf>,
     /// What `GET /v1/authorized_keys` answers: public keys, one a line.
     pub authorized_keys: String,
+    /// Where the leases of our own DHCP server are kept; `None` for only in memory.
+    pub lease_file: Option<PathBuf>,
     /// Where the time in events comes from.
     pub clock: Clock,
 }
@@ -64,6 +66,7 @@ impl NetbootConfig {
             raspberry_pi: BTreeMap::new(),
             artifacts: BTreeMap::new(),
             authorized_keys: String::new(),
+            lease_file: None,
             clock: Clock::system(),
         }
     }

@@ -2,6 +2,9 @@
 
 pub mod artifacts;
 pub mod config;
+pub(crate) mod descriptors;
+mod keeper;
+pub(crate) mod places;
 pub(crate) mod shared;
 pub(crate) mod sockets;
 
@@ -15,10 +18,12 @@ use undercroft_model::NodeName;
 pub use config::{Clock, DhcpSettings, InstallerFiles, Mode, NetbootConfig, Ports};
 
 use crate::decision::Site;
+use crate::dhcp::serve::Dhcp;
 use crate::error::NetbootError;
 use crate::event::{DropCounters, NetbootEvent};
 use crate::table::{BootIntent, BootTable};
 use artifacts::Artifacts;
+use keeper::{Keeper, Sockets};
 use shared::Shared;
 
 /// How many events a listener may fall behind before it misses the oldest.
@@ -45,19 +50,9 @@ impl Netboot {
     pub fn start(config: NetbootConfig, table: BootTable) -> Result<Self, NetbootError> {
         config.check()?;
         let artifacts = Artifacts::collect(&config)?;
-        sockets::check_interface(&config)?;
-        let http = sockets::http(&config)?;
-        let tftp = sockets::tftp(&config)?;
-        let pxe = sockets::pxe(&config)?;
-        let dhcp = match &config.mode {
-            Mode::Server(_) | Mode::Proxy => Some(sockets::dhcp(&config)?),
-            Mode::Port4011Only => None,
-        };
-        let http_address = http.local_addr().map_err(|source| NetbootError::Socket {
-            service: "HTTP",
-            action: "reading the port that the system chose".into(),
-            source,
-        })?;
+        let capacity = descriptors::raise();
+        let sockets = Sockets::bind(&config)?;
+        let http_address = sockets.http_address()?;
 
         let site = Site {
             address: config.address,
@@ -79,18 +74,18 @@ impl Netboot {
             stopped,
         ));
 
+        // The same port when the interface is made anew.
+        let config = NetbootConfig {
+            ports: Ports {
+                http: http_address.port(),
+                ..config.ports
+            },
+            ..config
+        };
+        let (dhcp, trouble) = Dhcp::new(&config);
+        let keeper = Keeper::new(config, dhcp, capacity, shared.clone());
         let mut tasks = JoinSet::new();
-        tasks.spawn(crate::http::serve::serve(http, shared.clone()));
-        tasks.spawn(crate::tftp::serve::serve(
-            tftp,
-            config.interface.clone(),
-            shared.clone(),
-        ));
-        let leases = crate::dhcp::serve::Dhcp::new(&config);
-        if let Some(dhcp) = dhcp {
-            tasks.spawn(leases.clone().serve_67(dhcp, shared.clone()));
-        }
-        tasks.spawn(leases.serve_4011(pxe, shared.clone()));
+        tasks.spawn(keeper.keep(sockets, trouble));
         Ok(Self {
             shared,
             http_address,

@@ -16,6 +16,13 @@ use crate::table::BootTable;
 /// How many addresses are remembered with the machine that has them.
 const MAX_KNOWN_ADDRESSES: usize = 8192;
 
+/// How many places one address has before it is named as the one that crowds others out.
+const CROWD: usize = 8;
+/// How long the same crowd isn't told of again, in milliseconds.
+const CROWD_AGAIN_MS: u64 = 60_000;
+/// The most crowds that are told of in that time.
+const MAX_CROWDS: usize = 64;
+
 /// What the servers share while they run.
 #[derive(Debug)]
 pub(crate) struct Shared {
@@ -26,6 +33,8 @@ pub(crate) struct Shared {
     authorized_keys: RwLock<Arc<str>>,
     addresses: Mutex<AddressBook>,
     drops: Mutex<DropCounters>,
+    /// Addresses that crowd others out, and when that was last told.
+    crowds: Mutex<BTreeMap<(Service, Ipv4Addr), u64>>,
     events: broadcast::Sender<NetbootEvent>,
     pub(crate) clock: Clock,
     pub(crate) stop: watch::Receiver<bool>,
@@ -89,6 +98,7 @@ impl Shared {
             authorized_keys: RwLock::new(authorized_keys.into()),
             addresses: Mutex::new(AddressBook::default()),
             drops: Mutex::new(DropCounters::default()),
+            crowds: Mutex::default(),
             events,
             clock,
             stop,
@@ -159,6 +169,44 @@ impl Shared {
     pub(crate) fn drop_packet(&self, about: &About, service: Service, reason: DropReason) {
         lock(&self.drops).count(service, reason);
         self.tell(about, EventKind::Dropped { service, reason });
+    }
+
+    /// Tells something about the servers themselves.
+    pub(crate) fn say(&self, text: impl Into<String>) {
+        let text = text.into();
+        self.tell(&About::default(), EventKind::Server { text });
+    }
+
+    /// Tells that an address takes so many places that others have to wait, once in a while.
+    pub(crate) fn crowded(&self, service: Service, peer: Ipv4Addr, count: usize) {
+        let now_ms = self.clock.now_ms();
+        // Requests under many false addresses are one and the same crowd.
+        let (peer, many) = if count < CROWD {
+            (Ipv4Addr::UNSPECIFIED, true)
+        } else {
+            (peer, false)
+        };
+        {
+            let mut crowds = lock(&self.crowds);
+            crowds.retain(|_, at_ms| now_ms.saturating_sub(*at_ms) < CROWD_AGAIN_MS);
+            if crowds.contains_key(&(service, peer)) || crowds.len() >= MAX_CROWDS {
+                return;
+            }
+            crowds.insert((service, peer), now_ms);
+        }
+        let what = match service {
+            Service::Http => "HTTP connections",
+            _ => "TFTP transfers",
+        };
+        self.say(if many {
+            format!(
+                "too many {what} under many addresses: those that show no sign of life are ended"
+            )
+        } else {
+            format!(
+                "{peer} takes {count} {what} at once: its idlest are ended, further ones refused"
+            )
+        });
     }
 
     pub(crate) fn subscribe(&self) -> broadcast::Receiver<NetbootEvent> {

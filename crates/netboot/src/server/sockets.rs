@@ -11,11 +11,17 @@ use crate::server::config::{Mode, NetbootConfig};
 
 /// How many connections may wait to be accepted.
 const HTTP_BACKLOG: i32 = 512;
-/// The receive buffer of the DHCP sockets: a thousand machines that are switched on at once send
+/// The receive buffer of the listening sockets: a thousand machines that are switched on at once send
 /// a thousand packets in one breath, each of which takes 1,280 bytes or more of kernel memory.
-const DHCP_RECEIVE_BYTES: usize = 4 << 20;
+const RECEIVE_BYTES: usize = 4 << 20;
 /// The send buffer of a TFTP transfer: two windows of 64 blocks.
 const TFTP_SEND_BYTES: usize = 512 << 10;
+
+/// The number of an interface: one that was made anew has another.
+pub(crate) fn interface_index(name: &str) -> Option<u32> {
+    let socket = udp("netboot").ok()?;
+    rustix::net::netdevice::name_to_index(&socket, name).ok()
+}
 
 /// Refuses an interface that isn't there and an address that isn't this machine's.
 pub(crate) fn check_interface(config: &NetbootConfig) -> Result<(), NetbootError> {
@@ -38,43 +44,73 @@ pub(crate) fn check_interface(config: &NetbootConfig) -> Result<(), NetbootError
         })
 }
 
-/// The DHCP socket: every packet to port 67 that comes in by the interface, broadcasts included.
-pub(crate) fn dhcp(config: &NetbootConfig) -> Result<UdpSocket, NetbootError> {
+/// Two sockets on one port: one hears everything that comes in by the interface, broadcasts
+/// included; by the other, which is bound to the server's own address, all answers leave, so that
+/// they come from that address and no other of the interface's. It hears what is sent to it.
+#[derive(Debug)]
+pub(crate) struct Pair {
+    pub(crate) hear: UdpSocket,
+    pub(crate) speak: UdpSocket,
+}
+
+/// The DHCP sockets.
+pub(crate) fn dhcp(config: &NetbootConfig) -> Result<Pair, NetbootError> {
     let hint = match config.mode {
         Mode::Server(_) => {
             "another DHCP server runs on this machine: stop it, or use proxy or 4011-only mode"
         }
         _ => "another DHCP server runs on this machine: use the 4011-only mode",
     };
-    datagram(
-        "DHCP",
-        config,
-        Ipv4Addr::UNSPECIFIED,
-        config.ports.dhcp,
-        hint,
-    )
+    pair("DHCP", config, config.ports.dhcp, hint)
 }
 
-/// The PXE boot server's socket.
-pub(crate) fn pxe(config: &NetbootConfig) -> Result<UdpSocket, NetbootError> {
-    datagram(
-        "PXE",
-        config,
-        Ipv4Addr::UNSPECIFIED,
-        config.ports.pxe,
-        "another proxyDHCP server runs on this machine: stop it",
-    )
+/// The PXE boot server's sockets.
+pub(crate) fn pxe(config: &NetbootConfig) -> Result<Pair, NetbootError> {
+    let hint = "another proxyDHCP server runs on this machine: stop it";
+    pair("PXE", config, config.ports.pxe, hint)
+}
+
+/// The socket that probes leave by.
+pub(crate) fn probe(interface: &str, own: Ipv4Addr) -> io::Result<UdpSocket> {
+    let socket = Socket::new(Domain::IPV4, Type::DGRAM, Some(Protocol::UDP))?;
+    socket.bind_device(Some(interface.as_bytes()))?;
+    socket.bind(&SocketAddrV4::new(own, 0).into())?;
+    socket.set_nonblocking(true)?;
+    UdpSocket::from_std(socket.into())
+}
+
+fn pair(
+    service: &'static str,
+    config: &NetbootConfig,
+    port: u16,
+    hint: &str,
+) -> Result<Pair, NetbootError> {
+    let hear = datagram(service, config, Ipv4Addr::UNSPECIFIED, port, hint)?;
+    // That nobody else has the port is certain once the first is bound; only then the two are
+    // allowed beside each other, and afterwards nobody else is.
+    let shared = |socket: &Socket, is: bool| {
+        socket
+            .set_reuse_address(is)
+            .map_err(|e| socket_error(service, "setting SO_REUSEADDR", e))
+    };
+    shared(&hear, true)?;
+    let speak = udp(service)?;
+    shared(&speak, true)?;
+    prepare(&speak, service)?;
+    bind(&speak, service, "udp", config, config.address, port, hint)?;
+    shared(&hear, false)?;
+    shared(&speak, false)?;
+    Ok(Pair {
+        hear: hand_over(hear, service)?,
+        speak: hand_over(speak, service)?,
+    })
 }
 
 /// TFTP's listening socket.
 pub(crate) fn tftp(config: &NetbootConfig) -> Result<UdpSocket, NetbootError> {
-    datagram(
-        "TFTP",
-        config,
-        config.address,
-        config.ports.tftp,
-        "another TFTP server runs on this machine: stop it",
-    )
+    let hint = "another TFTP server runs on this machine: stop it";
+    let socket = datagram("TFTP", config, config.address, config.ports.tftp, hint)?;
+    hand_over(socket, "TFTP")
 }
 
 /// A connected socket for one TFTP transfer, from a port of its own (RFC 1350, section 4).
@@ -134,17 +170,25 @@ fn datagram(
     address: Ipv4Addr,
     port: u16,
     hint: &str,
-) -> Result<UdpSocket, NetbootError> {
+) -> Result<Socket, NetbootError> {
     let socket = udp(service)?;
+    prepare(&socket, service)?;
+    bind(&socket, service, "udp", config, address, port, hint)?;
+    Ok(socket)
+}
+
+fn prepare(socket: &Socket, service: &'static str) -> Result<(), NetbootError> {
     socket
         .set_broadcast(true)
         .map_err(|e| socket_error(service, "setting SO_BROADCAST", e))?;
     // The larger buffer needs CAP_NET_ADMIN; without it the system's limit holds.
-    if rustix::net::sockopt::set_socket_recv_buffer_size_force(&socket, DHCP_RECEIVE_BYTES).is_err()
-    {
-        let _ = socket.set_recv_buffer_size(DHCP_RECEIVE_BYTES);
+    if rustix::net::sockopt::set_socket_recv_buffer_size_force(socket, RECEIVE_BYTES).is_err() {
+        let _ = socket.set_recv_buffer_size(RECEIVE_BYTES);
     }
-    bind(&socket, service, "udp", config, address, port, hint)?;
+    Ok(())
+}
+
+fn hand_over(socket: Socket, service: &'static str) -> Result<UdpSocket, NetbootError> {
     socket
         .set_nonblocking(true)
         .and_then(|()| UdpSocket::from_std(socket.into()))

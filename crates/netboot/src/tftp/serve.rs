@@ -1,40 +1,71 @@
 //! TFTP's sockets: one that listens, and one for each transfer.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::net::{SocketAddr, SocketAddrV4};
 use std::os::unix::fs::FileExt;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::net::UdpSocket;
+use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::decision::{BootAction, BootProtocol, BootRequest, decide};
 use crate::event::{DropReason, EventKind, Service};
+use crate::server::places::{Place, Places, Standing};
 use crate::server::shared::{About, Shared};
 use crate::server::sockets;
 use crate::tftp::packet::{ClientPacket, ErrorCode, ReadRequest, data_header, error, parse};
 use crate::tftp::transfer::{Step, Transfer};
-use crate::tftp::{MAX_FILE_BYTES, MAX_REQUEST_BYTES, MAX_TRANSFERS};
+use crate::tftp::{
+    MAX_BLOCK_BYTES, MAX_FILE_BYTES, MAX_REQUEST_BYTES, MAX_SILENCE_MS, NEVER_ACKED_MS,
+};
 
 /// The longest that a transfer may take. The slowest client that is worth waiting for, a
 /// Raspberry Pi's boot ROM with 1.7 MB/s, fetches 6 GB in it.
 const MAX_TRANSFER: Duration = Duration::from_secs(3600);
-/// How much of a file is read at once, in bytes.
+/// How often it is looked at how much of a file a client has taken.
+const SLOW_WINDOW: Duration = Duration::from_secs(60);
+/// The least that a client has to take of a file in [`SLOW_WINDOW`], in bytes: one block of 512
+/// a second, and some. Whoever takes less only holds a place.
+const SLOWEST_BYTES: u64 = 32 << 10;
+/// The most of a file that is read at once, in bytes.
 const READ_AHEAD_BYTES: usize = 256 << 10;
+/// How much of a file is read at first, in bytes: a request under a false address costs no more.
+const FIRST_READ_BYTES: usize = 4 << 10;
+/// How often the first packet is sent again because the request was.
+const MAX_REPEATS: u32 = 8;
 
-/// The clients with a transfer under way. A boot ROM repeats its request, from the same port,
-/// until the first answer has reached it.
-type Active = Arc<Mutex<BTreeSet<SocketAddrV4>>>;
+/// The transfers under way, by who asked.
+type Active = Arc<Mutex<BTreeMap<SocketAddrV4, Arc<Asked>>>>;
 
-pub(crate) async fn serve(socket: UdpSocket, interface: String, shared: Arc<Shared>) {
+/// What a client has asked for.
+#[derive(Debug)]
+struct Asked {
+    request: ReadRequest,
+    /// It has acknowledged something.
+    proven: AtomicBool,
+    repeats: AtomicU32,
+    /// The same request has come again.
+    again: Notify,
+    /// Another request has come from the same port.
+    replaced: Notify,
+}
+
+pub(crate) async fn serve(
+    socket: UdpSocket,
+    interface: String,
+    places: Arc<Places>,
+    shared: Arc<Shared>,
+    mut stop: tokio::sync::watch::Receiver<bool>,
+) {
     let interface: Arc<str> = interface.into();
     let active: Active = Arc::default();
     let mut transfers = JoinSet::new();
-    let mut stop = shared.stop.clone();
     let mut buffer = [0; MAX_REQUEST_BYTES + 1];
     loop {
         let received = tokio::select! {
@@ -52,30 +83,14 @@ pub(crate) async fn serve(socket: UdpSocket, interface: String, shared: Arc<Shar
             Ok(ClientPacket::Read(request)) => request,
             Ok(ClientPacket::ReadOtherMode(path)) => {
                 let answer = error(ErrorCode::IllegalOperation, "only octet mode is served");
-                refuse(
-                    &socket,
-                    client,
-                    &shared,
-                    &about,
-                    path,
-                    "not octet mode",
-                    &answer,
-                )
-                .await;
+                let why = "not octet mode";
+                refuse(&socket, client, &shared, &about, path, why, &answer).await;
                 continue;
             }
             Ok(ClientPacket::Write(path)) => {
                 let answer = error(ErrorCode::AccessViolation, "nothing can be written");
-                refuse(
-                    &socket,
-                    client,
-                    &shared,
-                    &about,
-                    path,
-                    "a write request",
-                    &answer,
-                )
-                .await;
+                let why = "a write request";
+                refuse(&socket, client, &shared, &about, path, why, &answer).await;
                 continue;
             }
             Ok(ClientPacket::Ack(_) | ClientPacket::Error { .. }) => {
@@ -87,23 +102,24 @@ pub(crate) async fn serve(socket: UdpSocket, interface: String, shared: Arc<Shar
                 continue;
             }
         };
-        if transfers.len() >= MAX_TRANSFERS {
-            shared.drop_packet(&about, Service::Tftp, DropReason::TooMany);
-            continue;
-        }
-        let Some(claim) = Claim::new(&active, client) else {
+        let Some(asked) = take_over(&active, client, &request) else {
             shared.drop_packet(&about, Service::Tftp, DropReason::Duplicate);
             continue;
         };
-        shared.tell(
-            &about,
-            EventKind::TftpRequest {
-                path: request.path.clone(),
-            },
-        );
-        let source = match open(&shared, &about, &request.path) {
-            Ok(source) => source,
+        let claim = Claim {
+            active: active.clone(),
+            client,
+            asked,
+        };
+        let (source, max_block_bytes) = match open(&shared, &about, &request.path) {
+            Ok(opened) => opened,
             Err(why) => {
+                shared.tell(
+                    &about,
+                    EventKind::TftpRequest {
+                        path: request.path.clone(),
+                    },
+                );
                 let answer = error(ErrorCode::NotFound, "file not found");
                 refuse(
                     &socket,
@@ -118,40 +134,80 @@ pub(crate) async fn serve(socket: UdpSocket, interface: String, shared: Arc<Shar
                 continue;
             }
         };
+        let place = match places.enter(*client.ip()) {
+            Ok(entered) => {
+                if let Some(greedy) = entered.evicted {
+                    shared.crowded(Service::Tftp, greedy, places.count(greedy));
+                }
+                entered.place
+            }
+            Err(_) => {
+                shared.drop_packet(&about, Service::Tftp, DropReason::TooMany);
+                shared.crowded(Service::Tftp, *client.ip(), places.count(*client.ip()));
+                continue;
+            }
+        };
+        shared.tell(
+            &about,
+            EventKind::TftpRequest {
+                path: request.path.clone(),
+            },
+        );
         let shared = shared.clone();
         let interface = interface.clone();
         transfers.spawn(async move {
-            let _claim = claim;
-            run(&interface, client, &shared, &about, request, source).await;
+            let transfer = Transfer::with_largest_block(&request, source.bytes(), max_block_bytes);
+            run(
+                &interface, &claim, &place, &shared, &about, transfer, source,
+            )
+            .await;
         });
     }
+}
+
+/// Makes a request the one of its client's port. `None` for a copy of the request that is being
+/// answered, whose first packet is then sent again: a boot ROM repeats its request, from the same
+/// port, until the first answer has reached it, and takes the first that does. Any other request
+/// ends the transfer that the port has.
+fn take_over(active: &Active, client: SocketAddrV4, request: &ReadRequest) -> Option<Arc<Asked>> {
+    let mut all = active.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(old) = all.get(&client) {
+        if old.request == *request && !old.proven.load(Ordering::Relaxed) {
+            if old.repeats.fetch_add(1, Ordering::Relaxed) < MAX_REPEATS {
+                old.again.notify_one();
+            }
+            return None;
+        }
+        old.replaced.notify_one();
+    }
+    let asked = Arc::new(Asked {
+        request: request.clone(),
+        proven: AtomicBool::new(false),
+        repeats: AtomicU32::new(0),
+        again: Notify::new(),
+        replaced: Notify::new(),
+    });
+    all.insert(client, asked.clone());
+    Some(asked)
 }
 
 /// A client's place among the transfers under way.
 struct Claim {
     active: Active,
     client: SocketAddrV4,
-}
-
-impl Claim {
-    fn new(active: &Active, client: SocketAddrV4) -> Option<Self> {
-        let is_new = active
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(client);
-        is_new.then(|| Self {
-            active: active.clone(),
-            client,
-        })
-    }
+    asked: Arc<Asked>,
 }
 
 impl Drop for Claim {
     fn drop(&mut self) {
-        self.active
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(&self.client);
+        let mut all = self.active.lock().unwrap_or_else(PoisonError::into_inner);
+        // A later request from the same port has the entry by now.
+        if all
+            .get(&self.client)
+            .is_some_and(|asked| Arc::ptr_eq(asked, &self.asked))
+        {
+            all.remove(&self.client);
+        }
     }
 }
 
@@ -173,7 +229,7 @@ async fn refuse(
 /// What a transfer reads from.
 enum Source {
     Text(Vec<u8>),
-    File { file: File, bytes: u64 },
+    File { file: Arc<File>, bytes: u64 },
 }
 
 impl Source {
@@ -185,50 +241,62 @@ impl Source {
     }
 }
 
-fn open(shared: &Shared, about: &About, path: &str) -> Result<Source, String> {
-    let decision = {
+/// What a path stands for, and the largest block for who asks, in bytes.
+fn open(shared: &Shared, about: &About, path: &str) -> Result<(Source, u64), String> {
+    let (decision, max_block_bytes) = {
         let request = BootRequest {
             mac: about.mac,
             path: Some(path),
             ..BootRequest::new(BootProtocol::Tftp)
         };
-        decide(&shared.table(), &shared.site, &request)
+        let table = shared.table();
+        let decision = decide(&table, &shared.site, &request);
+        let machine = decision.subject.node().and_then(|name| table.get(name));
+        let max_block_bytes = machine.map_or(MAX_BLOCK_BYTES as u64, |machine| {
+            machine.switches.tftp_block_bytes.into()
+        });
+        (decision, max_block_bytes)
     };
     let name = match decision.action {
-        BootAction::Text(text) => return Ok(Source::Text(text.into_bytes())),
+        BootAction::Text(text) => return Ok((Source::Text(text.into_bytes()), max_block_bytes)),
         BootAction::Serve(name) => name,
         _ => return Err(decision.reason.to_string()),
     };
-    let path = shared
+    let file = shared
         .artifacts
-        .path(&name)
+        .file(&name)
         .ok_or("there is no such file")?;
-    let file = File::open(path).map_err(|e| format!("opening {}: {e}", path.display()))?;
     let bytes = file
         .metadata()
-        .map_err(|e| format!("reading {}: {e}", path.display()))?
+        .map_err(|e| format!("reading {name}: {e}"))?
         .len();
     if bytes > MAX_FILE_BYTES {
         return Err(format!("{bytes} bytes are too many for TFTP"));
     }
-    Ok(Source::File { file, bytes })
+    Ok((Source::File { file, bytes }, max_block_bytes))
 }
 
 async fn run(
     interface: &str,
-    client: SocketAddrV4,
+    claim: &Claim,
+    place: &Place,
     shared: &Shared,
     about: &About,
-    request: ReadRequest,
+    mut transfer: Transfer,
     source: Source,
 ) {
     let began = Instant::now();
-    let mut transfer = Transfer::new(&request, source.bytes());
-    let outcome = match sockets::tftp_transfer(interface, shared.site.address, client) {
-        Ok(socket) => drive(&socket, &mut transfer, Blocks::new(source)).await,
+    let asked = &claim.asked;
+    let leave = place.leave();
+    let outcome = match sockets::tftp_transfer(interface, shared.site.address, claim.client) {
+        Ok(socket) => tokio::select! {
+            outcome = drive(&socket, &mut transfer, Blocks::new(source), asked, place) => outcome,
+            () = asked.replaced.notified() => Err("the client asked anew from the same port".into()),
+            () = leave.notified() => Err("others needed its place".into()),
+        },
         Err(error) => Err(format!("opening a socket: {error}")),
     };
-    let path = request.path;
+    let path = asked.request.path.clone();
     let event = match outcome {
         Ok(bytes) => EventKind::TftpDone {
             path,
@@ -244,13 +312,65 @@ async fn run(
     shared.tell(about, event);
 }
 
+/// When a transfer is given up, however often it has sent again.
+struct Patience {
+    began: Instant,
+    /// The last acknowledgement that moved the transfer on; `None` before the first.
+    last_sign: Option<Instant>,
+    window: (Instant, u64),
+}
+
+impl Patience {
+    fn new() -> Self {
+        let now = Instant::now();
+        Self {
+            began: now,
+            last_sign: None,
+            window: (now, 0),
+        }
+    }
+
+    /// Until when the next acknowledgement has to come.
+    fn ends(&self) -> Instant {
+        match self.last_sign {
+            None => self.began + Duration::from_millis(NEVER_ACKED_MS),
+            Some(last) => last + Duration::from_millis(MAX_SILENCE_MS),
+        }
+    }
+
+    fn check(&mut self, acked_bytes: u64) -> Result<(), String> {
+        if Instant::now() >= self.ends() {
+            return Err(match self.last_sign {
+                None => format!("nothing acknowledged within {} s", NEVER_ACKED_MS / 1000),
+                Some(_) => format!("the client was silent for {} s", MAX_SILENCE_MS / 1000),
+            });
+        }
+        if self.began.elapsed() >= MAX_TRANSFER {
+            return Err(format!("not done after {} s", MAX_TRANSFER.as_secs()));
+        }
+        let (since, from) = self.window;
+        if since.elapsed() >= SLOW_WINDOW {
+            if acked_bytes.saturating_sub(from) < SLOWEST_BYTES {
+                let window_s = SLOW_WINDOW.as_secs();
+                return Err(format!(
+                    "the client took under {SLOWEST_BYTES} bytes in {window_s} s"
+                ));
+            }
+            self.window = (Instant::now(), acked_bytes);
+        }
+        Ok(())
+    }
+}
+
 /// Carries a transfer out to its end.
 async fn drive(
     socket: &UdpSocket,
     transfer: &mut Transfer,
     mut blocks: Blocks,
+    asked: &Asked,
+    place: &Place,
 ) -> Result<u64, String> {
-    let give_up = Instant::now() + MAX_TRANSFER;
+    let mut patience = Patience::new();
     let mut buffer = [0; MAX_REQUEST_BYTES + 1];
     let mut step = transfer.start();
     let mut deadline = Instant::now();
@@ -277,15 +397,26 @@ async fn drive(
                 return Err(reason);
             }
         }
-        if Instant::now() >= give_up {
-            return Err(format!("not done after {} s", MAX_TRANSFER.as_secs()));
-        }
-        step = match receive(socket, &mut buffer, deadline).await? {
-            Some(len) => match parse(buffer.get(..len).unwrap_or_default()) {
-                Ok(packet) => transfer.receive(&packet),
-                Err(_) => Step::Wait,
+        patience.check(transfer.acked_bytes())?;
+        let until = deadline.min(patience.ends());
+        step = tokio::select! {
+            received = receive(socket, &mut buffer, until) => match received? {
+                Some(len) => match parse(buffer.get(..len).unwrap_or_default()) {
+                    Ok(packet) => {
+                        let step = transfer.receive(&packet);
+                        if matches!(step, Step::SendBlocks { .. } | Step::Done) {
+                            asked.proven.store(true, Ordering::Relaxed);
+                            patience.last_sign = Some(Instant::now());
+                            place.sign(Standing::AtWork);
+                        }
+                        step
+                    }
+                    Err(_) => Step::Wait,
+                },
+                None if Instant::now() < deadline => Step::Wait,
+                None => transfer.timed_out(),
             },
-            None => transfer.timed_out(),
+            () = asked.again.notified() => transfer.again(),
         };
     }
 }
@@ -333,6 +464,8 @@ struct Blocks {
     /// A part of the file, and where it begins.
     ahead: Vec<u8>,
     ahead_at: u64,
+    /// How much is read next, in bytes.
+    read_bytes: usize,
     packet: Vec<u8>,
 }
 
@@ -346,6 +479,7 @@ impl Blocks {
             source,
             ahead,
             ahead_at: 0,
+            read_bytes: FIRST_READ_BYTES,
             packet: Vec::new(),
         }
     }
@@ -377,7 +511,8 @@ impl Blocks {
             return Ok(());
         }
         let left = usize::try_from(bytes.saturating_sub(offset)).unwrap_or(usize::MAX);
-        self.ahead.resize(left.min(READ_AHEAD_BYTES), 0);
+        self.ahead.resize(left.min(self.read_bytes.max(want)), 0);
+        self.read_bytes = (self.read_bytes * 4).min(READ_AHEAD_BYTES);
         self.ahead_at = offset;
         // A file that has become shorter since it was opened is an error here, and not a short
         // block, which the client would take for its end.
@@ -401,6 +536,7 @@ mod tests {
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(&content).unwrap();
         let bytes = content.len() as u64;
+        let file = Arc::new(file);
         let sources = [Source::File { file, bytes }, Source::Text(content.clone())];
         for source in sources {
             let mut blocks = Blocks::new(source);
@@ -420,6 +556,7 @@ mod tests {
     fn a_file_that_shrank_is_an_error_and_not_a_short_block() {
         let file = tempfile::tempfile().unwrap();
         file.set_len(100).unwrap();
+        let file = Arc::new(file);
         let mut blocks = Blocks::new(Source::File { file, bytes: 5000 });
         assert!(blocks.packet(1, 1468).is_err());
     }

@@ -2,7 +2,8 @@
 
 use crate::tftp::packet::{ClientPacket, ReadRequest, option_ack};
 use crate::tftp::{
-    DEFAULT_BLOCK_BYTES, DEFAULT_TIMEOUT_MS, MAX_BLOCK_BYTES, MAX_RETRIES, MAX_WINDOW_BLOCKS,
+    DEFAULT_BLOCK_BYTES, DEFAULT_TIMEOUT_MS, MAX_BLOCK_BYTES, MAX_RETRIES, MAX_TIMEOUT_S,
+    MAX_WINDOW_BLOCKS,
 };
 
 /// What to do next.
@@ -48,16 +49,26 @@ pub struct Transfer {
 impl Transfer {
     /// Agrees to a request's options, as far as the limits allow.
     pub fn new(request: &ReadRequest, file_bytes: u64) -> Self {
+        Self::with_largest_block(request, file_bytes, MAX_BLOCK_BYTES as u64)
+    }
+
+    /// The same with another limit of the block size, in bytes, as a machine's class may set one.
+    pub fn with_largest_block(
+        request: &ReadRequest,
+        file_bytes: u64,
+        max_block_bytes: u64,
+    ) -> Self {
         let mut options = Vec::new();
         let block_bytes = match request.block_bytes {
             Some(asked) => {
-                let agreed = asked.min(MAX_BLOCK_BYTES as u64);
+                // RFC 2348 allows 8 to 65464.
+                let agreed = asked.min(max_block_bytes.clamp(8, 65_464));
                 options.push(("blksize", agreed));
                 agreed
             }
             None => DEFAULT_BLOCK_BYTES as u64,
         };
-        let timeout_ms = match request.timeout_s {
+        let timeout_ms = match request.timeout_s.filter(|asked| *asked <= MAX_TIMEOUT_S) {
             Some(asked) => {
                 options.push(("timeout", asked));
                 asked.saturating_mul(1000)
@@ -177,6 +188,15 @@ impl Transfer {
         let count = self.window_blocks.min(self.last_block() - self.acked);
         self.sent = self.sent.max(self.acked + count);
         Step::SendBlocks { first, count }
+    }
+
+    /// The same request has come once more: the client has not seen the first packet.
+    pub fn again(&mut self) -> Step {
+        match &self.options {
+            Some(packet) => Step::SendOptions(packet.clone()),
+            None if self.acked == 0 => self.next_window(),
+            None => Step::Wait,
+        }
     }
 
     /// The time limit has passed without anything from the client.

@@ -65,7 +65,18 @@ fn describe(event: &NetbootEvent) -> Option<(Stage, String)> {
         }
         EventKind::DhcpAck { boot: b } => (Stage::Dhcp, format!("ACK {address}: {}", boot(b))),
         EventKind::DhcpNak { reason } => (Stage::Dhcp, format!("NAK: {reason}")),
-        EventKind::DhcpDecline => (Stage::Dhcp, "DECLINE: the address is in use".to_owned()),
+        EventKind::DhcpDecline => (
+            Stage::Dhcp,
+            match event.address {
+                Some(address) => format!("DECLINE: the machine found {address} in use"),
+                None => "DECLINE: the address is in use".to_owned(),
+            },
+        ),
+        EventKind::AddressInUse { by } => (
+            Stage::Dhcp,
+            format!("{address} is in use by the machine with the Ethernet address {by}"),
+        ),
+        EventKind::Server { text } => (Stage::Dhcp, text.clone()),
         EventKind::DhcpRelease => (Stage::Dhcp, "RELEASE".to_owned()),
         EventKind::Pxe4011Request { .. } => (Stage::Dhcp, "REQUEST on port 4011".to_owned()),
         EventKind::Pxe4011Ack { boot: b } => {

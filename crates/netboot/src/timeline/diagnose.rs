@@ -1,6 +1,6 @@
 //! Which packet is missing, and what to try.
 
-use crate::event::{ClientKind, EventKind, NetbootEvent};
+use crate::event::{ClientKind, EventKind, NetbootEvent, Service};
 use crate::timeline::{Diagnosis, Mark, MarkKind, Missing, PATIENCE_MS};
 
 #[derive(Debug, Default)]
@@ -32,6 +32,12 @@ pub(super) struct Seen {
     approved: bool,
     ssh: bool,
     ssh_failed: Option<String>,
+    /// Its packets could not be read, and why.
+    unreadable: Option<String>,
+    /// Its address is in use, and whose it is.
+    address_in_use: Option<String>,
+    /// The last that the boot servers said of themselves.
+    server: Option<String>,
 }
 
 impl Seen {
@@ -73,7 +79,10 @@ impl Seen {
                 self.ipxe |= *client == ClientKind::Ipxe;
                 self.other_server = server.map(|s| s.to_string());
             }
-            EventKind::DhcpAck { .. } | EventKind::Pxe4011Ack { .. } => self.acked = true,
+            EventKind::DhcpAck { .. } | EventKind::Pxe4011Ack { .. } => {
+                self.acked = true;
+                self.address_in_use = None;
+            }
             EventKind::DhcpNak { reason } => self.nak = Some(reason.clone()),
             EventKind::Pxe4011Request { .. } => self.pxe_request = true,
             EventKind::NothingToBoot { reason } => self.refused = Some(reason.clone()),
@@ -91,10 +100,21 @@ impl Seen {
                 self.fetch_failed = Some(format!("{path}: {reason}"));
             }
             EventKind::Report { .. } => self.report = true,
-            EventKind::HttpRequest { .. }
-            | EventKind::DhcpDecline
-            | EventKind::DhcpRelease
-            | EventKind::Dropped { .. } => {}
+            EventKind::Dropped { service, reason } => {
+                let is_dhcp = matches!(service, Service::Dhcp | Service::Pxe4011);
+                if is_dhcp && reason.is_unreadable() {
+                    self.unreadable = Some(reason.to_string());
+                }
+            }
+            EventKind::DhcpDecline => {
+                let unknown = || "another machine (which one is not known yet)".to_owned();
+                self.address_in_use.get_or_insert_with(unknown);
+            }
+            EventKind::AddressInUse { by } => {
+                self.address_in_use = Some(format!("the machine with the Ethernet address {by}"));
+            }
+            EventKind::Server { text } => self.server = Some(text.clone()),
+            EventKind::HttpRequest { .. } | EventKind::DhcpRelease => {}
         }
     }
 
@@ -253,7 +273,7 @@ fn after_loader(seen: &Seen, found: &dyn Fn(Missing, String, &[&str]) -> Diagnos
             format!("The boot file was asked for, but not fetched to its end ({what})."),
             &[
                 "a firewall may pass port 69 but not the transfer's own ports: TFTP answers from a new port",
-                "large blocks need an unbroken path of 1,500 bytes: look for a smaller MTU on the way",
+                "large blocks need an unbroken path of 1,500 bytes: look for a smaller MTU on the way, or set `netboot.tftp_block_bytes` lower in the machine's class",
             ],
         );
     }
@@ -273,7 +293,7 @@ fn after_loader(seen: &Seen, found: &dyn Fn(Missing, String, &[&str]) -> Diagnos
         Missing::BootScript,
         format!("The boot file was fetched whole; {heard}"),
         &[
-            "iPXE may have no working driver for this card: set the machine's `snponly` switch",
+            "iPXE may have no working driver for this card: set `netboot.snponly = true` in the machine's class",
             "Secure Boot refuses an unsigned iPXE: switch it off or use a signed shim",
             "spanning tree may hold the switch port back after iPXE restarts the link: set it to edge (portfast)",
         ],
@@ -281,6 +301,26 @@ fn after_loader(seen: &Seen, found: &dyn Fn(Missing, String, &[&str]) -> Diagnos
 }
 
 fn dhcp_stage(seen: &Seen, found: &dyn Fn(Missing, String, &[&str]) -> Diagnosis) -> Diagnosis {
+    if let Some(by) = &seen.address_in_use {
+        return found(
+            Missing::Offer,
+            format!("The machine's address is in use by {by}."),
+            &[
+                "find the other machine by its Ethernet address, and give it another address",
+                "or give this machine another `address` in the inventory",
+            ],
+        );
+    }
+    if let (Some(why), false) = (&seen.unreadable, seen.discover) {
+        return found(
+            Missing::DhcpDiscover,
+            format!("Packets came with its Ethernet address that can't be read: {why}."),
+            &[
+                "update the firmware of the machine's network card, or boot from another card",
+                "a switch, relay or firewall on the way may cut packets off: try without it",
+            ],
+        );
+    }
     if !seen.discover {
         let mut hints = vec![
             "check power, cable and switch port, and that the machine is in this VLAN",
@@ -299,6 +339,10 @@ fn dhcp_stage(seen: &Seen, found: &dyn Fn(Missing, String, &[&str]) -> Diagnosis
             hints.insert(0, "switch the machine on");
             "Nothing was ever heard of this machine."
         };
+        if let Some(text) = &seen.server {
+            let summary = format!("{summary} The boot servers said: {text}.");
+            return found(Missing::DhcpDiscover, summary, &hints);
+        }
         return found(Missing::DhcpDiscover, summary.into(), &hints);
     }
     if !seen.offer || seen.offer_boot.is_none() {
@@ -333,7 +377,7 @@ fn dhcp_stage(seen: &Seen, found: &dyn Fn(Missing, String, &[&str]) -> Diagnosis
             &[
                 "another DHCP server's offer may have been taken: look for one on this network",
                 "our offer may not arrive: a switch's DHCP snooping must trust this port",
-                "some firmware ignores an offer that skips discovery: set the machine's `pxe_4011 = \"only\"`",
+                "some firmware ignores an offer that skips discovery: set `netboot.ask_4011 = true` in the machine's class",
             ],
         );
     }
@@ -346,7 +390,7 @@ fn dhcp_stage(seen: &Seen, found: &dyn Fn(Missing, String, &[&str]) -> Diagnosis
         format!("Saw DISCOVER, OFFER and REQUEST{chosen}, but no TFTP or HTTP request."),
         &[
             "the address may have come without our file name: two DHCP servers that both name a file disturb each other",
-            "some firmware ignores a proxy's offer that skips discovery: set the machine's `pxe_4011 = \"only\"`",
+            "some firmware ignores a proxy's offer that skips discovery: set `netboot.ask_4011 = true` in the machine's class",
             "a firewall may block UDP port 69 on this machine",
         ],
     )

@@ -137,6 +137,17 @@ pub(crate) fn in_netns(namespace: &str, program: &str, arguments: &[&str]) -> Ou
 /// A program that is ended when it goes out of sight.
 pub(crate) struct Running(Child);
 
+impl Running {
+    /// Starts it, with nothing to read and nobody to listen.
+    pub(crate) fn start(command: &mut Command) -> Self {
+        let quiet = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        Self(quiet.spawn().expect("the program starts"))
+    }
+}
+
 impl Drop for Running {
     fn drop(&mut self) {
         let _ = self.0.kill();
@@ -160,7 +171,7 @@ pub(crate) fn dnsmasq(
         None => Command::new("dnsmasq"),
     };
     let leases = folder.join("leases");
-    let child = command
+    command
         .args([
             "-k",
             "--conf-file=/dev/null",
@@ -173,12 +184,8 @@ pub(crate) fn dnsmasq(
         .arg(format!("--interface={interface}"))
         .arg(format!("--dhcp-leasefile={}", leases.display()))
         .arg("--dhcp-range=10.77.0.100,10.77.0.150")
-        .args(more)
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .expect("dnsmasq starts");
-    Running(child)
+        .args(more);
+    Running::start(&mut command)
 }
 
 /// A small DHCP client that does what firmware does.
@@ -192,10 +199,15 @@ pub(crate) struct Client {
 impl Client {
     /// A client in the namespace `client`, at port `port`.
     pub(crate) fn new(mac: [u8; 6], port: u16) -> Self {
+        Self::in_namespace("client", mac, port)
+    }
+
+    /// The same in another namespace.
+    pub(crate) fn in_namespace(namespace: &str, mac: [u8; 6], port: u16) -> Self {
+        let path = format!("/run/netns/{namespace}");
         // A thread's namespace is its own; the socket stays in the namespace it was made in.
         let socket = std::thread::spawn(move || {
-            let namespace =
-                std::fs::File::open("/run/netns/client").expect("the namespace is there");
+            let namespace = std::fs::File::open(path).expect("the namespace is there");
             rustix::thread::move_into_link_name_space(namespace.as_fd(), None).expect("setns");
             let socket =
                 socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::DGRAM, None).unwrap();
