@@ -52,7 +52,7 @@ forms! {
     REVISION: "a branch, a tag or a commit",
         r"^[^\s]+$", |t| !t.is_empty() && !t.starts_with('-')
             && t.chars().all(|c| !c.is_whitespace() && !c.is_control());
-    RELATIVE_PATH: "a path inside the repository, such as modules/gpu.nix: relative, without '..'",
+    RELATIVE_PATH: "a path inside the repository, such as modules/gpu.nix: relative, without '..', and not in .git or .undercroft",
         r"^[^\s/][^\s]*$", is_relative_path;
     ACCOUNT: "a name of A-Z, 0-9 and '_'",
         "^[A-Z0-9_]{1,64}$", |t| (1..=64).contains(&t.len())
@@ -241,9 +241,15 @@ fn is_version(text: &str) -> bool {
 }
 
 fn is_relative_path(text: &str) -> bool {
+    // Git's own folder and the state are never the repository's to name.
+    let closed = |part: &str| {
+        ["..", ".git", ".undercroft"]
+            .iter()
+            .any(|name| part.eq_ignore_ascii_case(name))
+    };
     !text.is_empty()
         && !text.starts_with(['/', '~', '-'])
-        && !text.split('/').any(|part| part == "..")
+        && !text.split('/').any(closed)
         && !text.contains('\\')
         && text.chars().all(|c| !c.is_whitespace() && !c.is_control())
 }
@@ -344,6 +350,10 @@ mod tests {
         assert!(is_git_url("git@git.example:ops/fleet.git"));
         assert!(!is_git_url("https://user:word@git.example/x.git"));
         assert!(is_relative_path("./modules/a.nix") && !is_relative_path("../a.nix"));
+        assert!(is_relative_path(".github/a") && is_relative_path("a/.undercroft.d"));
+        for closed in [".git", "a/.git/hooks", ".undercroft", "./.Undercroft/ssh"] {
+            assert!(!is_relative_path(closed), "{closed}");
+        }
         assert!(is_wwn("0x5000c500a1b2c3d4") && !is_wwn("5000c500a1b2c3d4"));
     }
 }
