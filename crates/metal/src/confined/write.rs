@@ -326,7 +326,7 @@ fn link(file: &File, folder: &OwnedFd, name: &OsStr) -> Result<(), Failed> {
     match rustix::fs::linkat(CWD, &by_number, folder, name, AtFlags::SYMLINK_FOLLOW) {
         Ok(()) => Ok(()),
         Err(Errno::EXIST) => Err(Failed::Exists),
-        Err(Errno::NOSPC | Errno::DQUOT | Errno::IO) => Err(Failed::Io(Errno::NOSPC.into())),
+        Err(errno @ (Errno::NOSPC | Errno::DQUOT | Errno::IO)) => Err(errno.into()),
         Err(_) => Err(Failed::NoName),
     }
 }
