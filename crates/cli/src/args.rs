@@ -7,7 +7,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use crate::{
     cmd_approve, cmd_check, cmd_completions, cmd_dev, cmd_doctor, cmd_events, cmd_init,
     cmd_installer, cmd_journal, cmd_man, cmd_plan, cmd_power, cmd_rack, cmd_rehearse, cmd_render,
-    cmd_secrets, cmd_serve, cmd_ssh, cmd_status, cmd_up, cmd_update, error::CliError,
+    cmd_secrets, cmd_serve, cmd_ssh, cmd_status, cmd_up, cmd_update, error::CliError, owner::Need,
 };
 
 const LONG_ABOUT: &str = "\
@@ -163,4 +163,23 @@ pub(crate) enum Command {
     /// Panic, to show what a bug looks like
     #[command(hide = true)]
     Bug,
+}
+
+impl Command {
+    /// What it needs that an ordinary user may not have.
+    pub(crate) fn need(&self) -> Need {
+        match self {
+            Self::Up(_) | Self::Serve(_) => Need::Ports,
+            Self::Rack(args) => args.need(),
+            _ => Need::Nothing,
+        }
+    }
+
+    /// Whether it uses what is known of the fleet, beside the folder's own files.
+    pub(crate) fn uses_state(&self) -> bool {
+        !matches!(
+            self,
+            Self::Check(_) | Self::Render(_) | Self::Update(_) | Self::Rehearse(_) | Self::Dev(_)
+        )
+    }
 }

@@ -13,6 +13,7 @@ use crate::{
     Done,
     args::one_folder,
     error::CliError,
+    owner,
     project::INVENTORY_FILE,
     style::{BOLD, paint},
     ui::Ui,
@@ -65,6 +66,7 @@ impl Template {
 
 pub(crate) fn run(ui: Ui, at: Option<&Path>, args: &InitArgs) -> Result<Done, CliError> {
     let dir = one_folder(args.at.as_deref(), at)?.unwrap_or(Path::new("."));
+    owner::settle_for_new(dir)?;
     let folder = Confined::new(dir);
     let is_there = |name: &str| {
         let kind = folder.kind(name);

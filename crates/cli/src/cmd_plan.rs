@@ -74,7 +74,7 @@ pub(crate) fn run(ui: Ui, at: Option<&Path>, args: &PlanArgs) -> Result<Done, Cl
         let entries = fleet.entries().map_err(|e| fleet_error(&e))?;
         let view = FleetView::fold(&entries);
         let prepared = fleet
-            .prepare(only.as_ref())
+            .look(only.as_ref())
             .await
             .map_err(|e| fleet_error(&e))?;
         let observation = fleet

@@ -12,7 +12,8 @@ use undercroft_model::NodeName;
 use crate::{
     Done,
     args::DirArg,
-    error::{CliError, Kind},
+    error::{CliError, Kind, is_closed},
+    owner::Need,
     project::Project,
     rack_spec::{self, Override},
     style::{DIM, GOOD, WARN, paint},
@@ -36,6 +37,16 @@ const HISTORY_BYTES: u64 = 8 * 1024;
 pub(crate) struct RackArgs {
     #[command(subcommand)]
     command: RackCommand,
+}
+
+impl RackArgs {
+    /// What the command needs that an ordinary user may not have.
+    pub(crate) fn need(&self) -> Need {
+        match self.command {
+            RackCommand::Up(_) => Need::Namespaces,
+            _ => Need::Nothing,
+        }
+    }
 }
 
 const EXAMPLES: &str = "\
@@ -200,7 +211,11 @@ pub(crate) fn rack_error(error: &RackError) -> CliError {
         RackError::BadSpec { .. } => Kind::Input,
         _ => Kind::Failed,
     };
-    CliError::from_error(kind, error).maybe_hint(error.hint())
+    let told = CliError::from_error(kind, error).maybe_hint(error.hint());
+    match error {
+        RackError::Io { path, source, .. } if is_closed(source) => told.closed(path),
+        _ => told,
+    }
 }
 
 pub(crate) fn run(ui: Ui, at: Option<&Path>, args: &RackArgs) -> Result<Done, CliError> {

@@ -3,13 +3,14 @@
 use std::{
     io::Read as _,
     path::{Path, PathBuf},
+    sync::Arc,
     time::{SystemTime, UNIX_EPOCH},
 };
 
 use clap::{Args, Subcommand};
 use serde::Serialize;
 use undercroft_metal::{
-    keys::IdentitySource,
+    keys::{Consent, IdentitySource, KeyError, OPERATORS_PUBLIC_FILE, OperatorKey, ReaderChange},
     secrets::{
         Audience, Changed, Finding, Make, Rekeyed, SecretFile, SecretString, SecretsError,
         Severity, Vault,
@@ -22,6 +23,7 @@ use crate::{
     Done,
     args::DirArg,
     cmd_secrets_edit,
+    cmd_ssh::key_error,
     error::{CliError, Kind},
     project::Project,
     style::{BAD, BOLD, DIM, GOOD, HINT, WARN, paint},
@@ -76,7 +78,7 @@ enum SecretsCommand {
     #[command(
         after_help = "Example:\n  undercroft secrets init && git add secrets .sops.yaml && git commit\n\nExit codes: 0 all that can be made is there, 1 an identity is missing or a file can't be written."
     )]
-    Init(CommonArgs),
+    Init(InitArgs),
     List(ListArgs),
     Edit(EditArgs),
     Rotate(RotateArgs),
@@ -101,7 +103,29 @@ struct Where {
     identity: Vec<PathBuf>,
 }
 
-/// What `init` and `check` take.
+/// What commands that change who can read something understand.
+#[derive(Debug, Args)]
+struct Agreement {
+    /// Don't ask before somebody can read secrets who couldn't, or no longer
+    #[arg(long, short)]
+    yes: bool,
+}
+
+/// What `init` takes.
+#[derive(Debug, Args)]
+struct InitArgs {
+    #[command(flatten)]
+    dir: DirArg,
+    #[command(flatten)]
+    at: Where,
+    #[command(flatten)]
+    agreement: Agreement,
+    /// Print the result as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// What `check` takes.
 #[derive(Debug, Args)]
 struct CommonArgs {
     #[command(flatten)]
@@ -146,6 +170,8 @@ struct EditArgs {
     file: String,
     #[command(flatten)]
     at: Where,
+    #[command(flatten)]
+    agreement: Agreement,
 }
 
 /// Give one secret a new value, and make anew what follows from it
@@ -159,6 +185,8 @@ struct RotateArgs {
     stdin: bool,
     #[command(flatten)]
     at: Where,
+    #[command(flatten)]
+    agreement: Agreement,
     /// Print what changed as JSON
     #[arg(long)]
     json: bool,
@@ -185,6 +213,8 @@ struct RekeyArgs {
     dir: DirArg,
     #[command(flatten)]
     at: Where,
+    #[command(flatten)]
+    agreement: Agreement,
     /// Only say what would change; exit 2 if anything would
     #[arg(long)]
     dry_run: bool,
@@ -195,21 +225,52 @@ struct RekeyArgs {
 
 pub(crate) fn run(ui: Ui, at: Option<&Path>, args: &SecretsArgs) -> Result<Done, CliError> {
     match &args.command {
-        SecretsCommand::Init(args) => init(ui, &open(ui, args.dir.or(at)?, &args.at)?, args.json),
+        SecretsCommand::Init(args) => {
+            let at = args.dir.or(at)?;
+            let vault = open_to_change(ui, at, &args.at, &args.agreement)?;
+            init(ui, &Project::find(at)?, &vault, args.json)
+        }
         SecretsCommand::List(args) => show(ui, &open(ui, args.dir.or(at)?, &args.at)?, args),
         SecretsCommand::Edit(args) => {
-            let vault = open(ui, at, &args.at)?;
+            let vault = open_to_change(ui, at, &args.at, &args.agreement)?;
             cmd_secrets_edit::edit(ui, &vault, &args.file)
         }
-        SecretsCommand::Rotate(args) => rotate(ui, &open(ui, at, &args.at)?, args),
-        SecretsCommand::Rekey(args) => rekey(ui, &open(ui, args.dir.or(at)?, &args.at)?, args),
+        SecretsCommand::Rotate(args) => {
+            let vault = open_to_change(ui, at, &args.at, &args.agreement)?;
+            rotate(ui, &vault, args)
+        }
+        SecretsCommand::Rekey(args) => {
+            let at = args.dir.or(at)?;
+            let vault = if args.dry_run {
+                open(ui, at, &args.at)?
+            } else {
+                open_to_change(ui, at, &args.at, &args.agreement)?
+            };
+            rekey(ui, &vault, args)
+        }
         SecretsCommand::Check(args) => check(ui, &open(ui, args.dir.or(at)?, &args.at)?, args.json),
     }
 }
 
-/// The vault of the project, with its identities.
+/// The vault of the project, with its identities, to look at. Nothing is made.
 fn open(ui: Ui, at: Option<&Path>, place: &Where) -> Result<Vault, CliError> {
+    vault_of(ui, &Project::find(at)?, place)
+}
+
+/// The vault of the project, to be changed: what was agreed to is kept in the state folder.
+fn open_to_change(
+    ui: Ui,
+    at: Option<&Path>,
+    place: &Where,
+    agreement: &Agreement,
+) -> Result<Vault, CliError> {
     let project = Project::find(at)?;
+    let vault = vault_of(ui, &project, place)?;
+    project.make_state()?;
+    Ok(vault.agreeing(consent(ui, agreement.yes)))
+}
+
+fn vault_of(ui: Ui, project: &Project, place: &Where) -> Result<Vault, CliError> {
     let inventory = project.load(ui)?;
     if inventory.secrets.backend != SecretsBackend::Sops {
         return Err(CliError::input(format!(
@@ -218,13 +279,52 @@ fn open(ui: Ui, at: Option<&Path>, place: &Where) -> Result<Vault, CliError> {
         ))
         .hint("The cluster's secrets come from the backend that it names."));
     }
-    let state = project.make_state()?;
-    let source = IdentitySource::usual(state, place.identity.clone());
+    let source = IdentitySource::usual(project.state(), place.identity.clone());
     Vault::open(&project.dir, &inventory, source).map_err(|e| secrets_error(&e))
+}
+
+/// Who agrees to readers of secrets that come and go: the command line, or a person who is shown
+/// each of them. Without either, nobody.
+pub(crate) fn consent(ui: Ui, yes: bool) -> Consent {
+    let show = move |changes: &[ReaderChange]| {
+        let (come, go): (Vec<_>, Vec<_>) = changes.iter().partition(|change| change.comes);
+        for (words, changes) in [
+            ("These will be able to read secrets:", come),
+            ("These will no longer be able to read secrets:", go),
+        ] {
+            if !changes.is_empty() {
+                ui.stderr(words);
+            }
+            for change in changes {
+                ui.stderr(&format!("  {}", plain(&change.to_string())));
+            }
+        }
+    };
+    if yes {
+        return Consent::Ask(Arc::new(move |changes| {
+            show(changes);
+            true
+        }));
+    }
+    if !ui.can_ask() {
+        return Consent::Nobody;
+    }
+    Consent::Ask(Arc::new(move |changes| {
+        show(changes);
+        // Whether the answer was no, or couldn't be read: nobody has agreed.
+        ui.confirm("Is each of them whom you know?", "Give --yes.")
+            .unwrap_or(false)
+    }))
 }
 
 /// An error of the vault, with what to try.
 pub(crate) fn secrets_error(error: &SecretsError) -> CliError {
+    if let SecretsError::Key(
+        error @ (KeyError::Io { .. } | KeyError::NobodyAgreed { .. } | KeyError::NotAgreed),
+    ) = error
+    {
+        return key_error(error);
+    }
     let kind = match error {
         SecretsError::Key(_)
         | SecretsError::Locked { .. }
@@ -249,23 +349,55 @@ pub(crate) fn now_s() -> u64 {
         .map_or(0, |since| since.as_secs())
 }
 
-fn init(ui: Ui, vault: &Vault, json: bool) -> Result<Done, CliError> {
+fn init(ui: Ui, project: &Project, vault: &Vault, json: bool) -> Result<Done, CliError> {
     let done = vault.init(now_s()).map_err(|e| secrets_error(&e))?;
+    // The flake lets in whoever has a key in there, and sees it once git knows the file.
+    let fleet = project.load(Ui::new(true))?.fleet.name;
+    let key = OperatorKey::ensure(&project.state(), &fleet).map_err(|e| key_error(&e))?;
+    let published = key.publish(&project.dir).map_err(|e| key_error(&e))?;
     if json {
         #[derive(Serialize)]
         struct Report<'a> {
+            identity: Option<Identity<'a>>,
             host_keys: Vec<&'a str>,
             made: &'a [Changed],
             asked: &'a [Changed],
             rules_written: bool,
         }
+        #[derive(Serialize)]
+        struct Identity<'a> {
+            path: &'a Path,
+            recipient: &'a str,
+        }
         ui.json(&Report {
+            identity: done.identity.as_ref().map(|identity| Identity {
+                path: &identity.path,
+                recipient: &identity.recipient,
+            }),
             host_keys: done.host_keys.iter().map(|n| n.as_str()).collect(),
             made: &done.made,
             asked: &done.asked,
             rules_written: done.rules,
         })?;
         return Ok(Done::Well);
+    }
+    if let Some(identity) = &done.identity {
+        ui.line(&format!(
+            "{} the fleet's own identity, {}, in {}",
+            paint(GOOD, "made"),
+            identity.recipient,
+            identity.path.display()
+        ))?;
+        ui.hint(&format!(
+            "Keep a copy of {} in a safe place: nobody opens the fleet's secrets without it, and git doesn't have it.",
+            identity.path.display()
+        ));
+    }
+    if published {
+        ui.line(&format!(
+            "{} {OPERATORS_PUBLIC_FILE}, this computer's key to the machines",
+            paint(GOOD, "wrote")
+        ))?;
     }
     for node in &done.host_keys {
         ui.line(&format!("{} the host key of {node}", paint(GOOD, "made")))?;

@@ -42,9 +42,11 @@ pub(crate) fn edit(ui: Ui, vault: &Vault, file: &str) -> Result<Done, CliError> 
                 return Ok(Done::Well);
             }
             // A mistake in the text needn't cost what was typed.
-            Err(error @ (SecretsError::File { .. } | SecretsError::NotText { .. }))
-                if std::io::stdin().is_terminal() =>
-            {
+            Err(
+                error @ (SecretsError::File { .. }
+                | SecretsError::NotText { .. }
+                | SecretsError::Emptied { .. }),
+            ) if std::io::stdin().is_terminal() => {
                 ui.stderr(&secrets_error(&error).render());
                 if !ui.confirm("Open the editor again?", "Run it at a terminal.")? {
                     return Err(CliError::input("the file was left as it was"));

@@ -9,10 +9,11 @@ use undercroft_planner::{PlanOptions, plan_with};
 use crate::{
     Done,
     args::DirArg,
+    cmd_secrets::consent,
     cmd_up::run_error,
     error::{CliError, Kind},
     gitops::refuse_versions,
-    interrupt,
+    interrupt, ports,
     prepare::{self, InstallArgs, Place, Selection, fleet_error},
     progress::{Form, Progress},
     project::Project,
@@ -60,6 +61,9 @@ pub(crate) fn run(ui: Ui, at: Option<&Path>, args: &ServeArgs) -> Result<Done, C
     }
     let options = args.install.options()?;
     let place = prepare::place(&project, &inventory, only.as_ref(), true)?;
+    if let Place::Here = place {
+        ports::refuse_closed(&inventory, "serve")?;
+    }
     if !args.yes && !prepare::is_prepared() {
         let question =
             "Machines that were never installed will be wiped and installed without a question.";
@@ -80,6 +84,8 @@ pub(crate) fn run(ui: Ui, at: Option<&Path>, args: &ServeArgs) -> Result<Done, C
         options,
         Arc::new(move |told| sink.told(&told)),
     )?;
+    project.make_state()?;
+    let fleet = fleet.agreeing(consent(ui, args.yes));
     crate::block_on(async {
         let journal = fleet
             .journal("undercroft serve")

@@ -22,7 +22,7 @@ use undercroft_model::{
 use crate::{
     Done,
     cmd_rack::{rack_dir, rack_error},
-    error::{CliError, Kind},
+    error::{CliError, Kind, is_closed},
     journal::fold,
     project::Project,
     ui::Ui,
@@ -65,11 +65,15 @@ pub(crate) fn run(ui: Ui, at: Option<&Path>, args: &SshArgs) -> Result<Done, Cli
         Some(found) => found,
         None => (
             IpAddr::V4(node.address),
-            installed(&project, &inventory, &args.node)?,
+            installed(&project, &inventory, &args.node, view)?,
         ),
     };
-    let key = OperatorKey::ensure(&project.make_state()?, &inventory.fleet.name)
-        .map_err(|e| key_error(&e))?;
+    let key = OperatorKey::find(&project.state())
+        .map_err(|e| key_error(&e))?
+        .ok_or_else(|| {
+            CliError::failed("no key to log in with was made for this fleet yet")
+                .hint("`undercroft up` makes it, and has the machines let it in.")
+        })?;
     let expected = host_key.fingerprint();
     let endpoint = Endpoint::root(args.node.as_str(), address, host_key);
     let connection = Connection::prepare(endpoint, &key.private_file)
@@ -173,27 +177,44 @@ fn installed(
     project: &Project,
     inventory: &Inventory,
     node: &NodeName,
+    view: Option<&NodeView>,
 ) -> Result<HostKey, CliError> {
     let source = IdentitySource::usual(project.state(), Vec::new());
     let secrets = &inventory.secrets;
     let keys = HostKeys::open_in(&project.dir, &secrets.path, &secrets.operators, source)
         .map_err(|e| key_error(&e))?;
     let key = keys.public(node).map_err(|e| key_error(&e))?;
-    key.ok_or_else(|| {
+    let key = key.ok_or_else(|| {
         CliError::failed(format!(
             "no host key was made for {node} yet, so nothing can be pinned"
         ))
         .hint("`undercroft up` makes it when it plans the machine.")
-    })
+    })?;
+    // What the machine was proved to have stands in the journal, which isn't in the repository.
+    match view.and_then(|view| view.host_key_fingerprint.as_deref()) {
+        Some(proved) if proved != key.fingerprint() => Err(CliError::input(format!(
+            "{node} was proved to have the host key {proved}, and the repository has {} for it",
+            key.fingerprint()
+        ))
+        .hint(
+            "Unless it is to be installed anew with another key, somebody has changed it: `git log -p -- secrets/host-keys`.",
+        )),
+        _ => Ok(key),
+    }
 }
 
 /// An error of the keys, with what to try.
 pub(crate) fn key_error(error: &KeyError) -> CliError {
     let kind = match error {
-        KeyError::Io { .. } => Kind::Failed,
+        KeyError::Io { .. } | KeyError::NotAgreed | KeyError::NoOperator => Kind::Failed,
+        KeyError::NobodyAgreed { .. } => Kind::Usage,
         _ => Kind::Input,
     };
-    CliError::from_error(kind, error).maybe_hint(error.hint().map(str::to_owned))
+    let told = CliError::from_error(kind, error).maybe_hint(error.hint().map(str::to_owned));
+    match error {
+        KeyError::Io { path, source, .. } if is_closed(source) => told.closed(path),
+        _ => told,
+    }
 }
 
 #[cfg(test)]

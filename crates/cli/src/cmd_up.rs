@@ -18,11 +18,13 @@ use crate::{
     args::DirArg,
     cluster,
     cmd_plan::decide,
+    cmd_secrets::consent,
     error::{CliError, Kind},
     gitops::refuse_versions,
     interrupt,
     journal::store_error,
     narrate::short,
+    ports,
     prepare::{self, InstallArgs, Place, Selection, fleet_error, is_prepared},
     progress::{Form, Progress},
     project::Project,
@@ -78,6 +80,9 @@ pub(crate) fn run(ui: Ui, at: Option<&Path>, args: &UpArgs) -> Result<Done, CliE
     let only = args.selection.only(&project, &inventory)?;
     let options = args.install.options()?;
     let place = prepare::place(&project, &inventory, only.as_ref(), true)?;
+    if let Place::Here = place {
+        ports::refuse_closed(&inventory, "up")?;
+    }
     let progress = Progress::new(ui, Form::of(ui, args.json));
     let sink = progress.clone();
     let fleet = args.selection.fleet(
@@ -86,6 +91,8 @@ pub(crate) fn run(ui: Ui, at: Option<&Path>, args: &UpArgs) -> Result<Done, CliE
         options,
         Arc::new(move |told| sink.told(&told)),
     )?;
+    project.make_state()?;
+    let fleet = fleet.agreeing(consent(ui, args.yes));
     crate::block_on(async {
         let up = Up {
             ui,

@@ -136,9 +136,12 @@ impl CliError {
         let error = Self::new(kind, format!("can't {what} {}", path.display())).because(source);
         match source.kind() {
             io::ErrorKind::StorageFull => error.hint("The disk is full: free some space."),
-            io::ErrorKind::PermissionDenied => error.hint(
-                "You may not do this here: look at the owner and the mode of the file and of the folders above it.",
-            ),
+            io::ErrorKind::PermissionDenied => error
+                .hint(
+                    "You may not do this here: look at the owner and the mode of the file and of the folders above it.",
+                )
+                .closed(path),
+            _ if is_closed(source) => error.closed(path),
             _ => error,
         }
     }
@@ -159,6 +162,17 @@ impl CliError {
             StateError::Confined(error) => Self::confined(error),
             other => Self::from_error(Kind::Input, other).maybe_hint(other.hint()),
         }
+    }
+
+    /// The same error with what closes a path to this user, and what to do about that, where
+    /// something does.
+    #[must_use]
+    pub(crate) fn closed(mut self, path: &std::path::Path) -> Self {
+        if let Some(closed) = crate::access::closed(path) {
+            self.causes = vec![closed.why];
+            self.hint = Some(closed.hint);
+        }
+        self
     }
 
     /// The message with its causes in one line, and what to try: for a caller that has an error of
@@ -207,6 +221,14 @@ impl CliError {
         }
         out
     }
+}
+
+/// Whether a file can't be used because this user may not.
+pub(crate) fn is_closed(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem
+    )
 }
 
 /// Sets further lines under the first.

@@ -6,6 +6,7 @@ use undercroft_metal::journal::{Store, StoreError};
 use undercroft_model::{inventory, view::FleetView};
 
 use crate::{
+    access,
     error::{CliError, Kind},
     project::Project,
 };
@@ -20,6 +21,13 @@ pub(crate) fn store_error(error: &StoreError) -> CliError {
         | StoreError::Damaged { .. } => Kind::Input,
         _ => Kind::Failed,
     };
+    // SQLite has a number for a file that is closed to this user; what closes it says more.
+    if let StoreError::Sqlite { path, .. } | StoreError::Io { path, .. } = error
+        && access::closed(path).is_some()
+    {
+        return CliError::failed(format!("the journal {} can't be used", path.display()))
+            .closed(path);
+    }
     CliError::from_error(kind, error).maybe_hint(error.hint().map(str::to_owned))
 }
 

@@ -3,6 +3,7 @@
 //! The crates beneath never talk to the user; all input and output is here. Each command is one
 //! file, `cmd_NAME.rs`, with its arguments, its help and what it does.
 
+mod access;
 mod args;
 mod bug;
 mod cluster;
@@ -37,6 +38,9 @@ mod guard;
 mod interrupt;
 mod journal;
 mod narrate;
+mod owner;
+mod people;
+mod ports;
 mod prepare;
 mod progress;
 mod project;
@@ -110,6 +114,7 @@ fn main() -> ExitCode {
     };
     cli.global.color.apply();
     let ui = Ui::new(cli.global.quiet);
+    owner::begin(cli.command.need(), cli.command.uses_state());
     match run(ui, cli) {
         Ok(done) => ExitCode::from(done.exit_code()),
         Err(error) => {

@@ -11,7 +11,7 @@ use std::{
 use clap::Args;
 use undercroft_metal::{
     installer::InstallerBuilder,
-    journal::StoreError,
+    journal::{LockError, StoreError},
     parts::{Arch, KernelFlavour, Parts},
     rack::{self, RackError},
     run::{Fleet, FleetError, InstallerChoice, Settings},
@@ -28,7 +28,7 @@ use crate::{
     cmd_installer::installer_error,
     cmd_rack::{rack_dir, rack_error},
     cmd_ssh::key_error,
-    error::{CliError, Kind},
+    error::{CliError, Kind, is_closed},
     journal::store_error,
     project::{Project, cache_dir},
     ui::Ui,
@@ -194,7 +194,7 @@ impl Selection {
         Ok(None)
     }
 
-    /// The fleet with these settings.
+    /// The fleet with these settings. Nothing is made.
     pub(crate) fn fleet(
         &self,
         project: &Project,
@@ -208,7 +208,7 @@ impl Selection {
         let installer = installer_choice(&inventory);
         Fleet::new(Settings {
             repository: project.dir.clone(),
-            state_dir: project.make_state()?,
+            state_dir: project.state(),
             cache_dir,
             identity_files: self.identity.clone(),
             rack_state_dir: has_rack.then(|| rack_dir(project)),
@@ -296,7 +296,13 @@ pub(crate) async fn warm(
     only: Option<&BTreeSet<NodeName>>,
     with_installer: bool,
 ) -> Result<(), CliError> {
-    let prepared = fleet.prepare(only).await.map_err(|e| fleet_error(&e))?;
+    // Without an installer it is a look.
+    let prepared = if with_installer {
+        fleet.prepare(only).await
+    } else {
+        fleet.look(only).await
+    }
+    .map_err(|e| fleet_error(&e))?;
     let settings = fleet.settings().clone();
     if !with_installer || settings.installer == Some(InstallerChoice::Flake) {
         return Ok(());
@@ -357,6 +363,11 @@ pub(crate) fn enter(rack: &Path) -> CliError {
 pub(crate) fn fleet_error(error: &FleetError) -> CliError {
     match error {
         FleetError::Key(error) => key_error(error),
+        FleetError::Store(StoreError::Lock(LockError::Io { path, source }))
+            if is_closed(source) =>
+        {
+            CliError::file("use the lock file", path, source)
+        }
         FleetError::Store(StoreError::Lock(lock)) => CliError::from_error(Kind::Failed, lock).hint(
             "Wait until it has ended, or interrupt it; `undercroft status` shows what it does.",
         ),

@@ -11,7 +11,7 @@ use undercroft_model::{
     inventory::{self, Inventory, Node},
 };
 
-use crate::{error::CliError, ui::Ui};
+use crate::{error::CliError, owner, ui::Ui};
 
 /// The inventory's file name.
 pub(crate) const INVENTORY_FILE: &str = "undercroft.toml";
@@ -30,12 +30,14 @@ pub(crate) struct Project {
 }
 
 impl Project {
-    /// Finds the project: at a path that was given, or from the current folder upwards.
+    /// Finds the project: at a path that was given, or from the current folder upwards. From here on
+    /// this is its owner, where it was root before.
     pub(crate) fn find(given: Option<&Path>) -> Result<Self, CliError> {
         let project = match given {
             Some(path) => Self::at(path),
             None => Self::upwards(),
         }?;
+        owner::settle(&project.dir)?;
         project.verify_state()?;
         Ok(project)
     }

@@ -87,12 +87,17 @@ impl Ui {
         }
     }
 
+    /// Whether a person is there to answer.
+    pub(crate) fn can_ask(self) -> bool {
+        io::stdin().is_terminal() && io::stderr().is_terminal()
+    }
+
     /// Asks for `yes`, and takes nothing else for it.
     ///
     /// # Errors
     /// When nobody is there to answer: then `otherwise` says which flag stands for the answer.
     pub(crate) fn confirm(self, question: &str, otherwise: &str) -> Result<bool, CliError> {
-        if !io::stdin().is_terminal() || !io::stderr().is_terminal() {
+        if !self.can_ask() {
             return Err(CliError::usage(format!(
                 "{question} Nobody is at a terminal to answer that"
             ))

@@ -13,18 +13,34 @@
 //!
 //! A host key that is there is never made anew: a machine may be running with it.
 
+mod agreed;
 mod files;
 mod identity;
+mod operator;
 mod readers;
+#[cfg(test)]
+mod tests;
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
+};
 
 use age::secrecy::{ExposeSecret, SecretString};
 use ssh_key::{Algorithm, LineEnding, PrivateKey, rand_core::OsRng};
 use undercroft_model::NodeName;
 
-pub use self::identity::{IdentitySource, OPERATOR_IDENTITY_FILE};
-pub(crate) use self::{identity::Identities, readers::READERS_FILE};
+pub use self::{
+    agreed::{AGREED_FILE, Consent, ReaderChange},
+    identity::{IdentitySource, MadeIdentity, OPERATOR_IDENTITY_FILE},
+    operator::OperatorKey,
+};
+pub(crate) use self::{
+    agreed::{Agreed, agree, without_comment},
+    identity::Identities,
+    readers::READERS_FILE,
+};
 use crate::{
     confined::{Confined, ConfinedError, Modes},
     ssh::{HostKey, HostKeyError},
@@ -35,7 +51,7 @@ pub(crate) const HOST_KEYS_DIR: &str = "host-keys";
 /// The operator's private SSH key in the state directory.
 const OPERATOR_SSH_KEY_FILE: &str = "ssh/id_ed25519";
 /// The operators' public SSH keys in the repository.
-const OPERATORS_PUBLIC_FILE: &str = "facts/operators.pub";
+pub const OPERATORS_PUBLIC_FILE: &str = "facts/operators.pub";
 /// The largest key file that is read, in bytes; an encrypted host key to a hundred operators is a
 /// fifth of it.
 const KEY_FILE_BYTES_MAX: u64 = 64 * 1024;
@@ -90,6 +106,48 @@ pub enum KeyError {
         /// The file that is there.
         present: PathBuf,
     },
+    /// The public half isn't that of the private half.
+    #[error(
+        "{} isn't the public half of {}: the one has the fingerprint {written}, and the key in the other {derived}",
+        public.display(),
+        private.display()
+    )]
+    Swapped {
+        /// The public half's file.
+        public: PathBuf,
+        /// The private half's file.
+        private: PathBuf,
+        /// The fingerprint of what the public half's file holds.
+        written: String,
+        /// The fingerprint of the private half.
+        derived: String,
+    },
+    /// One private half can't be opened, by somebody who can open others.
+    #[error(
+        "{} can't be opened here, as other host keys can: it was encrypted to somebody else",
+        private.display()
+    )]
+    Foreign {
+        /// The private half's file.
+        private: PathBuf,
+    },
+    /// Nobody is at hand to whom something could be encrypted.
+    #[error(
+        "the fleet's own identity isn't at hand, and `operators` of [secrets] names nobody, so that nothing can be encrypted"
+    )]
+    NoOperator,
+    /// Readers would come or go, and nobody is there who could agree to it.
+    #[error(
+        "these would be able to read secrets, or no longer, and nobody has agreed to that; nothing was written:\n{}",
+        agreed::lines(changes)
+    )]
+    NobodyAgreed {
+        /// Who comes and goes.
+        changes: Vec<ReaderChange>,
+    },
+    /// A person didn't agree.
+    #[error("nothing was written")]
+    NotAgreed,
     /// A key file holds something else.
     #[error("{} holds no usable key: {detail}", path.display())]
     BadKey {
@@ -117,7 +175,16 @@ impl KeyError {
                 "Bring the missing file back from the repository's history. If no machine runs with this key, delete the other file and a new key is made.",
             ),
             Self::Confined(error) => error.hint(),
-            Self::Io { .. } | Self::BadKey { .. } => None,
+            Self::Swapped { .. } | Self::Foreign { .. } => Some(
+                "Somebody has changed one of them: don't use either before you know who. `git log -p -- FILE` shows the changes; bring both files back as they were when the machine was installed.",
+            ),
+            Self::NoOperator => Some(
+                "Bring .undercroft/operator-identity.txt back from where you keep a copy of it, or name the operators' age recipients as `operators` of [secrets].",
+            ),
+            Self::NobodyAgreed { .. } => {
+                Some("Run it at a terminal, which asks; or give --yes once you know each of them.")
+            }
+            Self::Io { .. } | Self::BadKey { .. } | Self::NotAgreed => None,
         }
     }
 }
@@ -153,11 +220,17 @@ pub struct HostKeys {
     repository: Confined,
     /// The folder of the host keys, from the repository's.
     dir: PathBuf,
-    identities: Identities,
+    identities: Arc<Identities>,
+    consent: Consent,
+    /// The private halves that were opened, as they lay there, and what they are.
+    derived: Mutex<BTreeMap<NodeName, (Vec<u8>, HostKey)>>,
+    /// Whether an identity at hand opens any of the private halves.
+    opens_any: OnceLock<bool>,
 }
 
 impl HostKeys {
-    /// Opens the host keys in a repository's folder of secrets that lies directly in it.
+    /// Opens the host keys in a repository's folder of secrets that lies directly in it. Nothing is
+    /// made.
     ///
     /// # Errors
     /// As [`Self::open_in`].
@@ -172,7 +245,7 @@ impl HostKeys {
     }
 
     /// Opens the host keys in `folder` of a repository, the inventory's secrets folder, with its
-    /// operators as recipients.
+    /// operators as recipients. Nothing is made.
     ///
     /// # Errors
     /// When an operator is no recipient, or an identity file can't be read.
@@ -182,18 +255,74 @@ impl HostKeys {
         operators: &[String],
         source: IdentitySource,
     ) -> Result<Self, KeyError> {
-        Ok(Self {
+        let identities = Arc::new(Identities::open(operators, source)?);
+        Ok(Self::with(repository, folder.as_ref(), identities))
+    }
+
+    pub(crate) fn with(repository: &Path, folder: &Path, identities: Arc<Identities>) -> Self {
+        Self {
             repository: Confined::new(repository),
-            dir: folder.as_ref().join(HOST_KEYS_DIR),
-            identities: Identities::open(operators, source)?,
-        })
+            dir: folder.join(HOST_KEYS_DIR),
+            identities,
+            consent: Consent::default(),
+            derived: Mutex::default(),
+            opens_any: OnceLock::new(),
+        }
+    }
+
+    /// The same, with who agrees to new readers of what it makes.
+    #[must_use]
+    pub fn agreeing(mut self, consent: Consent) -> Self {
+        self.consent = consent;
+        self
+    }
+
+    pub(crate) fn agreed(&self) -> Agreed {
+        Agreed::of(self.identities.state_dir())
+    }
+
+    /// The identity that [`HostKeys::ensure`] has made, where it had to.
+    pub fn made_identity(&self) -> Option<MadeIdentity> {
+        self.identities.made()
     }
 
     /// A machine's public host key, where it was made.
     ///
+    /// The file lies open in the repository. Where an identity at hand opens the private half, what
+    /// the file says is compared with it, and another key is an error: nothing is encrypted to it
+    /// and nothing is pinned to it.
+    ///
     /// # Errors
-    /// When the file is there and holds something else.
+    /// When the file is there and holds something else, or not the machine's own key.
     pub fn public(&self, node: &NodeName) -> Result<Option<HostKey>, KeyError> {
+        let Some(written) = self.written(node)? else {
+            return Ok(None);
+        };
+        let (private, public) = (self.private_path(node), self.public_path(node));
+        if !self.repository.is_file(self.private_name(node))? {
+            return Err(KeyError::HalfMissing {
+                missing: private,
+                present: public,
+            });
+        }
+        match self.derive(node)? {
+            Some(derived) if derived != written => Err(KeyError::Swapped {
+                public,
+                private,
+                written: written.fingerprint(),
+                derived: derived.fingerprint(),
+            }),
+            _ => Ok(Some(written)),
+        }
+    }
+
+    /// Whether a machine's public half could be compared with its private half here.
+    pub(crate) fn is_verified(&self, node: &NodeName) -> bool {
+        matches!(self.derive(node), Ok(Some(_)))
+    }
+
+    /// What the file of a machine's public half says.
+    fn written(&self, node: &NodeName) -> Result<Option<HostKey>, KeyError> {
         let path = self.public_path(node);
         let Some(text) = self
             .repository
@@ -210,11 +339,52 @@ impl HostKeys {
             })
     }
 
+    /// The public half of a machine's private half; `None` where no identity at hand opens host
+    /// keys.
+    fn derive(&self, node: &NodeName) -> Result<Option<HostKey>, KeyError> {
+        let path = self.private_path(node);
+        let sealed = self.required(&self.private_name(node))?;
+        let mut known = self.derived.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((bytes, key)) = known.get(node)
+            && *bytes == sealed
+        {
+            return Ok(Some(key.clone()));
+        }
+        match self.decrypt(node) {
+            Ok(private) => {
+                let key = HostKey::from_public(private.public_key().clone());
+                known.insert(node.clone(), (sealed, key.clone()));
+                let _ = self.opens_any.set(true);
+                Ok(Some(key))
+            }
+            // An operator who opens the others isn't one who came after they were encrypted.
+            Err(KeyError::CannotDecrypt { .. }) if self.opens_others() => {
+                Err(KeyError::Foreign { private: path })
+            }
+            Err(KeyError::CannotDecrypt { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Whether an identity at hand opens any private half, or is the fleet's own, to which all are
+    /// encrypted.
+    fn opens_others(&self) -> bool {
+        self.identities.is_sole()
+            || *self.opens_any.get_or_init(|| {
+                let files = self.private_files().unwrap_or_default();
+                files.iter().any(|name| {
+                    self.required(name)
+                        .and_then(|sealed| self.identities.decrypt(&sealed, name))
+                        .is_ok()
+                })
+            })
+    }
+
     /// A machine's public host key, made now if it was not made before.
     ///
     /// # Errors
-    /// When it can't be written, or one of its two files is missing and can't be made from the
-    /// other.
+    /// When it can't be written, one of its two files is missing and can't be made from the
+    /// other, or nobody agrees to who could read it.
     pub fn ensure(&self, node: &NodeName) -> Result<HostKey, KeyError> {
         let (private, public) = (self.private_path(node), self.public_path(node));
         let there = self.repository.is_file(self.private_name(node))?;
@@ -230,6 +400,8 @@ impl HostKeys {
                 self.write_public(node, &key)
             }
             (false, None) => {
+                self.make_own_identity()?;
+                self.agree_to_readers()?;
                 let mut key = generate(&private)?;
                 key.set_comment(node.as_str());
                 let text = encode(&key, &private)?;
@@ -245,6 +417,18 @@ impl HostKeys {
         }
     }
 
+    /// Makes the fleet's own identity where it needs one. Where something is encrypted already,
+    /// there was one, and another could open nothing of it.
+    pub(crate) fn make_own_identity(&self) -> Result<(), KeyError> {
+        if !self.identities.recipient_texts().is_empty() {
+            return Ok(());
+        }
+        if !self.private_files()?.is_empty() {
+            return Err(KeyError::NoOperator);
+        }
+        self.identities.make_own()
+    }
+
     /// A machine's private host key in OpenSSH's form.
     ///
     /// # Errors
@@ -252,19 +436,8 @@ impl HostKeys {
     pub fn private(&self, node: &NodeName) -> Result<SecretString, KeyError> {
         let path = self.private_path(node);
         let key = self.decrypt(node)?;
-        let own = HostKey::from_public(key.public_key().clone());
-        match self.public(node)? {
-            Some(public) if public != own => Err(KeyError::BadKey {
-                path,
-                detail: format!(
-                    "it is the private half of {}, and {} is {}",
-                    own.fingerprint(),
-                    self.public_path(node).display(),
-                    public.fingerprint()
-                ),
-            }),
-            _ => encode(&key, &path),
-        }
+        self.public(node)?;
+        encode(&key, &path)
     }
 
     fn private_name(&self, node: &NodeName) -> PathBuf {
@@ -316,83 +489,6 @@ impl HostKeys {
     }
 }
 
-/// The SSH key that the controller logs in with: to installers, which learn its public half from
-/// the boot server, and to installed systems.
-#[derive(Debug, Clone)]
-pub struct OperatorKey {
-    /// The private key's file, mode 0600; OpenSSH reads it there.
-    pub private_file: PathBuf,
-    /// The public half as a line of an authorized_keys file.
-    pub authorized_key: String,
-}
-
-impl OperatorKey {
-    /// The fleet's key in its state directory, made now if it was not made before.
-    ///
-    /// # Errors
-    /// When it can't be read or written.
-    pub fn ensure(state_dir: &Path, fleet: &str) -> Result<Self, KeyError> {
-        let state = Confined::new(state_dir);
-        let private_file = state_dir.join(OPERATOR_SSH_KEY_FILE);
-        if !state.is_file(OPERATOR_SSH_KEY_FILE)? {
-            let mut key = generate(&private_file)?;
-            key.set_comment(format!("undercroft {fleet}"));
-            let text = encode(&key, &private_file)?;
-            state.write_new(
-                OPERATOR_SSH_KEY_FILE,
-                text.expose_secret().as_bytes(),
-                Modes::PRIVATE,
-            )?;
-        }
-        state.require_own(OPERATOR_SSH_KEY_FILE)?;
-        let bytes = state
-            .read(OPERATOR_SSH_KEY_FILE, KEY_FILE_BYTES_MAX)?
-            .unwrap_or_default();
-        let text = SecretString::from(String::from_utf8_lossy(&bytes).into_owned());
-        let key = PrivateKey::from_openssh(text.expose_secret().as_bytes()).map_err(|e| {
-            KeyError::BadKey {
-                path: private_file.clone(),
-                detail: e.to_string(),
-            }
-        })?;
-        let line = key
-            .public_key()
-            .to_openssh()
-            .map_err(|e| KeyError::BadKey {
-                path: private_file.clone(),
-                detail: e.to_string(),
-            })?;
-        Ok(Self {
-            private_file,
-            authorized_key: line,
-        })
-    }
-
-    /// Adds the public half to `facts/operators.pub` in the repository, a line for each operator's
-    /// computer, so that a flake, which sees nothing else of this one, lets the key in.
-    ///
-    /// # Errors
-    /// When the file can't be read or written.
-    pub fn publish(&self, repository: &Path) -> Result<(), KeyError> {
-        let repository = Confined::new(repository);
-        let present = repository.read(OPERATORS_PUBLIC_FILE, KEY_FILE_BYTES_MAX)?;
-        let mut text = String::from_utf8_lossy(&present.unwrap_or_default()).into_owned();
-        if text.lines().any(|line| line == self.authorized_key) {
-            return Ok(());
-        }
-        if !text.is_empty() && !text.ends_with('\n') {
-            text.push('\n');
-        }
-        text.push_str(&self.authorized_key);
-        text.push('\n');
-        let modes = Modes {
-            file: 0o644,
-            ..Modes::PRIVATE
-        };
-        Ok(repository.replace(OPERATORS_PUBLIC_FILE, text.as_bytes(), modes)?)
-    }
-}
-
 fn generate(path: &Path) -> Result<PrivateKey, KeyError> {
     PrivateKey::random(&mut OsRng, Algorithm::Ed25519).map_err(|e| KeyError::BadKey {
         path: path.to_owned(),
@@ -408,169 +504,4 @@ fn encode(key: &PrivateKey, path: &Path) -> Result<SecretString, KeyError> {
             detail: e.to_string(),
         })?;
     Ok(SecretString::from(text.as_str()))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::os::unix::fs::PermissionsExt;
-
-    fn node() -> NodeName {
-        NodeName::new("gpu-01").unwrap()
-    }
-
-    fn keys(dir: &Path, operators: &[String]) -> HostKeys {
-        let source = IdentitySource {
-            state_dir: dir.join("state"),
-            identity_files: vec![],
-            well_known: false,
-        };
-        HostKeys::open(&dir.join("secrets"), operators, source).unwrap()
-    }
-
-    fn mode(path: &Path) -> u32 {
-        std::fs::metadata(path).unwrap().permissions().mode() & 0o777
-    }
-
-    #[test]
-    fn a_host_key_is_made_once_and_comes_back_whole() {
-        let dir = tempfile::tempdir().unwrap();
-        let public = keys(dir.path(), &[]).ensure(&node()).unwrap();
-        let again = keys(dir.path(), &[]);
-        assert_eq!(again.ensure(&node()).unwrap(), public);
-        let private = again.private(&node()).unwrap();
-        // OpenSSH itself agrees on what the private key's public half is.
-        let file = dir.path().join("check");
-        std::fs::write(&file, private.expose_secret()).unwrap();
-        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).unwrap();
-        let output = std::process::Command::new("ssh-keygen")
-            .arg("-yf")
-            .arg(&file)
-            .output()
-            .unwrap();
-        let printed = String::from_utf8(output.stdout).unwrap();
-        assert_eq!(HostKey::parse(&printed).unwrap(), public);
-        assert_eq!(
-            mode(&dir.path().join("state").join(OPERATOR_IDENTITY_FILE)),
-            0o600
-        );
-        assert_eq!(mode(&again.private_path(&node())), 0o600);
-    }
-
-    #[test]
-    fn the_private_key_is_nowhere_in_plain_text() {
-        let dir = tempfile::tempdir().unwrap();
-        let keys = keys(dir.path(), &[]);
-        keys.ensure(&node()).unwrap();
-        let private = keys.private(&node()).unwrap();
-        let secret_line = private.expose_secret().lines().nth(2).unwrap().to_owned();
-        for file in std::fs::read_dir(dir.path().join("secrets/host-keys")).unwrap() {
-            let bytes = std::fs::read(file.unwrap().path()).unwrap();
-            let text = String::from_utf8_lossy(&bytes);
-            assert!(!text.contains(&secret_line) && !text.contains("BEGIN OPENSSH PRIVATE"));
-        }
-        assert!(!format!("{private:?} {keys:?}").contains(&secret_line));
-    }
-
-    #[test]
-    fn a_run_that_was_stopped_between_the_halves_is_gone_on_from() {
-        let dir = tempfile::tempdir().unwrap();
-        let keys = keys(dir.path(), &[]);
-        let public = keys.ensure(&node()).unwrap();
-        std::fs::remove_file(keys.public_path(&node())).unwrap();
-        assert_eq!(keys.ensure(&node()).unwrap(), public);
-    }
-
-    #[test]
-    fn a_lost_private_half_is_never_replaced_in_silence() {
-        let dir = tempfile::tempdir().unwrap();
-        let keys = keys(dir.path(), &[]);
-        keys.ensure(&node()).unwrap();
-        std::fs::remove_file(keys.private_path(&node())).unwrap();
-        let error = keys.ensure(&node()).unwrap_err();
-        assert!(matches!(error, KeyError::HalfMissing { .. }), "{error}");
-    }
-
-    #[test]
-    fn keys_are_encrypted_to_the_operators_and_to_nobody_else() {
-        let dir = tempfile::tempdir().unwrap();
-        let operator = age::x25519::Identity::generate();
-        let ssh_file = dir.path().join("ssh");
-        let ssh = generate(&ssh_file).unwrap();
-        let operators = [
-            operator.to_public().to_string(),
-            format!(
-                "{} ada@desk",
-                HostKey::from_public(ssh.public_key().clone())
-            ),
-        ];
-        let keys_of_team = keys(dir.path(), &operators);
-        keys_of_team.ensure(&node()).unwrap();
-        let nobody = keys_of_team.private(&node()).unwrap_err();
-        assert!(matches!(nobody, KeyError::CannotDecrypt { .. }), "{nobody}");
-        assert!(
-            !dir.path().join("state").exists(),
-            "no identity is made beside operators"
-        );
-
-        let age_file = dir.path().join("age");
-        std::fs::write(&age_file, operator.to_string().expose_secret().as_bytes()).unwrap();
-        let ssh = encode(&ssh, &ssh_file).unwrap();
-        std::fs::write(&ssh_file, ssh.expose_secret()).unwrap();
-        for file in [age_file, ssh_file] {
-            let source = IdentitySource {
-                state_dir: dir.path().join("state"),
-                identity_files: vec![file],
-                well_known: false,
-            };
-            let keys = HostKeys::open(&dir.path().join("secrets"), &operators, source).unwrap();
-            keys.private(&node()).unwrap();
-        }
-    }
-
-    #[test]
-    fn a_bad_recipient_and_a_damaged_key_are_named() {
-        let dir = tempfile::tempdir().unwrap();
-        let source = || IdentitySource {
-            state_dir: dir.path().join("state"),
-            identity_files: vec![],
-            well_known: false,
-        };
-        let error = HostKeys::open(dir.path(), &["age1nonsense".into()], source()).unwrap_err();
-        assert!(matches!(error, KeyError::BadRecipient { .. }), "{error}");
-        let keys = keys(dir.path(), &[]);
-        keys.ensure(&node()).unwrap();
-        std::fs::write(keys.private_path(&node()), "not age at all").unwrap();
-        assert!(keys.private(&node()).is_err());
-        std::fs::write(keys.public_path(&node()), "not a key").unwrap();
-        let error = keys.public(&node()).unwrap_err();
-        assert!(matches!(error, KeyError::BadKey { .. }), "{error}");
-    }
-
-    #[test]
-    fn the_operators_ssh_key_is_made_once_and_is_private() {
-        let dir = tempfile::tempdir().unwrap();
-        let key = OperatorKey::ensure(dir.path(), "basement").unwrap();
-        assert_eq!(mode(&key.private_file), 0o600);
-        assert!(key.authorized_key.starts_with("ssh-ed25519 "));
-        assert!(key.authorized_key.ends_with(" undercroft basement"));
-        let again = OperatorKey::ensure(dir.path(), "basement").unwrap();
-        assert_eq!(again.authorized_key, key.authorized_key);
-    }
-
-    #[test]
-    fn each_operators_public_key_is_published_once() {
-        let dir = tempfile::tempdir().unwrap();
-        let ada = OperatorKey::ensure(&dir.path().join("ada"), "basement").unwrap();
-        let bob = OperatorKey::ensure(&dir.path().join("bob"), "basement").unwrap();
-        for key in [&ada, &bob, &ada] {
-            key.publish(dir.path()).unwrap();
-        }
-        let text = std::fs::read_to_string(dir.path().join(OPERATORS_PUBLIC_FILE)).unwrap();
-        let lines: Vec<&str> = text.lines().collect();
-        assert_eq!(
-            lines,
-            [ada.authorized_key.as_str(), bob.authorized_key.as_str()]
-        );
-    }
 }

@@ -16,6 +16,7 @@ mod client;
 mod console;
 mod error;
 mod firmware;
+mod lent;
 mod machine;
 mod namespace;
 mod network;

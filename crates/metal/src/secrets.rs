@@ -155,6 +155,12 @@ pub enum SecretsError {
         /// The identity files that were looked at.
         tried: Vec<PathBuf>,
     },
+    /// A file would be left without any of the secrets that it had.
+    #[error("nothing is left of {}; it was left as it was", path.display())]
+    Emptied {
+        /// The file.
+        path: PathBuf,
+    },
     /// There is no file of secrets at a path.
     #[error("there is no file of secrets {file}")]
     NoSuchFile {
@@ -205,6 +211,9 @@ impl SecretsError {
             ),
             Self::NoOwnIdentity { .. } => Some(
                 "Name the file of your age identity with --identity, or put its recipient among the `operators` of [secrets]: `age-keygen` makes both.".to_owned(),
+            ),
+            Self::Emptied { .. } => Some(
+                "The text came back without a single secret, as from an editor that failed. To take secrets away for good, take them out one by one and leave the others.".to_owned(),
             ),
             Self::Underivable { .. } | Self::Unmakable { .. } => None,
         }

@@ -3,6 +3,7 @@
 use std::{
     io::{Read, Write},
     path::{Path, PathBuf},
+    sync::{PoisonError, RwLock},
 };
 
 use age::{
@@ -70,64 +71,119 @@ impl IdentitySource {
     }
 }
 
+/// An identity that was made for the fleet, as its inventory names no operators.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MadeIdentity {
+    /// Where it lies.
+    pub path: PathBuf,
+    /// Its public half.
+    pub recipient: String,
+}
+
 /// The recipients of what is encrypted, and where to look for what decrypts it.
 pub(crate) struct Identities {
-    recipients: Vec<Box<dyn Recipient + Send + Sync>>,
-    /// The recipients as they are written.
-    recipient_texts: Vec<String>,
+    /// The operators of the inventory, as it writes them.
+    operators: Vec<String>,
+    /// The fleet's own identity, where there is one, as a recipient.
+    own: RwLock<Vec<String>>,
+    made: RwLock<Option<MadeIdentity>>,
     source: IdentitySource,
 }
 
 impl std::fmt::Debug for Identities {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Identities")
-            .field("recipients", &self.recipients.len())
+            .field("recipients", &self.recipient_texts().len())
             .field("source", &self.source)
             .finish()
     }
 }
 
 impl Identities {
+    /// Looks for them. Nothing is made.
     pub(crate) fn open(operators: &[String], source: IdentitySource) -> Result<Self, KeyError> {
         for file in &source.identity_files {
             source.read(file)?;
         }
-        let mut recipients = operators
-            .iter()
-            .map(|text| parse_recipient(text))
-            .collect::<Result<Vec<_>, _>>()?;
-        let state = Confined::new(&source.state_dir);
-        if recipients.is_empty() && !state.is_file(OPERATOR_IDENTITY_FILE)? {
-            let identity = age::x25519::Identity::generate();
-            let text = SecretString::from(format!(
-                "# The operator of this fleet. Whoever has this file can read its secrets.\n# public key: {}\n{}\n",
-                identity.to_public(),
-                identity.to_string().expose_secret()
-            ));
-            state.write_new(
-                OPERATOR_IDENTITY_FILE,
-                text.expose_secret().as_bytes(),
-                Modes::PRIVATE,
-            )?;
+        for operator in operators {
+            parse_recipient(operator)?;
         }
-        let mut recipient_texts = operators.to_vec();
+        let state = Confined::new(&source.state_dir);
+        let mut own = Vec::new();
         if state.is_file(OPERATOR_IDENTITY_FILE)? {
-            for recipient in own_recipients(&state)? {
-                recipient_texts.push(recipient.to_string());
-                recipients.push(Box::new(recipient));
-            }
+            let recipients = own_recipients(&state)?;
+            own.extend(recipients.iter().map(ToString::to_string));
         }
         Ok(Self {
-            recipients,
-            recipient_texts,
+            operators: operators.to_vec(),
+            own: RwLock::new(own),
+            made: RwLock::new(None),
             source,
         })
     }
 
+    /// Makes the fleet's own identity, where the inventory names no operators and there is none.
+    pub(super) fn make_own(&self) -> Result<(), KeyError> {
+        if !self.operators.is_empty() {
+            return Ok(());
+        }
+        let mut own = self.own.write().unwrap_or_else(PoisonError::into_inner);
+        if !own.is_empty() {
+            return Ok(());
+        }
+        let path = self.source.state_dir.join(OPERATOR_IDENTITY_FILE);
+        let identity = age::x25519::Identity::generate();
+        let recipient = identity.to_public().to_string();
+        let text = SecretString::from(format!(
+            "# The operator of this fleet. Whoever has this file can read its secrets.\n# public key: {recipient}\n{}\n",
+            identity.to_string().expose_secret()
+        ));
+        Confined::new(&self.source.state_dir).write_new(
+            OPERATOR_IDENTITY_FILE,
+            text.expose_secret().as_bytes(),
+            Modes::PRIVATE,
+        )?;
+        own.push(recipient.clone());
+        let mut made = self.made.write().unwrap_or_else(PoisonError::into_inner);
+        *made = Some(MadeIdentity { path, recipient });
+        Ok(())
+    }
+
+    /// The identity that was made by this run.
+    pub(crate) fn made(&self) -> Option<MadeIdentity> {
+        self.made
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
     /// Who everything is encrypted to, as age writes it: the operators, and the fleet's own
-    /// identity where there is one.
-    pub(crate) fn recipient_texts(&self) -> &[String] {
-        &self.recipient_texts
+    /// identity where there is one. Nobody, where the inventory names none and that isn't at hand.
+    pub(crate) fn recipient_texts(&self) -> Vec<String> {
+        let mut texts = self.operators.clone();
+        let own = self.own.read().unwrap_or_else(PoisonError::into_inner);
+        texts.extend(own.iter().cloned());
+        texts
+    }
+
+    /// Whether the fleet's own identity is the only one, and at hand: it opens everything.
+    pub(super) fn is_sole(&self) -> bool {
+        let own = self.own.read().unwrap_or_else(PoisonError::into_inner);
+        self.operators.is_empty() && !own.is_empty()
+    }
+
+    /// Whether an identity at hand is that recipient's: what is encrypted to it can be opened here.
+    pub(crate) fn holds(&self, recipient: &str) -> bool {
+        let probe = Path::new("a probe");
+        let texts = [recipient.to_owned()];
+        self.encrypt_to(&texts, b"probe", probe)
+            .and_then(|sealed| self.decrypt(&sealed, probe))
+            .is_ok()
+    }
+
+    /// The folder of the fleet's state.
+    pub(crate) fn state_dir(&self) -> &Path {
+        &self.source.state_dir
     }
 
     /// All identities that can be read, and the files that were looked at. A file that the
@@ -143,11 +199,24 @@ impl Identities {
     }
 
     pub(super) fn encrypt(&self, plain: &[u8], path: &Path) -> Result<Vec<u8>, KeyError> {
+        self.encrypt_to(&self.recipient_texts(), plain, path)
+    }
+
+    fn encrypt_to(
+        &self,
+        recipients: &[String],
+        plain: &[u8],
+        path: &Path,
+    ) -> Result<Vec<u8>, KeyError> {
         let failed = |detail: String| KeyError::BadKey {
             path: path.to_owned(),
             detail: format!("it can't be encrypted: {detail}"),
         };
-        let recipients = self.recipients.iter().map(|r| {
+        let recipients = recipients
+            .iter()
+            .map(|text| parse_recipient(text))
+            .collect::<Result<Vec<_>, _>>()?;
+        let recipients = recipients.iter().map(|r| {
             let recipient: &dyn Recipient = r.as_ref();
             recipient
         });

@@ -8,7 +8,10 @@ use std::{collections::BTreeSet, path::PathBuf};
 
 use age::secrecy::ExposeSecret as _;
 
-use super::{HostKeys, KEY_FILE_BYTES_MAX, KeyError};
+use super::{
+    HostKeys, KEY_FILE_BYTES_MAX, KeyError, ReaderChange,
+    agreed::{agree, without_comment},
+};
 use crate::confined::{Kind, Modes};
 
 /// The note, in the folder of the host keys.
@@ -31,7 +34,9 @@ impl HostKeys {
     /// # Errors
     /// When the folder or the note can't be read.
     pub(crate) fn difference(&self) -> Result<Option<Difference>, KeyError> {
-        if self.private_files()?.is_empty() {
+        // Where the inventory names nobody, and the fleet's own identity isn't at hand, nobody here
+        // knows who should.
+        if self.private_files()?.is_empty() || self.wanted_readers().is_empty() {
             return Ok(None);
         }
         let noted = self.noted_readers()?.unwrap_or_default();
@@ -43,6 +48,30 @@ impl HostKeys {
         };
         let none = difference.added.is_empty() && difference.removed.is_empty();
         Ok((!none).then_some(difference))
+    }
+
+    /// Has the readers of a new host key agreed to: those who are neither at hand nor were agreed
+    /// to before.
+    pub(super) fn agree_to_readers(&self) -> Result<(), KeyError> {
+        let wanted = self.wanted_readers();
+        let agreed = self.agreed().load()?;
+        let known = match &agreed {
+            Some(agreed) => agreed.clone(),
+            // Where nobody was asked yet, the repository is as good as it was cloned.
+            None => self.noted_readers()?.unwrap_or_default(),
+        };
+        let file = self.dir.display().to_string();
+        let changes = wanted
+            .iter()
+            .filter(|key| !known.contains(*key) && !self.identities.holds(key))
+            .map(|key| ReaderChange {
+                file: file.clone(),
+                who: "an operator of [secrets]".to_owned(),
+                key: key.clone(),
+                comes: true,
+            });
+        agree(&self.consent, changes.collect())?;
+        self.agreed().add(wanted)
     }
 
     /// Encrypts every host key anew, to the operators as they are now: those too of machines that
@@ -93,6 +122,12 @@ impl HostKeys {
         self.repository.clear_leftovers(&self.dir);
     }
 
+    /// Who can open the host keys, as it was noted.
+    pub(crate) fn noted(&self) -> Result<Vec<String>, KeyError> {
+        let noted = self.noted_readers()?.unwrap_or_default();
+        Ok(noted.into_iter().collect())
+    }
+
     fn noted_readers(&self) -> Result<Option<BTreeSet<String>>, KeyError> {
         let name = self.dir.join(READERS_FILE);
         let Some(text) = self.repository.read(name, KEY_FILE_BYTES_MAX)? else {
@@ -105,12 +140,12 @@ impl HostKeys {
     }
 
     fn wanted_readers(&self) -> BTreeSet<String> {
-        let texts = self.identities.recipient_texts().iter();
-        texts.map(|text| without_comment(text)).collect()
+        let texts = self.identities.recipient_texts();
+        texts.iter().map(|text| without_comment(text)).collect()
     }
 
     /// The names of the encrypted private keys, in order.
-    fn private_files(&self) -> Result<Vec<PathBuf>, KeyError> {
+    pub(super) fn private_files(&self) -> Result<Vec<PathBuf>, KeyError> {
         let mut files = Vec::new();
         for entry in self.repository.list(&self.dir)? {
             let name = self.dir.join(&entry.name);
@@ -119,16 +154,6 @@ impl HostKeys {
             }
         }
         Ok(files)
-    }
-}
-
-/// A recipient without the comment of an SSH key, which says nothing about who can decrypt.
-fn without_comment(text: &str) -> String {
-    if text.trim().starts_with("ssh-") {
-        let words: Vec<&str> = text.split_whitespace().take(2).collect();
-        words.join(" ")
-    } else {
-        text.trim().to_owned()
     }
 }
 

@@ -16,6 +16,7 @@ use super::accel;
 use super::client::RackClient;
 use super::error::Refusal;
 use super::firmware::{find_program, find_qemu, find_uefi};
+use super::lent::Lent;
 use super::spec::{RackFirmware, RackSpec};
 use super::state::{
     CONTROL_SOCKET, LOG_END_BYTES, StateDir, SupervisorRecord, end_of_file, net_namespace,
@@ -164,6 +165,7 @@ fn spawn(
     let errors = log
         .try_clone()
         .map_err(|e| RackError::io("open", dir.log(), e))?;
+    let _lent = Lent::new();
     Command::new(&programs.setsid)
         .arg(&programs.unshare)
         .args([
@@ -246,7 +248,8 @@ pub(crate) fn namespace_hint() -> String {
             .into();
     }
     if setting("kernel/unprivileged_userns_clone") == "0" {
-        return "Ordinary users may not make user namespaces here. Run the rack as root, or allow \
+        return "Ordinary users may not make user namespaces here. Start the rack with `sudo env \
+                \"PATH=$PATH\" undercroft rack up`, which makes them and runs it as you, or allow \
                 them until the next restart with `sudo sysctl kernel.unprivileged_userns_clone=1`."
             .into();
     }
@@ -256,7 +259,7 @@ pub(crate) fn namespace_hint() -> String {
             .into();
     }
     "In a container, allow it to make namespaces (Docker: `--security-opt seccomp=unconfined \
-     --cap-add SYS_ADMIN`); elsewhere, try as root."
+     --cap-add SYS_ADMIN`); elsewhere, start the rack with `sudo env \"PATH=$PATH\" undercroft rack up`."
         .into()
 }
 

@@ -8,10 +8,10 @@ use undercroft_model::{
     view::FleetView,
 };
 
-use super::{BootError, InstallerChoice, RunError, Systems, netboot::images, systems};
+use super::{BootError, InstallerChoice, RunError, Systems, netboot::images, systems, tell};
 use crate::{
     journal::{FleetJournal, Store, StoreError},
-    keys::{HostKeys, IdentitySource, KeyError, OperatorKey},
+    keys::{Consent, HostKeys, IdentitySource, KeyError, OperatorKey},
     observe::{Looking, observe},
     secrets::{ExposeSecret as _, Vault},
     system::SystemBuilder,
@@ -122,7 +122,7 @@ impl FleetError {
 /// A fleet's keys and systems.
 #[derive(Debug)]
 pub struct Prepared {
-    /// The machines' host keys; each machine that was prepared has one.
+    /// The machines' host keys; each machine that was prepared, and not only looked at, has one.
     pub host_keys: HostKeys,
     /// The key to log in with.
     pub operator: OperatorKey,
@@ -134,6 +134,8 @@ pub struct Prepared {
 #[derive(Debug)]
 pub struct Fleet {
     settings: Settings,
+    /// Who agrees to readers of the keys that are made.
+    consent: Consent,
 }
 
 impl Fleet {
@@ -143,7 +145,17 @@ impl Fleet {
     /// When an option can't be done; nothing was changed.
     pub fn new(settings: Settings) -> Result<Self, FleetError> {
         settings.options.check(&[])?;
-        Ok(Self { settings })
+        Ok(Self {
+            settings,
+            consent: Consent::default(),
+        })
+    }
+
+    /// The same, with who agrees to readers of the keys that are made.
+    #[must_use]
+    pub fn agreeing(mut self, consent: Consent) -> Self {
+        self.consent = consent;
+        self
     }
 
     /// What it was told.
@@ -178,22 +190,28 @@ impl Fleet {
         }
     }
 
-    /// The machines' host keys and the operator's key, made where they are missing.
+    /// The machines' host keys, and the operator's key, made where it is missing.
     ///
     /// # Errors
     /// When a key can't be made or read.
     pub fn keys(&self) -> Result<(HostKeys, OperatorKey), FleetError> {
         let settings = &self.settings;
-        let inventory = &settings.inventory;
-        let host_keys = HostKeys::open_in(
-            &settings.repository,
-            &inventory.secrets.path,
-            &inventory.secrets.operators,
-            IdentitySource::usual(&settings.state_dir, settings.identity_files.clone()),
-        )?;
-        let operator = OperatorKey::ensure(&settings.state_dir, &inventory.fleet.name)?;
+        let host_keys = self.host_keys()?;
+        let operator = OperatorKey::ensure(&settings.state_dir, &settings.inventory.fleet.name)?;
         operator.publish(&settings.repository)?;
         Ok((host_keys, operator))
+    }
+
+    fn host_keys(&self) -> Result<HostKeys, FleetError> {
+        let settings = &self.settings;
+        let secrets = &settings.inventory.secrets;
+        let host_keys = HostKeys::open_in(
+            &settings.repository,
+            &secrets.path,
+            &secrets.operators,
+            IdentitySource::usual(&settings.state_dir, settings.identity_files.clone()),
+        )?;
+        Ok(host_keys.agreeing(self.consent.clone()))
     }
 
     /// The keys of the encrypted disks that a plan lays out, each found to be there before any disk
@@ -227,17 +245,53 @@ impl Fleet {
     /// reason.
     pub async fn prepare(&self, only: Option<&BTreeSet<NodeName>>) -> Result<Prepared, FleetError> {
         let (host_keys, operator) = self.keys()?;
-        let inventory = &self.settings.inventory;
-        let nodes: Vec<NodeName> = inventory
-            .nodes
-            .keys()
-            .filter(|name| only.is_none_or(|only| only.contains(*name)))
-            .cloned()
-            .collect();
+        let nodes = self.nodes(only);
         for name in &nodes {
             host_keys.ensure(name)?;
         }
+        if let Some(made) = host_keys.made_identity() {
+            tell(
+                &self.settings,
+                format!(
+                    "made the fleet's own identity, {}, in {}: keep a copy, as nobody opens its secrets without it",
+                    made.recipient,
+                    made.path.display()
+                ),
+            );
+        }
+        self.build(nodes, host_keys, operator).await
+    }
+
+    /// Builds systems for those machines, or for all, to look at. No key is made, and nothing is
+    /// written in the repository or the state directory: a machine without a host key stays without,
+    /// and systems let in whoever has a key by now.
+    ///
+    /// # Errors
+    /// When a key can't be read.
+    pub async fn look(&self, only: Option<&BTreeSet<NodeName>>) -> Result<Prepared, FleetError> {
+        let state = &self.settings.state_dir;
+        let operator = OperatorKey::find(state)?.unwrap_or_else(|| OperatorKey::none(state));
+        self.build(self.nodes(only), self.host_keys()?, operator)
+            .await
+    }
+
+    fn nodes(&self, only: Option<&BTreeSet<NodeName>>) -> Vec<NodeName> {
+        let names = self.settings.inventory.nodes.keys();
+        names
+            .filter(|name| only.is_none_or(|only| only.contains(*name)))
+            .cloned()
+            .collect()
+    }
+
+    async fn build(
+        &self,
+        nodes: Vec<NodeName>,
+        host_keys: HostKeys,
+        operator: OperatorKey,
+    ) -> Result<Prepared, FleetError> {
         let mut authorized = vec![operator.authorized_key.clone()];
+        authorized.retain(|key| !key.is_empty());
+        let inventory = &self.settings.inventory;
         authorized.extend(inventory.fleet.admin_keys.iter().cloned());
         let systems = systems::build(&self.settings, &nodes, authorized).await;
         Ok(Prepared {

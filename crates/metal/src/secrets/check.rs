@@ -1,8 +1,12 @@
 //! Everything that is wrong with the secrets of a repository.
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+};
 
 use serde::Serialize;
+use undercroft_model::NodeName;
 use undercroft_sops::{Encrypted, SopsError, Value};
 
 use super::{
@@ -12,7 +16,7 @@ use super::{
 };
 use crate::{
     confined::Kind,
-    keys::{HOST_KEYS_DIR, READERS_FILE},
+    keys::{HOST_KEYS_DIR, KeyError, READERS_FILE},
 };
 
 /// How bad a finding is.
@@ -44,8 +48,19 @@ pub struct Finding {
 
 const INIT: &str = "`undercroft secrets init` makes what is missing.";
 const REKEY: &str = "`undercroft secrets rekey` encrypts it to those whom the inventory names.";
+const REKEY_WHERE_VERIFIED: &str = "Run `undercroft secrets check` where your identity is: it tells whether a machine's key is its own. Only then `undercroft secrets rekey`.";
+const MEND_KEYS: &str = "Mend the host key that is named above first, then look again.";
 const LEAKED: &str =
     "Count it as known: take it out of the repository and its history, and make a new one.";
+
+/// What is known of the machines' host keys.
+#[derive(Debug, Default)]
+struct Keys {
+    /// Machines whose public half can't be used.
+    bad: BTreeSet<NodeName>,
+    /// Whether there are some that couldn't be compared.
+    unverified: bool,
+}
 
 impl Vault {
     /// Everything that is wrong, in the order of the files. Values are looked at where an identity
@@ -55,8 +70,9 @@ impl Vault {
     /// When the repository itself can't be read.
     pub fn check(&self) -> Result<Vec<Finding>, SecretsError> {
         let mut findings = Vec::new();
+        let keys = self.check_own_keys(&mut findings);
         for file in &self.files {
-            self.check_file(file, &mut findings)?;
+            self.check_file(file, &keys, &mut findings)?;
         }
         self.check_derived(&mut findings);
         self.check_host_keys(&mut findings)?;
@@ -66,9 +82,71 @@ impl Vault {
         Ok(findings)
     }
 
+    /// Machines' public halves against their private halves, and what nobody here can tell.
+    fn check_own_keys(&self, findings: &mut Vec<Finding>) -> Keys {
+        let mut keys = Keys::default();
+        let mut unverified = 0_usize;
+        for node in &self.nodes {
+            match self.host_keys.public(node) {
+                Ok(None) => {}
+                Ok(Some(_)) if self.host_keys.is_verified(node) => {}
+                Ok(Some(_)) => unverified += 1,
+                Err(error) => {
+                    keys.bad.insert(node.clone());
+                    findings.push(Finding {
+                        severity: Severity::Error,
+                        code: match error {
+                            KeyError::Swapped { .. } | KeyError::Foreign { .. } => {
+                                "swapped-host-key"
+                            }
+                            _ => "bad-host-key",
+                        },
+                        file: self.shown(&format!("{HOST_KEYS_DIR}/{node}.pub")),
+                        line: None,
+                        message: error.to_string(),
+                        hint: error.hint().map(ToOwned::to_owned),
+                    });
+                }
+            }
+        }
+        let mut warn = |code, message: String, hint: &str| {
+            findings.push(Finding {
+                severity: Severity::Warning,
+                code,
+                file: self.shown(HOST_KEYS_DIR),
+                line: None,
+                message,
+                hint: Some(hint.to_owned()),
+            });
+        };
+        if unverified > 0 {
+            keys.unverified = true;
+            warn(
+                "unverified",
+                format!(
+                    "{unverified} of the machines' public keys weren't compared with their private halves: no identity at hand opens those"
+                ),
+                "Run it where your identity is, or name it with --identity.",
+            );
+        }
+        let is_any_there = self
+            .files
+            .iter()
+            .any(|file| !matches!(self.read(&file.path), Ok(None)));
+        if is_any_there && !self.knows_operators() {
+            warn(
+                "unknown-operator",
+                "who the operators are isn't known here, so that it wasn't checked who beside the machines can open the files: `operators` of [secrets] is empty, and the fleet's own identity isn't at hand".to_owned(),
+                "Name the operators' recipients as `operators` of [secrets], and it is checked everywhere.",
+            );
+        }
+        keys
+    }
+
     fn check_file(
         &self,
         file: &SecretFile,
+        keys: &Keys,
         findings: &mut Vec<Finding>,
     ) -> Result<(), SecretsError> {
         let shown = self.shown(&file.path);
@@ -82,7 +160,7 @@ impl Vault {
                 hint: hint.map(ToOwned::to_owned),
             });
         };
-        for node in self.without_host_key(file)? {
+        for node in self.without_host_key(file, &keys.bad)? {
             add(
                 Severity::Error,
                 "no-host-key",
@@ -166,18 +244,30 @@ impl Vault {
             );
         }
         let called = self.called();
-        let wanted = self.wanted(file)?;
+        let wanted = self.wanted_of(file, &keys.bad)?;
+        // A step that would encrypt to a key that somebody has put there is no advice.
+        let rekey = match (keys.bad.is_empty(), keys.unverified) {
+            (true, false) => REKEY,
+            (true, true) => REKEY_WHERE_VERIFIED,
+            (false, _) => MEND_KEYS,
+        };
         for (recipient, name) in &wanted {
             if !encrypted.recipients().contains(&recipient.as_str()) {
                 add(
                     Severity::Error,
                     "missing-recipient",
                     format!("{name} can't open it"),
-                    Some(REKEY),
+                    Some(rekey),
                 );
             }
         }
+        // The machine's own key is in the file still, or nobody knows who else should be.
+        let unknown = !keys.bad.is_empty() || !self.knows_operators();
         for recipient in encrypted.recipients() {
+            let is_named = called.contains_key(recipient);
+            if unknown && !is_named {
+                continue;
+            }
             if !wanted
                 .iter()
                 .any(|(wanted, _)| wanted.as_str() == recipient)
@@ -187,7 +277,7 @@ impl Vault {
                     Severity::Error,
                     "extra-recipient",
                     format!("{name} can open it, and isn't to"),
-                    Some(REKEY),
+                    Some(rekey),
                 );
             }
         }
@@ -291,7 +381,11 @@ impl Vault {
     }
 
     fn check_rules(&self, findings: &mut Vec<Finding>) -> Result<(), SecretsError> {
-        if self.files.is_empty() {
+        let unusable = self
+            .nodes
+            .iter()
+            .any(|node| self.host_keys.public(node).is_err());
+        if self.files.is_empty() || unusable || !self.knows_operators() {
             return Ok(());
         }
         let (severity, message, hint) = match rules::current(self)? {

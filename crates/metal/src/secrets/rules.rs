@@ -62,6 +62,22 @@ pub(super) fn current(vault: &Vault) -> Result<Option<bool>, SecretsError> {
     Ok(Some(present == render(vault)?.as_bytes()))
 }
 
+/// The recipients that our own rules name; `None` where there are none of ours.
+pub(super) fn recipients(vault: &Vault) -> Result<Option<Vec<String>>, SecretsError> {
+    let Some(present) = vault.repository.read(RULES_FILE, RULES_BYTES_MAX)? else {
+        return Ok(None);
+    };
+    let text = String::from_utf8_lossy(&present);
+    let lines = text.lines().map(|line| line.trim().trim_end_matches(','));
+    let mut recipients: Vec<String> = lines
+        .filter(|line| line.starts_with("age1") || line.starts_with("ssh-"))
+        .map(ToOwned::to_owned)
+        .collect();
+    recipients.sort();
+    recipients.dedup();
+    Ok(Some(recipients))
+}
+
 fn escape(path: &str) -> String {
     path.replace('.', "\\.")
 }

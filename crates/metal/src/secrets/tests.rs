@@ -11,7 +11,7 @@ use age::secrecy::ExposeSecret as _;
 use undercroft_model::inventory::{self, Inventory};
 
 use super::*;
-use crate::keys::IdentitySource;
+use crate::keys::{Consent, IdentitySource};
 
 const NOW_S: u64 = 1_795_397_506;
 
@@ -53,7 +53,9 @@ fn vault(dir: &Path, inventory: &Inventory) -> Vault {
         identity_files: vec![],
         well_known: false,
     };
-    Vault::open(dir, inventory, source).unwrap()
+    Vault::open(dir, inventory, source)
+        .unwrap()
+        .agreeing(Consent::Given)
 }
 
 fn text(vault: &Vault, name: &str) -> String {

@@ -1,12 +1,14 @@
 //! The files of secrets in a repository.
 
 mod change;
+mod consent;
 mod lock;
 mod open;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use age::{
@@ -25,7 +27,7 @@ pub(super) use self::open::{Open, source_of};
 use super::{Audience, Make, SecretFile, SecretsError, catalogue, make};
 use crate::{
     confined::{Confined, Modes},
-    keys::{HOST_KEYS_DIR, HostKeys, Identities, IdentitySource},
+    keys::{Consent, HOST_KEYS_DIR, HostKeys, Identities, IdentitySource},
 };
 
 /// The modes of encrypted files: they are in the repository for all to see.
@@ -45,12 +47,13 @@ pub struct Vault {
     /// What the inventory's people are called, by their recipients.
     people: BTreeMap<String, String>,
     pub(super) host_keys: HostKeys,
-    identities: Identities,
+    identities: Arc<Identities>,
+    /// Who agrees to new readers.
+    consent: Consent,
 }
 
 impl Vault {
-    /// Opens the secrets of a repository. Nothing is written but the fleet's own identity, where
-    /// the inventory names no operators.
+    /// Opens the secrets of a repository. Nothing is written.
     ///
     /// # Errors
     /// When an operator is no recipient, or an identity file can't be read.
@@ -61,10 +64,12 @@ impl Vault {
     ) -> Result<Self, SecretsError> {
         let folder = inventory.secrets.path.clone();
         let operators = &inventory.secrets.operators;
+        let identities = Arc::new(Identities::open(operators, source)?);
         Ok(Self {
             repository: Confined::new(repository),
-            host_keys: HostKeys::open_in(repository, &folder, operators, source.clone())?,
-            identities: Identities::open(operators, source)?,
+            host_keys: HostKeys::with(repository, folder.as_ref(), Arc::clone(&identities)),
+            identities,
+            consent: Consent::default(),
             files: catalogue(inventory),
             nodes: inventory.nodes.keys().cloned().collect(),
             people: inventory
@@ -77,6 +82,14 @@ impl Vault {
                 .collect(),
             folder,
         })
+    }
+
+    /// The same, with who agrees to readers that come and go.
+    #[must_use]
+    pub fn agreeing(mut self, consent: Consent) -> Self {
+        self.host_keys = self.host_keys.agreeing(consent.clone());
+        self.consent = consent;
+        self
     }
 
     /// The files that there should be.
@@ -112,8 +125,22 @@ impl Vault {
             .collect()
     }
 
+    /// The operators, each with what it is called.
+    fn operators_called(&self) -> Result<Vec<(Recipient, String)>, SecretsError> {
+        let operators = self.operators()?.into_iter().enumerate();
+        Ok(operators
+            .map(|(i, recipient)| {
+                let name = match self.people.get(recipient.as_str()) {
+                    Some(name) => format!("operator {name}"),
+                    None => format!("operator {}", i + 1),
+                };
+                (recipient, name)
+            })
+            .collect())
+    }
+
     /// A machine as a recipient, where its host key was made.
-    fn node(&self, node: &NodeName) -> Result<Option<Recipient>, SecretsError> {
+    pub(super) fn node(&self, node: &NodeName) -> Result<Option<Recipient>, SecretsError> {
         let Some(key) = self.host_keys.public(node)? else {
             return Ok(None);
         };
@@ -125,23 +152,34 @@ impl Vault {
             })
     }
 
+    /// Whether it is known who the operators are: the inventory names them, or the fleet's own
+    /// identity is at hand.
+    pub(super) fn knows_operators(&self) -> bool {
+        !self.identities.recipient_texts().is_empty()
+    }
+
     /// Who a file is to be encrypted to, each with what it is called.
+    ///
+    /// # Errors
+    /// When one of them is no recipient, or a machine's host key isn't its own.
     pub(super) fn wanted(
         &self,
         file: &SecretFile,
     ) -> Result<Vec<(Recipient, String)>, SecretsError> {
-        let mut wanted: Vec<(Recipient, String)> = Vec::new();
-        for (i, recipient) in self.operators()?.into_iter().enumerate() {
-            let name = match self.people.get(recipient.as_str()) {
-                Some(name) => format!("operator {name}"),
-                None => format!("operator {}", i + 1),
-            };
-            wanted.push((recipient, name));
-        }
+        self.wanted_of(file, &BTreeSet::new())
+    }
+
+    /// The same, without some machines.
+    pub(super) fn wanted_of(
+        &self,
+        file: &SecretFile,
+        without: &BTreeSet<NodeName>,
+    ) -> Result<Vec<(Recipient, String)>, SecretsError> {
+        let mut wanted = self.operators_called()?;
         match &file.audience {
             Audience::Operators => {}
             Audience::Nodes(nodes, _) => {
-                for node in nodes {
+                for node in nodes.iter().filter(|node| !without.contains(*node)) {
                     if let Some(recipient) = self.node(node)? {
                         wanted.push((recipient, node.to_string()));
                     }
@@ -157,7 +195,7 @@ impl Vault {
                 wanted.push((recipient, name.clone()));
             }
         }
-        let mut seen = std::collections::BTreeSet::new();
+        let mut seen = BTreeSet::new();
         wanted.retain(|(recipient, _)| seen.insert(recipient.clone()));
         Ok(wanted)
     }
@@ -166,12 +204,13 @@ impl Vault {
     pub(super) fn without_host_key(
         &self,
         file: &SecretFile,
+        but: &BTreeSet<NodeName>,
     ) -> Result<Vec<NodeName>, SecretsError> {
         let Audience::Nodes(nodes, _) = &file.audience else {
             return Ok(Vec::new());
         };
         let mut without = Vec::new();
-        for node in nodes {
+        for node in nodes.iter().filter(|node| !but.contains(*node)) {
             if self.host_keys.public(node)?.is_none() {
                 without.push(node.clone());
             }

@@ -10,7 +10,7 @@ use super::{
     open::{Open, source_of},
     split,
 };
-use crate::keys::HOST_KEYS_DIR;
+use crate::keys::{HOST_KEYS_DIR, KeyError, MadeIdentity};
 use crate::secrets::{Make, Secret, SecretFile, SecretString, SecretsError, rules};
 
 /// Values of a file that were made or changed, by name alone.
@@ -27,6 +27,8 @@ pub struct Changed {
 /// What `init` did.
 #[derive(Debug, Default)]
 pub struct Initialised {
+    /// The identity that was made for the fleet, where the inventory names no operators.
+    pub identity: Option<MadeIdentity>,
     /// Machines that got a host key.
     pub host_keys: Vec<NodeName>,
     /// Secrets that were made.
@@ -90,16 +92,25 @@ impl Vault {
     /// When no identity at hand could open what is made; nothing is written then. When a file
     /// can't be opened or written; those before it stay.
     pub fn init(&self, now_s: u64) -> Result<Initialised, SecretsError> {
+        // Where files are there already, the identity that opens them was, too.
+        for file in &self.files {
+            if !self.knows_operators() && self.read(&file.path)?.is_some() {
+                return Err(KeyError::NoOperator.into());
+            }
+        }
+        self.host_keys.make_own_identity()?;
         self.require_own_identity(now_s)?;
         let _lock = self.lock()?;
         // Files that can't be opened are found before host keys are written.
         let mut open = Open::all(self)?;
-        let mut done = Initialised::default();
+        let mut done = Initialised {
+            identity: self.identities.made(),
+            ..Initialised::default()
+        };
         for node in &self.nodes {
             if self.host_keys.public(node)?.is_none() {
                 done.host_keys.push(node.clone());
             }
-            self.host_keys.ensure(node)?;
         }
         for derived in [false, true] {
             for file in &self.files {
@@ -119,6 +130,22 @@ impl Vault {
                 }
             }
         }
+        let mut writings = open.writings(self)?;
+        if !done.host_keys.is_empty() {
+            writings.push(self.writing_host_keys(None)?);
+        }
+        writings.extend(self.writing_rules()?);
+        self.agree(writings)?;
+        for node in &self.nodes {
+            self.host_keys.ensure(node)?;
+        }
+        // The keys that were made just now are nobody else's.
+        let made = done.host_keys.iter().map(|node| self.node(node));
+        let made: Vec<_> = made.collect::<Result<_, _>>()?;
+        let made = made.into_iter().flatten();
+        self.host_keys
+            .agreed()
+            .add(made.map(|recipient| recipient.as_str().to_owned()))?;
         open.save(self, now_s)?;
         (done.rules, done.foreign_rules) = rules::write(self)?;
         Ok(done)
@@ -194,6 +221,7 @@ impl Vault {
                 }
             }
         }
+        self.agree(open.writings(self)?)?;
         open.save(self, now_s)?;
         Ok(changed)
     }
@@ -206,7 +234,17 @@ impl Vault {
     /// # Errors
     /// When a file can't be opened or written; those before it stay.
     pub fn rekey(&self, now_s: u64, dry_run: bool) -> Result<Vec<Rekeyed>, SecretsError> {
+        // Where nobody knows who the operators are, everything would be taken from them.
+        if !self.knows_operators() {
+            if dry_run {
+                return Ok(Vec::new());
+            }
+            return Err(KeyError::NoOperator.into());
+        }
         let _lock = if dry_run { None } else { Some(self.lock()?) };
+        if !dry_run {
+            self.agree_to_rekeying()?;
+        }
         let called = self.called();
         let mut done = Vec::new();
         if let Some(rekeyed) = self.rekey_host_keys(dry_run)? {
@@ -254,6 +292,21 @@ impl Vault {
             rules::write(self)?;
         }
         Ok(done)
+    }
+
+    /// Has everybody agreed to who comes and goes by a rekeying.
+    fn agree_to_rekeying(&self) -> Result<(), SecretsError> {
+        let mut writings = Vec::new();
+        for file in &self.files {
+            if self.read(&file.path)?.is_some() {
+                writings.push(self.writing(file)?);
+            }
+        }
+        if self.host_keys.difference()?.is_some() {
+            writings.push(self.writing_host_keys(Some(self.host_keys.noted()?))?);
+        }
+        writings.extend(self.writing_rules()?);
+        self.agree(writings)
     }
 
     /// Makes the host keys open to the operators, and to nobody else. They are age files, which
@@ -332,6 +385,22 @@ impl Vault {
             }
         }
         let (before, after) = (edit.tree.names(), tree.names());
+        let has_value = |tree: &Value, names: &[String]| {
+            names.iter().any(|name| {
+                !matches!(tree.get(name), None | Some(Value::Null))
+                    && tree.get(name).and_then(Value::as_text) != Some("")
+            })
+        };
+        if !has_value(&tree, &after) {
+            if edit.opened.is_none() {
+                return Ok(Vec::new());
+            }
+            if has_value(&edit.tree, &before) {
+                return Err(SecretsError::Emptied {
+                    path: self.path(&edit.path),
+                });
+            }
+        }
         let mut changed: Vec<String> = before
             .iter()
             .filter(|name| !after.contains(name))
@@ -347,6 +416,7 @@ impl Vault {
         if changed.is_empty() {
             changed.push("~ (comments or order)".to_owned());
         }
+        self.agree(vec![self.writing(file)?])?;
         self.write(file, edit.opened.as_ref(), &tree, now_s)?;
         Ok(changed)
     }

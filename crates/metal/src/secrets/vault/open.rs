@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use undercroft_sops::{Opened, Value};
 
-use super::Vault;
+use super::{Vault, consent::Writing};
 use crate::secrets::{
     ExposeSecret as _, Make, Secret, SecretFile, SecretString, SecretsError, make,
 };
@@ -235,18 +235,30 @@ impl Open {
             .is_some_and(|(_, tree)| tree.get(name).is_some())
     }
 
+    /// The files that [`Open::save`] will write.
+    pub(super) fn writings(&self, vault: &Vault) -> Result<Vec<Writing>, SecretsError> {
+        let changed = vault
+            .files
+            .iter()
+            .filter(|file| self.changed(file).is_some());
+        changed.map(|file| vault.writing(file)).collect()
+    }
+
+    /// A file whose plain text isn't what lies there.
+    fn changed(&self, file: &SecretFile) -> Option<&(Option<Opened>, Value)> {
+        let entry = self.trees.get(&file.path)?;
+        let unchanged = match entry {
+            (Some(opened), tree) => opened.tree == *tree,
+            (None, tree) => tree.names().is_empty(),
+        };
+        (!unchanged).then_some(entry)
+    }
+
     /// Writes the files that have changed, those first that others follow from: whoever is stopped
     /// in between has what is missing made, and nothing is encrypted to an identity that is lost.
     pub(in crate::secrets) fn save(&self, vault: &Vault, now_s: u64) -> Result<(), SecretsError> {
         for file in in_writing_order(&vault.files) {
-            let Some((opened, tree)) = self.trees.get(&file.path) else {
-                continue;
-            };
-            let unchanged = match opened {
-                Some(opened) => opened.tree == *tree,
-                None => tree.names().is_empty(),
-            };
-            if !unchanged {
+            if let Some((opened, tree)) = self.changed(file) {
                 vault.write(file, opened.as_ref(), tree, now_s)?;
             }
         }
