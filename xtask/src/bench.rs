@@ -34,22 +34,44 @@ pub(crate) fn run(rest: &[&str]) -> Result<(), Failed> {
     }
     let wanted = |name: &str| rest.is_empty() || rest.contains(&name);
     let tools = packages::ensure(packages::Need::Bench)?;
+    // What a row is known by stands in so many of its first cells.
+    let mut kept = Vec::new();
     if wanted("scale") {
-        page::replace("scale", &page::scale(&scale()?))?;
+        kept.extend(page::update("scale", &page::scale(&scale()?), 2)?);
     }
     if wanted("netboot") {
-        page::replace("netboot", &page::netboot(&netboot(&tools)?))?;
+        kept.extend(page::update(
+            "netboot",
+            &page::netboot(&netboot(&tools)?),
+            1,
+        )?);
     }
     if wanted("render") {
-        page::replace("render", &page::render(&render()?))?;
+        kept.extend(page::update("render", &page::render(&render()?), 2)?);
     }
     if wanted("rack") {
-        page::replace("rack", &page::rack(&rack::measure(&tools)?))?;
+        kept.extend(page::update(
+            "rack",
+            &page::rack(&rack::measure(&tools)?),
+            1,
+        )?);
     }
     if wanted("nix") {
-        page::replace("nix", &nix::table(&nix::measure()?))?;
+        kept.extend(page::update("nix", &nix::table(&nix::measure()?), 1)?);
     }
-    page::replace("machine", &page::machine())
+    page::replace("machine", &page::machine())?;
+    if kept.is_empty() {
+        return Ok(());
+    }
+    Err(Failed::new(
+        "bench",
+        format!(
+            "the page is written, but these rows are still of an earlier run and marked so, because what \
+             they compare with isn't here (the lines with SKIPPED say what): {}. A row that no benchmark \
+             makes any more is taken out by hand.",
+            kept.join("; ")
+        ),
+    ))
 }
 
 /// Parse, plan and rehearse at each size.

@@ -189,14 +189,18 @@ fn ours(interface: &str, address: &str, bits: &str, file: &Path) -> Outcome<Runn
     }
 }
 
-fn is_installed(program: &str) -> bool {
-    let is_there = ["/usr/sbin", "/usr/bin", "/usr/local/bin"]
-        .iter()
-        .any(|folder| Path::new(folder).join(program).exists());
-    if !is_there {
+/// Where a program is: on PATH, which has the folders of what was only unpacked, or where Debian keeps
+/// root's programs.
+fn installed(program: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let found = std::env::split_paths(&path)
+        .chain(["/usr/sbin", "/usr/local/sbin"].map(PathBuf::from))
+        .map(|folder| folder.join(program))
+        .find(|file| file.is_file());
+    if found.is_none() {
         println!("SKIPPED: {program} is not installed");
     }
-    is_there
+    found
 }
 
 fn best(values: &[f64]) -> f64 {
@@ -233,9 +237,9 @@ fn in_turn(
 }
 
 fn bench_http(folder: &Path, big: &Path) -> Outcome<()> {
-    if !is_installed("nginx") {
+    let Some(nginx) = installed("nginx") else {
         return Ok(());
-    }
+    };
     let config = folder.join("nginx.conf");
     let root = folder.display();
     std::fs::write(
@@ -255,7 +259,7 @@ fn bench_http(folder: &Path, big: &Path) -> Outcome<()> {
         ""
     };
     let _nginx = Running(
-        Command::new("nginx")
+        Command::new(nginx)
             .arg("-c")
             .arg(&config)
             .args(["-g", user])
@@ -338,12 +342,12 @@ fn fetch(server: SocketAddrV4, path: &str, bytes: u64) -> Outcome<()> {
 }
 
 fn bench_tftp(folder: &Path, middle: &Path) -> Outcome<()> {
-    if !is_installed("dnsmasq") {
+    let Some(dnsmasq) = installed("dnsmasq") else {
         return Ok(());
-    }
+    };
     let _ours = ours("lo", "127.0.0.1", "8", middle)?;
     let _dnsmasq = Running(
-        Command::new("dnsmasq")
+        Command::new(&dnsmasq)
             .args([
                 "-k",
                 "--conf-file=/dev/null",
@@ -469,9 +473,9 @@ fn load(server: SocketAddrV4, path: &str, window: Option<u64>) -> Outcome<u64> {
 }
 
 fn bench_dhcp(folder: &Path) -> Outcome<()> {
-    if !is_installed("dnsmasq") {
+    let Some(dnsmasq) = installed("dnsmasq") else {
         return Ok(());
-    }
+    };
     let socket = dhcp_socket()?;
     let (mut a, mut b) = (Vec::new(), Vec::new());
     for round in 0..u32::try_from(ROUNDS)? {
@@ -482,7 +486,7 @@ fn bench_dhcp(folder: &Path) -> Outcome<()> {
         let leases = folder.join("leases");
         let _ = std::fs::remove_file(&leases);
         let _dnsmasq = Running(
-            Command::new("dnsmasq")
+            Command::new(&dnsmasq)
                 .args([
                     "-k",
                     "--conf-file=/dev/null",

@@ -17,6 +17,85 @@ pub(crate) fn replace(name: &str, table: &str) -> Result<(), Failed> {
     std::fs::write(&path, page).map_err(|e| failed(e.to_string()))
 }
 
+/// What a row is marked with that was measured in an earlier run, in its first cell.
+const EARLIER: &str = " †";
+/// What the mark means, below such a table.
+const EARLIER_MEANS: &str =
+    "\n† measured in an earlier run: what it compares with wasn't there in the latest.\n";
+
+/// Puts a table between the marks of that name, and keeps what it has no figures for from the one that is
+/// there. Gives the rows that were kept.
+pub(crate) fn update(name: &str, table: &str, key_cells: usize) -> Result<Vec<String>, Failed> {
+    let path = repo_root().join("docs/performance.md");
+    let page = std::fs::read_to_string(&path)
+        .map_err(|e| Failed::new("bench", format!("{}: {e}", path.display())))?;
+    let old = between(&page, name).unwrap_or_default();
+    let (merged, kept) = merge(old, table, key_cells);
+    replace(name, &merged)?;
+    Ok(kept)
+}
+
+fn between<'a>(page: &'a str, name: &str) -> Option<&'a str> {
+    let begin = format!("<!-- begin {name} -->\n");
+    let (_, rest) = page.split_once(&begin)?;
+    Some(rest.split_once(&format!("<!-- end {name} -->"))?.0)
+}
+
+/// The cells of a row, without the mark.
+fn cells(row: &str) -> Vec<String> {
+    let row = row.trim().trim_matches('|');
+    let mut cells: Vec<String> = row.split('|').map(|cell| cell.trim().to_owned()).collect();
+    if let Some(first) = cells.first_mut()
+        && let Some(bare) = first.strip_suffix(EARLIER)
+    {
+        *first = bare.to_owned();
+    }
+    cells
+}
+
+/// The new table, with the old one's rows where it has none, and where it has a dash for a figure. Rows
+/// stand in the old one's order, new ones at the end.
+fn merge(old: &str, new: &str, key_cells: usize) -> (String, Vec<String>) {
+    let rows = |table: &str| -> Vec<Vec<String>> {
+        let rows = table.lines().filter(|line| line.starts_with('|')).skip(2);
+        rows.map(cells).collect()
+    };
+    let key = |row: &[String]| -> Vec<String> { row.iter().take(key_cells).cloned().collect() };
+    let (old_rows, mut new_rows) = (rows(old), rows(new));
+    let mut out: String = new
+        .lines()
+        .filter(|line| line.starts_with('|'))
+        .take(2)
+        .map(|line| format!("{line}\n"))
+        .collect();
+    let mut kept = Vec::new();
+    for mut row in old_rows {
+        let here = new_rows.iter().position(|new| key(new) == key(&row));
+        let measured = here.map(|at| new_rows.remove(at));
+        let lacks = |new: &Vec<String>| {
+            let pairs = new.iter().zip(&row);
+            pairs.into_iter().any(|(is, was)| is == "–" && was != "–")
+        };
+        match measured {
+            Some(new) if !lacks(&new) => out.push_str(&format!("| {} |\n", new.join(" | "))),
+            _ => {
+                kept.push(key(&row).join(", "));
+                if let Some(first) = row.first_mut() {
+                    first.push_str(EARLIER);
+                }
+                out.push_str(&format!("| {} |\n", row.join(" | ")));
+            }
+        }
+    }
+    for row in new_rows {
+        out.push_str(&format!("| {} |\n", row.join(" | ")));
+    }
+    if !kept.is_empty() {
+        out.push_str(EARLIER_MEANS);
+    }
+    (out, kept)
+}
+
 fn replaced(page: &str, name: &str, table: &str) -> Option<String> {
     let begin = format!("<!-- begin {name} -->\n");
     let end = format!("<!-- end {name} -->");
@@ -167,5 +246,45 @@ mod tests {
         );
         assert_eq!(replaced(&once, "x", "| new |\n").unwrap(), once);
         assert_eq!(replaced(page, "z", ""), None);
+        assert_eq!(between(page, "x"), Some("old\n"));
+        assert_eq!(between(page, "z"), None);
+    }
+
+    const OLD: &str = "| what | ours | peer |\n| --- | ---: | ---: |\n| http | 8 | 5 |\n| tftp | 2 | 1 |\n| own | 1 | – |\n";
+
+    #[test]
+    fn a_peer_that_cannot_be_had_leaves_its_old_row_and_it_is_said() {
+        let new = "| what | ours | peer |\n| --- | ---: | ---: |\n| tftp | 3 | 1 |\n| own | 2 | – |\n| more | 1 | 1 |\n";
+        let (merged, kept) = merge(OLD, new, 1);
+        assert_eq!(
+            merged,
+            format!(
+                "| what | ours | peer |\n| --- | ---: | ---: |\n| http † | 8 | 5 |\n| tftp | 3 | 1 |\n| own | 2 | – |\n| more | 1 | 1 |\n{EARLIER_MEANS}"
+            )
+        );
+        assert_eq!(kept, ["http"]);
+        // Again without it: marked once.
+        assert_eq!(merge(&merged, new, 1), (merged.clone(), kept));
+        // And with it again: nothing is left of the mark.
+        let with = OLD.replace("| http | 8 | 5 |", "| http | 9 | 6 |");
+        let (merged, kept) = merge(&merged, &with, 1);
+        assert!(merged.contains("| http | 9 | 6 |") && merged.contains("| more † | 1 | 1 |"));
+        assert_eq!(kept, ["more"]);
+    }
+
+    #[test]
+    fn a_row_whose_peer_is_missing_is_the_old_one() {
+        let old = "| machines | apps | ours | peer |\n| ---: | ---: | ---: | ---: |\n| 9 | 0 | 1 ms | 90 ms |\n| 9 | 5 | 2 ms | – |\n";
+        let new = "| machines | apps | ours | peer |\n| ---: | ---: | ---: | ---: |\n| 9 | 0 | 3 ms | – |\n| 9 | 5 | 4 ms | – |\n";
+        let (merged, kept) = merge(old, new, 2);
+        assert!(merged.contains("| 9 † | 0 | 1 ms | 90 ms |"), "{merged}");
+        assert!(merged.contains("| 9 | 5 | 4 ms | – |"), "{merged}");
+        assert_eq!(kept, ["9, 0"]);
+    }
+
+    #[test]
+    fn the_first_table_is_taken_as_it_is() {
+        assert_eq!(merge("", OLD, 1), (OLD.to_owned(), Vec::new()));
+        assert_eq!(merge(OLD, OLD, 1), (OLD.to_owned(), Vec::new()));
     }
 }
