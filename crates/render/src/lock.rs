@@ -75,7 +75,33 @@ impl Lock {
             .in_file(file)
             .hint("Use the version of Undercroft that wrote it, or a newer one."));
         }
+        lock.exact(file)?;
         Ok(lock)
+    }
+
+    /// Refuses what a lock file is there to rule out: versions that mean another one tomorrow.
+    fn exact(&self, file: &str) -> Result<(), Problem> {
+        if let Some(kubernetes) = &self.kubernetes
+            && Minor::parse(kubernetes).is_none_or(|minor| minor.to_string() != *kubernetes)
+        {
+            return Err(Problem::new(
+                "lock-kubernetes",
+                format!("{kubernetes:?} is no minor version of Kubernetes, such as \"1.34\""),
+            )
+            .in_file(file)
+            .hint("Take the line out: `undercroft render` writes it."));
+        }
+        for (name, locked) in &self.components {
+            if !is_exact(&locked.version) {
+                return Err(Problem::new(
+                    "lock-inexact",
+                    format!("the version {:?} of {name} isn't one version", locked.version),
+                )
+                .in_file(file)
+                .hint("Name one, such as \"1.2.3\": a range or a name like \"latest\" is another version tomorrow. `undercroft update` finds the newest."));
+            }
+        }
+        Ok(())
     }
 
     /// Takes over from another lock the components that this one doesn't have.
@@ -116,6 +142,19 @@ impl Lock {
     }
 }
 
+/// Whether a text is one version and no range: numbers first, with dots between them, and after `-`, `+` or
+/// `.` what a release or a tag is further called. A part that is `x` or `*` stands for any number.
+fn is_exact(version: &str) -> bool {
+    let bare = version.strip_prefix('v').unwrap_or(version);
+    let known = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '+' | '_');
+    bare.starts_with(|c: char| c.is_ascii_digit())
+        && bare.chars().all(known)
+        && bare.contains('.')
+        && !bare
+            .split(['.', '-', '+'])
+            .any(|part| part.is_empty() || part.eq_ignore_ascii_case("x"))
+}
+
 /// A key with a text, as TOML's basic string.
 fn key(out: &mut String, name: &str, value: Option<&str>) {
     if let Some(value) = value {
@@ -130,6 +169,51 @@ fn key(out: &mut String, name: &str, value: Option<&str>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_version_that_means_another_one_tomorrow_is_refused() {
+        let lock =
+            |version: &str| format!("version = 1\n[components.cilium]\nversion = \"{version}\"\n");
+        for good in [
+            "1.19.5",
+            "v0.29.2",
+            "1.0.0-rc.1",
+            "2.12.4-alpine",
+            "1.2.3+k3s1",
+            "9.5",
+        ] {
+            Lock::parse("", &lock(good)).unwrap();
+        }
+        for bad in [
+            "1.x",
+            "1.X.3",
+            "x",
+            "*",
+            "1.*",
+            "^1.2.3",
+            "~1.2",
+            ">=1.2.3",
+            "1.2.3 - 1.4",
+            "1.2 || 1.3",
+            "latest",
+            "",
+            "1",
+            "v",
+            "stable",
+            "1..2",
+            " 1.2.3",
+            "1.2.3,1.2.4",
+            "=1.2.3",
+        ] {
+            let refused = Lock::parse("", &lock(bad)).unwrap_err();
+            assert_eq!(refused.code, "lock-inexact", "{bad}");
+        }
+        for bad in ["1.x", "1", "latest", "1.34.2", "v1.34", ">=1.30"] {
+            let refused =
+                Lock::parse("", &format!("version = 1\nkubernetes = \"{bad}\"\n")).unwrap_err();
+            assert_eq!(refused.code, "lock-kubernetes", "{bad}");
+        }
+    }
 
     #[test]
     fn the_built_in_versions_are_a_lock_file_and_read_as_printed() {

@@ -19,13 +19,56 @@ const PLACEHOLDER_SERIALS: &[&str] = &[
     "0123456789abcdef",
 ];
 
+/// How the serial numbers begin that `undercroft init` writes.
+const TEMPLATE_SERIAL: &str = "SERIAL-OF-DISK-";
+/// How the MAC addresses begin that it writes: locally administered ones that no card is made with.
+const TEMPLATE_MAC: [u8; 5] = [0x02, 0, 0, 0, 0];
+
 /// A UUID that many boards of one maker share, because it was never set.
 const SHARED_UUID: MachineUuid = MachineUuid([
     0x03, 0x00, 0x02, 0x00, 0x04, 0x00, 0x05, 0x00, 0x00, 0x06, 0x00, 0x07, 0x00, 0x08, 0x00, 0x09,
 ]);
 
+/// What `undercroft init` has made up and nobody has put their own in the place of.
+fn made_up(c: &mut Check<'_, '_>) {
+    let mut at: Option<Vec<String>> = None;
+    let mut names = Vec::new();
+    for (name, node) in &c.draft.nodes {
+        let name = name.as_str();
+        let serials = node.disks.iter().enumerate().filter(|(_, disk)| {
+            let serial = disk.serial.as_deref();
+            serial.is_some_and(|serial| serial.starts_with(TEMPLATE_SERIAL))
+        });
+        let serial =
+            serials.map(|(i, _)| vec!["disks".to_owned(), i.to_string(), "serial".to_owned()]);
+        let macs = node.macs.iter().enumerate();
+        let mac = macs
+            .filter(|(_, mac)| mac.0.starts_with(&TEMPLATE_MAC))
+            .map(|(i, _)| vec!["macs".to_owned(), i.to_string()]);
+        if let Some(keys) = serial.chain(mac).next() {
+            let path = ["nodes".to_owned(), name.to_owned()]
+                .into_iter()
+                .chain(keys);
+            at.get_or_insert(path.collect());
+            names.push(format!("`{name}`"));
+        }
+    }
+    let Some(at) = at else { return };
+    let at: Vec<&str> = at.iter().map(String::as_str).collect();
+    c.warning(
+        "made-up",
+        &at,
+        format!(
+            "the serial numbers or MAC addresses of {} are those that `undercroft init` made up",
+            super::causes::named(&names)
+        ),
+        "Put the machines' own in their place before `up`: `lsblk -o NAME,SERIAL,WWN,SIZE` and `ip link` show them, and so do their labels. A rehearsal does without.",
+    );
+}
+
 /// MAC addresses, UUIDs, serial numbers and WWNs: set, and each given once.
 pub(super) fn check(c: &mut Check<'_, '_>) {
+    made_up(c);
     let draft = c.draft;
     let (mut macs, mut uuids) = (Seen::new(), Seen::new());
     let (mut serials, mut wwns, mut phones) = (Seen::new(), Seen::new(), Seen::new());

@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
 
-use super::{Check, Seen};
+use super::{Check, Draft, Seen};
 use crate::inventory::{Dhcp, Distribution, Network, OverlayKind};
 
 /// Cilium gives every node a /24 of the pods' network (`clusterPoolIPv4MaskSize`).
@@ -177,25 +177,11 @@ fn range(c: &mut Check<'_, '_>, network: &Network) {
         );
         return;
     }
-    let vip = c.draft.kubernetes.as_ref().and_then(|k| k.virtual_ip);
-    let others = [
-        (Some(network.server_address), ["network", "server_address"]),
-        (network.gateway, ["network", "gateway"]),
-        (vip, ["kubernetes", "virtual_ip"]),
-    ];
-    let mut inside: Vec<Vec<&str>> = others
-        .iter()
-        .filter(|(address, _)| address.is_some_and(|a| (range.first..=range.last).contains(&a)))
-        .map(|(_, other)| other.to_vec())
+    let inside: Vec<Vec<&str>> = points(c.draft)
+        .into_iter()
+        .filter(|(address, _)| (range.first..=range.last).contains(address))
+        .map(|(_, path)| path)
         .collect();
-    let draft = c.draft;
-    inside.extend(
-        draft
-            .nodes
-            .iter()
-            .filter(|(_, node)| (range.first..=range.last).contains(&node.address))
-            .map(|(name, _)| vec!["nodes", name.as_str(), "address"]),
-    );
     lie_in(
         c,
         &inside,
@@ -204,6 +190,25 @@ fn range(c: &mut Check<'_, '_>, network: &Network) {
         "`network.dhcp_range`",
         "an unknown machine would be given this address",
     );
+}
+
+/// All addresses that somebody has or is to have, and where they are given. Whatever hands out addresses of a
+/// range must leave out each of them.
+fn points(draft: &Draft) -> Vec<(Ipv4Addr, Vec<&str>)> {
+    let mut points = Vec::new();
+    if let Some(network) = &draft.network {
+        points.push((network.server_address, vec!["network", "server_address"]));
+        if let Some(gateway) = network.gateway {
+            points.push((gateway, vec!["network", "gateway"]));
+        }
+    }
+    if let Some(vip) = draft.kubernetes.as_ref().and_then(|k| k.virtual_ip) {
+        points.push((vip, vec!["kubernetes", "virtual_ip"]));
+    }
+    for (name, node) in &draft.nodes {
+        points.push((node.address, vec!["nodes", name.as_str(), "address"]));
+    }
+    points
 }
 
 /// Reports addresses that lie in a range that isn't for them: one at its own place, several at the
@@ -342,22 +347,44 @@ fn nodes(c: &mut Check<'_, '_>, network: &Network) {
         }
     }
     for (i, net) in balancers.iter().enumerate().filter(|(_, net)| is_net(net)) {
-        let inside: Vec<Vec<&str>> = draft
-            .nodes
-            .iter()
-            .filter(|(_, node)| net.contains(&node.address))
-            .map(|(name, _)| vec!["nodes", name.as_str(), "address"])
+        let inside: Vec<Vec<&str>> = points(draft)
+            .into_iter()
+            .filter(|(address, _)| net.contains(address))
+            .map(|(_, path)| path)
             .collect();
+        let i = i.to_string();
+        let here = ["kubernetes", "load_balancer_cidrs", &i];
         lie_in(
             c,
             &inside,
             "in-load-balancer-network",
-            &["kubernetes", "load_balancer_cidrs", &i.to_string()],
+            &here,
             &format!("the load balancers' network {net}"),
             "a service could be given this address",
         );
+        // Two that hand out addresses, each without a look at the other.
+        if let Some(range) = network.dhcp_range.as_ref()
+            && network.dhcp == Dhcp::Server
+            && range.first <= range.last
+            && range.first <= net.broadcast()
+            && net.network() <= range.last
+        {
+            let message = format!(
+                "`network.dhcp_range`, {} to {}, overlaps the load balancers' network {net}",
+                range.first, range.last
+            );
+            let finding = super::Finding::error("ranges-overlap", c.at(&here), message)
+                .related("the range is given here", c.at(&["network", "dhcp_range"]))
+                .hint(
+                    "Move one of the two: a machine and a service would be given the same address.",
+                );
+            c.report(finding);
+        }
     }
 }
+
+/// What a network is called that a node leads the overlay's members to.
+const ROUTE: &str = "a route";
 
 /// Networks that have an address in common though each needs its own.
 fn collisions(c: &mut Check<'_, '_>, own_is_sound: bool) {
@@ -374,6 +401,18 @@ fn collisions(c: &mut Check<'_, '_>, own_is_sound: bool) {
                 path(&["network", "overlay", "cidr"]),
                 network.overlay.cidr,
             ));
+            for (name, routes) in &network.overlay.routes {
+                for (i, route) in routes.iter().enumerate() {
+                    let keys = [
+                        "network",
+                        "overlay",
+                        "routes",
+                        name.as_str(),
+                        &i.to_string(),
+                    ];
+                    nets.push((ROUTE, path(&keys), *route));
+                }
+            }
         }
     }
     if let Some(kubernetes) = &draft.kubernetes
@@ -401,7 +440,11 @@ fn collisions(c: &mut Check<'_, '_>, own_is_sound: bool) {
             // Load balancers' addresses may be cut out of the nodes' network, where they are
             // announced by ARP.
             let cut_out = *what_a == "nodes" && *what_b == "load balancers";
-            let cut_out = cut_out && a.contains(b) && a != b;
+            // A route leads to a network that is another's; only to the overlay itself it can't.
+            let leads = [(what_a, what_b), (what_b, what_a)]
+                .iter()
+                .any(|(route, other)| **route == ROUTE && **other != "overlay");
+            let cut_out = cut_out && a.contains(b) && a != b || leads;
             if meet(a, b) && !cut_out {
                 pairs.push((i, j));
             }
