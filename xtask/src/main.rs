@@ -1,6 +1,7 @@
 //! Everything a developer of Undercroft does: `cargo xtask try`, `test`, `ci`, `bench`, `tidy`.
 
 mod bench;
+mod dist;
 mod nix_eval;
 mod packages;
 mod peers;
@@ -18,6 +19,7 @@ cargo xtask try [--keep | --down]  two virtual machines from powered off to runn
 cargo xtask test [FILTER]          all tests, the end-to-end ones on the virtual rack too
 cargo xtask ci                     formatting, clippy with warnings as errors, then `test`
 cargo xtask bench [NAME]           measure against real peers, and write docs/performance.md
+cargo xtask dist                   the command as it is released: stripped, its debug information apart
 cargo xtask tidy                   the house rules that a program can check
 cargo xtask fuzz [SECONDS]         run each fuzz target for so long (60; needs nightly, cargo-fuzz)
 cargo xtask peers [NAME ...]       build the programs of others that tests need (sops, kube-apiserver)
@@ -43,6 +45,7 @@ fn main() -> ExitCode {
             Ok(())
         }
         ["nix-eval", rest @ ..] => nix_eval::run(rest),
+        ["dist"] => dist::run(),
         ["tidy"] => tidy::run(&repo_root()),
         ["fuzz", rest @ ..] => fuzz(rest),
         ["peers", rest @ ..] => peers::run(rest),

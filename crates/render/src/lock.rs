@@ -92,7 +92,11 @@ impl Lock {
             .hint("Take the line out: `undercroft render` writes it."));
         }
         for (name, locked) in &self.components {
-            if !is_exact(&locked.version) {
+            let exact = match (&locked.chart, &locked.image) {
+                (None, Some(_)) => is_tag(&locked.version),
+                _ => is_exact(&locked.version),
+            };
+            if !exact {
                 return Err(Problem::new(
                     "lock-inexact",
                     format!("the version {:?} of {name} isn't one version", locked.version),
@@ -155,6 +159,18 @@ fn is_exact(version: &str) -> bool {
             .any(|part| part.is_empty() || part.eq_ignore_ascii_case("x"))
 }
 
+/// Whether a text can be an image's tag (the distribution specification's grammar) and doesn't only look like
+/// one, as "1.x" does. That a tag such as "nightly" moves is told when it is updated.
+fn is_tag(tag: &str) -> bool {
+    let known = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
+    tag.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '_')
+        && tag.len() <= 128
+        && tag.chars().all(known)
+        && !tag
+            .split(['.', '-'])
+            .any(|part| part.eq_ignore_ascii_case("x"))
+}
+
 /// A key with a text, as TOML's basic string.
 fn key(out: &mut String, name: &str, value: Option<&str>) {
     if let Some(value) = value {
@@ -206,6 +222,17 @@ mod tests {
             "=1.2.3",
         ] {
             let refused = Lock::parse("", &lock(bad)).unwrap_err();
+            assert_eq!(refused.code, "lock-inexact", "{bad}");
+        }
+        // Images have tags, which needn't be versions.
+        let image = |tag: &str| {
+            format!("version = 1\n[components.x]\nimage = \"a/b\"\nversion = \"{tag}\"\n")
+        };
+        for good in ["nightly", "1.2.3", "_a", "3"] {
+            Lock::parse("", &image(good)).unwrap();
+        }
+        for bad in ["1.x", "x", "*", "^1", "", "a b", "1:2", "a/b", "a@sha256"] {
+            let refused = Lock::parse("", &image(bad)).unwrap_err();
             assert_eq!(refused.code, "lock-inexact", "{bad}");
         }
         for bad in ["1.x", "1", "latest", "1.34.2", "v1.34", ">=1.30"] {

@@ -193,3 +193,30 @@ fn status_and_events_work_before_anything_has_happened() {
         sandbox.run(["approve", "vm-01", "SHA256:x"]).text()
     );
 }
+
+/// Values that nobody has put their own in the place of are told, once, and no rehearsal is kept from them.
+#[test]
+fn what_a_template_has_made_up_is_told_until_it_is_replaced() {
+    for (template, told) in [("cluster", true), ("metal", true), ("rack", false)] {
+        let sandbox = Sandbox::new();
+        let made = sandbox.run(["init", "--template", template, "--fleet", "demo"]);
+        assert_eq!(made.code, 0, "{}", made.text());
+        let times = |text: &str| text.matches("`undercroft init` made up").count();
+        let checked = sandbox.run(["check"]);
+        assert_eq!(checked.code, 0, "{}", checked.text());
+        assert_eq!(
+            times(&checked.text()),
+            usize::from(told),
+            "{}",
+            checked.text()
+        );
+        let path = sandbox.dir().join("undercroft.toml");
+        let text = std::fs::read_to_string(&path).unwrap();
+        // The serials alone are not enough.
+        let half = text.replace("SERIAL-OF-DISK-", "S6P1NX0T");
+        std::fs::write(&path, &half).unwrap();
+        assert_eq!(times(&sandbox.run(["check"]).text()), usize::from(told));
+        std::fs::write(&path, half.replace("02:00:00:00:00:", "3c:ec:ef:10:00:")).unwrap();
+        assert_eq!(times(&sandbox.run(["check"]).text()), 0);
+    }
+}
