@@ -10,6 +10,7 @@ mod broken;
 mod examples;
 mod one_cause;
 mod properties;
+mod ranges;
 mod reference;
 mod scale;
 mod schema;
