@@ -113,7 +113,7 @@ impl StateError {
             Self::Tracked { path, .. } => {
                 let path = shown(path);
                 Some(format!(
-                    "Nothing was read from it. Ask who committed it. Move it away (`mv {path} {path}-committed`), take it out of git (`git rm -r --cached {path}`) and run the command again: a new one is made. Of the old one, take back only what you know to be yours."
+                    "Nothing was read from it. Ask who committed it. Move it out of the repository (`mv {path} ~/undercroft-committed`), take it out of git (`git rm -r --cached {path}`) and run the command again: a new one is made. Of the old one, take back only what you know to be yours."
                 ))
             }
             Self::Untold { .. } => {

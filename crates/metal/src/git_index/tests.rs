@@ -140,3 +140,18 @@ fn an_index_that_is_cut_off_or_of_another_kind_is_no_answer() {
     std::fs::remove_file(&index).unwrap();
     assert_eq!(first_tracked(&state).unwrap(), None);
 }
+
+proptest::proptest! {
+    #[test]
+    fn any_bytes_are_an_index_or_none(
+        bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..300),
+        version in 0_u8..6,
+        entries in 0_u8..4,
+    ) {
+        let head = [b"DIRC\0\0\0".as_slice(), &[version, 0, 0, 0, entries]].concat();
+        for length in NAME_BYTES {
+            let _ = search(&bytes, length, b".undercroft");
+            let _ = search(&[head.as_slice(), &bytes].concat(), length, b".undercroft");
+        }
+    }
+}
