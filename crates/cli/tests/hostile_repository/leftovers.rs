@@ -52,7 +52,7 @@ fn takes(words: &[&str]) -> Duration {
 #[test]
 fn a_command_that_is_killed_at_any_moment_leaves_whole_files_and_can_be_given_again() {
     for words in [
-        ["secrets", "init"].as_slice(),
+        ["secrets", "init", "--yes"].as_slice(),
         &["render"],
         &["init", "new"],
     ] {
@@ -94,8 +94,8 @@ fn a_command_that_is_killed_at_any_moment_leaves_whole_files_and_can_be_given_ag
 #[test]
 fn where_nothing_can_be_written_nothing_is_half_there() {
     for (told, words) in [
-        (true, ["secrets", "init"].as_slice()),
-        (false, &["secrets", "init"]),
+        (true, ["secrets", "init", "--yes"].as_slice()),
+        (false, &["secrets", "init", "--yes"]),
         (true, &["render"]),
         (false, &["render"]),
         (true, &["init", "new"]),

@@ -264,6 +264,6 @@ const COMMANDS: &[&[&str]] = &[
     &["dev", "config"],
     &["dev", "config", "--force"],
     &["secrets", "init"],
-    &["secrets", "rekey"],
-    &["secrets", "rotate", "k3s-token"],
+    &["secrets", "rekey", "--yes"],
+    &["secrets", "rotate", "k3s-token", "--yes"],
 ];
