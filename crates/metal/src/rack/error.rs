@@ -292,7 +292,7 @@ mod tests {
             (RackError::io("create", "/x", full), "free some space"),
             (
                 network("RTNETLINK answers: Operation not permitted"),
-                "root",
+                "sudo",
             ),
             (network("Error: Unknown device type."), "modprobe bridge"),
             (
