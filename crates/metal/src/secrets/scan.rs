@@ -206,6 +206,8 @@ pub fn repository_files(repository: &Path) -> std::io::Result<Vec<PathBuf>> {
     let git = Command::new("git")
         .arg("-C")
         .arg(repository)
+        // An archive may bring git's folder along, with a program of its own to ask for changes.
+        .args(["-c", "core.fsmonitor=false"])
         .args([
             "ls-files",
             "-z",
