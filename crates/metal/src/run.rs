@@ -12,6 +12,7 @@ mod facts;
 mod fleet;
 mod narrate;
 mod netboot;
+mod pi_files;
 mod serve;
 mod systems;
 
@@ -28,7 +29,8 @@ use undercroft_netboot::{EventKind, Netboot, NetbootError, NetbootEvent};
 pub use self::{
     facts::{FACTS_DIR, write_facts},
     fleet::{Fleet, FleetError, Prepared, Settings},
-    netboot::{BootError, InstallerChoice},
+    netboot::{BootError, InstallerChoice, config_of as boot_config, table as boot_table},
+    pi_files::PiError,
     serve::{ClusterRefused, ServeError, serve},
     systems::Systems,
 };
@@ -324,6 +326,17 @@ impl Loop {
     fn seen(&mut self, event: Result<NetbootEvent, broadcast::error::RecvError>) -> Option<Event> {
         // An installer repeats its report, so that one that was missed comes again.
         let event = event.ok()?;
+        // What the servers say of themselves is every machine's business; that it was said to the
+        // operator is seen to elsewhere.
+        if matches!(event.kind, EventKind::Server { .. }) {
+            let nodes: Vec<NodeName> = self.driver.engine().plan().nodes.keys().cloned().collect();
+            for node in nodes {
+                if let Some(row) = self.narrator.row(&node, event.clone()) {
+                    self.world.note(&node, &row);
+                }
+            }
+            return None;
+        }
         let Some(node) = event.node.clone() else {
             if let Some(stranger) = self.narrator.stranger(event) {
                 self.world.note_stranger(&stranger);

@@ -114,6 +114,12 @@ pub struct Site {
 }
 
 impl Site {
+    /// Whether a Raspberry Pi's boot ROM would find something: without its `config.txt` it starts
+    /// nothing.
+    pub fn has_pi_files(&self) -> bool {
+        self.artifacts.contains(&format!("{PI_FOLDER}/config.txt"))
+    }
+
     /// The URL of a path on our HTTP server; the path has no leading slash.
     pub fn url(&self, path: &str) -> String {
         format!("http://{}:{}/{path}", self.address, self.http_port)
@@ -200,6 +206,8 @@ pub enum Reason {
     NoBinary(Option<ClientArch>),
     /// The inventory's system can't run on the architecture that asked.
     WrongSystem(System, Platform),
+    /// No firmware of a Raspberry Pi is served.
+    NoPiFiles,
     /// There is no installer for this system.
     NoInstaller(System),
 }
@@ -224,6 +232,10 @@ impl fmt::Display for Reason {
                 f,
                 "the inventory says {system}, but it boots as {}",
                 platform.name()
+            ),
+            Self::NoPiFiles => f.write_str(
+                "no firmware of a Raspberry Pi is served; docs/classes/pi.md says which files go \
+                 into netboot/pi",
             ),
             Self::NoInstaller(system) => write!(f, "no installer is served for {system}"),
         }
@@ -334,6 +346,8 @@ fn dhcp(site: &Site, request: &BootRequest<'_>, who: &Who<'_>) -> (BootAction, R
         // installed is told nothing, so that it doesn't wait for one.
         return if who.intent == BootIntent::Local {
             (nothing(DropReason::NothingToBoot), Reason::Local)
+        } else if !site.has_pi_files() {
+            (nothing(DropReason::NoBinary), Reason::NoPiFiles)
         } else {
             (BootAction::PiBoot, who.reason())
         };

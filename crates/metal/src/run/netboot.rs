@@ -7,18 +7,21 @@ use std::{
     sync::Arc,
 };
 
+use tokio::sync::broadcast;
 use undercroft_model::{
     Action, NodeName, NodeState, Plan, System,
     inventory::{self, Dhcp, Firmware, Inventory, Node, PowerKind},
     view::FleetView,
 };
 use undercroft_netboot::{
-    BootIntent, BootTable, Machine, Mode, Netboot, NetbootConfig, NetbootError,
+    BootIntent, BootTable, EventKind, Machine, Mode, Netboot, NetbootConfig, NetbootError,
+    NetbootEvent,
     arch::IpxeBinary,
     server::{DhcpSettings, InstallerFiles, Ports},
-    table::{FirmwareKind, MachineSwitches, UnknownPolicy},
+    table::{FirmwareKind, MachineSwitches, Pxe4011, UnknownPolicy},
 };
 
+use super::pi_files::{PiError, pi_files};
 use super::{BootServers, Settings, tell};
 use crate::{
     installer::{InstallerBuilder, InstallerError, InstallerImage},
@@ -26,6 +29,9 @@ use crate::{
     parts::{Arch, Ipxe, KernelFlavour, Parts, PartsError},
     world::Progress,
 };
+
+/// The file of the state directory in which leases are kept across restarts.
+const LEASE_FILE: &str = "leases";
 
 /// Which installer is served.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,6 +56,9 @@ pub enum BootError {
     /// The servers refused.
     #[error(transparent)]
     Netboot(#[from] NetbootError),
+    /// A Raspberry Pi's files can't be served.
+    #[error(transparent)]
+    Pi(#[from] PiError),
     /// No interface has the address that the inventory names.
     #[error(
         "no network interface of this machine has the address {address}, which is the inventory's network.server_address"
@@ -67,6 +76,7 @@ impl BootError {
     /// What to try, in a sentence.
     pub fn hint(&self) -> Option<String> {
         match self {
+            Self::Pi(PiError::Confined(error)) => error.hint().map(str::to_owned),
             Self::NoInterface { .. } => Some(
                 "Give the machine that address on the nodes' network, or name the interface as network.interface.".to_owned(),
             ),
@@ -86,14 +96,39 @@ pub(super) async fn start_servers(
     let table = table(&settings.inventory, plan, view)?;
     let config = config(settings, operator, systems).await?;
     let netboot = Netboot::start(config, table)?;
+    tokio::spawn(say_what_servers_say(
+        netboot.events(),
+        Arc::clone(&settings.progress),
+    ));
     Ok(BootServers {
         netboot: Arc::new(netboot),
     })
 }
 
+/// Tells what the boot servers say of themselves, such as that their interface is gone, for as
+/// long as they run; between the runs of a service too.
+async fn say_what_servers_say(
+    mut events: broadcast::Receiver<NetbootEvent>,
+    progress: crate::world::ProgressSink,
+) {
+    loop {
+        match events.recv().await {
+            Ok(NetbootEvent {
+                kind: EventKind::Server { text },
+                ..
+            }) => progress(Progress::Line { node: None, text }),
+            Ok(_) | Err(broadcast::error::RecvError::Lagged(_)) => {}
+            Err(broadcast::error::RecvError::Closed) => return,
+        }
+    }
+}
+
 /// All machines of the inventory. Only a machine that the plan installs, and that isn't installed
 /// yet, is given an installer; all others boot their disks.
-pub(super) fn table(
+///
+/// # Errors
+/// When two machines share what should tell them apart.
+pub fn table(
     inventory: &Inventory,
     plan: Option<&Plan>,
     view: Option<&FleetView>,
@@ -107,8 +142,13 @@ pub(super) fn table(
             Firmware::Rpi => FirmwareKind::RaspberryPi,
         },
         switches: MachineSwitches {
+            pxe_4011: match (node.netboot.answer_4011, node.netboot.ask_4011) {
+                (false, _) => Pxe4011::Never,
+                (true, true) => Pxe4011::Only,
+                (true, false) => Pxe4011::Both,
+            },
             snponly: node.netboot.snponly,
-            ..MachineSwitches::default()
+            tftp_block_bytes: node.netboot.tftp_block_bytes,
         },
         kernel_params: kernel_params(node),
         ..Machine::new(
@@ -169,23 +209,7 @@ async fn config(
             address: network.server_address,
         })?,
     };
-    let mode = match network.dhcp {
-        Dhcp::Server => Mode::Server(dhcp(inventory)),
-        Dhcp::Proxy => Mode::Proxy,
-        // Without DHCP of ours the network's own server names the boot file; answering on the
-        // boot server port is harmless and helps firmware that asks there.
-        Dhcp::Port4011 | Dhcp::Off => Mode::Port4011Only,
-    };
-    let mut config = NetbootConfig::new(
-        interface,
-        network.server_address,
-        network.node_cidr.prefix_len(),
-        mode,
-    );
-    config.ports = Ports {
-        http: network.http_port,
-        ..Ports::default()
-    };
+    let mut config = config_of(inventory, interface);
     let mut keys = operator.authorized_key.clone();
     for key in &inventory.fleet.admin_keys {
         keys.push('\n');
@@ -193,8 +217,19 @@ async fn config(
     }
     keys.push('\n');
     config.authorized_keys = keys;
+    config.lease_file = Some(settings.state_dir.join(LEASE_FILE));
 
     let (installers, ipxe) = images(settings, systems).await?;
+    let pi = pi_files(
+        inventory,
+        &settings.repository,
+        &settings.cache_dir,
+        &installers,
+    )?;
+    if let Some(lacks) = pi.lacks {
+        tell(settings, lacks);
+    }
+    config.raspberry_pi = pi.files;
     for (system, image) in installers {
         config.installers.insert(
             system,
@@ -214,6 +249,29 @@ async fn config(
         ]);
     }
     Ok(config)
+}
+
+/// What the inventory alone says of the boot servers.
+pub fn config_of(inventory: &Inventory, interface: String) -> NetbootConfig {
+    let network = &inventory.network;
+    let mode = match network.dhcp {
+        Dhcp::Server => Mode::Server(dhcp(inventory)),
+        Dhcp::Proxy => Mode::Proxy,
+        // Without DHCP of ours the network's own server names the boot file; answering on the
+        // boot server port is harmless and helps firmware that asks there.
+        Dhcp::Port4011 | Dhcp::Off => Mode::Port4011Only,
+    };
+    let mut config = NetbootConfig::new(
+        interface,
+        network.server_address,
+        network.node_cidr.prefix_len(),
+        mode,
+    );
+    config.ports = Ports {
+        http: network.http_port,
+        ..Ports::default()
+    };
+    config
 }
 
 fn dhcp(inventory: &Inventory) -> DhcpSettings {

@@ -2,12 +2,13 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use tokio::sync::watch;
+use tokio::sync::{broadcast, watch};
 use undercroft_engine::{Engine, PlanRefused, ResumeError};
 use undercroft_model::{Entry, NodeName, Observation, Plan, PlanId, RunEnd, view::FleetView};
 
 use super::{
-    BootServers, Finished, Fleet, FleetError, Run, RunError, carry_out, tell, write_facts,
+    BootServers, Finished, Fleet, FleetError, Run, RunError, carry_out, narrate::Narrator, tell,
+    write_facts,
 };
 use crate::{journal::FleetJournal, world::ClusterParts};
 
@@ -102,9 +103,49 @@ pub async fn serve(
                 }
             }
         }
-        tokio::select! {
-            () = tokio::time::sleep(interval) => {}
-            () = interrupted(&mut interrupt) => return Ok(RunEnd::Interrupted),
+        if idle(&servers, &journal, interval, &mut interrupt).await {
+            return Ok(RunEnd::Interrupted);
+        }
+    }
+}
+
+/// Waits between two runs, and keeps what the boot servers see meanwhile for `undercroft doctor`.
+/// Whether an interruption is asked for.
+async fn idle(
+    servers: &BootServers,
+    journal: &FleetJournal,
+    interval: Duration,
+    interrupt: &mut watch::Receiver<bool>,
+) -> bool {
+    let mut events = servers.netboot.events();
+    let mut narrator = Narrator::default();
+    let until = tokio::time::Instant::now() + interval;
+    loop {
+        let event = tokio::select! {
+            biased;
+            () = interrupted(interrupt) => return true,
+            () = tokio::time::sleep_until(until) => return false,
+            event = events.recv() => event,
+        };
+        match event {
+            // Timelines are a help for people: that one can't be written stops nothing.
+            Ok(event) => match event.node.clone() {
+                Some(node) => {
+                    if let Some(row) = narrator.row(&node, event) {
+                        let _ = journal.store().note(&node, &row);
+                    }
+                }
+                None => {
+                    if let Some(stranger) = narrator.stranger(event) {
+                        let _ = journal.store().note_stranger(&stranger);
+                    }
+                }
+            },
+            Err(broadcast::error::RecvError::Lagged(_)) => {}
+            Err(broadcast::error::RecvError::Closed) => {
+                tokio::time::sleep_until(until).await;
+                return false;
+            }
         }
     }
 }

@@ -179,6 +179,9 @@ section! {
     pub struct Netboot {
         /// Whether a second answer is given on port 4011 to firmware that asks for it there.
         answer_4011: bool = true;
+        /// Whether the first answer names no file, so that firmware which passes an answer with a
+        /// file over asks on port 4011. Only where `answer_4011` is true.
+        ask_4011: bool = false;
         /// Whether iPXE uses the firmware's own network driver (`snponly`) rather than its own.
         snponly: bool = false;
         /// Largest TFTP block in bytes; some firmware loses fragments of larger ones.

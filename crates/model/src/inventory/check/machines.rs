@@ -290,6 +290,13 @@ fn machine(c: &mut Check<'_, '_>, name: &str, node: &Node) {
             "Switch its firmware to UEFI where it can; systems are installed with systemd-boot.";
         c.warning("bios-installer-only", at, message, hint);
     }
+    if node.netboot.ask_4011 && !node.netboot.answer_4011 {
+        let message = format!("`{name}` is to ask on port 4011, where it would get no answer");
+        let class = node.class.as_str();
+        let at = ["classes", class, "netboot", "ask_4011"];
+        let hint = "Take `ask_4011` or `answer_4011` out.";
+        c.error("ask-without-answer", &at, message, hint);
+    }
     if node.power.kind == PowerKind::WakeOnLan && node.macs.is_empty() && c.whole("nodes", name) {
         let message = format!("`{name}` is switched on by a magic packet, and has no MAC address");
         c.error_by_class(
