@@ -29,6 +29,9 @@ pub struct ReaderChange {
     pub comes: bool,
 }
 
+/// Shows a person the changes, and gives the answer.
+pub type Ask = Arc<dyn Fn(&[ReaderChange]) -> bool + Send + Sync>;
+
 /// How a change of readers is agreed to.
 #[derive(Clone, Default)]
 pub enum Consent {
@@ -38,7 +41,7 @@ pub enum Consent {
     /// By the command line.
     Given,
     /// By a person who is shown the changes, and answers.
-    Ask(Arc<dyn Fn(&[ReaderChange]) -> bool + Send + Sync>),
+    Ask(Ask),
 }
 
 impl std::fmt::Debug for Consent {
