@@ -229,24 +229,4 @@ pub(crate) fn expired(approval: &Approval, now: Now, seen_mono_ms: Option<u64>) 
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_approval_ends_by_either_clock() {
-        let approval = Approval {
-            fingerprint: "SHA256:a".to_owned(),
-            by: "operator".to_owned(),
-            granted_wall_ms: 1_000_000,
-            expires_wall_ms: 1_900_000,
-        };
-        let at = |mono_ms, wall_ms| Now { mono_ms, wall_ms };
-        assert!(!expired(&approval, at(10, 1_000_000), Some(10)));
-        assert!(!expired(&approval, at(10, 1_899_999), Some(10)));
-        assert!(expired(&approval, at(10, 1_900_000), Some(10)));
-        assert!(expired(&approval, at(900_010, 1_000_500), Some(10)));
-        assert!(!expired(&approval, at(900_010, 1_000_500), None));
-        assert!(!expired(&approval, at(10, 950_000), Some(10)));
-        assert!(expired(&approval, at(10, 900_000), Some(10)));
-    }
-}
+mod tests;

@@ -537,3 +537,61 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn an_installer_in_a_machines_place_is_told_by_its_addresses_and_its_uuid() {
+    let mut inventory = inventory(1);
+    let uuid = |byte: u8| undercroft_model::MachineUuid([byte; 16]);
+    let other = || vec!["52:54:00:99:99:99".parse().unwrap()];
+    for (known, reported, own_mac, why) in [
+        (None, None, true, None),
+        (None, Some(7), true, None),
+        (None, None, false, Some("none of its Ethernet addresses")),
+        (None, Some(7), false, Some("none of its Ethernet addresses")),
+        (Some(7), None, true, None),
+        (Some(7), None, false, Some("none of its Ethernet addresses")),
+        (Some(7), Some(7), true, None),
+        (Some(7), Some(7), false, None),
+        (Some(7), Some(8), true, Some("reports the UUID")),
+        (Some(7), Some(8), false, Some("reports the UUID")),
+    ] {
+        inventory.nodes.get_mut(&name("n00000")).unwrap().uuid = known.map(uuid);
+        let mut report = report(&inventory, "n00000");
+        report.uuid = reported.map(uuid);
+        if !own_mac {
+            report.macs = other();
+        }
+        let mut observation = prepared(&inventory);
+        see(&mut observation, "n00000", installer(report));
+        let (plan, found) = planned(&inventory, &observation);
+        let case = format!("{known:?} {reported:?} {own_mac}");
+        match (status(&found, "n00000"), why) {
+            (NodeStatus::Quarantined { reason }, Some(why)) => {
+                assert!(reason.contains(why), "{case}: {reason}");
+                assert!(plan.is_empty(), "{case}");
+            }
+            (status, None) => assert!(status.is_planned(), "{case}: {status:?}"),
+            (status, Some(_)) => panic!("{case}: {status:?}"),
+        }
+    }
+}
+
+#[test]
+fn two_disks_with_the_identity_of_one_are_nobodys() {
+    let inventory = inventory(1);
+    for path in ["/dev/vdb", ""] {
+        let mut twice = report(&inventory, "n00000");
+        let mut second = twice.disks[0].clone();
+        second.path = path.to_owned();
+        twice.disks.push(second);
+        let mut observation = prepared(&inventory);
+        see(&mut observation, "n00000", installer(twice));
+        let (plan, report) = planned(&inventory, &observation);
+        assert!(plan.is_empty());
+        let reasons = reasons(&report, "n00000");
+        assert!(
+            reasons.contains("reports two disks with serial S00000"),
+            "{reasons}"
+        );
+    }
+}

@@ -163,3 +163,86 @@ fn open_with<N: ArrayLength<u8>>(
         )
         .ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sealed() -> (DataKey, String) {
+        let key = DataKey::new([7; DATA_KEY_BYTES]);
+        let text = seal(Kind::Text, b"a word", &key, &[9; IV_BYTES], "a:").unwrap();
+        (key, text)
+    }
+
+    /// The parts of a sealed value: data, iv, tag.
+    fn with(text: &str, part: &str, bytes: &[u8]) -> String {
+        let (before, rest) = text.split_once(part).unwrap();
+        let end = rest.find([',', ']']).unwrap();
+        format!("{before}{part}{}{}", BASE64.encode(bytes), &rest[end..])
+    }
+
+    #[test]
+    fn a_tag_or_a_vector_of_another_length_opens_nothing() {
+        let (key, text) = sealed();
+        let (kind, plain) = open(&text, &key, "a:").unwrap();
+        assert_eq!((kind, plain.as_slice()), (Kind::Text, &b"a word"[..]));
+        let tag = text.split_once("tag:").unwrap().1;
+        let tag = BASE64.decode(tag.split_once(',').unwrap().0).unwrap();
+        assert_eq!(with(&text, "tag:", &tag), text);
+        // GCM takes shorter tags, which are guessed more easily; none of them may reach it.
+        for length in (0..TAG_BYTES).chain([TAG_BYTES + 1, 32]) {
+            let mut other = tag.clone();
+            other.resize(length, 0);
+            assert_eq!(
+                open(&with(&text, "tag:", &other), &key, "a:"),
+                None,
+                "{length}"
+            );
+        }
+        for length in [0, 1, 11, 13, 16, 31, 33] {
+            let iv = vec![9; length];
+            assert_eq!(open(&with(&text, "iv:", &iv), &key, "a:"), None, "{length}");
+        }
+        assert_eq!(open(&text, &key, "b:"), None, "it is of another path");
+        assert_eq!(open(&text, &DataKey::new([8; DATA_KEY_BYTES]), "a:"), None);
+    }
+
+    #[test]
+    fn numbers_that_are_none_are_no_values() {
+        for text in [
+            "inf", "-inf", "+inf", "infinity", "NaN", "nan", "-nan", "1e400", "-1e999",
+        ] {
+            assert!(value_of(Kind::Float, text.as_bytes()).is_none(), "{text}");
+        }
+        for text in ["", "x", "1,5", "0x10", " 1"] {
+            assert!(value_of(Kind::Float, text.as_bytes()).is_none(), "{text:?}");
+        }
+        for (text, number) in [("1.5", 1.5), ("-0.25", -0.25), ("1e3", 1000.0)] {
+            assert_eq!(
+                value_of(Kind::Float, text.as_bytes()),
+                Some(Value::Float(number))
+            );
+        }
+        for text in ["", "1.5", "x", "9223372036854775808"] {
+            assert!(value_of(Kind::Int, text.as_bytes()).is_none(), "{text:?}");
+        }
+        assert_eq!(value_of(Kind::Int, b"-3"), Some(Value::Int(-3)));
+        for (text, truth) in [
+            ("True", Some(true)),
+            ("f", Some(false)),
+            ("yes", None),
+            ("", None),
+        ] {
+            assert_eq!(
+                value_of(Kind::Bool, text.as_bytes()),
+                truth.map(Value::Bool),
+                "{text}"
+            );
+        }
+        assert!(value_of(Kind::Text, &[0xff]).is_none(), "it is no text");
+        assert!(
+            value_of(Kind::Comment, b"a").is_none(),
+            "a comment is no value"
+        );
+    }
+}

@@ -165,3 +165,34 @@ pub(crate) fn unwrap(sealed: &str, identities: &[&dyn Identity]) -> Option<DataK
     // A key of another length is none.
     (reader.read(&mut end).ok()? == 0 && key.len() == DATA_KEY_BYTES).then_some(key)
 }
+
+#[cfg(test)]
+mod tests {
+    use curve25519_dalek::constants::{ED25519_BASEPOINT_COMPRESSED, EIGHT_TORSION};
+    use ssh_key::public::{Ed25519PublicKey, KeyData};
+
+    use super::*;
+
+    fn line(point: CompressedEdwardsY) -> String {
+        let key = KeyData::Ed25519(Ed25519PublicKey(point.to_bytes()));
+        PublicKey::new(key, "").to_openssh().unwrap()
+    }
+
+    #[test]
+    fn a_host_key_that_hides_nothing_is_no_recipient() {
+        // Whoever encrypts to one of these points encrypts to everybody.
+        for point in EIGHT_TORSION {
+            let refused = Recipient::of_ssh_host_key(&line(point.compress())).unwrap_err();
+            let said = refused.to_string();
+            assert!(said.contains("hides nothing"), "{point:?}: {said}");
+        }
+        let good = Recipient::of_ssh_host_key(&line(ED25519_BASEPOINT_COMPRESSED)).unwrap();
+        assert!(good.as_str().starts_with("age1"));
+        // Not every 32 bytes are a point.
+        let none = (2_u8..=255)
+            .map(|byte| CompressedEdwardsY([byte; 32]))
+            .find(|bytes| bytes.decompress().is_none());
+        let refused = Recipient::of_ssh_host_key(&line(none.unwrap())).unwrap_err();
+        assert!(refused.to_string().contains("no point"), "{refused}");
+    }
+}

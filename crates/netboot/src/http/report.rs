@@ -124,4 +124,66 @@ mod tests {
         ];
         insta::assert_snapshot!(all.join("\n"));
     }
+
+    #[test]
+    fn no_text_of_a_machine_carries_control_characters() {
+        let disk = r#"{"path":"/dev/sda","serial":"s","wwn":"w","size_bytes":1,"model":"m","transport":"t"}"#;
+        let whole = GOOD.replace("\"disks\":[]", &format!("\"disks\":[{disk}]"));
+        assert_eq!(parse_report(whole.as_bytes()).unwrap().disks.len(), 1);
+        // Each text, in the report and in its disks; each kind of character that moves a cursor.
+        for (from, to) in [
+            ("\"boot_id\":\"b", "\"boot_id\":\"b@"),
+            ("\"installer\":\"t", "\"installer\":\"t@"),
+            ("ssh-ed25519 AAAAC", "ssh-ed25519@ AAAAC"),
+            ("I\",\"fingerprint", "I comment@\",\"fingerprint"),
+            ("\"path\":\"/dev/sda", "\"path\":\"/dev/@sda"),
+            ("\"serial\":\"s", "\"serial\":\"@s"),
+            ("\"wwn\":\"w", "\"wwn\":\"w@"),
+            ("\"model\":\"m", "\"model\":\"m@"),
+            ("\"transport\":\"t", "\"transport\":\"t@"),
+        ] {
+            assert!(whole.contains(from), "{from}");
+            for character in [
+                "\\u0000",
+                "\\n",
+                "\\r",
+                "\\t",
+                "\\b",
+                "\\u001b[2J",
+                "\\u007f",
+                "\\u009b",
+            ] {
+                let bad = whole.replace(from, &to.replace('@', character));
+                let refused = parse_report(bad.as_bytes());
+                assert!(refused.is_err(), "{to} with {character}");
+            }
+        }
+    }
+
+    #[test]
+    fn addresses_and_fingerprints_are_whole() {
+        let refused = |from: &str, to: &str| {
+            assert!(GOOD.contains(from), "{from}");
+            parse_report(GOOD.replace(from, to).as_bytes()).is_err()
+        };
+        let good = "\"52:54:00:00:00:01\"";
+        // A group's address anywhere in the list.
+        for macs in [
+            "53:54:00:00:00:01",
+            "ff:ff:ff:ff:ff:ff",
+            "01:00:5e:00:00:01",
+        ] {
+            assert!(refused(good, &format!("\"{macs}\"")), "{macs}");
+            assert!(refused(good, &format!("{good},\"{macs}\"")), "{macs}");
+            assert!(refused(good, &format!("\"{macs}\",{good}")), "{macs}");
+        }
+        let many = |count: usize| vec![good; count].join(",");
+        assert!(!refused(good, &many(MAX_MACS)));
+        assert!(refused(good, &many(MAX_MACS + 1)));
+        let hash = "abcdefghijklmnopqrstuvwxyz0123456789ABCDEFG";
+        for other in [&hash[1..], &format!("{hash}a"), &hash.replace('G', "-"), ""] {
+            assert!(refused(hash, other), "{other:?}");
+        }
+        assert!(refused("SHA256:", "MD5:") && refused("SHA256:", ""));
+    }
 }
