@@ -13,12 +13,14 @@
 //!    in this run: what has failed, or won't be begun any more, holds nobody up.
 //! 2. `OpStarted` is journalled, then the operation is started: an act, or first a probe where the
 //!    step may be done already.
-//! 3. A transient failure is tried again after a wait that doubles, as often as the step allows. An
+//! 3. A transient failure is tried again after a wait that doubles, as often as the step allows; then
+//!    a look tells whether what the step stands on is gone, before the machine is given up. An
 //!    act that may have happened (an ambiguous failure, a time limit, a controller that died) is
-//!    probed before anything else. A lost precondition begins the machine's steps again, as often as
-//!    the plan allows; so does a machine that stays out of a probe's sight as often as the step may
-//!    be tried, since it may have lost its power. A refusal fails the machine for good, until
-//!    another plan.
+//!    probed before anything else. A lost precondition takes the machine back to where its step says,
+//!    as often as the plan allows: to its network boot, or a member of the cluster to where it became
+//!    one, and from there each step is looked at before it is done again. So does a machine that
+//!    stays out of a probe's sight as often as the step may be tried, since it may have lost its
+//!    power. A refusal fails the machine for good, until another plan.
 //! 4. A machine that failed stops no other. When more have failed than the plan's budget, no
 //!    machine is begun any more; those under way go on to their end.
 //!

@@ -124,6 +124,13 @@ impl Engine {
                 FailureKind::Transient | FailureKind::Ambiguous if work == Work::Probe => {
                     self.look_again(now, n, step, blind, trouble, out);
                 }
+                // Its tries are used up. Before the machine is given up, a look tells whether what the
+                // step stands on is gone: then more than another try would be needed.
+                FailureKind::Transient
+                    if attempt >= step.retry.attempts_max && step.restart_from.is_some() =>
+                {
+                    self.wait(now, n, step, attempt);
+                }
                 FailureKind::Transient => self.try_again(now, n, step, attempt, trouble, out),
                 FailureKind::Ambiguous => self.todo.push_back(n),
             },
@@ -134,7 +141,8 @@ impl Engine {
     }
 
     /// Looks once more, or begins the machine again when it stays out of sight: it may have lost
-    /// its power, and then no number of looks brings it back.
+    /// its power, and then no number of looks brings it back. Of a member of the cluster, where it
+    /// became one, the machine itself is asked.
     fn look_again(
         &mut self,
         now: Now,
@@ -177,6 +185,10 @@ impl Engine {
             self.fail(n, failure, out);
             return;
         }
+        self.wait(now, n, step, failed);
+    }
+
+    fn wait(&mut self, now: Now, n: NodeIndex, step: &Step, failed: u32) {
         // A server that may be half way into etcd keeps its turn until it is in, or has failed.
         let half_in = step.resource == Some(Resource::ServerJoin) && attempted(self, n);
         if !half_in {

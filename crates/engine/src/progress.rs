@@ -35,6 +35,9 @@ pub(crate) struct Progress {
     pub(crate) blind: u32,
     /// What comes next for the current step.
     pub(crate) next: Work,
+    /// Steps before this place were done once since the machine became a member, and are looked at
+    /// before they are done again.
+    pub(crate) look_before: usize,
     /// Why the current step isn't done yet.
     pub(crate) trouble: Option<Failure>,
     /// Restarts in this run.
@@ -65,6 +68,7 @@ impl Progress {
             attempt: 0,
             blind: 0,
             next: first_work(first),
+            look_before: 0,
             trouble: None,
             restarts: 0,
             failed: None,
@@ -107,7 +111,11 @@ impl Progress {
             Outcome::Done { evidence } => {
                 self.learn(evidence);
                 self.cursor = self.cursor.saturating_add(1);
-                self.next = first_work(after);
+                self.next = if self.cursor < self.look_before {
+                    Work::Probe
+                } else {
+                    first_work(after)
+                };
                 self.attempt = 0;
                 self.blind = 0;
                 self.trouble = None;
@@ -117,9 +125,10 @@ impl Progress {
                 self.blind = 0;
             }
             Outcome::Failed { failure } => {
-                let transient = failure.kind == FailureKind::Transient;
+                let again = failure.kind == FailureKind::Transient
+                    && self.attempt < step.retry.attempts_max;
                 match work {
-                    Work::Act if transient => self.next = Work::Act,
+                    Work::Act if again => self.next = Work::Act,
                     Work::Act => self.next = Work::Probe,
                     Work::Probe => self.could_not_tell(),
                 }
@@ -146,14 +155,22 @@ impl Progress {
         self.next = Work::Probe;
     }
 
-    /// `NodeRestarted`: everything from `from` on is undone, and what it has shown is forgotten.
+    /// `NodeRestarted`: everything from `from` on is undone, and what it has shown is forgotten. An
+    /// installer's steps are done again. A member of the cluster has lost one thing of many, and a
+    /// look at each step finds which.
     pub(crate) fn restarted(&mut self, cursor: usize, from: &Step, count: u32) {
+        let member = from.action.is_of_cluster();
+        self.look_before = if member {
+            self.look_before.max(self.cursor.saturating_add(1))
+        } else {
+            0
+        };
         self.cursor = cursor;
         self.running = None;
         self.attempt = 0;
         self.blind = 0;
         self.trouble = None;
-        self.next = Work::Act;
+        self.next = if member { Work::Probe } else { Work::Act };
         self.restarts = count;
         self.forget(from.reaches);
     }
@@ -167,6 +184,10 @@ impl Progress {
     /// A new boot of the installer has a new key: an approval never outlives the report that it
     /// was given for.
     fn forget(&mut self, state: NodeState) {
+        if state > NodeState::Up {
+            // What the machine has shown of itself stands: its system and its key are as they were.
+            return;
+        }
         if state <= NodeState::Seen {
             if let Some(report) = self.facts.report.take() {
                 self.past_boots.retain(|boot| *boot != report.boot_id);

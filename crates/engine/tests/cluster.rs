@@ -12,7 +12,7 @@ mod world;
 
 use undercroft_engine::{Driver, Engine, Event};
 use undercroft_model::{
-    FailureKind, NodeState, Record, Resource, RunEnd, Work,
+    FailureKind, NodeState, Plan, Record, Resource, RunEnd, Work,
     view::{FleetView, NodeStatus},
 };
 use world::{Memory, Scripted, Twist, cluster_plan, name, next_event, run_on, run_plan};
@@ -203,4 +203,132 @@ fn a_report_does_not_take_a_member_of_the_cluster_back() {
         0
     );
     assert!(world.machines[&name(0)].ready);
+}
+
+/// Where machines began again, and why those failed that did.
+fn went(journal: &Memory, plan: &Plan) -> (Vec<&'static str>, Vec<String>) {
+    let (mut from, mut failed) = (Vec::new(), Vec::new());
+    for entry in &journal.entries {
+        match &entry.record {
+            Record::NodeRestarted { from: step, .. } => {
+                from.push(plan.step(*step).unwrap().action.verb());
+            }
+            Record::NodeFailed { failure, .. } => failed.push(failure.message.clone()),
+            _ => {}
+        }
+    }
+    (from, failed)
+}
+
+#[test]
+fn whatever_step_has_lost_its_ground_its_machine_goes_back_to_where_it_was_lost() {
+    let plan = cluster_plan(5, 3, FREE);
+    for step in &plan.steps {
+        let verb = step.action.verb();
+        let mut world = Scripted::new();
+        let n = plan.nodes.keys().position(|name| *name == step.node);
+        let lost = Twist::Fails(FailureKind::PreconditionLost);
+        world.twist(n.unwrap(), verb, Work::Act, lost);
+        let (end, journal) = run_plan(plan.clone(), &mut world);
+        let (from, failed) = went(&journal, &plan);
+        match verb {
+            "network-boot" | "found" | "join" => {
+                assert_eq!(
+                    (end, from.len(), failed.len()),
+                    (RunEnd::Incomplete, 0, 1),
+                    "{verb}"
+                );
+                // Said once, and gone on with by the next run.
+                assert_eq!(run_on(journal, &mut world).0, RunEnd::Complete, "{verb}");
+            }
+            _ => {
+                let back = match (step.action.is_of_cluster(), n) {
+                    (false, _) => "network-boot",
+                    (true, Some(0)) => "found",
+                    (true, _) => "join",
+                };
+                assert_eq!((end, from), (RunEnd::Complete, vec![back]), "{verb}");
+                assert_eq!(failed, Vec::<String>::new(), "{verb}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_member_that_goes_back_looks_before_it_does_anything_again() {
+    let mut world = Scripted::new();
+    let lost = Twist::Fails(FailureKind::PreconditionLost);
+    world.twist(0, "argocd", Work::Act, lost);
+    let (end, journal) = run_plan(cluster_plan(2, 1, FREE), &mut world);
+    assert_eq!(end, RunEnd::Complete);
+    let verbs = verbs(&world, 0);
+    let back = verbs.iter().position(|verb| verb == "argocd 1").unwrap();
+    let again = [
+        "found?", "network?", "ready?", "secrets?", "argocd?", "argocd 1", "sync 1",
+    ];
+    assert_eq!(verbs[back + 1..], again);
+    assert_eq!(
+        world.machines[&name(0)].boots,
+        2,
+        "its installer's boot and its own"
+    );
+    // What a controller knows that comes after this one.
+    let view = FleetView::fold(&journal.entries);
+    assert!(
+        view.installed()[&name(0)].joined,
+        "it was a member all the time"
+    );
+}
+
+#[test]
+fn ground_that_is_lost_again_and_again_ends_with_a_word() {
+    let mut world = Scripted::new();
+    let plan = cluster_plan(2, 1, FREE);
+    for _ in 0..20 {
+        for work in [Work::Act, Work::Probe] {
+            world.twist(
+                1,
+                "ready",
+                work,
+                Twist::Fails(FailureKind::PreconditionLost),
+            );
+        }
+    }
+    let (end, journal) = run_plan(plan.clone(), &mut world);
+    let (from, failed) = went(&journal, &plan);
+    assert_eq!(end, RunEnd::Incomplete);
+    let max = plan.limits.node_restarts_max as usize;
+    assert_eq!(from, vec!["join"; max]);
+    let said = format!("it has begun again {max} times, as often as the plan allows");
+    assert!(
+        failed.len() == 1 && failed[0].ends_with(&said),
+        "{failed:?}"
+    );
+    assert_eq!(world.machines[&name(1)].wipes, 1);
+}
+
+#[test]
+fn a_look_tells_whether_the_ground_is_gone_before_a_machine_is_given_up() {
+    for (verb, back) in [("copy", "network-boot"), ("ready", "join")] {
+        for gone in [true, false] {
+            let mut world = Scripted::new();
+            let plan = cluster_plan(2, 1, FREE);
+            let tries = plan.steps[0].retry.attempts_max;
+            for _ in 0..tries {
+                world.twist(1, verb, Work::Act, Twist::Fails(FailureKind::Transient));
+            }
+            if gone {
+                let lost = Twist::Fails(FailureKind::PreconditionLost);
+                world.twist(1, verb, Work::Probe, lost);
+            }
+            let (end, journal) = run_plan(plan.clone(), &mut world);
+            let (from, failed) = went(&journal, &plan);
+            if gone {
+                assert_eq!((end, from), (RunEnd::Complete, vec![back]), "{verb}");
+            } else {
+                assert_eq!((end, from.len()), (RunEnd::Incomplete, 0), "{verb}");
+                assert_eq!(failed, ["as the script says"], "{verb}");
+            }
+        }
+    }
 }

@@ -332,6 +332,11 @@ impl Action {
                 | Self::Bootstrap { .. }
         )
     }
+
+    /// Whether it makes a machine a member of the cluster.
+    pub fn makes_member(&self) -> bool {
+        matches!(self, Self::FoundCluster | Self::JoinCluster { .. })
+    }
 }
 
 /// How often, and how far apart, a step is tried.
@@ -380,7 +385,9 @@ pub struct Step {
     #[serde(default)]
     pub probe_first: bool,
     /// Where this machine's steps begin again when it turns out not to be in the state that this
-    /// step requires (it lost its power, say). `None`: that ends the machine's part of the plan.
+    /// step requires: the network boot (it lost its power, say), or, for what a member of the
+    /// cluster does, where it became one (its Node was deleted, say). `None`: that ends the machine's
+    /// part of the plan.
     pub restart_from: Option<StepId>,
 }
 
@@ -508,5 +515,63 @@ impl io::Write for Digest {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A disk is wiped by what this says: a table of all that it may be asked.
+    #[test]
+    fn a_disk_is_the_one_meant_only_if_all_that_is_known_of_it_agrees() {
+        let some = |text: &str| Some(text.to_owned());
+        for (serial, wwn, got_serial, got_wwn, same) in [
+            (some("A"), None, Some("A"), None, true),
+            (some("A"), None, Some("A"), Some("0x1"), true),
+            (some("A"), None, Some("B"), None, false),
+            (some("A"), None, None, None, false),
+            (some("A"), None, None, Some("A"), false),
+            (None, some("0x1"), None, Some("0x1"), true),
+            (None, some("0x1"), Some("A"), Some("0x1"), true),
+            (None, some("0x1"), Some("0x1"), None, false),
+            (None, some("0x1"), None, Some("0x2"), false),
+            // One of two is not enough.
+            (some("A"), some("0x1"), Some("A"), Some("0x1"), true),
+            (some("A"), some("0x1"), Some("A"), None, false),
+            (some("A"), some("0x1"), None, Some("0x1"), false),
+            (some("A"), some("0x1"), Some("A"), Some("0x2"), false),
+            (some("A"), some("0x1"), Some("B"), Some("0x1"), false),
+            // Nothing names nothing, not everything.
+            (None, None, None, None, false),
+            (None, None, Some("A"), Some("0x1"), false),
+            (None, None, Some("A"), None, false),
+            (None, None, None, Some("0x1"), false),
+            // No part of a name is the name.
+            (some("A"), None, Some("A1"), None, false),
+            (some("A1"), None, Some("A"), None, false),
+            (some("A"), None, Some("a"), None, false),
+            (some(""), None, Some(""), None, true),
+            (some(""), None, Some("A"), None, false),
+        ] {
+            let meant = DiskIdentity { serial, wwn };
+            assert_eq!(
+                meant.matches(got_serial, got_wwn),
+                same,
+                "{meant:?} {got_serial:?} {got_wwn:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_member_is_made_by_founding_and_joining_alone() {
+        let makes = |action: Action| (action.makes_member(), action.is_of_cluster());
+        assert_eq!(makes(Action::FoundCluster), (true, true));
+        let role = ClusterRole::Agent;
+        let replaces = false;
+        assert_eq!(makes(Action::JoinCluster { role, replaces }), (true, true));
+        let part = BootstrapPart::Network;
+        assert_eq!(makes(Action::Bootstrap { part }), (false, true));
+        assert_eq!(makes(Action::NetworkBoot), (false, false));
     }
 }

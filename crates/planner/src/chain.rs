@@ -187,9 +187,11 @@ pub(crate) fn append(
             backoff_ms_max: ms(retries.backoff_max_s.max(retries.backoff_s)),
         },
         destroys,
-        // A member of the cluster is never begun again from its network boot: that would take it
-        // from etcd, or its pods from it, for a failure that may not even be its own.
-        restart_from: first.filter(|_| !draft.action.is_of_cluster()),
+        restart_from: if draft.action.is_of_cluster() {
+            membership(own, steps)
+        } else {
+            first
+        },
         action: draft.action,
     };
     steps.push(step);
@@ -197,6 +199,17 @@ pub(crate) fn append(
         node.steps.push(id);
     }
     id
+}
+
+/// Where a machine goes back to when a step of the cluster has lost what it stands on: to where it
+/// became a member, whose probe tells whether it still is one. It is never begun again from its
+/// network boot: that would take it from etcd, or its pods from it, for a failure that may not even
+/// be its own. The step that makes it a member has nothing to go back to.
+fn membership(own: &[StepId], steps: &[Step]) -> Option<StepId> {
+    own.iter().copied().find(|id| {
+        let step = usize::try_from(id.0).ok().and_then(|id| steps.get(id));
+        step.is_some_and(|step| step.action.makes_member())
+    })
 }
 
 /// Appends the steps of a machine that is installed to the plan's.

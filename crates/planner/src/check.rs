@@ -222,12 +222,6 @@ impl<'a> Linter<'a> {
         let Some(from) = step.restart_from else {
             return;
         };
-        if step.action.is_of_cluster() {
-            self.at(
-                step,
-                "a step of the cluster takes its machine back to an earlier one",
-            );
-        }
         if from >= step.id || !node.steps.contains(&from) {
             let message = format!(
                 "it restarts from step {}, which isn't an earlier one of its machine",
@@ -237,6 +231,13 @@ impl<'a> Linter<'a> {
             return;
         }
         let from = self.plan.step(from);
+        if step.action.is_of_cluster() {
+            if !from.is_some_and(|from| from.action.makes_member()) {
+                let message = "a step of the cluster takes its machine back behind its membership";
+                self.at(step, message);
+            }
+            return;
+        }
         if step.requires >= NodeState::Seen && from.is_none_or(|s| s.reaches > NodeState::Seen) {
             self.at(step, "it restarts after the report that its approval is of");
         }

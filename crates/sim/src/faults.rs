@@ -129,7 +129,7 @@ kinds! {
     /// The root application is synced only after it was tried again.
     SyncRetries = "had the root application tried again", 60;
     /// Somebody deletes a machine's Node, whose kubelet goes on and doesn't register again.
-    NodeDeleted = "had its Node deleted", 12;
+    NodeDeleted = "had its Node deleted", 60;
     /// A member of the cluster loses what is on its disk, and keeps its place in etcd: at most once.
     DiskLost = "lost what was on its disk", 100;
     /// The controller's wall clock jumps.

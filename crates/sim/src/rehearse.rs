@@ -237,6 +237,11 @@ impl<'a> Run<'a> {
         })
     }
 
+    /// Whether nothing new goes wrong from now on.
+    fn is_calm(&self) -> bool {
+        self.shared.borrow().dice.is_stopped() && !self.world.is_aimed_at()
+    }
+
     fn checked(&self) -> Checked<()> {
         match self.shared.borrow().checkers.violation() {
             Some(violation) => Err(violation.clone()),
@@ -255,7 +260,7 @@ impl<'a> Run<'a> {
             }],
         );
         self.schedule_trouble();
-        let calm_from_start = self.shared.borrow().dice.is_stopped();
+        let calm_from_start = self.is_calm();
         let plan = self.plan(None, None)?;
         let mut engine = self.engine(plan)?;
         let mut calm_runs = 0;
@@ -336,7 +341,7 @@ impl<'a> Run<'a> {
 
     /// Plans anew, as `up` does after a run that wasn't complete. Where the failure budget stopped
     /// the rollout although nothing new went wrong, the operator leaves out the machines that
-    /// failed: they are broken.
+    /// failed: they are broken, unless they are to be installed anew.
     fn replan(&mut self) -> Checked<Plan> {
         let parent = self.plans.last().map(|plan| plan.id.clone());
         let stopped = self.shared.borrow().checkers.is_stopped();
@@ -350,7 +355,7 @@ impl<'a> Run<'a> {
             self.inventory
                 .nodes
                 .keys()
-                .filter(|name| !failed.contains(*name))
+                .filter(|name| !failed.contains(*name) || self.reinstall.contains(*name))
                 .cloned()
                 .collect()
         });
@@ -455,12 +460,17 @@ impl<'a> Run<'a> {
         self.name_those_that_lost_their_disks();
     }
 
-    /// What a person does about a member that has lost what was on its disk, as the messages say:
-    /// it is named with `--reinstall`, and another server as the founder where it was that.
+    /// What a person does about a member that has lost what was on its disk, or its place in etcd, as
+    /// the messages say: it is named with `--reinstall`, and another server as the founder where it
+    /// was that.
     fn name_those_that_lost_their_disks(&mut self) {
-        let lost = |m: &&Machine| m.lost_disk && !m.root.joined;
-        let lost = self.world.machines.iter().find(lost);
-        let Some(lost) = lost.map(|m| m.spec.name.clone()) else {
+        let members = &self.world.cluster.members;
+        let lost = |(place, m): &(u32, &Machine)| {
+            let wiped = m.lost_disk && !m.root.joined;
+            wiped || (m.root.joined && m.root.datastore && !members.contains_key(place))
+        };
+        let lost = (0u32..).zip(&self.world.machines).find(lost);
+        let Some(lost) = lost.map(|(_, m)| m.spec.name.clone()) else {
             return;
         };
         if self.inventory.kubernetes.founder.as_ref() == Some(&lost) {
@@ -469,13 +479,13 @@ impl<'a> Run<'a> {
                 let mut machines = self.world.machines.iter();
                 machines.any(|m| m.spec.name == **name && m.root.datastore && !m.is_lost())
             });
-            let Some(founder) = founder.cloned() else {
-                return;
-            };
-            for machine in &mut self.world.machines {
-                machine.spec.founds = machine.spec.name == founder;
+            // Where nobody else is a member there is no cluster any more: it founds another.
+            if let Some(founder) = founder.cloned() {
+                for machine in &mut self.world.machines {
+                    machine.spec.founds = machine.spec.name == founder;
+                }
+                self.inventory.to_mut().kubernetes.founder = Some(founder);
             }
-            self.inventory.to_mut().kubernetes.founder = Some(founder);
         }
         // Once: a reinstallation that is cut off is gone on with without its name.
         if self.named.insert(lost.clone()) {
@@ -511,7 +521,7 @@ impl<'a> Run<'a> {
             start_ms,
             end_ms: start_ms,
             resumed,
-            calm: self.shared.borrow().dice.is_stopped(),
+            calm: self.is_calm(),
         });
         let result = self.drive(engine);
         self.world.controller_died();
@@ -649,5 +659,7 @@ impl<'a> Run<'a> {
     }
 }
 
+#[cfg(test)]
+mod losses;
 #[cfg(test)]
 mod tests;

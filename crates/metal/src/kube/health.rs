@@ -122,7 +122,24 @@ pub fn application(object: &Value) -> Progress {
     Progress::Waiting(crate::process::printable(&said))
 }
 
+fn workload(kind: &str) -> Kind {
+    match kind {
+        "DaemonSet" => DAEMON_SET,
+        "StatefulSet" => STATEFUL_SET,
+        _ => DEPLOYMENT,
+    }
+}
+
 impl Cluster {
+    /// Whether a workload is there, whatever its health.
+    ///
+    /// # Errors
+    /// When the API can't be asked.
+    pub async fn has(&self, kind: &str, namespace: &str, name: &str) -> Result<bool, KubeError> {
+        let found = self.get(workload(kind), Some(namespace), name).await?;
+        Ok(found.is_some())
+    }
+
     /// How far the rollout of a workload is.
     ///
     /// # Errors
@@ -133,15 +150,12 @@ impl Cluster {
         namespace: &str,
         name: &str,
     ) -> Result<Progress, KubeError> {
-        let known: Kind = match kind {
-            "DaemonSet" => DAEMON_SET,
-            "StatefulSet" => STATEFUL_SET,
-            _ => DEPLOYMENT,
-        };
-        Ok(match self.get(known, Some(namespace), name).await? {
-            Some(object) => rollout(kind, &whole(&object)),
-            None => Progress::Waiting("it isn't there".to_owned()),
-        })
+        Ok(
+            match self.get(workload(kind), Some(namespace), name).await? {
+                Some(object) => rollout(kind, &whole(&object)),
+                None => Progress::Waiting("it isn't there".to_owned()),
+            },
+        )
     }
 
     /// Whether a DaemonSet has a ready pod on one machine.

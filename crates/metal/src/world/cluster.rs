@@ -10,6 +10,7 @@
 //! again rather than guessed about.
 
 mod bootstrap;
+mod ground;
 mod join;
 mod machine;
 mod ready;

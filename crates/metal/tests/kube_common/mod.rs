@@ -328,6 +328,20 @@ impl ApiServer {
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
     }
+
+    /// Deletes an object of a namespace, as somebody would with kubectl. `kind` is
+    /// `apps/v1/DaemonSet`.
+    pub(crate) async fn remove(&self, kind: &str, namespace: &str, name: &str) {
+        let (api_version, kind) = kind.rsplit_once('/').unwrap();
+        let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
+        let gvk = kube::core::GroupVersionKind::gvk(group, version, kind);
+        let resource = kube::core::ApiResource::from_gvk(&gvk);
+        let api: kube::Api<kube::core::DynamicObject> =
+            kube::Api::namespaced_with(self.client(), namespace, &resource);
+        // Nobody plays the garbage collector here.
+        let params = kube::api::DeleteParams::background();
+        api.delete(name, &params).await.unwrap();
+    }
 }
 
 /// The CRDs that are at hand: those among the published schemas, and those of `UNDERCROFT_CRDS`.

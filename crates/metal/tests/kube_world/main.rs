@@ -219,6 +219,12 @@ async fn a_node_that_somebody_has_deleted_comes_back() {
     site.play_join("control-01").await;
     site.play_join("gpu-01").await;
     site.api.cluster().forget_node("gpu-01").await.unwrap();
+    // Whoever waits for it to be Ready finds out, looking and doing.
+    let lost = failure(site.probe("gpu-01", ready()).await);
+    assert_eq!(lost.kind, FailureKind::PreconditionLost, "{lost:?}");
+    site.start("gpu-01", ready(), Work::Act);
+    let lost = failure(site.ended().await);
+    assert_eq!(lost.kind, FailureKind::PreconditionLost, "{lost:?}");
     let agent = || join(ClusterRole::Agent, false);
     assert_eq!(site.probe("gpu-01", agent()).await, Outcome::NotDone);
     site.start("gpu-01", agent(), Work::Act);
@@ -520,6 +526,40 @@ async fn the_network_secrets_argo_cd_and_the_root_application_are_brought_in() {
     for each in BootstrapPart::ALL {
         let probed = site.probe("control-01", part(each)).await;
         assert!(matches!(probed, Outcome::Done { .. }), "{each}: {probed:?}");
+    }
+    // What later parts stand on is taken away: each of them goes back for it.
+    for (gone, kind, namespace, name) in [
+        (
+            BootstrapPart::Network,
+            "Deployment",
+            "kube-system",
+            "cilium-operator",
+        ),
+        (
+            BootstrapPart::ArgoCd,
+            "StatefulSet",
+            "argocd",
+            "argocd-application-controller",
+        ),
+    ] {
+        site.api
+            .remove(&format!("apps/v1/{kind}"), namespace, name)
+            .await;
+        for later in BootstrapPart::ALL.into_iter().filter(|part| *part > gone) {
+            let lost = failure(site.probe("control-01", part(later)).await);
+            let said = format!("{gone} was brought in, and the {kind} {name} isn't there any more");
+            assert_eq!(
+                (lost.kind, lost.message),
+                (FailureKind::PreconditionLost, said),
+                "{later}"
+            );
+        }
+        let again = workload(kind, namespace, name);
+        make(&site, &again).await;
+        let status = format!("apps/v1/{kind}");
+        site.api
+            .set_status(&status, Some(namespace), name, available())
+            .await;
     }
     // What was rotated reaches the cluster.
     *password.lock().unwrap() = "another-that-nobody-may-see".to_owned();

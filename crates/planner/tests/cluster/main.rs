@@ -157,11 +157,16 @@ fn a_new_fleet_gets_a_cluster_in_order() {
     assert_eq!(plan.limits.concurrency[&Resource::ServerJoin], 1);
     assert_eq!(plan.limits.concurrency[&Resource::AgentJoin], 16);
     let of_cluster = plan.steps.iter().filter(|s| s.action.is_of_cluster());
-    assert!(
-        of_cluster
-            .clone()
-            .all(|s| s.restart_from.is_none() && !s.probe_first)
-    );
+    assert!(of_cluster.clone().all(|s| !s.probe_first));
+    // Whoever loses its Node goes back to where it became a member, and never behind that.
+    for s in of_cluster.clone() {
+        let own = plan.nodes[&s.node].steps.iter();
+        let membership = own
+            .copied()
+            .find(|id| plan.steps[id.0 as usize].action.makes_member());
+        let back = membership.filter(|_| !s.action.makes_member());
+        assert_eq!(s.restart_from, back, "{} of {}", s.action.verb(), s.node);
+    }
     // Only the bootstrap's secrets are delivered: k3s has its token with its system's secrets.
     let secret: Vec<&str> = of_cluster
         .filter(|s| s.delivers_secrets)

@@ -3,7 +3,7 @@
 use undercroft_model::inventory::parse;
 
 use super::*;
-use crate::world::Sabotage;
+use crate::world::{Loss, Sabotage, Strike};
 
 const BASEMENT: &str = include_str!("../../../../examples/basement/undercroft.toml");
 
@@ -72,7 +72,19 @@ fn a_machine_that_is_called_ready_and_is_not_is_seen() {
 
 #[test]
 fn a_node_that_was_deleted_and_never_comes_back_is_seen() {
-    assert!(is_seen(Sabotage::WaitsForTheDeleted, Rule::Liveness));
+    let inventory = parse("undercroft.toml", BASEMENT.as_bytes());
+    let inventory = scale_to(&inventory.inventory.unwrap(), 5).unwrap();
+    let options = RehearseOptions {
+        keep_journal: true,
+        ..RehearseOptions::default()
+    };
+    for sabotage in [None, Some(Sabotage::WaitsForTheDeleted)] {
+        let mut run = Run::new(&inventory, &options);
+        run.world.sabotage = sabotage;
+        run.world.strike = Some(Strike::new("gpu-01", "ready", 1, Loss::Node));
+        let broken = run.whole().err().map(|violation| violation.rule);
+        assert_eq!(broken, sabotage.map(|_| Rule::Liveness));
+    }
 }
 
 #[test]

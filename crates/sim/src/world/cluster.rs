@@ -6,7 +6,7 @@ use undercroft_model::{
     OpId, Outcome,
 };
 
-use super::{Ev, Sabotage, SimWorld, Stage, Turn, command::CONNECT_MS_MAX};
+use super::{Ev, Sabotage, SimWorld, Stage, Turn, command::CONNECT_MS_MAX, ground::Answer};
 use crate::{
     cluster::{Cluster, Registered},
     faults::FaultKind,
@@ -16,6 +16,8 @@ use crate::{
 
 /// How often a step looks again at what it waits for, in milliseconds.
 const LOOK_MS: u64 = 5000;
+/// How long a look waits for the cluster's API, in milliseconds.
+const API_WAIT_MS: u64 = 90_000;
 /// How long a kubelet or etcd waits before it asks again, in milliseconds.
 const ASK_AGAIN_MS: u64 = 10_000;
 /// The longest that the API is away for a while, in milliseconds.
@@ -28,36 +30,7 @@ const POWER_LOST_MS_MAX: u64 = 5 * 60_000;
 /// The version that everything has.
 const VERSION: &str = "v1.34.2+k3s1";
 
-/// What answers at a machine's address.
-enum Answer {
-    /// Its own system.
-    System,
-    /// The installer.
-    Installer,
-    /// Something under another host key.
-    Foreign,
-    /// Nobody.
-    Nobody,
-}
-
 impl SimWorld {
-    fn answer(&mut self, node: u32) -> Answer {
-        let now_ms = self.now_ms();
-        let machine = self.machine(node);
-        if !machine.is_connected(now_ms) {
-            return Answer::Nobody;
-        }
-        if now_ms < machine.hijacked_until_ms {
-            return Answer::Foreign;
-        }
-        match &machine.running {
-            Running::System { key, .. } if *key == machine.spec.host_key => Answer::System,
-            Running::System { .. } => Answer::Foreign,
-            Running::Installer(_) => Answer::Installer,
-            _ => Answer::Nobody,
-        }
-    }
-
     /// Whether a machine's part of Kubernetes runs and the others reach it.
     fn is_healthy(&self, node: u32) -> bool {
         let machine = usize::try_from(node)
@@ -156,21 +129,26 @@ impl SimWorld {
             let for_ms = self.chance_between(LOOK_MS, API_DOWN_MS_MAX);
             self.cluster.down_until_ms = self.now_ms() + for_ms;
         }
-        let joins = matches!(action, Action::FoundCluster | Action::JoinCluster { .. });
-        if first && !joins {
+        if first && !action.makes_member() {
             self.power_may_fail(node, POWER_LOST_MS_MAX);
             self.disk_may_be_lost(node);
+            let known = self.cluster.nodes.contains_key(&node);
+            if known && self.hit(node, FaultKind::NodeDeleted) {
+                self.cluster.nodes.remove(&node);
+            }
+        }
+        let asks_it = matches!(action, Action::AwaitReady { .. });
+        if first && asks_it && self.answer(node) == Answer::Foreign {
+            let failure = Self::foreign();
+            return self.reply(op, 0, Outcome::Failed { failure });
+        }
+        if let Some(failure) = self.lost_ground(node, &action) {
+            return self.reply(op, 0, Outcome::Failed { failure });
         }
         match action {
             Action::FoundCluster => self.join(op, node, first, false),
             Action::JoinCluster { replaces, .. } => self.join(op, node, first, replaces),
-            Action::AwaitReady { .. } => {
-                let known = self.cluster.nodes.contains_key(&node);
-                if first && known && self.hit(node, FaultKind::NodeDeleted) {
-                    self.cluster.nodes.remove(&node);
-                }
-                self.await_ready(op, node);
-            }
+            Action::AwaitReady { .. } => self.await_ready(op, node),
             Action::Bootstrap { part } => self.bring_in(op, node, part),
             _ => {}
         }
@@ -181,13 +159,12 @@ impl SimWorld {
             Answer::System => {}
             Answer::Nobody => return self.wait(op),
             Answer::Foreign => {
-                let message = "the machine shows another host key than the one made for it";
-                return self.fail(op, 0, FailureKind::Refused, message);
+                let failure = Self::foreign();
+                return self.reply(op, 0, Outcome::Failed { failure });
             }
-            Answer::Installer => {
-                let message = "the machine runs the installer";
-                return self.fail(op, 0, FailureKind::PreconditionLost, message);
-            }
+        }
+        if let Some(failure) = self.lost_membership(node) {
+            return self.reply(op, 0, Outcome::Failed { failure });
         }
         if self.is_joined(node) || self.is_sabotaged(Sabotage::CallsAnythingReady) {
             if self.hit(node, FaultKind::SshDies) {
@@ -362,8 +339,8 @@ impl SimWorld {
 
     /// Whether a step of the cluster is done.
     pub(super) fn cluster_probe(&mut self, op: OpId, node: u32, action: &Action) {
-        let joins = matches!(action, Action::FoundCluster | Action::JoinCluster { .. });
-        if joins {
+        let joins = action.makes_member();
+        if joins || matches!(action, Action::AwaitReady { .. }) {
             match self.answer(node) {
                 Answer::System => {}
                 Answer::Nobody => {
@@ -371,17 +348,22 @@ impl SimWorld {
                     return self.fail(op, CONNECT_MS_MAX, FailureKind::Transient, message);
                 }
                 Answer::Foreign => {
-                    let message = "the machine shows another host key than the one made for it";
-                    return self.fail(op, 0, FailureKind::Refused, message);
-                }
-                Answer::Installer => {
-                    let message = "the machine runs the installer";
-                    return self.fail(op, 0, FailureKind::PreconditionLost, message);
+                    let failure = Self::foreign();
+                    return self.reply(op, 0, Outcome::Failed { failure });
                 }
             }
-        } else if !self.api_answers() {
+        }
+        if (!joins || self.machine(node).root.joined) && !self.api_answers() {
             let message = "the cluster's API doesn't answer";
-            return self.fail(op, CONNECT_MS_MAX, FailureKind::Transient, message);
+            return self.fail(op, API_WAIT_MS, FailureKind::Transient, message);
+        }
+        let lost = if joins {
+            self.lost_membership(node)
+        } else {
+            self.lost_ground(node, action)
+        };
+        if let Some(failure) = lost {
+            return self.reply(op, 0, Outcome::Failed { failure });
         }
         let now_ms = self.now_ms();
         let evidence = match action {

@@ -7,8 +7,11 @@
 mod boot;
 mod cluster;
 mod command;
+mod ground;
 mod probe;
 mod sabotage;
+#[cfg(test)]
+mod strike;
 mod trouble;
 
 use std::{
@@ -35,6 +38,8 @@ use crate::{
 };
 
 pub(crate) use sabotage::Sabotage;
+#[cfg(test)]
+pub(crate) use strike::{Loss, Strike};
 
 /// What is to happen to a machine by itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,6 +89,9 @@ pub(crate) enum Ev {
     Interrupt,
     /// From now on nothing new goes wrong.
     FaultsStop,
+    /// What a test takes away.
+    #[cfg(test)]
+    Strike,
 }
 
 /// How far an operation is.
@@ -132,6 +140,8 @@ pub(crate) struct SimWorld {
     pub(crate) cluster: Cluster,
     #[cfg(test)]
     pub(crate) sabotage: Option<Sabotage>,
+    #[cfg(test)]
+    pub(crate) strike: Option<Strike>,
     places: BTreeMap<NodeName, u32>,
     ops: BTreeMap<OpId, Op>,
     link: Link,
@@ -171,6 +181,8 @@ impl SimWorld {
             cluster: Cluster::default(),
             #[cfg(test)]
             sabotage: None,
+            #[cfg(test)]
+            strike: None,
             places,
             ops: BTreeMap::new(),
             link_generation: 0,
@@ -288,6 +300,8 @@ impl SimWorld {
             Ev::ImpostorReports(node) => self.impostor_reports(node),
             Ev::Interrupt => self.tell(Event::Interrupt),
             Ev::FaultsStop => self.stop_faults(),
+            #[cfg(test)]
+            Ev::Strike => self.strike(),
         }
     }
 
@@ -567,6 +581,8 @@ impl World for SimWorld {
             )
         });
         let op = order.op;
+        #[cfg(test)]
+        self.aim(node, &order);
         self.ops.insert(
             op,
             Op {

@@ -36,6 +36,18 @@ impl SimWorld {
         self.sabotage == Some(by)
     }
 
+    /// Whether a test still has something to take away.
+    #[cfg(test)]
+    pub(crate) fn is_aimed_at(&self) -> bool {
+        self.strike.as_ref().is_some_and(|strike| !strike.over)
+    }
+
+    #[cfg(not(test))]
+    #[expect(clippy::unused_self, reason = "in tests the world knows")]
+    pub(crate) fn is_aimed_at(&self) -> bool {
+        false
+    }
+
     #[cfg(not(test))]
     #[expect(clippy::unused_self, reason = "in tests the world knows")]
     pub(super) fn is_sabotaged(&self, _by: Sabotage) -> bool {

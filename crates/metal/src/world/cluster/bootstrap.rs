@@ -9,6 +9,7 @@ use undercroft_model::{
 use super::{
     super::{Done, Stop},
     BootstrapItem, ClusterStep, LOOK_INTERVAL,
+    ground::GROUND_LOOKS,
 };
 use crate::{
     journal::TimelineSource,
@@ -16,15 +17,15 @@ use crate::{
 };
 
 /// Where the network's components are.
-const NETWORK_NAMESPACE: &str = "kube-system";
+pub(super) const NETWORK_NAMESPACE: &str = "kube-system";
 /// Where Argo CD is.
-const ARGOCD_NAMESPACE: &str = "argocd";
+pub(super) const ARGOCD_NAMESPACE: &str = "argocd";
 /// The Application from which all others follow.
 const ROOT_APPLICATION: &str = "root";
 /// Argo CD's credentials for the repository.
 const REPOSITORY_SECRET: &str = "fleet-repository";
 /// What Argo CD consists of, as its chart names it with the release `argocd`.
-const ARGOCD_WORKLOADS: [(&str, &str); 4] = [
+pub(super) const ARGOCD_WORKLOADS: [(&str, &str); 4] = [
     ("StatefulSet", "argocd-application-controller"),
     ("Deployment", "argocd-repo-server"),
     ("Deployment", "argocd-server"),
@@ -35,11 +36,16 @@ impl ClusterStep<'_> {
     /// Brings a part in and waits until it is healthy.
     pub(super) async fn bootstrap(&self, part: BootstrapPart) -> Done {
         let until = self.until();
+        self.stands_on(part, until).await?;
         if self.work == Work::Act {
             Box::pin(self.bring_in(part, until)).await?;
         }
-        let mut said = String::new();
+        let (mut said, mut looks) = (String::new(), 0);
         loop {
+            looks += 1;
+            if looks % GROUND_LOOKS == 0 {
+                self.stands_on(part, until).await?;
+            }
             let missing = match Box::pin(self.health(part, until)).await {
                 Ok(Progress::Done(shown)) => return Ok(Evidence::Bootstrapped { part, shown }),
                 Ok(Progress::Waiting(missing)) if self.work == Work::Probe => {
@@ -125,7 +131,7 @@ impl ClusterStep<'_> {
     }
 
     /// The objects that hold secrets, and their namespaces.
-    fn secrets(&self) -> Result<Vec<Manifest>, Failure> {
+    pub(super) fn secrets(&self) -> Result<Vec<Manifest>, Failure> {
         let Some(source) = &self.parts().secrets else {
             return Ok(Vec::new());
         };

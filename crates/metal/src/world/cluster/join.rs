@@ -127,7 +127,7 @@ impl ClusterStep<'_> {
     }
 
     /// The members of etcd, as a server knows them that answers for the cluster.
-    async fn etcd(&self) -> Result<(Machine, EtcdMembers), Failure> {
+    pub(super) async fn etcd(&self) -> Result<(Machine, EtcdMembers), Failure> {
         let api = Box::pin(self.find_api()).await?;
         let asked = self.machine(&api.server, api.address)?;
         let members = asked.etcd().await?;
@@ -172,7 +172,7 @@ impl ClusterStep<'_> {
         }
     }
 
-    fn member_of<'m>(&self, members: &'m EtcdMembers) -> Option<&'m EtcdMember> {
+    pub(super) fn member_of<'m>(&self, members: &'m EtcdMembers) -> Option<&'m EtcdMember> {
         let address = self.job.address().to_string();
         let name = self.job.name().as_str();
         members.members.iter().find(|m| m.is_of(name, &address))
@@ -284,11 +284,16 @@ impl ClusterStep<'_> {
         let node = api.cluster.node(name).await;
         let node: Option<NodeSeen> = node.map_err(KubeError::into_failure)?;
         let Some(node) = node.filter(|node| node.boot_id == status.boot_id) else {
-            return Err(Stop::NotDone);
+            // k3s takes a server's member out of etcd with its Node: then no start brings it back.
+            return Err(if status.joined && self.is_removed().await {
+                Stop::Failed(removed())
+            } else {
+                Stop::NotDone
+            });
         };
         let etcd_voters = match role {
             ClusterRole::Agent => 0,
-            ClusterRole::Server => self.votes(&api).await?,
+            ClusterRole::Server => self.votes(&api, status.joined).await?,
         };
         Ok(Evidence::Joined {
             boot_id: node.boot_id,
@@ -298,10 +303,12 @@ impl ClusterStep<'_> {
     }
 
     /// How many members of etcd vote, this machine's among them.
-    async fn votes(&self, api: &Api) -> Result<u32, Stop> {
+    /// One that has joined and is none any more was removed.
+    async fn votes(&self, api: &Api, joined: bool) -> Result<u32, Stop> {
         let members = self.machine(&api.server, api.address)?.etcd().await?;
         match self.member_of(&members) {
             Some(member) if !member.is_learner && !member.name.is_empty() => Ok(members.voters()),
+            None if joined => Err(Stop::Failed(removed())),
             _ => Err(Stop::new(
                 FailureKind::Transient,
                 "it has registered, and its member of etcd doesn't vote yet",
@@ -320,6 +327,15 @@ fn lost_its_data(member: &EtcdMember) -> Failure {
         ),
     )
     .with_hint("`undercroft up --reinstall NODE` removes the member and installs the machine anew; `etcdctl member remove` on another server removes it alone.")
+}
+
+/// What a member that was removed holds can't be brought back into etcd.
+fn removed() -> Failure {
+    Failure::new(
+        FailureKind::Permanent,
+        "it has joined, and etcd has no member of it any more: somebody has removed it",
+    )
+    .with_hint("`undercroft up --reinstall NODE` installs it anew, and it joins again.")
 }
 
 fn failed(status: &Status) -> Failure {

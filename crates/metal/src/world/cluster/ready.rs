@@ -2,11 +2,12 @@
 
 use std::{collections::BTreeMap, time::Instant};
 
-use undercroft_model::{Evidence, Failure, FailureKind, Work};
+use undercroft_model::{BootstrapPart, Evidence, Failure, FailureKind, Work};
 
 use super::{
     super::{Done, Stop},
     ClusterStep, LOOK_INTERVAL,
+    ground::{GROUND_LOOKS, lost},
 };
 use crate::kube::{NodeSeen, NodeWants};
 
@@ -28,17 +29,22 @@ impl ClusterStep<'_> {
         let machine = self.own_machine()?;
         let mut boot_id = self.status(&machine).await?.boot_id;
         let (mut dressed, wants) = (self.work == Work::Probe, &wants);
+        let mut looks = 0;
         loop {
-            if !dressed {
+            let node = self.node(name, until).await?;
+            if node.is_some() && !dressed {
                 self.with_api(
                     until,
                     |api| async move { api.cluster.dress(name, wants).await },
                 )
                 .await?;
                 dressed = true;
+                // It is looked at again as it is now.
+                continue;
             }
-            let missing = match self.node(name, until).await? {
-                None => "the cluster doesn't know it".to_owned(),
+            let missing = match node {
+                // It was there when the machine joined.
+                None => return Err(lost("the cluster doesn't know its Node any more").into()),
                 Some(node) if node.boot_id != boot_id => {
                     // It may have booted again since it was asked.
                     boot_id = self.status(&machine).await?.boot_id;
@@ -57,6 +63,17 @@ impl ClusterStep<'_> {
                     });
                 }
             };
+            // What it waits for may have been taken away, and then it never comes.
+            if looks % GROUND_LOOKS == 0 {
+                if self.is_removed().await {
+                    return Err(lost("etcd has no member of it any more").into());
+                }
+                if *self.job.name() == self.plan.founder {
+                    self.still_brought_in(&[BootstrapPart::Network], until)
+                        .await?;
+                }
+            }
+            looks += 1;
             if self.work == Work::Probe {
                 return Err(Stop::NotDone);
             }
@@ -76,7 +93,11 @@ impl ClusterStep<'_> {
     }
 
     /// A Node, as whoever answers knows it.
-    async fn node(&self, name: &str, until: Instant) -> Result<Option<NodeSeen>, Failure> {
+    pub(super) async fn node(
+        &self,
+        name: &str,
+        until: Instant,
+    ) -> Result<Option<NodeSeen>, Failure> {
         self.with_api(until, |api| async move { api.cluster.node(name).await })
             .await
     }

@@ -1,0 +1,119 @@
+//! The ground of each step is taken away while it is under way: every loss, in every step.
+
+use undercroft_model::inventory::parse;
+
+use super::*;
+use crate::world::{Loss, Strike};
+
+const BASEMENT: &str = include_str!("../../../../examples/basement/undercroft.toml");
+
+const INSTALLATION: [&str; 8] = [
+    "network-boot",
+    "approve",
+    "inspect",
+    "partition",
+    "copy",
+    "install",
+    "reboot",
+    "prove",
+];
+
+/// What became of one loss.
+#[derive(Debug)]
+struct Outcome {
+    runs: usize,
+    restarts: usize,
+    /// Why the machine's part of the first run ended without success.
+    failed: Option<String>,
+    struck: bool,
+}
+
+fn struck(strike: Strike) -> Outcome {
+    let inventory = parse("undercroft.toml", BASEMENT.as_bytes());
+    let inventory = scale_to(&inventory.inventory.unwrap(), 5).unwrap();
+    let options = RehearseOptions {
+        keep_journal: true,
+        ..RehearseOptions::default()
+    };
+    let mut run = Run::new(&inventory, &options);
+    run.world.strike = Some(strike.clone());
+    let violation = run.whole().err();
+    let shared = run.shared.borrow();
+    assert_eq!(violation, None, "{strike:?}: {:?}", shared.notable);
+    let first = run.runs.first().unwrap().end_ms;
+    let failed = shared
+        .notable
+        .iter()
+        .find_map(|(at_ms, record)| match record {
+            Record::NodeFailed { node, failure, .. }
+                if *at_ms <= first && node.as_str() == strike.node =>
+            {
+                Some(failure.message.clone())
+            }
+            _ => None,
+        });
+    let restarted = |(_, record): &&(u64, Record)| matches!(record, Record::NodeRestarted { .. });
+    Outcome {
+        runs: run.runs.len(),
+        restarts: shared.notable.iter().filter(restarted).count(),
+        failed,
+        struck: run.world.strike.as_ref().is_some_and(|s| s.struck),
+    }
+}
+
+/// Every step of a founder, of another server and of an agent.
+fn places() -> Vec<(&'static str, &'static str)> {
+    let founder = ["found", "network", "ready", "secrets", "argocd", "sync"];
+    let mut places = Vec::new();
+    for (node, own) in [
+        ("control-01", &founder[..]),
+        ("control-02", &["join", "ready"]),
+        ("gpu-01", &["join", "ready"]),
+    ] {
+        places.extend(INSTALLATION.iter().chain(own).map(|verb| (node, *verb)));
+    }
+    places
+}
+
+/// Whether what was lost can be had again by the steps of the machine itself, so that the loss must
+/// not end its part of the run.
+fn is_mended_at_once(strike: &Strike) -> bool {
+    match strike.loss {
+        Loss::Node | Loss::Approvals | Loss::Mounts => true,
+        // The founder is the one that brings things in.
+        Loss::Part(_) => strike.node == "control-01",
+        _ => false,
+    }
+}
+
+#[test]
+fn whatever_a_step_loses_its_machine_comes_back_or_says_why_not() {
+    let mut losses = Vec::new();
+    for (node, verb) in places() {
+        for loss in Loss::ALL {
+            // Before it has got to its machine; in the middle; in what comes next.
+            for delay_ms in [1, 3_000, 70_000] {
+                let strike = Strike::new(node, verb, delay_ms, loss);
+                let became = struck(strike.clone());
+                if !became.struck {
+                    continue;
+                }
+                losses.push(loss);
+                // No rule was broken, so that all of them came up, whatever it took. What needs
+                // nobody's hands is mended in the run in which it was lost.
+                if is_mended_at_once(&strike) {
+                    assert_eq!(became.failed, None, "{strike:?}: {became:?}");
+                }
+                assert!(
+                    became.runs <= 4 && became.restarts <= 9,
+                    "{strike:?}: {became:?}"
+                );
+                assert_ne!(became.failed.as_deref(), Some(""), "{strike:?}");
+            }
+        }
+    }
+    for loss in Loss::ALL {
+        let times = losses.iter().filter(|l| **l == loss).count();
+        assert!(times > 1, "{loss:?} was hardly ever a loss: {times} times");
+    }
+}

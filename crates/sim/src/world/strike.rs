@@ -1,0 +1,186 @@
+//! Losses that a test aims at one step of one machine: what the step stands on is taken away while it
+//! is under way.
+
+use undercroft_engine::Order;
+use undercroft_model::{BootstrapPart, Work};
+
+use super::{Ev, SimWorld, Turn};
+use crate::{
+    cluster::Cluster,
+    machine::{Root, Running, Table},
+};
+
+/// How long what comes back by itself is away, in milliseconds.
+const AWAY_MS: u64 = 5 * 60_000;
+
+/// What is taken away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Loss {
+    /// Power, for half a minute.
+    Power,
+    /// Power, until a person comes.
+    PowerForGood,
+    /// The network, for a while.
+    Network,
+    /// The address: another machine answers there for a while.
+    Address,
+    /// What is on its disks, and its power for half a minute.
+    Disks,
+    /// The system that it runs: it is started from the network.
+    System,
+    /// What was mounted in its installer.
+    Mounts,
+    /// Every approval.
+    Approvals,
+    /// Its Node.
+    Node,
+    /// Its member of etcd.
+    Member,
+    /// The cluster's API, for a while.
+    Api,
+    /// Something that was brought into the cluster.
+    Part(BootstrapPart),
+}
+
+impl Loss {
+    pub(crate) const ALL: [Self; 15] = [
+        Self::Power,
+        Self::PowerForGood,
+        Self::Network,
+        Self::Address,
+        Self::Disks,
+        Self::System,
+        Self::Mounts,
+        Self::Approvals,
+        Self::Node,
+        Self::Member,
+        Self::Api,
+        Self::Part(BootstrapPart::Network),
+        Self::Part(BootstrapPart::Secrets),
+        Self::Part(BootstrapPart::ArgoCd),
+        Self::Part(BootstrapPart::RootApp),
+    ];
+}
+
+/// One loss, aimed at the first try of one step.
+#[derive(Debug, Clone)]
+pub(crate) struct Strike {
+    pub(crate) node: &'static str,
+    pub(crate) verb: &'static str,
+    /// How long after the try has begun, in milliseconds.
+    pub(crate) delay_ms: u64,
+    pub(crate) loss: Loss,
+    /// Whether it has happened, and there was something to lose.
+    pub(crate) struck: bool,
+    /// Whether it has happened, or had nothing to take.
+    pub(crate) over: bool,
+    aimed: Option<u32>,
+}
+
+impl Strike {
+    pub(crate) fn new(node: &'static str, verb: &'static str, delay_ms: u64, loss: Loss) -> Self {
+        Self {
+            node,
+            verb,
+            delay_ms,
+            loss,
+            struck: false,
+            over: false,
+            aimed: None,
+        }
+    }
+}
+
+impl SimWorld {
+    /// An operation is started: perhaps the one that is aimed at.
+    pub(super) fn aim(&mut self, node: u32, order: &Order) {
+        let verb = order.planned().map(|step| step.action.verb());
+        let Some(strike) = &mut self.strike else {
+            return;
+        };
+        let here = order.node.as_str() == strike.node && verb == Some(strike.verb);
+        if here && order.work == Work::Act && strike.aimed.is_none() {
+            strike.aimed = Some(node);
+            self.clock.after(strike.delay_ms, Ev::Strike);
+        }
+    }
+
+    /// Whether the cluster stays one, or is gone whole, without what is on a machine's disks: without
+    /// its majority, and not gone, it is beyond anybody's repair.
+    fn can_spare(&self, node: u32) -> bool {
+        match self.cluster.members.get(&node) {
+            None => true,
+            Some(_) => self.cluster.voters() >= 3 || self.cluster.members.len() == 1,
+        }
+    }
+
+    pub(super) fn strike(&mut self) {
+        let Some(strike) = self.strike.clone() else {
+            return;
+        };
+        let Some(node) = strike.aimed else {
+            return;
+        };
+        self.note(node, || format!("LOSS: {:?}", strike.loss));
+        let now_ms = self.now_ms();
+        let struck = match strike.loss {
+            Loss::Power | Loss::PowerForGood => {
+                let ran = self.machine(node).running != Running::Off;
+                self.cut(node);
+                if strike.loss == Loss::Power {
+                    self.soon(node, 30_000, Turn::PowerBack);
+                }
+                ran
+            }
+            Loss::Network => {
+                self.network_lost(node, AWAY_MS);
+                true
+            }
+            Loss::Address => {
+                self.machine(node).hijacked_until_ms = now_ms + AWAY_MS;
+                true
+            }
+            Loss::Disks if !self.can_spare(node) => false,
+            Loss::Disks => {
+                self.cut(node);
+                if self.cluster.members.len() == 1 && self.cluster.members.contains_key(&node) {
+                    // All that the cluster was is gone with it.
+                    self.cluster = Cluster::default();
+                }
+                let machine = self.machine(node);
+                machine.lost_disk = machine.ever_up;
+                machine.root = Root::empty();
+                for disk in &mut machine.disks {
+                    disk.table = Table::Foreign;
+                }
+                self.shared.borrow_mut().checkers.on_disk_lost(node);
+                self.soon(node, 30_000, Turn::PowerBack);
+                true
+            }
+            Loss::System => {
+                self.cut(node);
+                self.machine(node).network_once = true;
+                self.power_on(node);
+                true
+            }
+            Loss::Mounts => match &mut self.machine(node).running {
+                Running::Installer(instance) => std::mem::take(&mut instance.mounted),
+                _ => false,
+            },
+            Loss::Approvals => !std::mem::take(&mut self.approvals).is_empty(),
+            Loss::Node => self.cluster.nodes.remove(&node).is_some(),
+            // Without a majority of the others nothing is left that could be mended.
+            Loss::Member if self.cluster.voters() < 3 => false,
+            Loss::Member => self.cluster.members.remove(&node).is_some(),
+            Loss::Api => {
+                self.cluster.down_until_ms = now_ms + AWAY_MS;
+                self.cluster.founded
+            }
+            Loss::Part(part) => self.cluster.parts.remove(&part).is_some(),
+        };
+        if let Some(strike) = &mut self.strike {
+            strike.struck = struck;
+            strike.over = true;
+        }
+    }
+}
