@@ -32,7 +32,7 @@ use ssh_key::{Algorithm, LineEnding, PrivateKey, rand_core::OsRng};
 use undercroft_model::NodeName;
 
 pub use self::{
-    agreed::{AGREED_FILE, Consent, ReaderChange},
+    agreed::{AGREED_FILE, Ask, Consent, ReaderChange},
     identity::{IdentitySource, MadeIdentity, OPERATOR_IDENTITY_FILE},
     operator::OperatorKey,
 };
