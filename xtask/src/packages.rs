@@ -74,6 +74,12 @@ const PACKAGES: &[Package] = &[
     ),
     program("kmod", "depmod", Need::Try, "orders kernel modules"),
     program(
+        "git",
+        "git",
+        Need::Test,
+        "repositories that track what they shouldn't",
+    ),
+    program(
         "qemu-system-arm",
         "qemu-system-aarch64",
         Need::Test,

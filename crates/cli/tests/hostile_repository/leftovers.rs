@@ -12,7 +12,7 @@ use std::{
 
 use undercroft_metal::confined::is_leftover_name;
 
-use crate::Victim;
+use crate::{Victim, has_git};
 
 /// How often a command is killed, at moments spread over the time that it takes.
 const KILLS: u32 = 40;
@@ -51,6 +51,9 @@ fn takes(words: &[&str]) -> Duration {
 
 #[test]
 fn a_command_that_is_killed_at_any_moment_leaves_whole_files_and_can_be_given_again() {
+    if !has_git() {
+        return;
+    }
     for words in [
         ["secrets", "init", "--yes"].as_slice(),
         &["render"],
@@ -93,6 +96,9 @@ fn a_command_that_is_killed_at_any_moment_leaves_whole_files_and_can_be_given_ag
 /// A disk that is full: no file may have a byte, and the writer is killed for it or told.
 #[test]
 fn where_nothing_can_be_written_nothing_is_half_there() {
+    if !has_git() {
+        return;
+    }
     for (told, words) in [
         (true, ["secrets", "init", "--yes"].as_slice()),
         (false, &["secrets", "init", "--yes"]),
@@ -138,6 +144,9 @@ fn where_nothing_can_be_written_nothing_is_half_there() {
 /// What earlier versions left, and what this one leaves where a file system can't do better.
 #[test]
 fn leftovers_are_no_findings_and_go_with_the_next_command_that_writes() {
+    if !has_git() {
+        return;
+    }
     let victim = Victim::in_use();
     victim.git(&["init", "-q"]);
     let left = [

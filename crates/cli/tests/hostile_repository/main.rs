@@ -235,6 +235,19 @@ impl Victim {
     }
 }
 
+/// Whether git is here; a test that needs it is skipped openly where it isn't.
+fn has_git() -> bool {
+    let there = Command::new("git")
+        .arg("--version")
+        .stdout(Stdio::null())
+        .status()
+        .is_ok_and(|status| status.success());
+    if !there {
+        undercroft_testkit::skip("git isn't here; `apt-get install git` brings it");
+    }
+    there
+}
+
 /// Nothing of what was to be stolen is in what a command printed.
 fn tells_nothing(ran: &support::Ran, what: &str) {
     let text = ran.text();

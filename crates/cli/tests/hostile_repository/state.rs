@@ -9,7 +9,7 @@ use std::{
 
 use rustix::fs::{CWD, Mode, mkfifoat};
 
-use crate::{COMMANDS, SECRET, Victim, tells_nothing};
+use crate::{COMMANDS, SECRET, Victim, has_git, tells_nothing};
 
 /// Every command refuses, says why and what to do, and changes nothing.
 fn refused(victim: &Victim, why: &str, what_to_do: &str) {
@@ -38,6 +38,9 @@ fn strangers_identity() -> String {
 
 #[test]
 fn what_was_committed_is_not_believed_and_doing_as_told_helps() {
+    if !has_git() {
+        return;
+    }
     for file in [
         "operator-identity.txt",
         "journal.db",
@@ -80,6 +83,9 @@ fn what_was_committed_is_not_believed_and_doing_as_told_helps() {
 
 #[test]
 fn an_entry_of_the_index_is_enough() {
+    if !has_git() {
+        return;
+    }
     let victim = Victim::in_use();
     victim.commit(&[]);
     let fine = victim.run(&["status"]);
@@ -173,6 +179,9 @@ fn what_is_in_it_is_closed_to_others_at_the_next_start() {
 /// Also of a folder that was never `init`ed, and whatever became of the file meanwhile.
 #[test]
 fn git_never_sees_it() {
+    if !has_git() {
+        return;
+    }
     for broken in [
         None,
         Some(""),
