@@ -220,6 +220,14 @@ impl Checkers {
         self.stopped
     }
 
+    /// Whether a machine was not begun in the last run because that was stopped, which is the reason
+    /// that people are told.
+    pub(crate) fn is_held_back(&self, place: u32) -> bool {
+        let place = usize::try_from(place).ok();
+        let node = place.and_then(|place| self.nodes.get(place));
+        self.stopped && node.is_some_and(|node| !node.begun)
+    }
+
     pub(crate) fn broken(&mut self, rule: Rule, message: impl Into<String>) {
         if self.first.is_none() {
             self.first = Some(Violation {

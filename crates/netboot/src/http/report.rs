@@ -181,7 +181,12 @@ mod tests {
         assert!(!refused(good, &many(MAX_MACS)));
         assert!(refused(good, &many(MAX_MACS + 1)));
         let hash = "abcdefghijklmnopqrstuvwxyz0123456789ABCDEFG";
-        for other in [&hash[1..], &format!("{hash}a"), &hash.replace('G', "-"), ""] {
+        for other in [
+            hash.trim_start_matches('a'),
+            &format!("{hash}a"),
+            &hash.replace('G', "-"),
+            "",
+        ] {
             assert!(refused(hash, other), "{other:?}");
         }
         assert!(refused("SHA256:", "MD5:") && refused("SHA256:", ""));

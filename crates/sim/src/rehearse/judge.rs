@@ -31,7 +31,10 @@ impl Run<'_> {
                     machine.running.words()
                 };
                 late = late.or_else(|| Some((name.clone(), words)));
-            } else if !failed.contains(name) && !self.is_explained(name) {
+            } else if !failed.contains(name)
+                && !self.is_explained(name)
+                && !self.shared.borrow().checkers.is_held_back(place)
+            {
                 silent = silent.or_else(|| Some(name.clone()));
             }
         }
