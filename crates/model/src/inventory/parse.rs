@@ -1,6 +1,6 @@
 //! From bytes to an inventory or findings.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, net::Ipv4Addr};
 
 use toml::{
     Spanned,
@@ -8,14 +8,14 @@ use toml::{
 };
 
 use super::{
-    Class, Fleet, Gitops, Inventory, Kubernetes, Lending, Network, Node, NodeEntry, Parsed, Pc,
-    Secrets, User, check,
+    Class, Disk, Fleet, Gitops, Inventory, Kubernetes, Lending, Network, Node, NodeEntry, Parsed,
+    Pc, Phone, Secrets, User, check,
     declare::{Rule, Value},
     reader::Reader,
     source::{Finding, Source},
     syntax,
 };
-use crate::{ClassName, Diagnostic, NodeName, PcName, UserName};
+use crate::{ClassName, Diagnostic, MacAddr, MachineUuid, NodeName, PcName, UserName};
 
 /// The largest file that is read, in bytes; a hundred thousand nodes need about 50 MiB.
 const MAX_BYTES: usize = 256 << 20;
@@ -32,8 +32,41 @@ pub(crate) struct Draft {
     pub(crate) nodes: BTreeMap<NodeName, Node>,
     pub(crate) pcs: BTreeMap<PcName, Pc>,
     pub(crate) users: BTreeMap<UserName, User>,
-    /// Nodes whose class isn't there, with its name.
-    pub(crate) unknown_classes: Vec<(NodeName, ClassName)>,
+    /// Nodes whose class isn't there or couldn't be read, as they stand in the file.
+    pub(crate) without_class: BTreeMap<NodeName, NodeEntry>,
+}
+
+/// What a node says of its own machine, whatever its class gives.
+pub(crate) struct OwnParts<'d> {
+    pub(crate) name: &'d str,
+    pub(crate) macs: &'d [MacAddr],
+    pub(crate) uuid: Option<MachineUuid>,
+    pub(crate) address: Ipv4Addr,
+    pub(crate) disks: &'d [Disk],
+    pub(crate) phones: &'d [Phone],
+}
+
+impl Draft {
+    /// Every node's own parts, also where nothing more can be said because of its class.
+    pub(crate) fn own_parts(&self) -> impl Iterator<Item = OwnParts<'_>> {
+        let read = self.nodes.iter().map(|(name, node)| OwnParts {
+            name: name.as_str(),
+            macs: &node.macs,
+            uuid: node.uuid,
+            address: node.address,
+            disks: &node.disks,
+            phones: &node.phones,
+        });
+        let rest = self.without_class.iter().map(|(name, entry)| OwnParts {
+            name: name.as_str(),
+            macs: &entry.macs,
+            uuid: entry.uuid,
+            address: entry.address,
+            disks: &entry.disks,
+            phones: &entry.phones,
+        });
+        read.chain(rest)
+    }
 }
 
 /// The names of the sections, in the order of the reference page.
@@ -217,13 +250,15 @@ fn read(root: &Spanned<DeValue<'_>>, cx: &mut Reader<'_>) -> Draft {
     let classes: BTreeMap<ClassName, Class> = key(root, table, "classes", cx).unwrap_or_default();
     let entries: BTreeMap<NodeName, NodeEntry> = key(root, table, "nodes", cx).unwrap_or_default();
     let mut nodes = BTreeMap::new();
-    let mut unknown_classes = Vec::new();
+    let mut without_class = BTreeMap::new();
     for (name, entry) in entries {
         match classes.get(&entry.class) {
             Some(class) => {
                 nodes.insert(name, Node::resolve(entry, class));
             }
-            None => unknown_classes.push((name, entry.class)),
+            None => {
+                without_class.insert(name, entry);
+            }
         }
     }
     Draft {
@@ -237,7 +272,7 @@ fn read(root: &Spanned<DeValue<'_>>, cx: &mut Reader<'_>) -> Draft {
         nodes,
         pcs: key(root, table, "pcs", cx).unwrap_or_default(),
         users: key(root, table, "users", cx).unwrap_or_default(),
-        unknown_classes,
+        without_class,
     }
 }
 

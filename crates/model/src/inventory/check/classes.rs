@@ -11,7 +11,7 @@ use crate::{
 pub(super) fn check(c: &mut Check<'_, '_>) {
     let draft = c.draft;
     let used: BTreeSet<_> = draft.nodes.values().map(|node| &node.class).collect();
-    let all_read = c.all_nodes_read() && draft.unknown_classes.is_empty();
+    let all_read = c.all_nodes_read() && draft.without_class.is_empty();
     for (name, class) in &draft.classes {
         self::class(c, name.as_str(), class);
         if all_read && !used.contains(name) {

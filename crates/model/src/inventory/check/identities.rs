@@ -33,8 +33,8 @@ const SHARED_UUID: MachineUuid = MachineUuid([
 fn made_up(c: &mut Check<'_, '_>) {
     let mut at: Option<Vec<String>> = None;
     let mut names = Vec::new();
-    for (name, node) in &c.draft.nodes {
-        let name = name.as_str();
+    for node in c.draft.own_parts() {
+        let name = node.name;
         let serials = node.disks.iter().enumerate().filter(|(_, disk)| {
             let serial = disk.serial.as_deref();
             serial.is_some_and(|serial| serial.starts_with(TEMPLATE_SERIAL))
@@ -72,8 +72,8 @@ pub(super) fn check(c: &mut Check<'_, '_>) {
     let draft = c.draft;
     let (mut macs, mut uuids) = (Seen::new(), Seen::new());
     let (mut serials, mut wwns, mut phones) = (Seen::new(), Seen::new(), Seen::new());
-    for (name, node) in &draft.nodes {
-        let name = name.as_str();
+    for node in draft.own_parts() {
+        let name = node.name;
         for (i, mac) in node.macs.iter().enumerate() {
             let at = ["nodes", name, "macs", &i.to_string()];
             if mac.is_multicast() || mac.0 == [0; 6] {

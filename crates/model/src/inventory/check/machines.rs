@@ -65,12 +65,12 @@ fn passphrases(c: &mut Check<'_, '_>) {
 
 /// Nodes whose class isn't there, which the draft therefore doesn't have.
 fn unknown_classes(c: &mut Check<'_, '_>) {
-    let unknown = c.draft.unknown_classes.clone();
-    for (node, class) in &unknown {
+    let draft = c.draft;
+    for (node, entry) in &draft.without_class {
         c.unknown(
             "class",
             "classes",
-            class.as_str(),
+            entry.class.as_str(),
             &["nodes", node.as_str(), "class"],
         );
     }

@@ -205,8 +205,8 @@ fn points(draft: &Draft) -> Vec<(Ipv4Addr, Vec<&str>)> {
     if let Some(vip) = draft.kubernetes.as_ref().and_then(|k| k.virtual_ip) {
         points.push((vip, vec!["kubernetes", "virtual_ip"]));
     }
-    for (name, node) in &draft.nodes {
-        points.push((node.address, vec!["nodes", name.as_str(), "address"]));
+    for node in draft.own_parts() {
+        points.push((node.address, vec!["nodes", node.name, "address"]));
     }
     points
 }
@@ -332,8 +332,8 @@ fn nodes(c: &mut Check<'_, '_>, network: &Network) {
         seen.note(vip, vec!["kubernetes", "virtual_ip"]);
     }
     let balancers = kubernetes.map_or(&[][..], |k| &k.load_balancer_cidrs);
-    for (name, node) in &draft.nodes {
-        let path = vec!["nodes", name.as_str(), "address"];
+    for node in draft.own_parts() {
+        let path = vec!["nodes", node.name, "address"];
         inside(c, &network.node_cidr, &path, node.address);
         if let Some(first) = seen.note(node.address, path.clone()) {
             let message = format!("{} is given twice", node.address);
