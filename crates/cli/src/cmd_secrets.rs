@@ -312,8 +312,11 @@ pub(crate) fn consent(ui: Ui, yes: bool) -> Consent {
     Consent::Ask(Arc::new(move |changes| {
         show(changes);
         // Whether the answer was no, or couldn't be read: nobody has agreed.
-        ui.confirm("Is each of them whom you know?", "Give --yes.")
-            .unwrap_or(false)
+        ui.confirm(
+            "Do you know each of them, and is that what you want?",
+            "Give --yes.",
+        )
+        .unwrap_or(false)
     }))
 }
 

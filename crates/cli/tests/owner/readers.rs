@@ -1,8 +1,14 @@
 //! Nobody becomes a reader of secrets because the repository says so.
 
-use std::{fs, path::PathBuf, process::Command};
+use std::{
+    fs,
+    io::Write as _,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
 
 use age::secrecy::ExposeSecret as _;
+use undercroft_testkit::skip;
 
 use crate::support::{Ran, Sandbox};
 
@@ -263,6 +269,51 @@ fn an_operator_who_was_put_into_the_inventory_is_named_and_asked_about() {
     let ran = fleet.run(&["secrets", "rotate", "k3s/server_token"]);
     assert_eq!(ran.code, 64, "{}", ran.text());
     assert!(ran.err.contains(&format!("- {stranger}")), "{}", ran.text());
+}
+
+#[test]
+fn a_person_at_a_terminal_is_shown_who_it_is_and_decides() {
+    if !Path::new("/usr/bin/script").exists() {
+        skip("there is no script, which makes terminals; install bsdutils");
+        return;
+    }
+    let stranger = age::x25519::Identity::generate().to_public().to_string();
+    let fleet = Fleet::new();
+    fleet.operators(std::slice::from_ref(&stranger));
+    let before = fleet.files();
+    for (answer, code) in [("no", 1), ("", 1), ("y", 1), ("yes", 0)] {
+        assert!(fleet.files() == before, "{answer}");
+        let program = fleet.command(&[]).get_program().to_owned();
+        let mut command = fleet.command(&[]);
+        let envs: Vec<_> = command
+            .get_envs()
+            .filter_map(|(name, value)| Some((name.to_owned(), value?.to_owned())))
+            .collect();
+        command = Command::new("script");
+        command
+            .args([
+                "-qec",
+                &format!("{} secrets rekey", program.display()),
+                "/dev/null",
+            ])
+            .current_dir(fleet.sandbox.dir())
+            .env_clear()
+            .envs(envs)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let mut stdin = child.stdin.take().unwrap();
+        stdin.write_all(format!("{answer}\n").as_bytes()).unwrap();
+        drop(stdin);
+        let output = child.wait_with_output().unwrap();
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(
+            text.contains(&format!("+ operator 2, {stranger}")),
+            "{text}"
+        );
+        assert_eq!(output.status.code(), Some(code), "{answer}: {text}");
+    }
+    assert!(fleet.files() != before);
 }
 
 #[test]

@@ -165,7 +165,7 @@ fn a_new_folder_belongs_to_the_owner_of_the_one_that_it_is_in() {
 fn the_ports_open_for_the_owner_by_sudo() {
     let Some(desk) = Desk::new() else { return };
     let unshare = Path::new("/usr/bin/unshare");
-    let network = "ip link add cellar0 type dummy && ip address add 10.77.0.2/24 dev cellar0 \
+    let network = "ip link add cellar0 type veth peer name cellar1 && ip link set cellar1 up && ip address add 10.77.0.2/24 dev cellar0 \
                    && ip link set cellar0 up && ip link set lo up";
     let mut probe = Command::new(unshare);
     probe.args(["--net", "sh", "-c", network]);

@@ -173,7 +173,7 @@ impl RackError {
             Self::NoTun { source } => Some(match source.kind() {
                 io::ErrorKind::PermissionDenied => {
                     "Most distributions open it to everyone (mode 0666); open it with \
-                     `sudo chmod 0666 /dev/net/tun`, or run the rack as root."
+                     `sudo chmod 0666 /dev/net/tun`."
                         .into()
                 }
                 _ => "Load the driver with `sudo modprobe tun`; in a container, pass the device \
