@@ -246,8 +246,21 @@ impl Fleet {
     pub async fn prepare(&self, only: Option<&BTreeSet<NodeName>>) -> Result<Prepared, FleetError> {
         let (host_keys, operator) = self.keys()?;
         let nodes = self.nodes(only);
+        let mut made = 0_usize;
         for name in &nodes {
+            made += usize::from(host_keys.public(name)?.is_none());
             host_keys.ensure(name)?;
+        }
+        if made > 0 {
+            let folder = &self.settings.inventory.secrets.path;
+            let keys = match made {
+                1 => "a host key".to_owned(),
+                _ => format!("{made} host keys"),
+            };
+            tell(
+                &self.settings,
+                format!("made {keys} for machines in {folder}: commit what is new there"),
+            );
         }
         if let Some(made) = host_keys.made_identity() {
             tell(
