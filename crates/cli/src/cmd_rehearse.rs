@@ -6,9 +6,7 @@ use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 use undercroft_model::inventory::{Inventory, PowerKind};
-use undercroft_sim::{
-    Faults, Profile, Rehearsal, RehearseOptions, Report, Violation, rehearse, run_seeds,
-};
+use undercroft_sim::{Faults, Profile, Rehearsal, RehearseOptions, Report, Violation, rehearse};
 
 use crate::{
     Done,
@@ -16,6 +14,7 @@ use crate::{
     bug::REPORT_AT,
     error::{CliError, Kind},
     project::Project,
+    rehearse_seeds,
     style::{DIM, GOOD, paint},
     text::count,
     ui::Ui,
@@ -217,9 +216,7 @@ fn many(
     } else {
         ProgressBar::hidden()
     };
-    let report = run_seeds(inventory, options, args.seed..=last, &mut |done| {
-        bar.set_position(done)
-    });
+    let report = rehearse_seeds::run(inventory, options, args.seed..=last, &|_| bar.inc(1));
     bar.finish_and_clear();
     let report = report.map_err(|e| CliError::from_error(Kind::Input, &e))?;
     if args.json {

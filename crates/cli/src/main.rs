@@ -46,6 +46,7 @@ mod progress;
 mod project;
 mod rack_spec;
 mod registry;
+mod rehearse_seeds;
 mod style;
 mod summary;
 mod terminal;
