@@ -2,6 +2,7 @@
 
 mod bench;
 mod dist;
+mod mutants;
 mod nix_eval;
 mod packages;
 mod peers;
@@ -22,6 +23,7 @@ cargo xtask bench [NAME]           measure against real peers, and write docs/pe
 cargo xtask dist                   the command as it is released: stripped, its debug information apart
 cargo xtask tidy                   the house rules that a program can check
 cargo xtask fuzz [SECONDS]         run each fuzz target for so long (60; needs nightly, cargo-fuzz)
+cargo xtask mutants [CRATE ...]    whether tests notice changed code, with cargo-mutants (--help)
 cargo xtask peers [NAME ...]       build the programs of others that tests need (sops, kube-apiserver)
 cargo xtask nix-eval [...]         every configuration of the examples, with real trees of nixpkgs
 cargo xtask packages               install the system packages that the above need
@@ -48,6 +50,11 @@ fn main() -> ExitCode {
         ["dist"] => dist::run(),
         ["tidy"] => tidy::run(&repo_root()),
         ["fuzz", rest @ ..] => fuzz(rest),
+        ["mutants", "--help" | "-h"] => {
+            print!("{}", mutants::USAGE);
+            Ok(())
+        }
+        ["mutants", rest @ ..] => mutants::run(rest),
         ["peers", rest @ ..] => peers::run(rest),
         ["packages"] => packages::ensure(packages::Need::Test).map(drop),
         [] | ["help" | "--help" | "-h"] => {

@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeSet,
     io::{BufRead, BufReader},
+    time::SystemTime,
 };
 
 use crate::{
@@ -38,6 +39,7 @@ pub(crate) fn run(filter: &[&str]) -> Result<(), Failed> {
         .args(["--show-output"])
         .path_first(&tools)
         .env("UNDERCROFT_PEERS", peers)
+        .env("UNDERCROFT_SEEDS_FROM", seeds_from())
         .spawn_piped()?;
     let mut tally = Tally::default();
     if let Some(stdout) = child.stdout.take() {
@@ -61,6 +63,28 @@ pub(crate) fn run(filter: &[&str]) -> Result<(), Failed> {
             format!("cargo test ended with {status}"),
         ))
     }
+}
+
+/// The first of the seeds with which the simulation is tried: another each day, so that in the long run
+/// many are, and the same for a day, so that what has failed fails again. Who wants those of another
+/// day sets the variable.
+fn seeds_from() -> String {
+    let set = std::env::var("UNDERCROFT_SEEDS_FROM").ok();
+    let from = set.unwrap_or_else(|| {
+        let since = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
+        seeds_of_day(since.as_secs() / SECONDS_A_DAY).to_string()
+    });
+    println!("The simulation's seeds begin at {from}: UNDERCROFT_SEEDS_FROM={from} repeats them.");
+    from
+}
+
+const SECONDS_A_DAY: u64 = 24 * 3600;
+/// Seeds between the starts of two days: more than one day's tests use, so that no two days try the
+/// same.
+const SEEDS_A_DAY: u64 = 10_000;
+
+fn seeds_of_day(day: u64) -> u64 {
+    day.saturating_mul(SEEDS_A_DAY)
 }
 
 /// Reads what libtest prints.
@@ -144,6 +168,12 @@ fn counts(text: &str) -> impl Iterator<Item = (u64, &str)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn each_day_has_seeds_of_its_own() {
+        assert_eq!(seeds_of_day(20_783), 207_830_000);
+        assert!(seeds_of_day(20_784) - seeds_of_day(20_783) >= 1_000);
+    }
 
     #[test]
     fn a_skipped_test_is_counted_as_skipped_and_not_as_passed() {
