@@ -1,6 +1,6 @@
 //! Seeds with faults, on every example: a thousand of each, and those that once broke a rule.
 //!
-//! `UNDERCROFT_SEEDS_FROM` is the first seed. Without it the seeds are the same each time.
+//! `UNDERCROFT_SEEDS_FROM` is the first seed; `cargo xtask test` takes it from the date. Without it the seeds are the same each time.
 
 #![expect(
     clippy::unwrap_used,
