@@ -285,7 +285,7 @@ fn proof(evidence: &Evidence) -> String {
             "seen: its installer runs at {} with fingerprint {}",
             report.address, report.fingerprint
         ),
-        Evidence::Approved { approval } => {
+        Evidence::Approved { approval, .. } => {
             format!("approved: {} by {}", approval.fingerprint, approval.by)
         }
         Evidence::Inspected { disk_paths, .. } => {

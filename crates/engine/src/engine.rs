@@ -52,6 +52,8 @@ pub(crate) struct Node {
     pub(crate) phase: Phase,
     /// What its current step holds.
     pub(crate) holds: Option<Resource>,
+    /// The step whose wait a report has cut short.
+    pub(crate) hinted: Option<StepId>,
     /// When its approval arrived, by the monotonic clock, where this process saw that.
     pub(crate) approved_mono_ms: Option<u64>,
 }
@@ -111,6 +113,7 @@ impl Engine {
                 progress: Progress::new(first),
                 phase: Phase::Idle,
                 holds: None,
+                hinted: None,
                 approved_mono_ms: None,
             });
         }

@@ -53,8 +53,15 @@ fn refute(
                 format!("the installer's report {why}"),
             )
         }),
-        (Action::Approve { .. }, Evidence::Approved { approval }) => {
-            let wanted = facts.report.as_ref().map(|r| r.fingerprint.as_str());
+        (Action::Approve { .. }, Evidence::Approved { approval, report }) => {
+            if let Some(why) = report.as_ref().and_then(|report| clash(node, report)) {
+                return Some(Failure::new(
+                    FailureKind::Transient,
+                    format!("the report of the approved installer {why}"),
+                ));
+            }
+            let wanted = report.as_deref().or(facts.report.as_ref());
+            let wanted = wanted.map(|r| r.fingerprint.as_str());
             if wanted != Some(approval.fingerprint.as_str()) {
                 return Some(Failure::new(
                     FailureKind::Transient,

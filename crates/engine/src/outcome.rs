@@ -317,17 +317,6 @@ impl Engine {
             }
         }
     }
-
-    /// Calls off what a machine is doing, for a reason that was found out by other means.
-    pub(crate) fn call_off(&mut self, n: NodeIndex, failure: &Failure, out: &mut Vec<Effect>) {
-        if let Some(running) = self.nodes.get(n).and_then(|node| node.progress.running) {
-            let outcome = Outcome::Failed {
-                failure: failure.clone(),
-            };
-            self.close(n, running, outcome, out);
-            out.push(Effect::Cancel(running.op));
-        }
-    }
 }
 
 /// Whether the machine's current step was ever begun in earnest, as far as this run knows.

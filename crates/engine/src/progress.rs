@@ -189,13 +189,7 @@ impl Progress {
             return;
         }
         if state <= NodeState::Seen {
-            if let Some(report) = self.facts.report.take() {
-                self.past_boots.retain(|boot| *boot != report.boot_id);
-                if self.past_boots.len() >= PAST_BOOTS_MAX {
-                    self.past_boots.remove(0);
-                }
-                self.past_boots.push(report.boot_id);
-            }
+            self.outlived();
             self.facts = NodeFacts::default();
             return;
         }
@@ -211,6 +205,17 @@ impl Progress {
         self.facts.boot_id = self.facts.report.as_ref().map(|r| r.boot_id.clone());
     }
 
+    /// No step stands on the report any longer.
+    fn outlived(&mut self) {
+        if let Some(report) = self.facts.report.take() {
+            self.past_boots.retain(|boot| *boot != report.boot_id);
+            if self.past_boots.len() >= PAST_BOOTS_MAX {
+                self.past_boots.remove(0);
+            }
+            self.past_boots.push(report.boot_id);
+        }
+    }
+
     fn learn(&mut self, evidence: &Evidence) {
         match evidence {
             Evidence::Seen { report } => {
@@ -220,7 +225,17 @@ impl Progress {
                     ..NodeFacts::default()
                 };
             }
-            Evidence::Approved { approval } => self.facts.approval = Some(approval.clone()),
+            Evidence::Approved { approval, report } => {
+                if let Some(report) = report {
+                    self.outlived();
+                    self.facts = NodeFacts {
+                        boot_id: Some(report.boot_id.clone()),
+                        report: Some(report.as_ref().clone()),
+                        ..NodeFacts::default()
+                    };
+                }
+                self.facts.approval = Some(approval.clone());
+            }
             Evidence::Inspected {
                 boot_id,
                 disk_paths,

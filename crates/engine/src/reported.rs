@@ -1,10 +1,13 @@
 //! Reports of installers that come whether a step waits for one or not.
 
-use undercroft_model::{
-    Failure, FailureKind, InstallerReport, NodeName, NodeState, Record, Step, Work,
-};
+use undercroft_model::{InstallerReport, NodeName, NodeState, Record, Step, Work};
 
-use crate::{Effect, Engine, engine::record, evidence, schedule::NodeIndex};
+use crate::{
+    Effect, Engine,
+    engine::{Phase, record},
+    evidence,
+    schedule::NodeIndex,
+};
 
 /// How many reports of one machine's are quarantined in one run. Anybody on the boot network can
 /// send reports; the first few say what there is to say, and the journal must not grow by them.
@@ -14,16 +17,18 @@ const QUARANTINED_MAX: u32 = 8;
 enum Meaning {
     /// Nothing: it is the same boot's, or a late one of an earlier boot.
     Nothing,
-    /// The machine has booted its installer anew: what was done to the memory of the former one is
-    /// gone, and its key.
+    /// Somebody says that the machine has booted its installer anew. If that is so, what was done
+    /// to the memory of the former one is gone, and its key.
     NewBoot,
     /// It is not to be believed, for that reason.
     Clash(String),
 }
 
 impl Engine {
-    /// A report is a claim: it can take a machine back to its network boot, where a new approval
-    /// is needed, and it can be quarantined. It never takes a machine forward.
+    /// A report is a hint, and anybody on the boot network can send one: it takes a machine neither
+    /// forward nor back, calls off nothing, spends no try and no restart, and fails nothing. What
+    /// has become of a machine is found out under the key that is pinned; all that a report can do
+    /// is to have a look that is due anyway taken now.
     pub(crate) fn reported(
         &mut self,
         name: &NodeName,
@@ -36,29 +41,34 @@ impl Engine {
         match self.meaning(n, &report) {
             Meaning::Nothing => {}
             Meaning::Clash(reason) => self.quarantine(n, report, reason, out),
-            Meaning::NewBoot => {
-                let failure = Failure::new(
-                    FailureKind::PreconditionLost,
-                    format!(
-                        "the machine has booted its installer anew: {}",
-                        report.boot_id
-                    ),
-                );
-                let plan = std::sync::Arc::clone(&self.plan);
-                let Some(step) = self
-                    .nodes
-                    .get(n)
-                    .and_then(|node| plan.step(self.current(node)?.id))
-                else {
-                    return;
-                };
-                self.call_off(n, &failure, out);
-                self.restart(n, step, failure, out);
-                // The new installer is there already: look before the machine is reset for it.
-                if let Some(node) = self.nodes.get_mut(n) {
-                    node.progress.next = Work::Probe;
-                }
-            }
+            Meaning::NewBoot => self.look_now(n),
+        }
+    }
+
+    /// Takes a look that a machine waits to be given without its wait, once for each step: never
+    /// the last of those that may fail to tell, so that no hint brings a restart nearer.
+    fn look_now(&mut self, n: NodeIndex) {
+        let Some((id, tries)) = self
+            .nodes
+            .get(n)
+            .and_then(|node| self.current(node))
+            .map(|step| (step.id, step.retry.attempts_max))
+        else {
+            return;
+        };
+        let Some(node) = self.nodes.get_mut(n) else {
+            return;
+        };
+        let spare = node.progress.blind.saturating_add(1) < tries;
+        if let Phase::Backoff(at) = node.phase
+            && node.progress.next == Work::Probe
+            && node.hinted != Some(id)
+            && spare
+        {
+            node.hinted = Some(id);
+            self.timers.remove(&(at, n));
+            node.phase = Phase::Idle;
+            self.todo.push_back(n);
         }
     }
 

@@ -95,6 +95,7 @@ mod tests {
             firmware: ReportedFirmware::Uefi,
             memory_mb: 2048,
             installer: "undercroft-installer 0.1.0".into(),
+            token: None,
             disks: vec![],
         }
     }

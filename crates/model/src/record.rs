@@ -66,6 +66,10 @@ pub enum Evidence {
     Approved {
         /// By whom.
         approval: Approval,
+        /// The report that has this fingerprint, where it isn't the one that was seen first: a
+        /// machine may be claimed by several, and the approval says which of them it is.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        report: Option<Box<InstallerReport>>,
     },
     /// The machine is the one that was meant.
     Inspected {

@@ -43,6 +43,11 @@ pub struct InstallerReport {
     pub installer: String,
     /// Every disk, in the order of the kernel's names.
     pub disks: Vec<ReportedDisk>,
+    /// The token of the boot script that this boot came from, as it stood on the kernel's command
+    /// line. It is no secret: whoever asks for a machine's script gets one. It ties a report to a
+    /// request that the boot servers have answered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<String>,
 }
 
 /// The firmware interface that an installer found itself booted by.

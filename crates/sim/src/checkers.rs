@@ -427,7 +427,7 @@ impl Checkers {
             state.done = matches!(outcome, Outcome::Done { .. });
         }
         if let Outcome::Done {
-            evidence: Evidence::Approved { approval },
+            evidence: Evidence::Approved { approval, .. },
         } = outcome
             && let Some(node) = self.node(live.node)
         {

@@ -323,6 +323,7 @@ impl Machine {
             firmware: ReportedFirmware::Uefi,
             memory_mb: self.spec.memory_mb,
             installer: "undercroft-installer simulated".to_owned(),
+            token: None,
             disks: self
                 .disks
                 .iter()

@@ -41,6 +41,7 @@ fn report() -> InstallerReport {
         firmware: ReportedFirmware::Uefi,
         memory_mb: 1024,
         installer: "test".to_owned(),
+        token: None,
         disks: Vec::new(),
     }
 }
@@ -59,6 +60,7 @@ fn evidence(action: &Action) -> Evidence {
                 granted_wall_ms: 0,
                 expires_wall_ms: 1,
             },
+            report: None,
         },
         Action::Inspect { .. } => Evidence::Inspected {
             boot_id,

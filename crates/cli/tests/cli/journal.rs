@@ -24,6 +24,7 @@ pub(crate) fn report() -> InstallerReport {
         firmware: ReportedFirmware::Uefi,
         memory_mb: 1024,
         installer: "undercroft-installer 0.1.0".to_owned(),
+        token: None,
         disks: Vec::new(),
     }
 }

@@ -224,6 +224,7 @@ impl Scripted {
             memory_mb: 2048,
             installer: "scripted".to_owned(),
             disks: Vec::new(),
+            token: None,
         }
     }
 
@@ -369,6 +370,7 @@ impl Scripted {
                         + self.op_ms
                         + self.approval_ms.unwrap_or(*expires_ms),
                 },
+                report: None,
             },
             Action::Inspect { disks, .. } => Evidence::Inspected {
                 boot_id,

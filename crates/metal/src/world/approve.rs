@@ -196,6 +196,7 @@ mod tests {
             firmware: ReportedFirmware::Uefi,
             memory_mb: 1024,
             installer: "test".into(),
+            token: None,
             disks: vec![],
         }
     }

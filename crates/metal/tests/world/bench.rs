@@ -236,6 +236,7 @@ pub(crate) fn report(key: &HostKey) -> InstallerReport {
         firmware: ReportedFirmware::Uefi,
         memory_mb: 2048,
         installer: "test".into(),
+        token: None,
         disks: vec![ReportedDisk {
             path: "/dev/vda".into(),
             serial: Some("S1".into()),

@@ -274,7 +274,14 @@ impl NodeView {
                 self.report = Some(report.as_ref().clone());
                 self.approval = None;
             }
-            Evidence::Approved { approval } => self.approval = Some(approval.clone()),
+            Evidence::Approved { approval, report } => {
+                if let Some(report) = report {
+                    self.boot_id = Some(report.boot_id.clone());
+                    self.installer_boot_id = Some(report.boot_id.clone());
+                    self.report = Some(report.as_ref().clone());
+                }
+                self.approval = Some(approval.clone());
+            }
             Evidence::Inspected {
                 boot_id,
                 disk_paths,

@@ -100,6 +100,7 @@ fn in_its_installer(inventory: &Inventory, observation: &mut Observation, node: 
         firmware: undercroft_model::ReportedFirmware::Uefi,
         memory_mb: 1 << 20,
         installer: "test".to_owned(),
+        token: None,
         disks: planned
             .disks
             .iter()

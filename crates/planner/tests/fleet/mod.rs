@@ -120,6 +120,7 @@ pub(crate) fn report(inventory: &Inventory, node: &str) -> InstallerReport {
         firmware: ReportedFirmware::Uefi,
         memory_mb: 2048,
         installer: "installer 1".to_owned(),
+        token: None,
         disks: entry
             .disks
             .iter()
