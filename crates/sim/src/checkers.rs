@@ -90,6 +90,9 @@ pub enum Rule {
     EmptyReplan,
     /// The engine found an error in itself.
     EngineFault,
+    /// A report, which anybody on the boot network can send, ends nothing, begins nothing but a
+    /// look, and spends no restart.
+    ReportIsAHint,
     /// No member comes to etcd while another isn't healthy or doesn't vote, and none is taken from
     /// it.
     EtcdQuorum,
@@ -157,6 +160,8 @@ pub(crate) struct Checkers {
     cluster: cluster::Watch,
     first: Option<Violation>,
     now_ms: u64,
+    /// Whether the controller is at work on a report.
+    hinted: bool,
 }
 
 impl Checkers {
@@ -189,6 +194,7 @@ impl Checkers {
             cluster: cluster::Watch::new(specs),
             first: None,
             now_ms: 0,
+            hinted: false,
         }
     }
 
@@ -252,8 +258,21 @@ impl Checkers {
         self.steps.get_mut(usize::try_from(id.0).ok()?)
     }
 
+    /// The controller begins, or ends, to work on a report.
+    pub(crate) fn hinted(&mut self, hinted: bool) {
+        self.hinted = hinted;
+    }
+
     /// A record has become durable.
     pub(crate) fn on_entry(&mut self, entry: &Entry) {
+        let harmless = match &entry.record {
+            Record::Quarantined { .. } => true,
+            Record::OpStarted { work, .. } => *work == Work::Probe,
+            _ => false,
+        };
+        self.require(!self.hinted || harmless, Rule::ReportIsAHint, || {
+            format!("a report has led to {:?}", entry.record)
+        });
         match &entry.record {
             Record::Opened { .. } | Record::Quarantined { .. } => {}
             Record::PlanAccepted { plan } => self.on_plan(plan),

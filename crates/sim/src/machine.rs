@@ -220,9 +220,14 @@ pub(crate) struct Machine {
     /// Operations that wait for it to report in or to return.
     pub(crate) waiting: Vec<OpId>,
     pub(crate) dead: bool,
+    /// Somebody reports in as it, now and then, for good.
     pub(crate) impersonated: bool,
-    /// Until when somebody else answers who reported in as it.
+    /// Until when somebody else reports in as it.
     pub(crate) impostor_until_ms: u64,
+    /// How many reports were sent in its place.
+    pub(crate) forged_reports: u32,
+    /// The latest of them, as long as its sender goes on.
+    pub(crate) forged: Option<InstallerReport>,
     pub(crate) wrong_serial: bool,
     /// Whether it has lost what was on its disks since it was up.
     pub(crate) lost_disk: bool,
@@ -263,6 +268,8 @@ impl Machine {
             dead: false,
             impersonated: false,
             impostor_until_ms: 0,
+            forged_reports: 0,
+            forged: None,
             wrong_serial: false,
             lost_disk: false,
             ever_up: false,

@@ -571,7 +571,11 @@ impl<'a> Run<'a> {
             if self.world.now_ms() > deadline_ms {
                 return self.broken(Rule::Stuck, "the run goes on for longer than anyone waits");
             }
+            let hint = matches!(event, Event::Reported { .. });
+            let event = self.world.believed(event);
+            self.shared.borrow_mut().checkers.hinted(hint);
             let handled = driver.handle(self.world.now(), event, &mut self.world);
+            self.shared.borrow_mut().checkers.hinted(false);
             self.checked()?;
             if let Some(fault) = driver.engine().faults().first() {
                 return self.broken(Rule::EngineFault, fault.to_string());

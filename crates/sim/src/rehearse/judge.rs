@@ -24,7 +24,7 @@ impl Run<'_> {
                 if part == Some(true) {
                     converged.insert(name.clone());
                 }
-            } else if !machine.is_lost() && !machine.impersonated && !self.is_blocked(name) {
+            } else if !machine.is_lost() && !self.is_blocked(name) {
                 let words = if up {
                     "up without its part in the cluster"
                 } else {
@@ -64,7 +64,6 @@ impl Run<'_> {
             let up = machine.runs_target() && machine.is_connected(now_ms);
             (up && self.has_its_part(place) != Some(false))
                 || machine.is_lost()
-                || machine.impersonated
                 || self.is_blocked(&machine.spec.name)
         })
     }
@@ -80,9 +79,8 @@ impl Run<'_> {
         }
         let has = self.world.is_ready(place) && (!machine.spec.founds || self.is_brought_in());
         let founder = self.world.machines.iter().find(|m| m.spec.founds);
-        let sound = founder.is_some_and(|founder| {
-            !(founder.is_lost() || founder.impersonated || self.is_blocked(&founder.spec.name))
-        });
+        let sound = founder
+            .is_some_and(|founder| !(founder.is_lost() || self.is_blocked(&founder.spec.name)));
         (has || sound).then_some(has)
     }
 

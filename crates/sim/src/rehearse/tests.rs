@@ -35,6 +35,41 @@ fn a_sound_world_breaks_no_rule() {
     assert_eq!(broken_rules(None).collect::<Vec<_>>(), []);
 }
 
+/// Somebody reports in as every machine, from the first moment on and for good, under the very
+/// address, with fresh boots and with the machine's own: what comes of it is what would have come
+/// without, some time later.
+#[test]
+fn an_impostor_with_any_number_of_reports_costs_nothing_but_time() {
+    let inventory = parse("undercroft.toml", BASEMENT.as_bytes())
+        .inventory
+        .unwrap();
+    let inventory = scale_to(&inventory, 5).unwrap();
+    for seed in 1..=40 {
+        let options = RehearseOptions {
+            seed,
+            ..RehearseOptions::default()
+        };
+        let mut run = Run::new(&inventory, &options);
+        for node in 0..5 {
+            run.world.machine(node).impersonated = true;
+            run.world.impostor_comes(node);
+        }
+        run.whole().unwrap();
+        assert_eq!(run.runs.len(), 1, "seed {seed}");
+        assert_eq!(run.runs[0].end, Some(RunEnd::Complete), "seed {seed}");
+        let forged: u32 = run.world.machines.iter().map(|m| m.forged_reports).sum();
+        assert!(forged > 100, "seed {seed}: {forged}");
+        let shared = run.shared.borrow();
+        let spent = |record: &Record| {
+            !matches!(record, Record::Quarantined { .. } | Record::RunEnded { .. })
+        };
+        let spent: Vec<_> = shared.notable.iter().filter(|(_, r)| spent(r)).collect();
+        assert!(spent.is_empty(), "seed {seed}: {spent:?}");
+        let disks: BTreeSet<_> = run.world.wiped.iter().collect();
+        assert_eq!(run.world.wiped.len(), disks.len(), "seed {seed}");
+    }
+}
+
 #[test]
 fn a_second_wipe_is_seen() {
     assert!(is_seen(Sabotage::WipesAgain, Rule::SecondWipe));
@@ -48,6 +83,11 @@ fn a_connection_without_approval_is_seen() {
 #[test]
 fn a_machine_that_is_called_up_and_is_not_is_seen() {
     assert!(is_seen(Sabotage::CallsAnythingUp, Rule::UpIsTrue));
+}
+
+#[test]
+fn a_report_that_is_believed_is_seen() {
+    assert!(is_seen(Sabotage::BelievesReports, Rule::ReportIsAHint));
 }
 
 #[test]

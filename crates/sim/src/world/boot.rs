@@ -12,6 +12,11 @@ use crate::{
 
 /// The longest that somebody else who uses a machine's Ethernet addresses stays, in milliseconds.
 const IMPOSTOR_MS_MAX: u64 = 2 * 3_600_000;
+/// The longest between two of somebody's reports, in milliseconds: short against every step.
+const FORGED_PAUSE_MS_MAX: u64 = 30_000;
+/// The most reports that are forged for one machine in one rehearsal: many times more than a
+/// machine has steps, tries and restarts, and still an end for the simulation's queue.
+const FORGED_REPORTS_MAX: u32 = 400;
 
 impl SimWorld {
     /// Cuts off whatever a machine does.
@@ -67,9 +72,9 @@ impl SimWorld {
         if let Some(known) = self.ops.get_mut(&op) {
             known.stage = Stage::AwaitReport;
         }
-        if self.machine(node).impersonated || self.hit(node, FaultKind::StolenMac) {
-            let delay_ms = self.chance_between(0, 200_000);
-            self.clock.after(delay_ms, Ev::ImpostorReports(node));
+        let now_ms = self.now_ms();
+        if self.machine(node).impostor_until_ms <= now_ms && self.hit(node, FaultKind::StolenMac) {
+            self.impostor_comes(node);
         }
     }
 
@@ -161,8 +166,8 @@ impl SimWorld {
         self.look_at(node);
     }
 
-    /// Somebody else's installer reports in under a machine's Ethernet addresses.
-    pub(super) fn impostor_reports(&mut self, node: u32) {
+    /// Somebody begins to report in under a machine's Ethernet addresses.
+    pub(crate) fn impostor_comes(&mut self, node: u32) {
         let until_ms = self.now_ms() + self.chance_between(60_000, IMPOSTOR_MS_MAX);
         let machine = self.machine(node);
         machine.impostor_until_ms = if machine.impersonated {
@@ -170,12 +175,33 @@ impl SimWorld {
         } else {
             until_ms
         };
-        let mut report = machine.report(&Instance::new(u64::from(node) ^ 0xbad));
-        report.fingerprint = Self::impostor_fingerprint(node);
-        report.address = std::net::Ipv4Addr::new(169, 254, 1, 1);
+        let delay_ms = self.chance_between(0, FORGED_PAUSE_MS_MAX);
+        self.clock.after(delay_ms, Ev::ImpostorReports(node));
+    }
+
+    /// Somebody else reports in as a machine, from its very address and with all that a report is
+    /// asked for: another boot each time, or the machine's own boot under another key.
+    pub(super) fn impostor_reports(&mut self, node: u32) {
+        let now_ms = self.now_ms();
+        let machine = self.machine(node);
+        if now_ms >= machine.impostor_until_ms || machine.forged_reports >= FORGED_REPORTS_MAX {
+            machine.forged = None;
+            return;
+        }
+        machine.forged_reports += 1;
+        let number = self.number();
+        let steals_boot = self.coin();
+        let machine = self.machine(node);
+        let mut report = machine.report(&Instance::new(number));
+        if steals_boot && let Running::Installer(instance) = &machine.running {
+            report.boot_id = instance.boot_id();
+        }
+        machine.forged = Some(report.clone());
         let name = machine.spec.name.clone();
         self.note(node, || "somebody else reports in as it".to_owned());
         self.report_arrives(node, name, report);
+        let delay_ms = self.chance_between(1, FORGED_PAUSE_MS_MAX);
+        self.clock.after(delay_ms, Ev::ImpostorReports(node));
     }
 
     fn report_arrives(
@@ -219,6 +245,9 @@ impl SimWorld {
                     let report = machine.report(&instance);
                     let name = self.name(node);
                     self.report_arrives(node, name, report);
+                }
+                for op in self.waiting_in(node, |stage| matches!(stage, Stage::AwaitScreen)) {
+                    self.screen_is_read(op, node);
                 }
                 let boot = instance.boot_id();
                 for op in self.waiting_in(node, |stage| matches!(stage, Stage::AwaitReturn)) {

@@ -29,7 +29,7 @@ use crate::{
     clock::Clock,
     cluster::Cluster,
     faults::{Dice, FaultKind},
-    fleet::{Spec, fingerprint},
+    fleet::Spec,
     link::{FlowId, Link},
     machine::{Command, Machine, Running},
     profile::Profile,
@@ -107,8 +107,8 @@ enum Stage {
     AwaitReturn,
     /// A step of the cluster looks again and again.
     Clustering,
-    /// Nobody will answer.
-    Forever,
+    /// The machine's screen is to show one of those who claim to be it.
+    AwaitScreen,
     /// The outcome is on its way back.
     Replying(Box<Outcome>),
 }
@@ -169,7 +169,12 @@ impl SimWorld {
                 Self::misfortune(&mut shared.dice, node, machine);
             }
         }
-        Self {
+        let impersonated: Vec<u32> = (0u32..)
+            .zip(&machines)
+            .filter(|(_, machine)| machine.impersonated)
+            .map(|(node, _)| node)
+            .collect();
+        let mut world = Self {
             link: Link::new(profile.uplink_bytes_per_ms, profile.host_bytes_per_ms),
             profile: Rc::new(profile),
             clock: Clock::new(),
@@ -190,7 +195,11 @@ impl SimWorld {
             next_number: seed ^ 0x0b07,
             people: vec![0; people],
             approvals: BTreeMap::new(),
+        };
+        for node in impersonated {
+            world.impostor_comes(node);
         }
+        world
     }
 
     /// Faults that a machine has from the start and for good.
@@ -407,9 +416,7 @@ impl SimWorld {
         }
         match &step.action {
             Action::NetworkBoot => self.power_cycle_for(op, node),
-            Action::Approve { mode, expires_ms } => {
-                self.fingerprint_is_read(op, node, &order, *mode, *expires_ms);
-            }
+            Action::Approve { .. } => self.screen_is_read(op, node),
             Action::Prove {
                 toplevel,
                 host_key_fingerprint,
@@ -426,58 +433,58 @@ impl SimWorld {
         }
     }
 
-    /// Someone, or a console, compares the machine's fingerprint with the reported one.
-    fn fingerprint_is_read(
-        &mut self,
-        op: OpId,
-        node: u32,
-        order: &Order,
-        mode: ApprovalMode,
-        expires_ms: u64,
-    ) {
-        let shown = match &self.machine(node).running {
-            Running::Installer(instance) => Some(instance.fingerprint()),
+    /// Someone, or a console, compares what the machine's screen shows with those who claim to be
+    /// the machine, and approves that one. As long as it shows none of them, they wait.
+    fn screen_is_read(&mut self, op: OpId, node: u32) {
+        let Some(order) = self.ops.get(&op).map(|known| Rc::clone(&known.order)) else {
+            return;
+        };
+        let Some(Action::Approve { mode, expires_ms }) = order.planned().map(|s| &s.action) else {
+            return;
+        };
+        let wall_ms = self.now().wall_ms;
+        let approval = |fingerprint: &String, by: &str| Approval {
+            fingerprint: fingerprint.clone(),
+            by: by.to_owned(),
+            granted_wall_ms: wall_ms,
+            expires_wall_ms: wall_ms.saturating_add(*expires_ms),
+        };
+        let first = order.facts.report.as_ref().map(|r| &r.fingerprint);
+        if let Some(first) = first
+            && self.is_sabotaged(Sabotage::ApprovesAnyone)
+        {
+            let (approval, report) = (approval(first, "nobody"), None);
+            return self.done(op, 0, Evidence::Approved { approval, report });
+        }
+        let now_ms = self.now_ms();
+        let machine = self.machine(node);
+        let shown = match &machine.running {
+            Running::Installer(instance) if instance.reported && machine.is_connected(now_ms) => {
+                Some(machine.report(instance))
+            }
             _ => None,
         };
-        let reported = order.facts.report.as_ref().map(|r| r.fingerprint.clone());
-        match (shown, reported) {
-            (_, Some(reported)) if self.is_sabotaged(Sabotage::ApprovesAnyone) => {
-                let wall_ms = self.now().wall_ms;
-                let approval = Approval {
-                    fingerprint: reported,
-                    by: "nobody".to_owned(),
-                    granted_wall_ms: wall_ms,
-                    expires_wall_ms: wall_ms.saturating_add(expires_ms),
-                };
-                self.done(op, 0, Evidence::Approved { approval });
+        let Some(shown) = shown else {
+            self.note(node, || {
+                "its screen shows none of those who claim to be it".to_owned()
+            });
+            if let Some(known) = self.ops.get_mut(&op) {
+                known.stage = Stage::AwaitScreen;
+                self.machine(node).waiting.retain(|o| *o != op);
+                self.machine(node).waiting.push(op);
             }
-            (Some(shown), Some(reported)) if shown == reported => {
-                let by = match mode {
-                    ApprovalMode::Operator => "operator alice",
-                    ApprovalMode::Console => "console",
-                };
-                let wall_ms = self.now().wall_ms;
-                let approval = Approval {
-                    fingerprint: shown,
-                    by: by.to_owned(),
-                    granted_wall_ms: wall_ms,
-                    expires_wall_ms: wall_ms.saturating_add(expires_ms),
-                };
-                self.shared.borrow_mut().checkers.on_approved(&approval);
-                self.approvals
-                    .insert(approval.fingerprint.clone(), approval.clone());
-                self.done(op, 0, Evidence::Approved { approval });
-            }
-            _ => {
-                // The screen shows another fingerprint, or none: nobody approves that.
-                self.note(node, || {
-                    "its screen doesn't show that fingerprint".to_owned()
-                });
-                if let Some(known) = self.ops.get_mut(&op) {
-                    known.stage = Stage::Forever;
-                }
-            }
-        }
+            return;
+        };
+        let by = match mode {
+            ApprovalMode::Operator => "operator alice",
+            ApprovalMode::Console => "console",
+        };
+        let approval = approval(&shown.fingerprint, by);
+        self.shared.borrow_mut().checkers.on_approved(&approval);
+        self.approvals
+            .insert(approval.fingerprint.clone(), approval.clone());
+        let report = (first != Some(&shown.fingerprint)).then(|| Box::new(shown));
+        self.done(op, 0, Evidence::Approved { approval, report });
     }
 
     /// The time until one of the people is free and has done something that takes so long.
@@ -551,10 +558,6 @@ impl SimWorld {
             flow_end: crate::machine::FlowEnd::Whole,
             wiped: false,
         }
-    }
-
-    fn impostor_fingerprint(node: u32) -> String {
-        fingerprint(u64::from(node) ^ 0x1337_0000_0000)
     }
 }
 

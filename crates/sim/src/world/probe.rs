@@ -123,7 +123,8 @@ impl SimWorld {
             Running::Installer(instance) if machine.is_connected(now_ms) => {
                 Some(machine.report(instance))
             }
-            _ => None,
+            // Who is at work there can't be told apart from the machine.
+            _ => machine.forged.clone(),
         };
         match report {
             Some(report) => {
@@ -140,41 +141,42 @@ impl SimWorld {
             let message = "the machine has not reported in";
             return self.fail(op, 0, FailureKind::PreconditionLost, message);
         };
-        let approval = self
-            .approvals
-            .get(&report.fingerprint)
-            .filter(|approval| {
-                wall_ms <= approval.expires_wall_ms
-                    && approval.granted_wall_ms <= wall_ms + CLOCK_BACK_MS_MAX
-            })
-            .cloned();
-        if let Some(approval) = approval {
-            return self.done(op, 0, Evidence::Approved { approval });
-        }
-        // An approval is worth waiting for only while the installer that asks for it is there.
+        // Whichever of those who claim to be the machine was approved.
         let now_ms = self.now_ms();
-        let impostor = report.fingerprint == Self::impostor_fingerprint(node);
         let machine = self.machine(node);
-        match &machine.running {
-            _ if impostor && now_ms < machine.impostor_until_ms => {
-                self.reply(op, 0, Outcome::NotDone);
+        let (connected, forged) = (machine.is_connected(now_ms), machine.forged.is_some());
+        let own = match &machine.running {
+            Running::Installer(instance) if connected && instance.reported => {
+                Some(machine.report(instance))
             }
-            Running::Installer(instance) if machine.is_connected(now_ms) && !impostor => {
-                if instance.fingerprint() == report.fingerprint {
-                    self.reply(op, 0, Outcome::NotDone);
-                } else {
-                    let message = "another boot of the installer answers";
-                    self.fail(op, 0, FailureKind::PreconditionLost, message);
-                }
-            }
-            Running::System { .. } if machine.is_connected(now_ms) => {
-                let message = "the machine has left the installer";
-                self.fail(op, 0, FailureKind::PreconditionLost, message);
-            }
-            _ => {
-                let message = "nobody answers at the address";
-                self.fail(op, CONNECT_MS_MAX, FailureKind::Transient, message);
-            }
+            _ => None,
+        };
+        let good = |fingerprint: &String| {
+            self.approvals
+                .get(fingerprint)
+                .filter(|approval| {
+                    wall_ms <= approval.expires_wall_ms
+                        && approval.granted_wall_ms <= wall_ms + CLOCK_BACK_MS_MAX
+                })
+                .cloned()
+        };
+        let heard = own.is_some() || forged;
+        if let Some(approval) = good(&report.fingerprint) {
+            let report = None;
+            return self.done(op, 0, Evidence::Approved { approval, report });
+        }
+        if let Some(own) = own
+            && let Some(approval) = good(&own.fingerprint)
+        {
+            let report = Some(Box::new(own));
+            return self.done(op, 0, Evidence::Approved { approval, report });
+        }
+        // An approval is worth waiting for only while an installer that asks for it is heard.
+        if heard {
+            self.reply(op, 0, Outcome::NotDone);
+        } else {
+            let message = "no installer reports in any longer";
+            self.fail(op, CONNECT_MS_MAX, FailureKind::Transient, message);
         }
     }
 

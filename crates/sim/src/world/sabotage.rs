@@ -1,6 +1,9 @@
 //! Faults of the controller's own side, for tests that show that the checkers see them. Outside of
 //! tests there are none.
 
+use undercroft_engine::Event;
+use undercroft_model::{Failure, FailureKind, Outcome};
+
 use super::SimWorld;
 
 /// What the controller's side does wrong.
@@ -12,6 +15,8 @@ pub(crate) enum Sabotage {
     ApprovesAnyone,
     /// A machine counts as up whatever it runs.
     CallsAnythingUp,
+    /// A report that anybody can send ends what its machine is doing.
+    BelievesReports,
     /// Nobody hears of an installer that has reported in.
     LosesReports,
     /// A server joins without a look at etcd's members.
@@ -46,6 +51,23 @@ impl SimWorld {
     #[expect(clippy::unused_self, reason = "in tests the world knows")]
     pub(crate) fn is_aimed_at(&self) -> bool {
         false
+    }
+
+    /// What the controller makes of what it is told.
+    pub(crate) fn believed(&self, event: Event) -> Event {
+        let Event::Reported { node, .. } = &event else {
+            return event;
+        };
+        let running = self.ops.iter().find(|(_, op)| op.order.node == *node);
+        match running {
+            Some((op, _)) if self.is_sabotaged(Sabotage::BelievesReports) => {
+                let message = "it has reported in anew";
+                let failure = Failure::new(FailureKind::PreconditionLost, message);
+                let outcome = Outcome::Failed { failure };
+                Event::Ended { op: *op, outcome }
+            }
+            _ => event,
+        }
     }
 
     #[cfg(not(test))]

@@ -73,7 +73,7 @@ impl SimWorld {
     /// A machine may lose what is on its disks, and its power with it. It happens once, and only to
     /// whom the cluster can spare: what takes its majority for good is beyond anybody's repair.
     pub(super) fn disk_may_be_lost(&mut self, node: u32) {
-        let sound = |m: &crate::machine::Machine| !(m.is_lost() || m.impersonated);
+        let sound = |m: &crate::machine::Machine| !m.is_lost();
         let mut members = self.cluster.members.keys();
         let spared = members.all(|m| self.machines.get(*m as usize).is_some_and(sound))
             && self.cluster.voters() >= 3;
@@ -148,6 +148,7 @@ impl SimWorld {
             machine.hijacked_until_ms = 0;
             if !machine.impersonated {
                 machine.impostor_until_ms = 0;
+                machine.forged = None;
             }
             self.look_at(node);
         }
