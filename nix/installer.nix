@@ -117,9 +117,13 @@ in
       Restart = "on-failure";
       RestartSec = 2;
     };
-    # The source address of the way to the controller, or of the first global address.
+    # The source address of the way to the controller, which takes a report only from the address
+    # that it names; or else the first global address.
     script = ''
-      address=$(ip -4 -o addr show scope global | awk '{ sub("/.*", "", $4); print $4; exit }')
+      controller=$(awk 'BEGIN { RS = "[ \n]" } sub("^undercroft.report=http://", "") { sub("[:/].*", ""); print; exit }' /proc/cmdline)
+      address=$(ip -4 -o route get "$controller" 2>/dev/null | awk '{ for (i = 1; i < NF; i++) if ($i == "src") { print $(i + 1); exit } }')
+      [ -n "$address" ] ||
+        address=$(ip -4 -o addr show scope global | awk '{ sub("/.*", "", $4); print $4; exit }')
       [ -n "$address" ]
       mkdir -p ${state}
       echo "$address" >${state}/address

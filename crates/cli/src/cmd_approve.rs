@@ -6,25 +6,31 @@ use clap::Args;
 use undercroft_metal::{
     approval,
     clock::wall_ms_now,
-    journal::{ApprovalError, PendingReport, StoreError},
+    journal::{
+        Alarm, ApprovalError, ControllerLock, PendingReport, Store, StoreError, events_and_marks,
+    },
 };
 use undercroft_model::NodeName;
+use undercroft_netboot::timeline::timeline;
 
 use crate::{
-    Done,
+    Done, alarms,
     error::{CliError, Kind},
-    journal::store_error,
+    journal::{fold, look, store_error},
     project::Project,
     style::{BOLD, GOOD, paint},
     text::{Table, ago, duration},
     ui::Ui,
+    verdict,
 };
 
 /// Confirm that a machine's fingerprint is the one on its screen
 ///
 /// An installer makes a key at each boot and shows its fingerprint on the machine's own screen.
 /// Whoever can reach the boot network can claim to be that machine; only a look at the screen
-/// tells. From the approval on, every connection is pinned to that key.
+/// tells. Beside it the screen shows a word, which the boot script brought that this controller
+/// served for that boot: where the word differs, the machine was booted by somebody else.
+/// From the approval on, every connection is pinned to that key.
 ///
 /// Without a machine, those that wait are listed. With a machine alone, the fingerprint that it
 /// reported is shown and you are asked.
@@ -46,7 +52,7 @@ Examples:
   undercroft approve server-01           compare and answer
   undercroft approve server-01 SHA256:47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU
 
-With --json: [{\"node\", \"report\": {\"fingerprint\", \"address\", \"macs\", \"disks\", …}, \"since_wall_ms\"}]";
+With --json: [{\"node\", \"report\": {\"fingerprint\", \"address\", \"macs\", \"disks\", …}, \"word\", \"since_wall_ms\"}]";
 
 pub(crate) fn run(ui: Ui, at: Option<&Path>, args: &ApproveArgs) -> Result<Done, CliError> {
     let project = Project::find(at)?;
@@ -56,12 +62,17 @@ pub(crate) fn run(ui: Ui, at: Option<&Path>, args: &ApproveArgs) -> Result<Done,
         Err(ApprovalError::Store(StoreError::Missing { .. })) => Vec::new(),
         Err(error) => return Err(approval_error(&error)),
     };
+    let store = look(&project)?;
     let Some(node) = &args.node else {
-        return list(ui, args.json, &pending);
+        return list(ui, args.json, &pending, store.as_ref());
     };
+    if !pending.iter().any(|waiting| waiting.node == *node) {
+        return Err(not_waiting(&project, node, &pending, store.as_ref())?);
+    }
+    let told = alarms::of(store.as_ref(), node)?;
     let fingerprint = match &args.fingerprint {
         Some(given) => given.clone(),
-        None => match ask(ui, node, &pending)? {
+        None => match ask(ui, node, &pending, &told)? {
             Some(fingerprint) => fingerprint,
             None => {
                 ui.note("Nothing was approved.");
@@ -89,41 +100,110 @@ pub(crate) fn run(ui: Ui, at: Option<&Path>, args: &ApproveArgs) -> Result<Done,
     Ok(Done::Well)
 }
 
-fn list(ui: Ui, json: bool, pending: &[PendingReport]) -> Result<Done, CliError> {
+fn list(
+    ui: Ui,
+    json: bool,
+    pending: &[PendingReport],
+    store: Option<&Store>,
+) -> Result<Done, CliError> {
     if json {
         ui.json(&pending)?;
         return Ok(Done::Well);
     }
     if pending.is_empty() {
         ui.note("No machine waits for an approval.");
-        return Ok(Done::Well);
+        ui.hint("`undercroft status` says where each machine is, and `undercroft doctor NODE` what comes next.");
+        return warn(ui, None, store);
     }
     let now = wall_ms_now();
-    let mut table = Table::new(&["NODE", "FINGERPRINT", "ADDRESS", "SINCE"]);
+    let mut table = Table::new(&["NODE", "FINGERPRINT", "WORD", "ADDRESS", "SINCE"]);
     for waiting in pending {
         table.row([
             waiting.node.to_string(),
             crate::text::plain(&waiting.report.fingerprint),
+            crate::text::plain(waiting.word.as_deref().unwrap_or("none")),
             waiting.report.address.to_string(),
             ago(now.saturating_sub(waiting.since_wall_ms)),
         ]);
     }
     ui.print(&table.render())?;
     ui.note(
-        "\nCompare each with the machine's own screen, then: undercroft approve NODE FINGERPRINT",
+        "\nCompare each with the machine's own screen, its word too, then: undercroft approve NODE FINGERPRINT",
     );
+    warn(ui, None, store)
+}
+
+/// Says what else was seen on the boot network, of one machine or of all.
+fn warn(ui: Ui, node: Option<&NodeName>, store: Option<&Store>) -> Result<Done, CliError> {
+    let Some(store) = store else {
+        return Ok(Done::Well);
+    };
+    let all = store
+        .all_alarms(wall_ms_now())
+        .map_err(|e| store_error(&e))?;
+    for (of, alarm) in &all {
+        if node.is_none() || of.is_none() || of.as_ref() == node {
+            let of = of.as_ref().map_or("the boot network", NodeName::as_str);
+            for line in alarms::lines(std::slice::from_ref(alarm)) {
+                ui.warn(&format!("{of}: {line}"));
+            }
+        }
+    }
     Ok(Done::Well)
 }
 
-/// Shows what a machine reported and asks; the fingerprint if it was confirmed.
-fn ask(ui: Ui, node: &NodeName, pending: &[PendingReport]) -> Result<Option<String>, CliError> {
-    let Some(waiting) = pending.iter().find(|p| p.node == *node) else {
-        let error = ApprovalError::NotWaiting {
-            node: node.clone(),
-            others: pending.iter().map(|p| p.node.clone()).collect(),
-        };
-        return Err(approval_error(&error));
+/// Why a machine can't be approved, with what comes next: the same that `doctor` says.
+fn not_waiting(
+    project: &Project,
+    node: &NodeName,
+    pending: &[PendingReport],
+    store: Option<&Store>,
+) -> Result<CliError, CliError> {
+    let mut others: Vec<NodeName> = pending.iter().map(|p| p.node.clone()).collect();
+    others.dedup();
+    let error = ApprovalError::NotWaiting {
+        node: node.clone(),
+        others,
     };
+    let rows = match store {
+        Some(store) => store.timeline(node).map_err(|e| store_error(&e))?,
+        None => Vec::new(),
+    };
+    let (events, marks) = events_and_marks(&rows);
+    let diagnosis = timeline(&events, &marks, wall_ms_now()).diagnosis;
+    let view = fold(project)?;
+    let seen = view.as_ref().and_then(|view| view.nodes.get(node));
+    let running = ControllerLock::holder(&project.state()).is_some();
+    let verdict = verdict::judge(node, seen, pending, running, &diagnosis);
+    let next = verdict.next.join("; ");
+    Ok(CliError::from_error(Kind::Failed, &error)
+        .hint(format!("{} Next: {next}.", verdict.summary)))
+}
+
+/// Shows what a machine reported and asks; the fingerprint if it was confirmed.
+fn ask(
+    ui: Ui,
+    node: &NodeName,
+    pending: &[PendingReport],
+    told: &[Alarm],
+) -> Result<Option<String>, CliError> {
+    let mut mine = pending.iter().filter(|p| p.node == *node);
+    let Some(waiting) = mine.next() else {
+        return Ok(None);
+    };
+    for line in alarms::lines(told) {
+        ui.warn(&line);
+    }
+    let others = mine.count();
+    if others > 0 {
+        return Err(CliError::failed(format!(
+            "{} installers claim to be {node}, and one of them at most is",
+            others + 1
+        ))
+        .hint(format!(
+            "`undercroft approve` lists them. Look at the machine's own screen, and give the fingerprint that it shows: undercroft approve {node} FINGERPRINT."
+        )));
+    }
     let report = &waiting.report;
     let macs: Vec<String> = report.macs.iter().map(ToString::to_string).collect();
     let mut table = Table::plain(2);
@@ -131,6 +211,8 @@ fn ask(ui: Ui, node: &NodeName, pending: &[PendingReport]) -> Result<Option<Stri
         "fingerprint".to_owned(),
         paint(BOLD, &crate::text::plain(&report.fingerprint)),
     ]);
+    let word = waiting.word.as_deref().unwrap_or("none");
+    table.row(["word".to_owned(), paint(BOLD, &crate::text::plain(word))]);
     table.row(["address".to_owned(), report.address.to_string()]);
     table.row(["MACs".to_owned(), crate::text::list(&macs)]);
     for disk in &report.disks {
@@ -147,7 +229,7 @@ fn ask(ui: Ui, node: &NodeName, pending: &[PendingReport]) -> Result<Option<Stri
     }
     ui.stderr(&format!("{node} reported:\n{}", table.render()));
     let same = ui.confirm(
-        &format!("Does the screen of {node} show this very fingerprint?"),
+        &format!("Does the screen of {node} show this very fingerprint, and this word?"),
         "Give the fingerprint as the machine's screen shows it: undercroft approve NODE FINGERPRINT.",
     )?;
     Ok(same.then(|| report.fingerprint.clone()))

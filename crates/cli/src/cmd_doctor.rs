@@ -6,13 +6,13 @@ use clap::Args;
 use serde::Serialize;
 use undercroft_metal::{
     clock::wall_ms_now,
-    journal::{TimelineRow, events_and_marks},
+    journal::{Alarm, ControllerLock, TimelineRow, events_and_marks},
 };
 use undercroft_model::{NodeName, NodeState};
-use undercroft_netboot::timeline::{Diagnosis, Missing, Timeline, timeline};
+use undercroft_netboot::timeline::{Diagnosis, Timeline, timeline};
 
 use crate::{
-    Done,
+    Done, alarms,
     cmd_status::failure_words,
     error::CliError,
     journal::{fold, look, store_error},
@@ -20,6 +20,7 @@ use crate::{
     style::{BOLD, DIM, GOOD, HINT, WARN, paint},
     text::{Table, clock, plain},
     ui::Ui,
+    verdict,
 };
 
 /// The most lines of a timeline that are shown without --all.
@@ -44,7 +45,7 @@ Examples:
   undercroft doctor vm-01
   undercroft doctor vm-01 --json | jq -r .diagnosis.summary
 
-With --json: {\"node\", \"state\", \"diagnosis\": {\"missing\", \"summary\", \"hints\"}, \"timeline\":
+With --json: {\"node\", \"state\", \"verdict\", \"next\", \"alarms\", \"diagnosis\": {\"missing\", \"summary\", \"hints\"}, \"timeline\":
 [{\"wall_ms\", \"source\", \"text\", …}]}";
 
 #[derive(Debug, Serialize)]
@@ -52,6 +53,9 @@ struct Report<'a> {
     node: &'a NodeName,
     state: NodeState,
     diagnosis: &'a Diagnosis,
+    verdict: &'a str,
+    next: &'a [String],
+    alarms: &'a [Alarm],
     timeline: &'a [TimelineRow],
 }
 
@@ -59,20 +63,30 @@ pub(crate) fn run(ui: Ui, at: Option<&Path>, args: &DoctorArgs) -> Result<Done, 
     let project = Project::find(at)?;
     let inventory = project.load(ui)?;
     project.node(&inventory, &args.node)?;
-    let rows = match look(&project)? {
-        Some(store) => store.timeline(&args.node).map_err(|e| store_error(&e))?,
-        None => Vec::new(),
+    let store = look(&project)?;
+    let (rows, waiting) = match &store {
+        Some(store) => (
+            store.timeline(&args.node).map_err(|e| store_error(&e))?,
+            store.pending().map_err(|e| store_error(&e))?,
+        ),
+        None => (Vec::new(), Vec::new()),
     };
+    let alarms = alarms::of(store.as_ref(), &args.node)?;
     let (events, marks) = events_and_marks(&rows);
     let Timeline { entries, diagnosis } = timeline(&events, &marks, wall_ms_now());
     let view = fold(&project)?;
     let node = view.as_ref().and_then(|view| view.nodes.get(&args.node));
     let state = node.map_or(NodeState::Unknown, |node| node.state);
+    let running = ControllerLock::holder(&project.state()).is_some();
+    let verdict = verdict::judge(&args.node, node, &waiting, running, &diagnosis);
     if args.json {
         ui.json(&Report {
             node: &args.node,
             state,
             diagnosis: &diagnosis,
+            verdict: &verdict.summary,
+            next: &verdict.next,
+            alarms: &alarms,
             timeline: &rows,
         })?;
         return Ok(Done::Well);
@@ -124,13 +138,28 @@ pub(crate) fn run(ui: Ui, at: Option<&Path>, args: &DoctorArgs) -> Result<Done, 
         ]);
     }
     ui.print(&table.render())?;
-    let style = match diagnosis.missing {
-        Missing::Nothing => GOOD,
-        _ => WARN,
-    };
-    ui.line(&format!("\n{}", paint(style, &plain(&diagnosis.summary))))?;
-    for hint in &diagnosis.hints {
-        ui.line(&format!("  {} {}", paint(HINT, "try:"), plain(hint)))?;
+    let style = if verdict.good { GOOD } else { WARN };
+    ui.line(&format!("\n{}", paint(style, &plain(&verdict.summary))))?;
+    for next in &verdict.next {
+        ui.line(&format!("  {} {}", paint(HINT, "next:"), plain(next)))?;
+    }
+    for waiting in waiting.iter().filter(|waiting| waiting.node == args.node) {
+        ui.line(&format!(
+            "  {} at {}, word {}, fingerprint {}",
+            paint(BOLD, "waits:"),
+            waiting.report.address,
+            plain(waiting.word.as_deref().unwrap_or("none")),
+            plain(&waiting.report.fingerprint)
+        ))?;
+    }
+    if !alarms.is_empty() {
+        ui.line(&format!(
+            "\n{}",
+            paint(WARN, "Somebody else was at work on the boot network:")
+        ))?;
+        for line in alarms::lines(&alarms) {
+            ui.line(&format!("  {line}"))?;
+        }
     }
     if let Some(node) = node {
         ui.print(&failure_words(&args.node, node))?;

@@ -245,7 +245,7 @@ impl Up<'_> {
             return Done::Well;
         }
         self.ui.stderr(&format!(
-            "{} nothing can be done now, and not every machine runs what it should",
+            "{} nothing can be done now, and not every machine runs what it should: each line above says what stands in its way; `undercroft doctor NODE` shows more",
             paint(BAD, "error:")
         ));
         Done::Failed

@@ -4,6 +4,7 @@
 //! file, `cmd_NAME.rs`, with its arguments, its help and what it does.
 
 mod access;
+mod alarms;
 mod args;
 mod bug;
 mod cluster;
@@ -52,6 +53,7 @@ mod summary;
 mod terminal;
 mod text;
 mod ui;
+mod verdict;
 
 use std::process::ExitCode;
 

@@ -103,11 +103,10 @@ mod tests {
     fn waiting(dir: &Path, node: &NodeName, fingerprint: &str) {
         Store::create(dir, "basement")
             .unwrap()
-            .set_pending(&PendingReport {
-                node: node.clone(),
-                report: report(fingerprint),
-                since_wall_ms: 5,
-            })
+            .set_pending(
+                node,
+                &[PendingReport::new(node.clone(), report(fingerprint), 5)],
+            )
             .unwrap();
     }
 
@@ -124,7 +123,7 @@ mod tests {
         assert_eq!(good, granted.approval);
         let late = 1000 + APPROVAL_EXPIRES_MS;
         assert_eq!(store.approval(&node, "SHA256:abc", late).unwrap(), None);
-        store.clear_pending(&node, "SHA256:abc").unwrap();
+        store.clear_pending(&node).unwrap();
         assert_eq!(store.pending().unwrap(), []);
     }
 

@@ -20,6 +20,7 @@
 //!
 //! The directory has mode 0700 and the files 0600.
 
+mod alarms;
 mod approvals;
 mod entries;
 mod head;
@@ -28,6 +29,7 @@ mod store;
 mod strangers;
 mod timeline;
 
+pub use alarms::{ALARM_SHOWN_MS, ALARMS_MAX, Alarm, AlarmKind};
 pub use approvals::{ApprovalError, GrantedApproval, PendingReport};
 pub use entries::{Chain, FleetJournal};
 pub use head::{HEAD_FILE, Head, accept_journal};

@@ -62,7 +62,16 @@ pub async fn observe(looking: Looking<'_>) -> Result<Observation, KeyError> {
             name: name.clone(),
             address: node.address,
             installed: looking.view.installed().contains_key(name),
+            proved_up: looking
+                .view
+                .installed()
+                .get(name)
+                .is_some_and(|installed| installed.proved_up),
             report: known.and_then(|view| view.report.clone()),
+            approved: known.is_some_and(|view| {
+                let approval = view.approval.as_ref().map(|approval| &approval.fingerprint);
+                approval.is_some() && approval == view.report.as_ref().map(|r| &r.fingerprint)
+            }),
             host_key,
             identity: looking.identity.to_owned(),
             journal_wall_ms: looking.view.last_wall_ms,
@@ -89,7 +98,10 @@ struct Look {
     name: NodeName,
     address: std::net::Ipv4Addr,
     installed: bool,
+    proved_up: bool,
     report: Option<InstallerReport>,
+    /// Whether that report's fingerprint was approved: nobody else is connected to.
+    approved: bool,
     host_key: Option<HostKey>,
     identity: std::path::PathBuf,
     journal_wall_ms: Option<u64>,
@@ -122,18 +134,27 @@ impl Look {
                 Err(error) => last = Some(error),
             }
         }
+        // The key that is shown at its address says that this installer runs, also before anybody
+        // may be let in by it.
+        let shows_its_key = |report: &InstallerReport| {
+            matches!(&last, Some(SshError::HostKeyMismatch { shown: Some(shown), .. })
+                if *shown == report.fingerprint)
+        };
         if let Some(report) = &self.report
-            && self.is_alive(report).await
+            && (shows_its_key(report) || (self.approved && self.is_alive(report).await))
         {
             return now(Found::Installer {
                 report: Box::new(report.clone()),
             });
         }
         match last {
+            // A machine that was never up holds nothing that can be lost, and what shows a key there
+            // is most likely its installer in another boot, whose report is to come: it is taken up
+            // as if nothing answered, and nothing is done to it before a new approval.
             Some(SshError::HostKeyMismatch {
                 shown: Some(fingerprint),
                 ..
-            }) => now(Found::ForeignHostKey { fingerprint }),
+            }) if self.proved_up => now(Found::ForeignHostKey { fingerprint }),
             Some(error) if self.installed => now(Found::Unreachable {
                 reason: error.to_string(),
             }),

@@ -337,6 +337,16 @@ impl Loop {
             }
             return None;
         }
+        if let Some((node, alarm)) = self.narrator.alarm(&event) {
+            self.world.note_alarm(node.as_ref(), &alarm);
+        }
+        if matches!(
+            event.kind,
+            EventKind::ReportRefused { .. } | EventKind::ScriptOdd { .. }
+        ) {
+            // It is somebody else's doing, and no part of the machine's own story.
+            return None;
+        }
         let Some(node) = event.node.clone() else {
             if let Some(stranger) = self.narrator.stranger(event) {
                 self.world.note_stranger(&stranger);

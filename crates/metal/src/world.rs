@@ -51,7 +51,7 @@ pub(crate) use self::{
 };
 use crate::{
     clock::wall_ms_now,
-    journal::{Store, StoreError, Stranger, TimelineRow, TimelineSource},
+    journal::{Alarm, Store, StoreError, Stranger, TimelineRow, TimelineSource},
     keys::{HostKeys, OperatorKey},
     system::NixStore,
 };
@@ -167,6 +167,12 @@ impl MetalWorld {
     /// Adds a row to a machine's timeline.
     pub fn note(&self, node: &NodeName, row: &TimelineRow) {
         self.shared.keep(node, row);
+    }
+
+    /// Remembers what somebody does on the boot network.
+    pub fn note_alarm(&self, node: Option<&NodeName>, alarm: &Alarm) {
+        // As with timelines: a help for people.
+        let _ = self.shared.store().note_alarm(node, alarm);
     }
 
     /// Remembers a machine that the inventory doesn't know.

@@ -16,6 +16,7 @@ use crate::event::DropReason;
 use crate::pi::split_tftp_path;
 use crate::script::{self, InstallerMode, ScriptTarget};
 use crate::table::{BootIntent, BootTable, Conflict, Identity, Machine, Pxe4011, UnknownPolicy};
+use crate::token::Token;
 
 /// The folder of TFTP and HTTP names that hold the Raspberry Pi's boot files.
 pub const PI_FOLDER: &str = "pi";
@@ -70,6 +71,8 @@ pub struct BootRequest<'a> {
     pub pi_serial: Option<u32>,
     /// The path, for TFTP and HTTP; without its query and leading slash.
     pub path: Option<&'a str>,
+    /// The token of the script, where this request is answered with one.
+    pub token: Option<&'a Token>,
 }
 
 impl BootRequest<'_> {
@@ -83,6 +86,7 @@ impl BootRequest<'_> {
             mac: None,
             pi_serial: None,
             path: None,
+            token: None,
         }
     }
 }
@@ -179,6 +183,15 @@ pub struct BootDecision {
     pub action: BootAction,
     /// Why.
     pub reason: Reason,
+}
+
+impl BootDecision {
+    /// Whether the answer is what a machine boots its installer with: an iPXE script, or a
+    /// Raspberry Pi's kernel parameters.
+    pub fn is_installers_script(&self) -> bool {
+        matches!(self.action, BootAction::Text(_))
+            && matches!(self.reason, Reason::Install | Reason::Discover)
+    }
 }
 
 /// Why a decision is as it is.
@@ -425,19 +438,24 @@ fn tftp(
         return (BootAction::Text(script::autoexec(site)), Reason::Public);
     }
     if let Some((_, rest)) = pi_path {
-        return pi_file(site, rest, who);
+        return pi_file(site, request, rest, who);
     }
     // The boot ROM asks for files without its serial number when the first folder has none.
     let asks_as_pi = who.machine.is_some_and(|m| {
         m.pi_serial.is_some() || m.firmware == crate::table::FirmwareKind::RaspberryPi
     });
     if asks_as_pi && site.artifacts.contains(&format!("{PI_FOLDER}/{path}")) {
-        return pi_file(site, path, who);
+        return pi_file(site, request, path, who);
     }
     public_file(site, path)
 }
 
-fn pi_file(site: &Site, path: &str, who: &Who<'_>) -> (BootAction, Reason) {
+fn pi_file(
+    site: &Site,
+    request: &BootRequest<'_>,
+    path: &str,
+    who: &Who<'_>,
+) -> (BootAction, Reason) {
     let mode = match who.intent {
         BootIntent::Install => InstallerMode::Install,
         BootIntent::Discover => InstallerMode::Discover,
@@ -446,7 +464,7 @@ fn pi_file(site: &Site, path: &str, who: &Who<'_>) -> (BootAction, Reason) {
     if path == "cmdline.txt"
         && let Some(image) = site.installers.get(&System::Aarch64Linux)
     {
-        let target = ScriptTarget::of(who.machine, mode);
+        let target = ScriptTarget::of(who.machine, mode).with_token(request.token);
         return (
             BootAction::Text(script::pi_cmdline(site, image, &target)),
             who.reason(),
@@ -525,7 +543,7 @@ fn boot_script(site: &Site, request: &BootRequest<'_>, who: &Who<'_>) -> (BootAc
     let Some(image) = site.installers.get(&system) else {
         return refusal(Reason::NoInstaller(system));
     };
-    let target = ScriptTarget::of(who.machine, mode);
+    let target = ScriptTarget::of(who.machine, mode).with_token(request.token);
     (
         BootAction::Text(script::installer(site, image, &target)),
         who.reason(),

@@ -150,6 +150,31 @@ pub enum EventKind {
         /// What it said.
         report: Box<InstallerReport>,
     },
+    /// An installer's report was refused.
+    ReportRefused {
+        /// The address that it names, where it could be read.
+        claimed: Option<Ipv4Addr>,
+        /// The address that the machine should have, where it names one.
+        planned: Option<Ipv4Addr>,
+        /// Why.
+        reason: String,
+    },
+    /// A script that loads an installer was served.
+    ScriptServed {
+        /// The word that the installer shows on its screen.
+        word: String,
+    },
+    /// Somebody asked for a machine's script beside, or instead of, the machine.
+    ScriptOdd {
+        /// The word of the script that was served to it.
+        word: String,
+        /// The address that the machine should have, if that isn't the asker's.
+        planned: Option<Ipv4Addr>,
+        /// Who asked first for the same boot's script, if somebody has.
+        first: Option<Ipv4Addr>,
+        /// The word of the first script.
+        first_word: Option<String>,
+    },
     /// A machine whose identity is in doubt asked to boot, and was given nothing.
     Quarantined {
         /// Why its identity is in doubt.

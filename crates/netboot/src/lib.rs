@@ -9,6 +9,7 @@
 //! changes a machine's [`table::BootIntent`] when the machine itself has proved where it is.
 
 pub mod arch;
+pub mod boots;
 pub mod decision;
 pub mod dhcp;
 pub mod error;
@@ -20,6 +21,7 @@ pub mod server;
 pub mod table;
 pub mod tftp;
 pub mod timeline;
+pub mod token;
 
 pub use arch::ClientArch;
 pub use decision::{BootAction, BootDecision, BootProtocol, BootRequest, Site, decide};

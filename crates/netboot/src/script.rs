@@ -10,6 +10,7 @@ use undercroft_model::NodeName;
 use crate::arch::Platform;
 use crate::decision::{InstallerImage, Site};
 use crate::table::Machine;
+use crate::token::Token;
 
 /// How often a script tries to get an address, or a file, before it gives up.
 pub const SCRIPT_ATTEMPTS: u32 = 10;
@@ -43,6 +44,8 @@ pub struct ScriptTarget<'a> {
     pub params: &'a [String],
     /// What the installer is told to do.
     pub mode: InstallerMode,
+    /// What ties the installer's report to this script.
+    pub token: Option<&'a Token>,
 }
 
 impl<'a> ScriptTarget<'a> {
@@ -52,7 +55,14 @@ impl<'a> ScriptTarget<'a> {
             node: machine.map(|m| &m.name),
             params: machine.map_or(&[], |m| m.kernel_params.as_slice()),
             mode,
+            token: None,
         }
+    }
+
+    /// The same target, whose script carries a token.
+    #[must_use]
+    pub fn with_token(self, token: Option<&'a Token>) -> Self {
+        Self { token, ..self }
     }
 }
 
@@ -72,6 +82,14 @@ fn kernel_params(site: &Site, image: &InstallerImage, target: &ScriptTarget<'_>)
     }
     if let Some(node) = target.node {
         let _ = write!(line, "undercroft.node={node} ");
+    }
+    if let Some(token) = target.token {
+        // The word is for people: the installer shows it beside its fingerprint.
+        let _ = write!(
+            line,
+            "undercroft.token={token} undercroft.word={} ",
+            token.word()
+        );
     }
     let _ = write!(
         line,

@@ -440,7 +440,8 @@ fn http_clients_get_the_files() {
 
                 let script = curl(&[&format!("{base}/boot.ipxe?mac=52-54-00-00-00-01&arch=7")]);
                 assert!(
-                    script.contains("undercroft.node=gpu-01 undercroft.mode=install"),
+                    script.contains("undercroft.node=gpu-01 undercroft.token=")
+                        && script.contains(" undercroft.mode=install "),
                     "{script}"
                 );
                 let name = NodeName::new("gpu-01").unwrap();
@@ -463,26 +464,126 @@ fn http_clients_get_the_files() {
                     "ssh-ed25519 BBBB other\n"
                 );
 
-                report_in(&site, base, &mut events);
+                report_in(&site, netboot, base, &mut events);
                 at_once(&kernel, &site.content);
             },
         );
     });
 }
 
-fn report_in(site: &Site, base: &str, events: &mut tokio::sync::broadcast::Receiver<NetbootEvent>) {
-    let json = r#"{"version":1,"nonce":"00112233445566778899aabbccddeeff","uuid":null,
-        "macs":["52:54:00:00:00:01"],"address":"10.77.0.3","boot_id":"b",
+/// A report of gpu-01, from that address and with that token.
+fn report_of(address: &str, token: &str) -> String {
+    format!(
+        r#"{{"version":1,"nonce":"00112233445566778899aabbccddeeff","uuid":null,
+        "macs":["52:54:00:00:00:01"],"address":"{address}","boot_id":"b",
         "host_key":"ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAI",
         "fingerprint":"SHA256:abcdefghijklmnopqrstuvwxyz0123456789ABCDEFG",
-        "system":"x86_64-linux","firmware":"uefi","memory_mb":1024,"installer":"t","disks":[]}"#;
+        "system":"x86_64-linux","firmware":"uefi","memory_mb":1024,"installer":"t",
+        "token":"{token}","disks":[]}}"#
+    )
+}
+
+fn report_in(
+    site: &Site,
+    netboot: &Netboot,
+    base: &str,
+    events: &mut tokio::sync::broadcast::Receiver<NetbootEvent>,
+) {
+    let name = NodeName::new("gpu-01").unwrap();
+    netboot.set_intent(&name, BootIntent::Install).unwrap();
+    // The client has the machine's planned address beside its own.
+    let planned = Ipv4Addr::new(10, 77, 0, 11);
+    in_netns(
+        "client",
+        "ip",
+        &["addr", "add", "10.77.0.11/24", "dev", "eth0"],
+    );
+    let own = planned.to_string();
+    let other = CLIENT.to_string();
+    let ask = |from: &str| {
+        let url = format!("{base}/boot.ipxe?mac=52-54-00-00-00-01&arch=7");
+        curl(&["--interface", from, &url])
+    };
+    let script = ask(&own);
+    let of_script = |key: &str| {
+        let mut words = script.split_whitespace();
+        let value = words.find_map(|word| word.strip_prefix(key)).unwrap();
+        value.to_owned()
+    };
+    let (token, word) = (
+        of_script("undercroft.token="),
+        of_script("undercroft.word="),
+    );
+    let served = await_event(events, |e| matches!(e.kind, EventKind::ScriptServed { .. }));
+    assert_eq!(served.kind, EventKind::ScriptServed { word: word.clone() });
+    // A second one for the same boot is odd, and both askers are named.
+    assert_ne!(ask(&other), script);
+    let odd = await_event(events, |e| matches!(e.kind, EventKind::ScriptOdd { .. }));
+    assert_eq!((odd.node, odd.address), (Some(name.clone()), Some(CLIENT)));
+    let EventKind::ScriptOdd {
+        planned: should,
+        first,
+        first_word,
+        ..
+    } = odd.kind
+    else {
+        unreachable!()
+    };
+    assert_eq!((should, first), (Some(planned), Some(planned)));
+    assert_eq!(first_word, Some(word));
+
     let url = format!("{base}/v1/report");
-    assert_eq!(curl(&["--data-binary", json, &url]), "reported\n");
+    let none = "0".repeat(48);
+    for (from, address, token, status) in [
+        (&own, "8.8.8.8", &token, 400),
+        (&own, "127.0.0.1", &token, 400),
+        (&own, "0.0.0.0", &token, 400),
+        (&own, "224.0.0.1", &token, 400),
+        (&own, "10.77.0.1", &token, 400),
+        (&own, "10.77.0.66", &token, 403),
+        (&other, own.as_str(), &token, 403),
+        (&other, other.as_str(), &token, 403),
+        (&own, own.as_str(), &none, 403),
+    ] {
+        let json = report_of(address, token);
+        let status_too = ["-w", " %{http_code}", "--interface", from];
+        let answer = curl(&[&status_too[..], &["--data-binary", &json, &url]].concat());
+        assert!(
+            answer.ends_with(&format!(" {status}")),
+            "{address}: {answer}"
+        );
+        let told = await_event(events, |e| {
+            matches!(
+                e.kind,
+                EventKind::ReportRefused { .. } | EventKind::Report { .. }
+            )
+        });
+        assert_eq!(
+            told.address,
+            Some(from.parse().unwrap()),
+            "the sender is named"
+        );
+        assert_eq!(told.node.as_ref(), Some(&name));
+        let EventKind::ReportRefused { claimed, .. } = told.kind else {
+            panic!("{address} was believed");
+        };
+        assert_eq!(claimed, Some(address.parse().unwrap()));
+    }
+    assert_eq!(
+        curl(&[
+            "--interface",
+            &own,
+            "--data-binary",
+            &report_of(&own, &token),
+            &url
+        ]),
+        "reported\n"
+    );
     let told = await_event(events, |e| matches!(e.kind, EventKind::Report { .. }));
     assert_eq!(told.node.unwrap().as_str(), "gpu-01");
     assert_eq!(
         told.address,
-        Some(CLIENT),
+        Some(planned),
         "the sender's own address is kept"
     );
 

@@ -167,8 +167,13 @@ fn left_alone(status: &NodeStatus) -> Option<String> {
         } else {
             format!("it booted {booted} and runs {current}, and {target} was built")
         }),
-        NodeStatus::Unreachable { reason } => Some(format!("it doesn't answer: {reason}")),
-        NodeStatus::Quarantined { reason } => Some(format!("quarantined: {reason}")),
+        NodeStatus::Unreachable { reason } => Some(format!(
+            "it doesn't answer: {reason}; start it, or name it with --reinstall, which wipes it"
+        )),
+        NodeStatus::Quarantined { reason } => Some(format!(
+            "quarantined: {reason}; find out what it is, and correct the inventory or free the \
+             address, or name the machine with --reinstall, which wipes it"
+        )),
         NodeStatus::Blocked { reasons } => Some(reasons.join("; ")),
     }
 }

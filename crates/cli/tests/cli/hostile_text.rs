@@ -105,11 +105,10 @@ fn hostile_history(sandbox: &Sandbox) {
     }
     Store::create(&state, "demo")
         .unwrap()
-        .set_pending(&PendingReport {
-            node: name("vm-01"),
-            report,
-            since_wall_ms: 1,
-        })
+        .set_pending(
+            &name("vm-01"),
+            &[PendingReport::new(name("vm-01"), report, 1)],
+        )
         .unwrap();
 }
 

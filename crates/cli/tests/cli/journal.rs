@@ -36,11 +36,7 @@ fn node() -> NodeName {
 fn waiting(sandbox: &Sandbox) {
     Store::create(&sandbox.dir().join(".undercroft"), "demo")
         .unwrap()
-        .set_pending(&PendingReport {
-            node: node(),
-            report: report(),
-            since_wall_ms: 1,
-        })
+        .set_pending(&node(), &[PendingReport::new(node(), report(), 1)])
         .unwrap();
 }
 

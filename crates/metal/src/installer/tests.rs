@@ -26,7 +26,7 @@ impl Machine {
         for (path, content) in [
             (
                 "proc/cmdline",
-                "quiet undercroft.report=http://10.88.0.1/v1/report\n",
+                "quiet undercroft.report=http://10.88.0.1/v1/report undercroft.token=00ff undercroft.word=zajig-havif\n",
             ),
             (
                 "proc/meminfo",
@@ -166,6 +166,7 @@ fn the_report_is_what_the_controller_reads() {
         report.uuid.unwrap().to_string(),
         "4c4c4544-0051-3510-8052-b4c04f4a3132"
     );
+    assert_eq!(report.token.as_deref(), Some("00ff"));
     assert_eq!(report.macs.len(), 1, "the loopback interface is not a card");
     assert_eq!(report.firmware, ReportedFirmware::Uefi);
     assert_eq!(report.memory_mb, 1024);

@@ -9,15 +9,32 @@ use super::{
     store::{Store, StoreError},
 };
 
-/// A machine whose installer waits until somebody confirms its fingerprint.
+/// One of those who claim to be a machine and wait until somebody confirms their fingerprint.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PendingReport {
     /// The machine that it claims to be.
     pub node: NodeName,
     /// What it reported.
     pub report: InstallerReport,
+    /// The word of the boot script that it came from, as the machine's screen shows it; `None` for
+    /// an installer that knows of none.
+    pub word: Option<String>,
     /// Since when it waits, in milliseconds since the Unix epoch.
     pub since_wall_ms: u64,
+}
+
+impl PendingReport {
+    /// A report that waits since then.
+    pub fn new(node: NodeName, report: InstallerReport, since_wall_ms: u64) -> Self {
+        let word = report.token.as_deref();
+        let word = word.map(undercroft_netboot::token::word_of);
+        Self {
+            node,
+            report,
+            word,
+            since_wall_ms,
+        }
+    }
 }
 
 /// What became of an `undercroft approve`.
@@ -40,14 +57,14 @@ pub enum ApprovalError {
         /// The machines that do wait.
         others: Vec<NodeName>,
     },
-    /// The machine reported another fingerprint.
+    /// Nobody reported that fingerprint in the machine's name.
     #[error(
         "{node} reported the fingerprint {reported}, and {given} was given; nothing was approved"
     )]
     Mismatch {
         /// The machine.
         node: NodeName,
-        /// The fingerprint that its installer reported.
+        /// The fingerprints that were reported.
         reported: String,
         /// The fingerprint that was given.
         given: String,
@@ -65,7 +82,7 @@ impl ApprovalError {
                 Some("`undercroft approve` without a name lists the machines that wait.")
             }
             Self::Mismatch { .. } => Some(
-                "Compare with the machine's own screen. If the screen shows what you gave, something else on the boot network reported in its place: don't approve it.",
+                "Compare with the machine's own screen. If the screen shows what you gave, something else on the boot network reported in its place: approve none of it, and wait until the machine itself is listed, or run `undercroft doctor NODE` to see who reports.",
             ),
             Self::Store(error) => error.hint(),
         }
@@ -85,44 +102,52 @@ fn waiting(others: &[NodeName]) -> String {
 }
 
 impl Store {
-    /// Puts a machine's report among those that wait, in place of an older one.
+    /// Says who waits in a machine's name, in place of those who did. Who waits already does so
+    /// since then.
     ///
     /// # Errors
     /// When the database can't be written.
-    pub fn set_pending(&self, pending: &PendingReport) -> Result<(), StoreError> {
-        // A report is plain data whose serialization can't fail; were it to, an empty text would
-        // be refused when it is read.
-        let report = serde_json::to_string(&pending.report).unwrap_or_default();
-        self.connection
-            .execute(
-                "INSERT INTO pending (node, fingerprint, report, since_wall_ms)
-                 VALUES (?1, ?2, ?3, ?4)
-                 ON CONFLICT (node) DO UPDATE SET
-                     fingerprint = excluded.fingerprint,
-                     report = excluded.report,
-                     since_wall_ms = excluded.since_wall_ms
-                 WHERE pending.report <> excluded.report",
-                params![
-                    pending.node.as_str(),
-                    pending.report.fingerprint,
-                    report,
-                    signed(pending.since_wall_ms)
-                ],
-            )
-            .map(drop)
-            .map_err(|e| self.err(e))
+    pub fn set_pending(
+        &self,
+        node: &NodeName,
+        pending: &[PendingReport],
+    ) -> Result<(), StoreError> {
+        let known = self.pending()?;
+        let write = || -> rusqlite::Result<()> {
+            let tx = self.connection.unchecked_transaction()?;
+            tx.execute("DELETE FROM claims WHERE node = ?1", [node.as_str()])?;
+            for (place, waiting) in (0_i64..).zip(pending) {
+                let same = |known: &&PendingReport| {
+                    known.node == *node && known.report.fingerprint == waiting.report.fingerprint
+                };
+                let since = known.iter().find(same).unwrap_or(waiting).since_wall_ms;
+                // A report is plain data whose serialization can't fail; were it to, an empty text
+                // would be refused when it is read.
+                let report = serde_json::to_string(&waiting.report).unwrap_or_default();
+                tx.execute(
+                    "INSERT OR REPLACE INTO claims (node, fingerprint, place, report, since_wall_ms)
+                     VALUES (?1, ?2, ?3, ?4, ?5)",
+                    params![
+                        node.as_str(),
+                        waiting.report.fingerprint,
+                        place,
+                        report,
+                        signed(since)
+                    ],
+                )?;
+            }
+            tx.commit()
+        };
+        write().map_err(|e| self.err(e))
     }
 
-    /// Takes a machine's report with this fingerprint from those that wait.
+    /// Takes all who wait in a machine's name from those that wait.
     ///
     /// # Errors
     /// When the database can't be written.
-    pub fn clear_pending(&self, node: &NodeName, fingerprint: &str) -> Result<(), StoreError> {
+    pub fn clear_pending(&self, node: &NodeName) -> Result<(), StoreError> {
         self.connection
-            .execute(
-                "DELETE FROM pending WHERE node = ?1 AND fingerprint = ?2",
-                params![node.as_str(), fingerprint],
-            )
+            .execute("DELETE FROM claims WHERE node = ?1", [node.as_str()])
             .map(drop)
             .map_err(|e| self.err(e))
     }
@@ -133,20 +158,20 @@ impl Store {
     /// When the database can't be written.
     pub fn clear_all_pending(&self) -> Result<(), StoreError> {
         self.connection
-            .execute("DELETE FROM pending", [])
+            .execute("DELETE FROM claims", [])
             .map(drop)
             .map_err(|e| self.err(e))
     }
 
-    /// The machines that wait, by name.
+    /// Those who wait, by machine; of those in one machine's name the first first.
     ///
     /// # Errors
     /// When the database can't be read.
     pub fn pending(&self) -> Result<Vec<PendingReport>, StoreError> {
         let read = || -> rusqlite::Result<Vec<(String, String, i64)>> {
-            let mut statement = self
-                .connection
-                .prepare_cached("SELECT node, report, since_wall_ms FROM pending ORDER BY node")?;
+            let mut statement = self.connection.prepare_cached(
+                "SELECT node, report, since_wall_ms FROM claims ORDER BY node, place",
+            )?;
             let rows =
                 statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
             rows.collect()
@@ -156,11 +181,9 @@ impl Store {
         Ok(rows
             .into_iter()
             .filter_map(|(node, report, since)| {
-                Some(PendingReport {
-                    node: NodeName::new(node).ok()?,
-                    report: serde_json::from_str(&report).ok()?,
-                    since_wall_ms: unsigned(since),
-                })
+                let node = NodeName::new(node).ok()?;
+                let report = serde_json::from_str(&report).ok()?;
+                Some(PendingReport::new(node, report, unsigned(since)))
             })
             .collect())
     }
@@ -176,16 +199,18 @@ impl Store {
         approval: Approval,
     ) -> Result<GrantedApproval, ApprovalError> {
         let pending = self.pending()?;
-        let Some(waiting) = pending.iter().find(|p| p.node == *node) else {
-            return Err(ApprovalError::NotWaiting {
-                node: node.clone(),
-                others: pending.into_iter().map(|p| p.node).collect(),
-            });
-        };
-        if waiting.report.fingerprint != approval.fingerprint {
+        let waiting = pending.iter().filter(|p| p.node == *node);
+        let reported: Vec<&str> = waiting.map(|p| p.report.fingerprint.as_str()).collect();
+        if reported.is_empty() {
+            let mut others: Vec<NodeName> = pending.into_iter().map(|p| p.node).collect();
+            others.dedup();
+            let node = node.clone();
+            return Err(ApprovalError::NotWaiting { node, others });
+        }
+        if !reported.contains(&approval.fingerprint.as_str()) {
             return Err(ApprovalError::Mismatch {
                 node: node.clone(),
-                reported: waiting.report.fingerprint.clone(),
+                reported: reported.join(", "),
                 given: approval.fingerprint,
             });
         }

@@ -202,7 +202,11 @@ impl Store {
         }
         require_own(&state)?;
         match inspect(&path, fleet)? {
-            Some(fleet) => Self::connect(path, fleet),
+            Some(fleet) => {
+                let store = Self::connect(path, fleet)?;
+                store.add_tables()?;
+                Ok(store)
+            }
             None => Err(StoreError::Missing { path }),
         }
     }
@@ -224,6 +228,7 @@ impl Store {
         if fresh {
             store.initialize()?;
         }
+        store.add_tables()?;
         Ok(store)
     }
 
@@ -327,6 +332,33 @@ impl Store {
             tx.commit()
         };
         make(&mut self.connection).map_err(|e| sqlite(&path, e))
+    }
+
+    /// Makes the tables that databases of earlier programs lack. What they hold is no record, so
+    /// that the version stays.
+    fn add_tables(&self) -> Result<(), StoreError> {
+        self.connection
+            .execute_batch(
+                "CREATE TABLE IF NOT EXISTS claims (
+                     node TEXT NOT NULL,
+                     fingerprint TEXT NOT NULL,
+                     place INTEGER NOT NULL,
+                     report TEXT NOT NULL,
+                     since_wall_ms INTEGER NOT NULL,
+                     PRIMARY KEY (node, fingerprint)
+                 ) STRICT;
+                 CREATE TABLE IF NOT EXISTS alarms (
+                     node TEXT NOT NULL,
+                     kind TEXT NOT NULL,
+                     sender TEXT NOT NULL,
+                     text TEXT NOT NULL,
+                     first_wall_ms INTEGER NOT NULL,
+                     last_wall_ms INTEGER NOT NULL,
+                     count INTEGER NOT NULL,
+                     PRIMARY KEY (node, kind, sender)
+                 ) STRICT;",
+            )
+            .map_err(|e| self.err(e))
     }
 
     pub(super) fn err(&self, source: rusqlite::Error) -> StoreError {

@@ -61,6 +61,24 @@ impl OperatorKey {
         }
     }
 
+    /// The key of the tokens that boot scripts carry: it lasts as long as the operator's own, so that
+    /// a controller that is started again knows the machines that it has booted.
+    ///
+    /// # Errors
+    /// When the private half can't be read.
+    pub fn token_key(&self) -> Result<undercroft_netboot::token::TokenKey, KeyError> {
+        use sha2::Digest as _;
+        let state = Confined::new(self.private_file.parent().unwrap_or(Path::new(".")));
+        let bytes = state.read(OPERATOR_SSH_KEY_FILE, KEY_FILE_BYTES_MAX)?;
+        let bytes = zeroize::Zeroizing::new(bytes.unwrap_or_default());
+        let mut hasher = sha2::Sha256::new();
+        hasher.update(b"undercroft boot tokens\0");
+        hasher.update(&*bytes);
+        Ok(undercroft_netboot::token::TokenKey(
+            hasher.finalize().into(),
+        ))
+    }
+
     fn read(state_dir: &Path) -> Result<Self, KeyError> {
         let state = Confined::new(state_dir);
         let private_file = state_dir.join(OPERATOR_SSH_KEY_FILE);

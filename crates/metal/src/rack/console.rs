@@ -30,6 +30,9 @@ pub struct ConsoleIdentity {
     pub boot_id: String,
     /// Where the installer's SSH server listens.
     pub address: IpAddr,
+    /// The word of the boot script that this boot came from.
+    #[serde(default)]
+    pub word: Option<String>,
 }
 
 impl std::fmt::Display for ConsoleIdentity {
@@ -39,11 +42,16 @@ impl std::fmt::Display for ConsoleIdentity {
             nonce,
             boot_id,
             address,
+            word,
         } = self;
         write!(
             f,
             "{IDENTITY_MARKER}{fingerprint} nonce {nonce} boot-id {boot_id} address {address}"
-        )
+        )?;
+        match word {
+            Some(word) => write!(f, " word {word}"),
+            None => Ok(()),
+        }
     }
 }
 
@@ -65,12 +73,24 @@ pub fn parse_identity(line: &[u8]) -> Option<ConsoleIdentity> {
     let boot_id = words.next().filter(|word| is_boot_id(word))?;
     words.next().filter(|word| *word == "address")?;
     let address = words.next()?.parse().ok()?;
+    let word = match words.next() {
+        Some("word") => words.next().filter(|word| is_word(word)),
+        _ => None,
+    };
     Some(ConsoleIdentity {
         fingerprint: fingerprint.into(),
         nonce: nonce.into(),
         boot_id: boot_id.into(),
         address,
+        word: word.filter(|word| *word != "none").map(str::to_owned),
     })
+}
+
+/// The characters of a boot script's word at most.
+const WORD_CHARS_MAX: usize = 32;
+
+fn is_word(word: &str) -> bool {
+    word.len() <= WORD_CHARS_MAX && word.bytes().all(|b| b.is_ascii_lowercase() || b == b'-')
 }
 
 fn is_fingerprint(word: &str) -> bool {
@@ -219,9 +239,10 @@ mod tests {
         fn what_is_printed_is_read_back(
             digest in "[A-Za-z0-9+/]{43}", nonce in "[0-9a-f]{32}",
             boot_id in "[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", address in any::<IpAddr>(),
+            word in proptest::option::of("[a-z]{5}-[a-z]{5}"),
         ) {
             let identity =
-                ConsoleIdentity { fingerprint: format!("SHA256:{digest}"), nonce, boot_id, address };
+                ConsoleIdentity { fingerprint: format!("SHA256:{digest}"), nonce, boot_id, address, word };
             prop_assert_eq!(parse_identity(identity.to_string().as_bytes()), Some(identity));
         }
     }

@@ -2,13 +2,14 @@
 
 use std::{
     collections::BTreeMap,
+    net::Ipv4Addr,
     time::{Duration, Instant},
 };
 
 use undercroft_model::NodeName;
-use undercroft_netboot::{EventKind, NetbootEvent, event::Service, timeline::timeline};
+use undercroft_netboot::{DropReason, EventKind, NetbootEvent, event::Service, timeline::timeline};
 
-use crate::journal::{Stranger, TimelineRow, TimelineSource};
+use crate::journal::{Alarm, AlarmKind, Stranger, TimelineRow, TimelineSource};
 
 /// How long the same event of the same machine isn't written again: firmware repeats itself, and
 /// anybody on the boot network can make it seem to.
@@ -19,12 +20,63 @@ const HEARTBEAT_AFTER: Duration = Duration::from_secs(600);
 /// a few rows.
 const REMEMBERED_MAX: usize = 4096;
 
+/// How long what one sender does is only counted before it is written down again.
+const ALARM_AFTER: Duration = Duration::from_secs(5);
+/// The most senders of alarms that are counted at once; past it they are written down as they come,
+/// and the oldest of them forgotten.
+const COUNTED_MAX: usize = 1024;
+
 #[derive(Debug, Default)]
 pub(super) struct Narrator {
     last: BTreeMap<(String, String), Instant>,
+    alarms: BTreeMap<(Option<NodeName>, AlarmKind, Ipv4Addr), (Instant, u64)>,
 }
 
 impl Narrator {
+    /// What an event says of somebody's doing, for the machine that it is about or for the network
+    /// as a whole. What one sender repeats is counted, and comes with the next.
+    pub(super) fn alarm(&mut self, event: &NetbootEvent) -> Option<(Option<NodeName>, Alarm)> {
+        let sender = event.address?;
+        let (node, kind) = match &event.kind {
+            EventKind::ReportRefused { .. } => (event.node.clone(), AlarmKind::Report),
+            EventKind::ScriptOdd { .. } => (event.node.clone(), AlarmKind::Script),
+            EventKind::Dropped {
+                reason: DropReason::TooMany,
+                ..
+            } => (None, AlarmKind::Flood),
+            _ => return None,
+        };
+        let now = Instant::now();
+        let key = (node, kind, sender);
+        let mut count = 1;
+        if let Some((since, uncounted)) = self.alarms.get_mut(&key) {
+            *uncounted += 1;
+            if now.duration_since(*since) < ALARM_AFTER {
+                return None;
+            }
+            count = *uncounted;
+        }
+        if self.alarms.len() >= COUNTED_MAX {
+            self.alarms.clear();
+        }
+        let node = key.0.clone();
+        self.alarms.insert(key, (now, 0));
+        let text = match &event.kind {
+            EventKind::Dropped { service, .. } => format!(
+                "more than one address may ask of {}",
+                match service {
+                    Service::Dhcp | Service::Pxe4011 => "DHCP",
+                    Service::Tftp => "TFTP",
+                    Service::Http => "HTTP",
+                }
+            ),
+            _ => text(event),
+        };
+        let mut alarm = Alarm::new(kind, sender, text, event.at_ms);
+        alarm.count = count;
+        Some((node, alarm))
+    }
+
     /// The row for an event; `None` for a repetition.
     pub(super) fn row(&mut self, node: &NodeName, event: NetbootEvent) -> Option<TimelineRow> {
         let text = text(&event);
@@ -115,7 +167,8 @@ fn source(kind: &EventKind) -> TimelineSource {
             service: Service::Http,
             ..
         } => TimelineSource::Http,
-        EventKind::Report { .. } => TimelineSource::Installer,
+        EventKind::Report { .. } | EventKind::ReportRefused { .. } => TimelineSource::Installer,
+        EventKind::ScriptServed { .. } | EventKind::ScriptOdd { .. } => TimelineSource::Http,
         _ => TimelineSource::Dhcp,
     }
 }

@@ -25,7 +25,7 @@ use super::pi_files::{PiError, pi_files};
 use super::{BootServers, Settings, tell};
 use crate::{
     installer::{InstallerBuilder, InstallerError, InstallerImage},
-    keys::OperatorKey,
+    keys::{KeyError, OperatorKey},
     parts::{Arch, Ipxe, KernelFlavour, Parts, PartsError},
     world::Progress,
 };
@@ -59,6 +59,9 @@ pub enum BootError {
     /// A Raspberry Pi's files can't be served.
     #[error(transparent)]
     Pi(#[from] PiError),
+    /// The key of boot tokens can't be had.
+    #[error(transparent)]
+    Key(#[from] KeyError),
     /// No interface has the address that the inventory names.
     #[error(
         "no network interface of this machine has the address {address}, which is the inventory's network.server_address"
@@ -218,6 +221,7 @@ async fn config(
     keys.push('\n');
     config.authorized_keys = keys;
     config.lease_file = Some(settings.state_dir.join(LEASE_FILE));
+    config.token_key = Some(operator.token_key()?);
 
     let (installers, ipxe) = images(settings, systems).await?;
     let pi = pi_files(

@@ -1,49 +1,137 @@
-//! Waiting until an installer's fingerprint is confirmed.
+//! Waiting until the fingerprint of one of those who claim to be a machine is confirmed.
 
 use std::time::{Duration, Instant};
 
+use tokio::time::timeout;
 use undercroft_model::{
     Approval, ApprovalMode, Evidence, Failure, FailureKind, InstallerReport, Work,
 };
 use undercroft_netboot::timeline::MarkKind;
 
-use super::{
-    Done, Job, Progress, Stop,
-    boot::{Unseen, boot_of},
-};
+use super::{Done, Job, Progress, Stop, boot::believable};
 use crate::{
     approval::APPROVAL_POLL_INTERVAL,
     clock::wall_ms_now,
-    journal::{PendingReport, StoreError, TimelineSource},
+    journal::{Alarm, AlarmKind, PendingReport, StoreError, TimelineSource},
     rack::ConsoleIdentity,
-    ssh::HostKey,
 };
 
-/// How long a console may show another boot than the report before the report counts as false. A
-/// machine that has just booted anew reports within it, and the engine then begins again with the
-/// new report; the installer repeats its console line every 10 seconds.
+/// How long a console may show what nobody has reported before that is worth a word. A machine that
+/// has just booted anew reports within it; the installer repeats its console line every 10 seconds.
 const CONSOLE_SETTLE: Duration = Duration::from_secs(45);
-
+/// How long a probe listens for an installer that asks for an approval: it repeats its report every
+/// 15 seconds.
+const HEAR_WAIT: Duration = Duration::from_secs(20);
 /// How far in the future an approval may have been granted, in milliseconds: the engine's own
 /// limit for a clock that was set back.
 const CLOCK_BACK_MS_MAX: u64 = 60_000;
 
-/// Waits for the approval of the reported fingerprint; a probe looks once.
+/// Waits until one of the reports in the machine's name is approved; a probe looks once. Nobody is
+/// connected to before: what a report says is the word of whoever sent it.
 pub(super) async fn wait(job: &Job<'_>, mode: ApprovalMode, expires_ms: u64, work: Work) -> Done {
-    let report = job.report()?;
-    HostKey::parse_with_fingerprint(&report.host_key, &report.fingerprint)
-        .map_err(|e| Failure::new(FailureKind::Refused, e.to_string()))?;
-    if work == Work::Act {
-        let pending = PendingReport {
-            node: job.name().clone(),
-            report: report.clone(),
-            since_wall_ms: wall_ms_now(),
-        };
+    let mut told = Told::default();
+    loop {
+        let claims = claims(job);
+        for report in &claims {
+            if let Some(approval) = given(job, report)? {
+                return approved(job, approval, report);
+            }
+        }
+        if mode == ApprovalMode::Console {
+            let room = &job.shared.parts.room;
+            let shown = room.console_identity(job.name()).await?;
+            let confirmed = |shown: &ConsoleIdentity| {
+                let mut claims = claims.iter();
+                claims.find(|report| is_same(shown, report)).cloned()
+            };
+            match shown.as_ref().map(|shown| (shown, confirmed(shown))) {
+                Some((_, Some(report))) => {
+                    let now = wall_ms_now();
+                    let approval = Approval {
+                        fingerprint: report.fingerprint.clone(),
+                        by: room.console_name(job.name()),
+                        granted_wall_ms: now,
+                        expires_wall_ms: now.saturating_add(expires_ms),
+                    };
+                    return approved(job, approval, &report);
+                }
+                Some((shown, None)) => told.other(job, shown, &claims),
+                None => {}
+            }
+        }
+        if work == Work::Probe {
+            return Err(not_approved(job, !claims.is_empty()).await);
+        }
+        told.waiting(job, mode, &claims)?;
+        tokio::time::sleep(APPROVAL_POLL_INTERVAL).await;
+    }
+}
+
+/// The reports in the machine's name that may be approved: those that are repeated, and the one
+/// that the step began with until it is known whether it is.
+fn claims(job: &Job<'_>) -> Vec<InstallerReport> {
+    let mut claims: Vec<InstallerReport> = job
+        .shared
+        .reports
+        .claims(job.name())
+        .into_iter()
+        .map(|claim| claim.report)
+        .collect();
+    if let Some(first) = &job.order.facts.report
+        && job.started.elapsed() < super::reports::CLAIM_SILENCE
+        && !claims
+            .iter()
+            .any(|claim| claim.fingerprint == first.fingerprint)
+    {
+        claims.push(first.clone());
+    }
+    claims.retain(|report| believable(report).is_ok() && is_of(job, report));
+    claims
+}
+
+/// Whether a report can be the machine's by what it says of itself.
+pub(super) fn is_of(job: &Job<'_>, report: &InstallerReport) -> bool {
+    let node = job.node;
+    let same_uuid = match (node.uuid, report.uuid) {
+        (Some(planned), Some(shown)) => planned == shown,
+        _ => true,
+    };
+    let by_uuid = node.uuid.is_some() && node.uuid == report.uuid;
+    same_uuid && (by_uuid || report.macs.iter().any(|mac| node.macs.contains(mac)))
+}
+
+/// What was said already while a step waits.
+#[derive(Default)]
+struct Told {
+    waits_for: Vec<InstallerReport>,
+    differs_since: Option<Instant>,
+    differs: bool,
+}
+
+impl Told {
+    /// Lists those who wait, where they have changed.
+    fn waiting(
+        &mut self,
+        job: &Job<'_>,
+        mode: ApprovalMode,
+        claims: &[InstallerReport],
+    ) -> Result<(), Failure> {
+        if self.waits_for == claims {
+            return Ok(());
+        }
+        let pending: Vec<PendingReport> = claims
+            .iter()
+            .map(|report| PendingReport::new(job.name().clone(), report.clone(), wall_ms_now()))
+            .collect();
         job.shared
             .store()
-            .set_pending(&pending)
+            .set_pending(job.name(), &pending)
             .map_err(store_failure)?;
-        if mode == ApprovalMode::Operator {
+        for report in claims {
+            let known = |known: &InstallerReport| known.fingerprint == report.fingerprint;
+            if self.waits_for.iter().any(known) || mode != ApprovalMode::Operator {
+                continue;
+            }
             job.note(
                 TimelineSource::Controller,
                 format!("waits for the approval of {}", report.fingerprint),
@@ -53,77 +141,73 @@ pub(super) async fn wait(job: &Job<'_>, mode: ApprovalMode, expires_ms: u64, wor
                 fingerprint: report.fingerprint.clone(),
             });
         }
+        self.waits_for = claims.to_vec();
+        Ok(())
     }
-    let mut differs_since = None;
-    loop {
-        if let Some(approval) = given(job, report)? {
-            return approved(job, approval);
-        }
-        if mode == ApprovalMode::Console {
-            let room = &job.shared.parts.room;
-            let shown = room.console_identity(job.name()).await?;
-            match shown.as_ref().map(|identity| compare(identity, report)) {
-                Some(Shown::Same) => {
-                    let now = wall_ms_now();
-                    return approved(
-                        job,
-                        Approval {
-                            fingerprint: report.fingerprint.clone(),
-                            by: room.console_name(job.name()),
-                            granted_wall_ms: now,
-                            expires_wall_ms: now.saturating_add(expires_ms),
-                        },
-                    );
-                }
-                Some(Shown::Impostor(message)) => {
-                    return Err(refuse(job, report, message));
-                }
-                Some(Shown::OtherBoot(message)) => {
-                    let since = *differs_since.get_or_insert_with(Instant::now);
-                    if since.elapsed() > CONSOLE_SETTLE {
-                        return Err(refuse(job, report, message));
-                    }
-                }
-                None => {}
-            }
-        }
-        if work == Work::Probe {
-            return Err(not_approved(job, report).await);
-        }
-        tokio::time::sleep(APPROVAL_POLL_INTERVAL).await;
-    }
-}
 
-/// What a probe says where there is no approval: waiting on makes sense only while the installer
-/// that asks for it is there.
-async fn not_approved(job: &Job<'_>, report: &InstallerReport) -> Stop {
-    let gone = |message: String| Stop::new(FailureKind::PreconditionLost, message);
-    match boot_of(job, report).await {
-        Ok(boot_id) if boot_id == report.boot_id => Stop::NotDone,
-        Ok(boot_id) => gone(format!(
-            "the installer in the boot {} asks for the approval, and the machine runs in the boot {boot_id}",
-            report.boot_id
-        )),
-        Err(Unseen::Another) => gone(format!(
-            "{} doesn't show the key that it reported any longer",
+    /// The console shows an installer that hasn't reported: soon it will, or others report in its
+    /// place. Either way the machine itself is waited for.
+    fn other(&mut self, job: &Job<'_>, shown: &ConsoleIdentity, claims: &[InstallerReport]) {
+        let since = *self.differs_since.get_or_insert_with(Instant::now);
+        if self.differs || since.elapsed() < CONSOLE_SETTLE {
+            return;
+        }
+        let Some(report) = claims.first() else {
+            return;
+        };
+        self.differs = true;
+        let text = format!(
+            "its console shows the fingerprint {} in the boot {} at {}, and {} was reported in the boot {} at {}",
+            shown.fingerprint,
+            shown.boot_id,
+            shown.address,
+            report.fingerprint,
+            report.boot_id,
             report.address
-        )),
-        Err(Unseen::Silent(message)) => Stop::new(FailureKind::Transient, message),
-        Err(Unseen::Ours(failure)) => Stop::Failed(failure),
+        );
+        job.note(TimelineSource::Controller, text.clone());
+        let alarm = Alarm::new(AlarmKind::Console, report.address, text, wall_ms_now());
+        // A help for people, as the timeline is.
+        let _ = job.shared.store().note_alarm(Some(job.name()), &alarm);
     }
 }
 
-fn approved(job: &Job<'_>, approval: Approval) -> Done {
+/// What a probe says where there is no approval: waiting on makes sense only while an installer
+/// asks for it.
+async fn not_approved(job: &Job<'_>, heard: bool) -> Stop {
+    let reports = &job.shared.reports;
+    let heard = heard && !reports.claims(job.name()).is_empty()
+        || timeout(
+            HEAR_WAIT,
+            reports.wait(job.name(), |report| is_of(job, report)),
+        )
+        .await
+        .is_ok();
+    if heard {
+        return Stop::NotDone;
+    }
+    Stop::Failed(
+        Failure::new(
+            FailureKind::Transient,
+            "no installer of this machine asks for an approval any longer",
+        )
+        .with_hint("It has lost its power or its network, or was started from elsewhere: look at its screen."),
+    )
+}
+
+fn approved(job: &Job<'_>, approval: Approval, report: &InstallerReport) -> Done {
     job.shared
         .store()
-        .clear_pending(job.name(), &approval.fingerprint)
+        .clear_pending(job.name())
         .map_err(store_failure)?;
     job.mark(
         TimelineSource::Controller,
         MarkKind::Approved,
         &format!("{} approved by {}", approval.fingerprint, approval.by),
     );
-    Ok(Evidence::Approved { approval })
+    let first = job.order.facts.report.as_ref();
+    let report = (first != Some(report)).then(|| Box::new(report.clone()));
+    Ok(Evidence::Approved { approval, report })
 }
 
 /// The approval that an operator has given from another process, if it is good now. One from the
@@ -138,37 +222,17 @@ fn given(job: &Job<'_>, report: &InstallerReport) -> Result<Option<Approval>, Fa
     Ok(given.filter(|a| a.granted_wall_ms <= now.saturating_add(CLOCK_BACK_MS_MAX)))
 }
 
-fn refuse(job: &Job<'_>, report: &InstallerReport, message: String) -> Stop {
-    // Best effort: a report that is refused must not stay on the list of those to approve.
-    let _ = job
-        .shared
-        .store()
-        .clear_pending(job.name(), &report.fingerprint);
-    Stop::Failed(Failure::new(FailureKind::Refused, message).with_hint(
-        "Something else on the boot network may report in this machine's place. Find it before you go on.",
-    ))
-}
-
-enum Shown {
-    Same,
-    OtherBoot(String),
-    Impostor(String),
-}
-
-fn compare(console: &ConsoleIdentity, report: &InstallerReport) -> Shown {
-    let same_key = console.fingerprint == report.fingerprint;
-    if same_key && console.nonce == report.nonce && console.boot_id == report.boot_id {
-        return Shown::Same;
-    }
-    let message = format!(
-        "the machine's console shows the fingerprint {} in the boot {}, and {} was reported in the boot {}",
-        console.fingerprint, console.boot_id, report.fingerprint, report.boot_id
-    );
-    if console.boot_id == report.boot_id || same_key {
-        Shown::Impostor(message)
-    } else {
-        Shown::OtherBoot(message)
-    }
+/// Whether a console shows the very boot that was reported. A report without a token, or a console
+/// without a word, is of an installer that knows of none.
+fn is_same(console: &ConsoleIdentity, report: &InstallerReport) -> bool {
+    let word = report
+        .token
+        .as_deref()
+        .map(undercroft_netboot::token::word_of);
+    console.fingerprint == report.fingerprint
+        && console.nonce == report.nonce
+        && console.boot_id == report.boot_id
+        && (console.word.is_none() || word.is_none() || console.word == word)
 }
 
 // By value, because `map_err` hands it over.
@@ -207,28 +271,24 @@ mod tests {
             nonce: nonce.into(),
             boot_id: boot_id.into(),
             address: "10.88.0.11".parse().unwrap(),
+            word: None,
         }
     }
 
     #[test]
     fn only_the_very_boot_that_the_console_shows_is_confirmed() {
-        let compared = |f, n, b| compare(&console(f, n, b), &report());
-        assert!(matches!(compared("SHA256:f1", "n1", "b1"), Shown::Same));
-        assert!(matches!(
-            compared("SHA256:f2", "n1", "b1"),
-            Shown::Impostor(_)
-        ));
-        assert!(matches!(
-            compared("SHA256:f1", "n2", "b1"),
-            Shown::Impostor(_)
-        ));
-        assert!(matches!(
-            compared("SHA256:f1", "n1", "b2"),
-            Shown::Impostor(_)
-        ));
-        assert!(matches!(
-            compared("SHA256:f2", "n2", "b2"),
-            Shown::OtherBoot(_)
-        ));
+        let same = |f, n, b| is_same(&console(f, n, b), &report());
+        assert!(same("SHA256:f1", "n1", "b1"));
+        assert!(!same("SHA256:f2", "n1", "b1"));
+        assert!(!same("SHA256:f1", "n2", "b1"));
+        assert!(!same("SHA256:f1", "n1", "b2"));
+        let mut worded = console("SHA256:f1", "n1", "b1");
+        worded.word = Some("lusab-babad".into());
+        assert!(is_same(&worded, &report()));
+        let mut tokened = report();
+        tokened.token = Some("00".into());
+        assert!(!is_same(&worded, &tokened), "the word of another script");
+        worded.word = Some(undercroft_netboot::token::word_of("00"));
+        assert!(is_same(&worded, &tokened));
     }
 }

@@ -1,33 +1,21 @@
 //! Booting a machine into its installer.
 
-use std::{net::IpAddr, time::Duration};
+use std::time::Duration;
 
-use tokio::{net::TcpStream, time::timeout};
-use undercroft_model::{Evidence, Failure, FailureKind, InstallerReport};
+use tokio::time::timeout;
+use undercroft_model::{Evidence, InstallerReport};
 use undercroft_netboot::timeline::MarkKind;
 
-use super::{Done, Job, Stop};
-use crate::{
-    journal::TimelineSource,
-    ssh::{Connection, Endpoint, HostKey, RemoteCommand, SshError},
-};
+use super::{Done, Job, Stop, approve::is_of};
+use crate::{journal::TimelineSource, ssh::HostKey};
 
-/// How long the SSH server of an installer that has reported in may stay out of reach.
-const PORT_WAIT: Duration = Duration::from_secs(60);
-/// The wait between two looks at it.
-const PORT_INTERVAL: Duration = Duration::from_millis(500);
-/// How long one connection attempt may take.
-const PORT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a probe waits for a report: the installer repeats it every 15 seconds, and may need a
 /// few more for a controller that was away.
 const REPORT_WAIT: Duration = Duration::from_secs(30);
-/// How long a probe may take to find out whether an installer is alive.
-const ALIVE_TIMEOUT: Duration = Duration::from_secs(30);
-/// The port of the installer's SSH server.
-const SSH_PORT: u16 = 22;
 
 /// Starts the machine from the network and waits for a report of another boot than any that was
-/// known before.
+/// known before. Whether it is the machine's own is found out at its approval; until then nobody
+/// connects to what a report names.
 pub(super) async fn act(job: &Job<'_>) -> Done {
     let name = job.name();
     let known_before: Vec<String> = job
@@ -36,7 +24,7 @@ pub(super) async fn act(job: &Job<'_>) -> Done {
         .report
         .iter()
         .map(|report| report.boot_id.clone())
-        .chain(job.shared.reports.latest(name).map(|report| report.boot_id))
+        .chain(job.shared.reports.boots(name))
         .collect();
     let room = &job.shared.parts.room;
     room.offer(name, true)?;
@@ -54,64 +42,28 @@ pub(super) async fn act(job: &Job<'_>) -> Done {
         .shared
         .reports
         .wait(name, |report| {
-            !known_before.contains(&report.boot_id) && believable(report).is_ok()
+            !known_before.contains(&report.boot_id)
+                && is_of(job, report)
+                && believable(report).is_ok()
         })
         .await;
-    wait_for_port(job, &report).await?;
     Ok(seen(report))
 }
 
-/// Looks whether an installer of this machine is alive now. A controller that has just started
-/// knows no report yet: one that lives makes itself heard.
+/// Listens whether an installer of this machine reports in: one that lives makes itself heard. The
+/// boot that is known counts before others.
 pub(super) async fn probe(job: &Job<'_>) -> Done {
-    let known = job.shared.reports.latest(job.name());
-    let known = known.or_else(|| job.order.facts.report.clone());
-    if let Some(report) = &known
-        && is_alive(job, report).await?
-    {
-        return Ok(seen(report.clone()));
+    let reports = &job.shared.reports;
+    let good = |report: &InstallerReport| is_of(job, report) && believable(report).is_ok();
+    let known = job.order.facts.report.as_ref().map(|known| &known.boot_id);
+    let mut claims = reports.claims(job.name()).into_iter();
+    let same = |report: &InstallerReport| known == Some(&report.boot_id) && good(report);
+    if let Some(claim) = claims.find(|claim| same(&claim.report)) {
+        return Ok(seen(claim.report));
     }
-    let another = job.shared.reports.wait(job.name(), |report| {
-        Some(&report.boot_id) != known.as_ref().map(|known| &known.boot_id)
-    });
-    match timeout(REPORT_WAIT, another).await {
-        Ok(report) if is_alive(job, &report).await? => Ok(seen(report)),
-        _ => Err(Stop::NotDone),
-    }
-}
-
-/// Whether the installer of that report still runs, in the same boot.
-async fn is_alive(job: &Job<'_>, report: &InstallerReport) -> Result<bool, Failure> {
-    match boot_of(job, report).await {
-        Ok(boot_id) => Ok(boot_id == report.boot_id),
-        Err(Unseen::Ours(failure)) => Err(failure),
-        Err(Unseen::Another | Unseen::Silent(_)) => Ok(false),
-    }
-}
-
-/// Why a boot id was not seen.
-pub(super) enum Unseen {
-    /// Something answers that has not the reported key.
-    Another,
-    /// Nothing answers, or not in time.
-    Silent(String),
-    /// It couldn't be asked, for a reason on this side.
-    Ours(Failure),
-}
-
-/// Asks the installer of a report which boot it runs in. Its fingerprint may not be approved yet:
-/// nothing is sent to it but a question whose answer is compared with what is known.
-pub(super) async fn boot_of(job: &Job<'_>, report: &InstallerReport) -> Result<String, Unseen> {
-    let key = believable(report).map_err(|_| Unseen::Another)?;
-    let endpoint = Endpoint::root(job.name().as_str(), IpAddr::V4(report.address), key);
-    let connection = Connection::prepare(endpoint, &job.shared.parts.operator.private_file)
-        .map_err(|error| Unseen::Ours(error.into_failure()))?;
-    let question = RemoteCommand::new(["cat", "/proc/sys/kernel/random/boot_id"], ALIVE_TIMEOUT);
-    match connection.run(question).await {
-        Ok(output) => Ok(output.stdout.trim().to_owned()),
-        Err(SshError::HostKeyMismatch { .. }) => Err(Unseen::Another),
-        Err(error @ SshError::Local { .. }) => Err(Unseen::Ours(error.into_failure())),
-        Err(error) => Err(Unseen::Silent(error.to_string())),
+    match timeout(REPORT_WAIT, reports.wait(job.name(), good)).await {
+        Ok(report) => Ok(seen(report)),
+        Err(_) => Err(Stop::NotDone),
     }
 }
 
@@ -122,32 +74,6 @@ fn seen(report: InstallerReport) -> Evidence {
 }
 
 /// The key of a report, where its fingerprint is the key's own.
-fn believable(report: &InstallerReport) -> Result<HostKey, crate::ssh::HostKeyError> {
+pub(super) fn believable(report: &InstallerReport) -> Result<HostKey, crate::ssh::HostKeyError> {
     HostKey::parse_with_fingerprint(&report.host_key, &report.fingerprint)
-}
-
-async fn wait_for_port(job: &Job<'_>, report: &InstallerReport) -> Result<(), Failure> {
-    let address = (report.address, SSH_PORT);
-    let mut last = String::from("no answer");
-    let reach = async {
-        loop {
-            match timeout(PORT_TIMEOUT, TcpStream::connect(address)).await {
-                Ok(Ok(_)) => return,
-                Ok(Err(e)) => last = e.to_string(),
-                Err(_) => {}
-            }
-            tokio::time::sleep(PORT_INTERVAL).await;
-        }
-    };
-    if timeout(PORT_WAIT, reach).await.is_ok() {
-        return Ok(());
-    }
-    let message = format!(
-        "the installer reported in from {}, and its port {SSH_PORT} can't be reached: {last}",
-        report.address
-    );
-    job.mark(TimelineSource::Ssh, MarkKind::SshFailed, &message);
-    Err(Failure::new(FailureKind::Transient, message).with_hint(
-        "Look for a firewall or a missing route between this machine and the boot network.",
-    ))
 }

@@ -107,7 +107,12 @@ pub(super) async fn reboot(job: &Job<'_>, host_key_fingerprint: &str, work: Work
             Err(ref error @ SshError::HostKeyMismatch { .. }) => {
                 let since = *foreign_since.get_or_insert_with(Instant::now);
                 if since.elapsed() > FOREIGN_KEY_MAX {
-                    return Err(Failure::new(FailureKind::Refused, error.to_string()).into());
+                    let kind = if is_claimed(job, error) {
+                        FailureKind::PreconditionLost
+                    } else {
+                        FailureKind::Refused
+                    };
+                    return Err(Failure::new(kind, error.to_string()).into());
                 }
             }
             Err(error @ (SshError::AuthRefused { .. } | SshError::Local { .. })) => {
@@ -154,6 +159,21 @@ fn is_installers(job: &Job<'_>, shown: &Option<String>) -> bool {
     report.is_some_and(|report| Some(&report.fingerprint) == shown.as_ref())
 }
 
+/// Whether the key that is shown at the machine's address is one that an installer has reported
+/// from there: then the machine is in its installer again, rather than somebody else's.
+fn is_claimed(job: &Job<'_>, error: &SshError) -> bool {
+    let SshError::HostKeyMismatch {
+        shown: Some(shown), ..
+    } = error
+    else {
+        return false;
+    };
+    let claims = job.shared.reports.claims(job.name());
+    claims
+        .iter()
+        .any(|claim| claim.report.fingerprint == *shown)
+}
+
 async fn probe_reboot(job: &Job<'_>, key: HostKey) -> Done {
     loop {
         let last = match look(job, key.clone()).await {
@@ -174,8 +194,7 @@ async fn probe_reboot(job: &Job<'_>, key: HostKey) -> Done {
                 if job.order.facts.report.is_none() {
                     return Err(error.into_failure().into());
                 }
-                // An installer that has booted anew has a new key; whether it is one, its report
-                // tells, which the engine takes up by itself.
+                // An installer that has booted anew has a new key.
                 error
             }
             Err(error) => error,

@@ -169,6 +169,16 @@ impl Bench {
         fs::read_to_string(self.path("asked")).unwrap_or_default()
     }
 
+    /// What the SSH server wrote of those who connected.
+    pub(crate) fn log(&self) -> String {
+        fs::read_to_string(self.path("sshd.log")).unwrap_or_default()
+    }
+
+    /// Whether anybody has connected to the machine beside the test itself, which did so once.
+    pub(crate) fn was_connected_to(&self) -> bool {
+        self.log().matches("Connection from").count() != 1
+    }
+
     pub(crate) fn facts(&self) -> NodeFacts {
         NodeFacts {
             report: Some(self.report.clone()),
@@ -294,6 +304,7 @@ ForceCommand {at}/wrapper
 PidFile none
 StrictModes no
 UsePAM no
+LogLevel VERBOSE
 PermitRootLogin yes
 "
         ),

@@ -119,6 +119,7 @@ pub fn handle(incoming: Incoming<'_>, view: ServerView<'_>, leases: &mut LeaseSt
         mac: Some(packet.mac),
         pi_serial: pi.map(|pi| pi.serial),
         path: None,
+        token: None,
     };
     let (decision, arch) = decide_for_best(view, &packet, &request);
     let mut exchange = Exchange {

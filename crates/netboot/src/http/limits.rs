@@ -15,20 +15,31 @@ pub(super) const SLOW_WINDOW: Duration = Duration::from_secs(60);
 /// what the slowest boot ROM takes. Whoever takes less only holds a place.
 pub(super) const SLOWEST_BYTES: u64 = 64 << 10;
 
+/// Who reports: an address, and the token that it shows.
+type Reporter = (Ipv4Addr, Option<String>);
+
 /// What is counted for each address.
 #[derive(Debug, Default)]
 pub(super) struct Limits {
-    reports: Mutex<BTreeMap<Ipv4Addr, (Instant, u32)>>,
+    reports: Mutex<BTreeMap<Reporter, (Instant, u32)>>,
 }
 
+/// The most pairs of address and token whose reports are counted; past it those without a count
+/// share one for each address.
+const COUNTED_MAX: usize = 4096;
+
 impl Limits {
-    /// Whether an address may report once more.
-    pub(super) fn allow_report(&self, peer: Ipv4Addr) -> bool {
+    /// Whether an address may report once more with that token.
+    pub(super) fn allow_report(&self, peer: Ipv4Addr, token: Option<String>) -> bool {
         const MINUTE: Duration = Duration::from_secs(60);
         let mut reports = self.reports.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
         reports.retain(|_, (since, _)| now.duration_since(*since) < MINUTE);
-        let (_, count) = reports.entry(peer).or_insert((now, 0));
+        let mut key = (peer, token);
+        if reports.len() >= COUNTED_MAX && !reports.contains_key(&key) {
+            key.1 = None;
+        }
+        let (_, count) = reports.entry(key).or_insert((now, 0));
         *count = count.saturating_add(1);
         *count <= MAX_REPORTS_PER_MINUTE
     }
@@ -44,9 +55,15 @@ mod tests {
     async fn an_address_reports_so_often_in_a_minute() {
         let limits = Limits::default();
         for _ in 0..MAX_REPORTS_PER_MINUTE {
-            assert!(limits.allow_report(PEER));
+            assert!(limits.allow_report(PEER, None));
         }
-        assert!(!limits.allow_report(PEER));
-        assert!(limits.allow_report(Ipv4Addr::new(10, 0, 0, 6)));
+        assert!(!limits.allow_report(PEER, None));
+        assert!(limits.allow_report(Ipv4Addr::new(10, 0, 0, 6), None));
+        // A machine's own token has a count of its own, also under a flooded address.
+        for token in 0..COUNTED_MAX * 2 {
+            limits.allow_report(PEER, Some(token.to_string()));
+        }
+        assert!(limits.reports.lock().unwrap().len() <= COUNTED_MAX + 1);
+        assert!(limits.allow_report(PEER, Some("0".into())));
     }
 }

@@ -8,7 +8,7 @@ pub mod route;
 pub(crate) mod serve;
 
 pub use head::{HeadError, Method, RequestHead, parse_head};
-pub use report::parse_report;
+pub use report::{ReportRules, check_report, parse_report};
 pub use route::{Route, route};
 
 /// The longest request head, in bytes.

@@ -1,6 +1,11 @@
 //! Reading an installer's report.
 
-use undercroft_model::InstallerReport;
+use std::net::Ipv4Addr;
+
+use undercroft_model::{InstallerReport, NodeName};
+
+use crate::table::{BootTable, Identity};
+use crate::token::{Subject, Token, TokenKey};
 
 /// The version of [`InstallerReport`] that is understood.
 const VERSION: u32 = 1;
@@ -90,6 +95,170 @@ pub fn parse_report(json: &[u8]) -> Result<InstallerReport, ReportError> {
     Ok(report)
 }
 
+/// Where reports may come from, and what they must carry.
+#[derive(Debug, Clone)]
+pub struct ReportRules {
+    /// The server's own address.
+    pub server: Ipv4Addr,
+    /// The length of the boot network's prefix, in bits.
+    pub prefix_bits: u8,
+    /// What tokens are made with.
+    pub key: TokenKey,
+}
+
+/// A report that is what it can be: a claim of somebody who sits at the machine's address.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Claim {
+    /// The machine that it claims to be; `None` for one that the table doesn't know.
+    pub node: Option<NodeName>,
+    /// Its token.
+    pub token: Token,
+}
+
+/// Why a report isn't taken even for a claim.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// It names another address than its sender's.
+    #[error("it says that its installer listens at {claimed}, and was sent from {sender}")]
+    OtherSender {
+        /// The address that it names.
+        claimed: Ipv4Addr,
+        /// Its sender's.
+        sender: Ipv4Addr,
+    },
+    /// No machine of the boot network can have its address.
+    #[error("no machine of the boot network can have the address {claimed}: it is {what}")]
+    Unusable {
+        /// The address that it names.
+        claimed: Ipv4Addr,
+        /// What that address is.
+        what: &'static str,
+    },
+    /// The inventory gives the machine another address.
+    #[error("it comes from {claimed}, and the inventory gives the machine {planned}")]
+    NotPlanned {
+        /// The address that it names.
+        claimed: Ipv4Addr,
+        /// The machine's.
+        planned: Ipv4Addr,
+    },
+    /// It could be more than one machine's.
+    #[error("{0}")]
+    Conflict(String),
+    /// It has no token.
+    #[error(
+        "it carries no token of a boot script of this controller; a machine that was booted by \
+         other means, or before this controller's state was made, has to boot over the network"
+    )]
+    NoToken,
+    /// It has a token that wasn't made for this machine, or not here.
+    #[error("its token isn't of a script that this controller served for the machine")]
+    ForeignToken,
+}
+
+impl Refusal {
+    /// The HTTP status that says so.
+    pub fn status(&self) -> u16 {
+        match self {
+            Self::Unusable { .. } => 400,
+            Self::Conflict(_) => 409,
+            Self::OtherSender { .. }
+            | Self::NotPlanned { .. }
+            | Self::NoToken
+            | Self::ForeignToken => 403,
+        }
+    }
+}
+
+/// What an address is that no machine of the boot network can have.
+fn unusable(address: Ipv4Addr, rules: &ReportRules) -> Option<&'static str> {
+    let host_bits = 32_u32.saturating_sub(u32::from(rules.prefix_bits));
+    let hosts = 1_u32.checked_shl(host_bits).unwrap_or(0).wrapping_sub(1);
+    let (bits, own) = (address.to_bits(), rules.server.to_bits());
+    Some(if address.is_unspecified() {
+        "no address"
+    } else if address.is_loopback() {
+        "every machine's own"
+    } else if address.is_multicast() {
+        "a group's"
+    } else if address.is_broadcast() {
+        "everybody's"
+    } else if address == rules.server {
+        "this controller's"
+    } else if bits & !hosts != own & !hosts {
+        "outside of it"
+    } else if host_bits > 1 && bits & hosts == 0 {
+        "the network's own"
+    } else if host_bits > 1 && bits & hosts == hosts {
+        "everybody's in it"
+    } else {
+        return None;
+    })
+}
+
+/// Which machine a report claims to be, by all that it says of itself.
+fn claimed_node(report: &InstallerReport, table: &BootTable) -> Result<Option<NodeName>, String> {
+    match table.identify_all(report.uuid, &report.macs) {
+        Identity::Known(machine) => Ok(Some(machine.name.clone())),
+        Identity::Conflict(conflict) => Err(conflict.to_string()),
+        Identity::Unknown => Ok(None),
+    }
+}
+
+/// Says whose claim a report is, or why it is none: a report counts only from the address that it
+/// names, which must be the machine's own in the boot network, and with the token of a script that
+/// was served for that machine. Beside the refusal comes the machine that it claimed to be.
+///
+/// # Errors
+/// Why it is refused. Nothing is ever connected to on a refused report's word.
+pub fn check_report(
+    report: &InstallerReport,
+    sender: Ipv4Addr,
+    table: &BootTable,
+    rules: &ReportRules,
+) -> Result<Claim, (Option<NodeName>, Refusal)> {
+    let claimed = report.address;
+    let named = claimed_node(report, table);
+    let node = named.clone().unwrap_or_default();
+    let refuse = |refusal| Err((node.clone(), refusal));
+    if let Some(what) = unusable(claimed, rules) {
+        return refuse(Refusal::Unusable { claimed, what });
+    }
+    if claimed != sender {
+        return refuse(Refusal::OtherSender { claimed, sender });
+    }
+    if let Err(conflict) = named {
+        return refuse(Refusal::Conflict(conflict));
+    }
+    let machine = node.as_ref().and_then(|name| table.get(name));
+    if let Some(planned) = machine.and_then(|machine| machine.address)
+        && planned != claimed
+    {
+        return refuse(Refusal::NotPlanned { claimed, planned });
+    }
+    if let (None, Some(owner)) = (&node, table.by_address(claimed)) {
+        return refuse(Refusal::Conflict(format!(
+            "{claimed} is {}'s, and none of its identifiers is",
+            owner.name
+        )));
+    }
+    let Some(text) = &report.token else {
+        return refuse(Refusal::NoToken);
+    };
+    let mine = |token: &Token| {
+        let by_name = node.as_ref().map(Subject::Node);
+        let by_mac = report.macs.iter().copied().map(Subject::Mac);
+        by_name
+            .into_iter()
+            .chain(by_mac)
+            .any(|subject| rules.key.is_mine(token, &subject))
+    };
+    match Token::parse(text).filter(mine) {
+        Some(token) => Ok(Claim { node, token }),
+        None => refuse(Refusal::ForeignToken),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -102,6 +271,129 @@ mod tests {
     #[test]
     fn a_report_is_read() {
         assert_eq!(parse_report(GOOD.as_bytes()).unwrap().memory_mb, 1024);
+    }
+
+    fn rules() -> ReportRules {
+        ReportRules {
+            server: Ipv4Addr::new(10, 0, 0, 1),
+            prefix_bits: 24,
+            key: TokenKey([7; 32]),
+        }
+    }
+
+    fn table() -> BootTable {
+        let machine = |name: &str, mac: &str, last| crate::table::Machine {
+            address: Some(Ipv4Addr::new(10, 0, 0, last)),
+            ..crate::table::Machine::new(
+                NodeName::new(name).unwrap(),
+                vec![mac.parse().unwrap()],
+                undercroft_model::System::X86_64Linux,
+                crate::table::BootIntent::Install,
+            )
+        };
+        BootTable::new(
+            [
+                machine("gpu-01", "52:54:00:00:00:01", 5),
+                machine("gpu-02", "52:54:00:00:00:02", 6),
+            ],
+            crate::table::UnknownPolicy::Discover,
+        )
+        .unwrap()
+    }
+
+    /// What becomes of a report: the machine, or the status with why.
+    fn checked(report: &InstallerReport, sender: Ipv4Addr) -> String {
+        match check_report(report, sender, &table(), &rules()) {
+            Ok(claim) => format!("{:?}", claim.node.map(|name| name.to_string())),
+            Err((node, refusal)) => {
+                let node = node.map_or_else(|| "nobody".to_owned(), |name| name.to_string());
+                format!("{} {node}: {refusal}", refusal.status())
+            }
+        }
+    }
+
+    fn token(subject: &Subject<'_>) -> Option<String> {
+        let asker = Ipv4Addr::new(10, 0, 0, 5);
+        Some(rules().key.mint(subject, asker, 0).unwrap().to_string())
+    }
+
+    #[test]
+    fn a_report_counts_from_its_own_address_with_its_scripts_token() {
+        let name = NodeName::new("gpu-01").unwrap();
+        let own = Ipv4Addr::new(10, 0, 0, 5);
+        let mut good = parse_report(GOOD.as_bytes()).unwrap();
+        good.token = token(&Subject::Node(&name));
+        let mut all = vec![checked(&good, own)];
+        all.push(checked(&good, Ipv4Addr::new(10, 0, 0, 66)));
+        let mut moved = good.clone();
+        moved.address = Ipv4Addr::new(10, 0, 0, 66);
+        all.push(checked(&moved, moved.address));
+        let mut bare = good.clone();
+        bare.token = None;
+        all.push(checked(&bare, own));
+        bare.token = token(&Subject::Node(&NodeName::new("gpu-02").unwrap()));
+        all.push(checked(&bare, own));
+        bare.token = Some("00".into());
+        all.push(checked(&bare, own));
+        let mut both = good.clone();
+        both.macs.push("52:54:00:00:00:02".parse().unwrap());
+        all.push(checked(&both, own));
+        let mut stranger = good.clone();
+        stranger.macs = vec!["52:54:00:00:00:09".parse().unwrap()];
+        stranger.token = token(&Subject::Mac(stranger.macs[0]));
+        all.push(checked(&stranger, own));
+        stranger.address = Ipv4Addr::new(10, 0, 0, 200);
+        all.push(checked(&stranger, stranger.address));
+        insta::assert_snapshot!(all.join("\n"), @r#"
+        Some("gpu-01")
+        403 gpu-01: it says that its installer listens at 10.0.0.5, and was sent from 10.0.0.66
+        403 gpu-01: it comes from 10.0.0.66, and the inventory gives the machine 10.0.0.5
+        403 gpu-01: it carries no token of a boot script of this controller; a machine that was booted by other means, or before this controller's state was made, has to boot over the network
+        403 gpu-01: its token isn't of a script that this controller served for the machine
+        403 gpu-01: its token isn't of a script that this controller served for the machine
+        409 nobody: its UUID is gpu-01's, its Ethernet address gpu-02's; was a network card moved?
+        409 nobody: 10.0.0.5 is gpu-01's, and none of its identifiers is
+        None
+        "#);
+    }
+
+    #[test]
+    fn addresses_that_no_machine_of_the_network_has_are_refused() {
+        let mut report = parse_report(GOOD.as_bytes()).unwrap();
+        report.token = token(&Subject::Node(&NodeName::new("gpu-01").unwrap()));
+        let mut all = Vec::new();
+        for address in [
+            "0.0.0.0",
+            "127.0.0.1",
+            "127.8.8.8",
+            "8.8.8.8",
+            "224.0.0.1",
+            "239.1.2.3",
+            "255.255.255.255",
+            "169.254.1.1",
+            "10.0.1.5",
+            "10.0.0.0",
+            "10.0.0.255",
+            "10.0.0.1",
+        ] {
+            report.address = address.parse().unwrap();
+            // Also where the sender has just that address.
+            all.push(checked(&report, report.address));
+        }
+        insta::assert_snapshot!(all.join("\n"), @"
+        400 gpu-01: no machine of the boot network can have the address 0.0.0.0: it is no address
+        400 gpu-01: no machine of the boot network can have the address 127.0.0.1: it is every machine's own
+        400 gpu-01: no machine of the boot network can have the address 127.8.8.8: it is every machine's own
+        400 gpu-01: no machine of the boot network can have the address 8.8.8.8: it is outside of it
+        400 gpu-01: no machine of the boot network can have the address 224.0.0.1: it is a group's
+        400 gpu-01: no machine of the boot network can have the address 239.1.2.3: it is a group's
+        400 gpu-01: no machine of the boot network can have the address 255.255.255.255: it is everybody's
+        400 gpu-01: no machine of the boot network can have the address 169.254.1.1: it is outside of it
+        400 gpu-01: no machine of the boot network can have the address 10.0.1.5: it is outside of it
+        400 gpu-01: no machine of the boot network can have the address 10.0.0.0: it is the network's own
+        400 gpu-01: no machine of the boot network can have the address 10.0.0.255: it is everybody's in it
+        400 gpu-01: no machine of the boot network can have the address 10.0.0.1: it is this controller's
+        ");
     }
 
     #[test]

@@ -7,6 +7,7 @@ use crate::decision::{BootAction, BootDecision, BootProtocol, BootRequest, Site,
 use crate::http::MAX_REPORT_BYTES;
 use crate::http::head::{Method, RequestHead};
 use crate::table::BootTable;
+use crate::token::Token;
 
 /// What a request is answered with.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,13 +27,15 @@ pub enum Route {
 /// Says what a request is answered with. `sender` is the Ethernet address that DHCP packets have
 /// shown the sender's address to belong to.
 ///
-/// The decision comes along where one was taken, for the events.
+/// The decision comes along where one was taken, for the events. `mint` makes the token for a
+/// script; it is asked only where a script may be the answer.
 pub fn route(
     table: &BootTable,
     site: &Site,
     head: &RequestHead,
     sender: Option<MacAddr>,
-) -> (Route, Option<BootDecision>) {
+    mint: impl FnOnce(&BootRequest<'_>) -> Option<Token>,
+) -> (Route, Option<(BootDecision, Option<Token>)>) {
     let allowed = |good: bool, route: Route| {
         if good {
             (route, None)
@@ -52,13 +55,18 @@ pub fn route(
             let Ok(request) = boot_request(head, path, sender) else {
                 return (Route::Error(400, "mac, uuid or arch can't be read"), None);
             };
+            let token = (path == "/boot.ipxe").then(|| mint(&request)).flatten();
+            let request = BootRequest {
+                token: token.as_ref(),
+                ..request
+            };
             let decision = decide(table, site, &request);
             let route = match &decision.action {
                 BootAction::Text(text) => Route::Text(text.clone()),
                 BootAction::Serve(name) => Route::File(name.clone()),
                 _ => Route::Error(404, "there is no such file"),
             };
-            (route, Some(decision))
+            (route, Some((decision, token)))
         }
     }
 }

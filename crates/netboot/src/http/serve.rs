@@ -12,16 +12,16 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
+use crate::decision::BootRequest;
 use crate::event::{DropReason, EventKind, Service};
 use crate::http::date::imf_fixdate;
 use crate::http::head::{Method, Part, RequestHead, parse_head};
 use crate::http::limits::{Limits, SLOW_WINDOW, SLOWEST_BYTES};
-use crate::http::report::parse_report;
+use crate::http::report::{check_report, parse_report};
 use crate::http::route::{Route, route};
 use crate::http::{IDLE_MS, MAX_HEAD_BYTES, REQUEST_MS, STALL_MS};
 use crate::server::places::{Place, Places, Standing};
 use crate::server::shared::{About, Shared};
-use crate::table::Identity;
 
 /// How much of a file the kernel is asked to send at once, in bytes: enough to fill any socket
 /// buffer, and little enough that other connections get their turn.
@@ -233,11 +233,20 @@ impl Connection {
     async fn answer(&mut self, head: RequestHead) -> bool {
         let began = Instant::now();
         let mut about = self.shared.about_address(self.peer);
-        let (route, decision) = {
+        let (route, decided) = {
             let table = self.shared.table();
-            route(&table, &self.shared.site, &head, about.mac)
+            let mint = |request: &BootRequest<'_>| self.shared.mint(&table, request, self.peer);
+            route(&table, &self.shared.site, &head, about.mac, mint)
         };
-        if let Some(node) = decision.as_ref().and_then(|d| d.subject.node()) {
+        let (decision, token) = match decided {
+            Some((decision, token)) => (Some(decision), token),
+            None => (None, None),
+        };
+        // Who asks in a machine's name from another address is not that machine as far as can be
+        // told, and its requests are none of the machine's story.
+        if let Some(node) = decision.as_ref().and_then(|d| d.subject.node())
+            && self.shared.may_be_at(node, self.peer)
+        {
             about.node = Some(node.clone());
         }
         self.shared.tell(
@@ -252,6 +261,12 @@ impl Connection {
         {
             let reason = conflict.to_string();
             self.shared.tell(&about, EventKind::Quarantined { reason });
+        }
+        if let (Some(decision), Some(token)) = (&decision, &token)
+            && decision.is_installers_script()
+            && head.method == Method::Get
+        {
+            self.shared.script_served(&about, decision, token);
         }
         let mut body_left = head.body_bytes;
         let mut answer = match route {
@@ -331,21 +346,24 @@ impl Connection {
         }
     }
 
-    /// Reads an installer's report, and passes it on.
+    /// Reads an installer's report, and passes it on where it can be the machine's.
     async fn report(&mut self, head: &RequestHead, about: &About) -> Answer {
-        if !self.limits.allow_report(self.peer) {
-            let mut answer = Answer::text(429, "too many reports; wait a minute\n");
-            answer.extra = "Retry-After: 60\r\n".into();
-            answer.keep_alive = head.body_bytes == 0;
-            self.shared
-                .drop_packet(about, Service::Http, DropReason::TooMany);
-            return answer;
-        }
         let body = match self.read_body(head).await {
             Ok(body) => body,
             Err(answer) => return answer,
         };
-        let report = match parse_report(&body) {
+        let parsed = parse_report(&body);
+        // A machine's own reports are counted by its token, so that a flood under its address
+        // doesn't use up what it may send.
+        let token = parsed.as_ref().ok().and_then(|r| r.token.clone());
+        if !self.limits.allow_report(self.peer, token) {
+            let mut answer = Answer::text(429, "too many reports; wait a minute\n");
+            answer.extra = "Retry-After: 60\r\n".into();
+            self.shared
+                .drop_packet(about, Service::Http, DropReason::TooMany);
+            return answer;
+        }
+        let report = match parsed {
             Ok(report) => report,
             Err(error) => {
                 self.shared
@@ -358,22 +376,42 @@ impl Connection {
             mac: about.mac.or(report.macs.first().copied()),
             ..about.clone()
         };
-        let mut conflict = None;
-        {
+        let checked = {
             let table = self.shared.table();
-            match table.identify_all(report.uuid, &report.macs) {
-                Identity::Known(machine) => about.node = Some(machine.name.clone()),
-                Identity::Conflict(found) => conflict = Some(found.to_string()),
-                Identity::Unknown => {}
+            check_report(&report, self.peer, &table, &self.shared.report_rules)
+        };
+        match checked {
+            Ok(claim) => {
+                about.node.clone_from(&claim.node);
+                self.shared.boot_ended(claim.node.as_ref(), &report.macs);
+                let report = Box::new(report);
+                self.shared.tell(&about, EventKind::Report { report });
+                Answer::text(200, "reported\n")
+            }
+            Err((node, refusal)) => {
+                let planned = {
+                    let table = self.shared.table();
+                    node.as_ref()
+                        .and_then(|name| table.get(name))
+                        .and_then(|machine| machine.address)
+                };
+                about.node = node;
+                let reason = refusal.to_string();
+                let claimed = Some(report.address);
+                self.shared.tell(
+                    &about,
+                    EventKind::ReportRefused {
+                        claimed,
+                        planned,
+                        reason,
+                    },
+                );
+                Answer::text(
+                    refusal.status(),
+                    format!("the report is refused: {refusal}\n"),
+                )
             }
         }
-        if let Some(reason) = conflict {
-            about.node = None;
-            self.shared.tell(&about, EventKind::Quarantined { reason });
-        }
-        let report = Box::new(report);
-        self.shared.tell(&about, EventKind::Report { report });
-        Answer::text(200, "reported\n")
     }
 
     async fn read_body(&mut self, head: &RequestHead) -> Result<Vec<u8>, Answer> {
@@ -527,9 +565,11 @@ fn reason_phrase(status: u16) -> &'static str {
         200 => "OK",
         206 => "Partial Content",
         400 => "Bad Request",
+        403 => "Forbidden",
         404 => "Not Found",
         405 => "Method Not Allowed",
         408 => "Request Timeout",
+        409 => "Conflict",
         411 => "Length Required",
         413 => "Content Too Large",
         416 => "Range Not Satisfiable",

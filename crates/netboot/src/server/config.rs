@@ -12,6 +12,7 @@ use undercroft_model::System;
 use crate::arch::IpxeBinary;
 use crate::error::NetbootError;
 use crate::script::is_plain_param;
+use crate::token::TokenKey;
 
 /// The most addresses that a dynamic range may hold.
 pub const MAX_RANGE_ADDRESSES: u32 = 65_536;
@@ -43,6 +44,9 @@ pub struct NetbootConfig {
     pub authorized_keys: String,
     /// Where the leases of our own DHCP server are kept; `None` for only in memory.
     pub lease_file: Option<PathBuf>,
+    /// What the tokens of boot scripts are made with; `None`: a key that lives as long as the
+    /// servers, after which installers that were booted before have to boot again.
+    pub token_key: Option<TokenKey>,
     /// Where the time in events comes from.
     pub clock: Clock,
 }
@@ -67,6 +71,7 @@ impl NetbootConfig {
             artifacts: BTreeMap::new(),
             authorized_keys: String::new(),
             lease_file: None,
+            token_key: None,
             clock: Clock::system(),
         }
     }

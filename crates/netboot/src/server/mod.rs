@@ -21,7 +21,9 @@ use crate::decision::Site;
 use crate::dhcp::serve::Dhcp;
 use crate::error::NetbootError;
 use crate::event::{DropCounters, NetbootEvent};
+use crate::http::ReportRules;
 use crate::table::{BootIntent, BootTable};
+use crate::token::TokenKey;
 use artifacts::Artifacts;
 use keeper::{Keeper, Sockets};
 use shared::Shared;
@@ -69,6 +71,18 @@ impl Netboot {
             artifacts,
             config.ports,
             &config.authorized_keys,
+            ReportRules {
+                server: config.address,
+                prefix_bits: config.prefix_bits,
+                key: match &config.token_key {
+                    Some(key) => key.clone(),
+                    None => TokenKey::random().map_err(|source| NetbootError::Socket {
+                        service: "HTTP",
+                        action: "making the key of boot tokens".into(),
+                        source,
+                    })?,
+                },
+            },
             config.clock.clone(),
             events,
             stopped,
@@ -114,7 +128,10 @@ impl Netboot {
         name: &NodeName,
         intent: BootIntent,
     ) -> Result<BootIntent, NetbootError> {
-        self.shared.table_mut().set_intent(name, intent)
+        let before = self.shared.table_mut().set_intent(name, intent)?;
+        // It is about to be started: whoever asked for its script before did so for another boot.
+        self.shared.boot_ended(Some(name), &[]);
+        Ok(before)
     }
 
     /// What a machine is to boot.
@@ -125,6 +142,7 @@ impl Netboot {
     /// Replaces the whole table, as when the inventory has changed.
     pub fn set_table(&self, table: BootTable) {
         *self.shared.table_mut() = table;
+        self.shared.keep_boots();
     }
 
     /// Replaces what `GET /v1/authorized_keys` answers.

@@ -7,11 +7,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, Rw
 use tokio::sync::{broadcast, watch};
 use undercroft_model::{MacAddr, MachineUuid, NodeName};
 
-use crate::decision::Site;
+use crate::boots::{Asked, Boots, Oddity};
+use crate::decision::{BootDecision, BootRequest, Site};
 use crate::event::{DropCounters, DropReason, EventKind, NetbootEvent, Service};
+use crate::http::ReportRules;
 use crate::server::artifacts::Artifacts;
 use crate::server::config::{Clock, Ports};
-use crate::table::BootTable;
+use crate::table::{BootTable, Identity};
+use crate::token::{Subject, Token};
 
 /// How many addresses are remembered with the machine that has them.
 const MAX_KNOWN_ADDRESSES: usize = 8192;
@@ -36,6 +39,8 @@ pub(crate) struct Shared {
     /// Addresses that crowd others out, and when that was last told.
     crowds: Mutex<BTreeMap<(Service, Ipv4Addr), u64>>,
     events: broadcast::Sender<NetbootEvent>,
+    pub(crate) report_rules: ReportRules,
+    boots: Mutex<Boots>,
     pub(crate) clock: Clock,
     pub(crate) stop: watch::Receiver<bool>,
 }
@@ -86,6 +91,7 @@ impl Shared {
         artifacts: Artifacts,
         ports: Ports,
         authorized_keys: &str,
+        report_rules: ReportRules,
         clock: Clock,
         events: broadcast::Sender<NetbootEvent>,
         stop: watch::Receiver<bool>,
@@ -99,6 +105,8 @@ impl Shared {
             addresses: Mutex::new(AddressBook::default()),
             drops: Mutex::new(DropCounters::default()),
             crowds: Mutex::default(),
+            report_rules,
+            boots: Mutex::new(Boots::default()),
             events,
             clock,
             stop,
@@ -151,6 +159,87 @@ impl Shared {
             uuid: None,
             address: Some(address),
         }
+    }
+
+    /// Whether a machine may have an address, as far as the table says.
+    pub(crate) fn may_be_at(&self, node: &NodeName, address: Ipv4Addr) -> bool {
+        let table = self.table();
+        let planned = table.get(node).and_then(|machine| machine.address);
+        planned.is_none_or(|planned| planned == address)
+    }
+
+    /// A token for the script that answers a request. Without random bytes there is none, and the
+    /// installer's report is refused for it.
+    pub(crate) fn mint(
+        &self,
+        table: &BootTable,
+        request: &BootRequest<'_>,
+        asker: Ipv4Addr,
+    ) -> Option<Token> {
+        let known = table.identify(request.uuid, request.mac, request.pi_serial);
+        let subject = match (&known, request.mac) {
+            (Identity::Known(machine), _) => Subject::Node(&machine.name),
+            (_, Some(mac)) => Subject::Mac(mac),
+            (_, None) => Subject::Nobody,
+        };
+        let at_ms = self.clock.now_ms();
+        self.report_rules.key.mint(&subject, asker, at_ms).ok()
+    }
+
+    /// A script that loads an installer was served: tells, and says what is odd about it.
+    pub(crate) fn script_served(&self, about: &About, decision: &BootDecision, token: &Token) {
+        let node = decision.subject.node();
+        let subject = match (node, about.mac) {
+            (Some(name), _) => Subject::Node(name),
+            (None, Some(mac)) => Subject::Mac(mac),
+            (None, None) => Subject::Nobody,
+        };
+        let planned = node.and_then(|name| self.table().get(name)?.address);
+        let word = token.word();
+        let asked = Asked {
+            asker: token.asker,
+            at_ms: self.clock.now_ms(),
+            word: word.clone(),
+        };
+        let odd = lock(&self.boots).served(&subject.to_string(), node.is_some(), planned, asked);
+        let about = About {
+            node: node.cloned(),
+            ..about.clone()
+        };
+        if odd.is_empty() {
+            return self.tell(&about, EventKind::ScriptServed { word });
+        }
+        let (mut other, mut first) = (None, None);
+        for oddity in odd {
+            match oddity {
+                Oddity::OtherAddress { planned } => other = Some(planned),
+                Oddity::Again { first: asked } => first = Some(asked),
+            }
+        }
+        let kind = EventKind::ScriptOdd {
+            word,
+            planned: other,
+            first: first.as_ref().map(|asked| asked.asker),
+            first_word: first.map(|asked| asked.word),
+        };
+        self.tell(&about, kind);
+    }
+
+    /// A machine's boot is over: the next request for its script begins another one.
+    pub(crate) fn boot_ended(&self, node: Option<&NodeName>, macs: &[MacAddr]) {
+        let mut boots = lock(&self.boots);
+        if let Some(name) = node {
+            boots.ended(&Subject::Node(name).to_string());
+        }
+        for mac in macs {
+            boots.ended(&Subject::Mac(*mac).to_string());
+        }
+    }
+
+    /// Forgets the boots of machines that the table has no longer.
+    pub(crate) fn keep_boots(&self) {
+        let table = self.table();
+        lock(&self.boots).keep(&table);
     }
 
     /// Tells whoever listens. Nobody has to.

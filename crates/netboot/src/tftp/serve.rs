@@ -16,6 +16,7 @@ use tokio::time::Instant;
 
 use crate::decision::{BootAction, BootProtocol, BootRequest, decide};
 use crate::event::{DropReason, EventKind, Service};
+use crate::pi::split_tftp_path;
 use crate::server::places::{Place, Places, Standing};
 use crate::server::shared::{About, Shared};
 use crate::server::sockets;
@@ -244,17 +245,28 @@ impl Source {
 /// What a path stands for, and the largest block for who asks, in bytes.
 fn open(shared: &Shared, about: &About, path: &str) -> Result<(Source, u64), String> {
     let (decision, max_block_bytes) = {
-        let request = BootRequest {
+        let table = shared.table();
+        let mut request = BootRequest {
             mac: about.mac,
             path: Some(path),
+            pi_serial: split_tftp_path(path).map(|(serial, _)| serial),
             ..BootRequest::new(BootProtocol::Tftp)
         };
-        let table = shared.table();
+        // A Raspberry Pi's kernel parameters are its boot script.
+        let token = match (path.ends_with("cmdline.txt"), about.address) {
+            (true, Some(asker)) => shared.mint(&table, &request, asker),
+            _ => None,
+        };
+        request.token = token.as_ref();
         let decision = decide(&table, &shared.site, &request);
         let machine = decision.subject.node().and_then(|name| table.get(name));
         let max_block_bytes = machine.map_or(MAX_BLOCK_BYTES as u64, |machine| {
             machine.switches.tftp_block_bytes.into()
         });
+        drop(table);
+        if let Some(token) = token.as_ref().filter(|_| decision.is_installers_script()) {
+            shared.script_served(about, &decision, token);
+        }
         (decision, max_block_bytes)
     };
     let name = match decision.action {

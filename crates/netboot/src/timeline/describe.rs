@@ -1,5 +1,8 @@
 //! Events in words.
 
+use std::fmt::Write as _;
+use std::net::Ipv4Addr;
+
 use crate::event::{EventKind, NetbootEvent};
 use crate::timeline::{Entry, Mark, MarkKind, Stage};
 
@@ -129,6 +132,39 @@ fn describe(event: &NetbootEvent) -> Option<(Stage, String)> {
                 report.fingerprint
             ),
         ),
+        EventKind::ReportRefused {
+            claimed,
+            planned,
+            reason,
+        } => {
+            let says = |what: &str, address: &Option<Ipv4Addr>| {
+                address.map_or_else(String::new, |address| format!(", {what} {address}"))
+            };
+            let text = format!(
+                "refused a report from {address}{}{}: {reason}",
+                says("which says", claimed),
+                says("for", planned)
+            );
+            (Stage::Installer, text)
+        }
+        EventKind::ScriptServed { word } => {
+            (Stage::Http, format!("boot script served, word {word}"))
+        }
+        EventKind::ScriptOdd {
+            word,
+            planned,
+            first,
+            first_word,
+        } => {
+            let mut text = format!("the boot script, word {word}, went to {address}");
+            if let Some(planned) = planned {
+                let _ = write!(text, ", and the machine's address is {planned}");
+            }
+            if let (Some(first), Some(word)) = (first, first_word) {
+                let _ = write!(text, ", after {first} was given the word {word}");
+            }
+            (Stage::Http, text)
+        }
         EventKind::Dropped { service, reason } => {
             let stage = match service {
                 crate::event::Service::Dhcp | crate::event::Service::Pxe4011 => Stage::Dhcp,

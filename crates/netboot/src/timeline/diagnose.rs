@@ -114,7 +114,11 @@ impl Seen {
                 self.address_in_use = Some(format!("the machine with the Ethernet address {by}"));
             }
             EventKind::Server { text } => self.server = Some(text.clone()),
-            EventKind::HttpRequest { .. } | EventKind::DhcpRelease => {}
+            EventKind::HttpRequest { .. }
+            | EventKind::ScriptServed { .. }
+            | EventKind::ScriptOdd { .. }
+            | EventKind::ReportRefused { .. }
+            | EventKind::DhcpRelease => {}
         }
     }
 

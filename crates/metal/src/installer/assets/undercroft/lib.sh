@@ -182,8 +182,9 @@ facts_json() {
     printf '"host_key":%s,"fingerprint":%s,"system":"%s","firmware":"%s","memory_mb":%s,' \
         "$(json "$(line_of "$STATE/host_key")")" "$(json "$(line_of "$STATE/fingerprint")")" \
         "$(nix_system)" "$(firmware)" "$(memory_mb)"
-    printf '"installer":%s,"disks":%s' \
-        "$(json "$(line_of "$R/etc/undercroft-installer")")" "$(disks_json)"
+    printf '"installer":%s,"token":%s,"disks":%s' \
+        "$(json "$(line_of "$R/etc/undercroft-installer")")" \
+        "$(json "$(parameter undercroft.token)")" "$(disks_json)"
 }
 
 # The value of a word of the kernel's command line, such as undercroft.report=URL.
