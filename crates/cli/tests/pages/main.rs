@@ -1,0 +1,100 @@
+//! What the pages say to type is typed.
+//!
+//! Every console block of the README and of `docs/` either is run, in the order of its page, by a
+//! bash in a scratch folder of its own, or says in a comment before it why it isn't:
+//!
+//! ```text
+//! <!-- run -->                                   from where the block before has left off
+//! <!-- run in examples/basement -->              from a copy of this folder of the repository
+//! <!-- run, but not: undercroft up: metal -->    all but the commands that begin so
+//! <!-- not run: e2e a_rack_leaves_nothing_behind -->
+//! ```
+//!
+//! Reasons are `metal`, `root`, `network`, `minutes` and `e2e NAME`, which names the end-to-end test
+//! that does the same and must exist. What a block shows below a command is what the command prints,
+//! with `…` for any text and a line of `...` for any lines. `exit code N` in a command's comment names a
+//! code that it may end with beside 0.
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::disallowed_methods,
+    reason = "these are tests, and they read and run what is in the repository"
+)]
+
+#[cfg(test)]
+mod page;
+#[cfg(test)]
+mod session;
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use undercroft_testkit::{repository, skip, tracked};
+
+    use crate::{
+        page::{Mark, Page, pages},
+        session::run,
+    };
+
+    #[test]
+    fn every_block_is_run_or_says_why_not() {
+        let mut faults = Vec::new();
+        let (mut run, mut not_run) = (0, BTreeMap::<String, usize>::new());
+        for page in pages() {
+            for block in &page.blocks {
+                match &block.mark {
+                    Ok(Mark::Run { .. }) => run += 1,
+                    Ok(Mark::Not(reason)) => {
+                        *not_run.entry(reason.kind().to_owned()).or_default() += 1;
+                    }
+                    Err(why) => faults.push(format!("{}:{}: {why}", page.name, block.line)),
+                }
+            }
+        }
+        assert!(faults.is_empty(), "{}", faults.join("\n"));
+        println!("{run} blocks are run; not run: {not_run:?}");
+        assert!(run >= 12, "{run}");
+    }
+
+    #[test]
+    fn the_tests_that_blocks_name_exist() {
+        let folder = repository();
+        let tests: String = tracked("crates/cli/tests/e2e")
+            .iter()
+            .map(|file| std::fs::read_to_string(folder.join(file)).unwrap())
+            .collect();
+        for page in pages() {
+            for name in page.named_tests() {
+                assert!(
+                    tests.contains(&format!("fn {name}()")),
+                    "{} names the test {name}, which doesn't exist",
+                    page.name
+                );
+            }
+        }
+    }
+
+    /// Each command, in the order of the page, with what it shows.
+    #[test]
+    fn the_pages_run_word_by_word() {
+        for program in ["bash", "git"] {
+            if std::process::Command::new(program)
+                .arg("--version")
+                .output()
+                .is_err()
+            {
+                skip(format!("{program} is missing"));
+                return;
+            }
+        }
+        let pages: Vec<Page> = pages().into_iter().filter(Page::has_session).collect();
+        let faults: Vec<String> = std::thread::scope(|scope| {
+            let runs: Vec<_> = pages.iter().map(|page| scope.spawn(|| run(page))).collect();
+            runs.into_iter()
+                .flat_map(|run| run.join().unwrap())
+                .collect()
+        });
+        assert!(faults.is_empty(), "\n{}", faults.join("\n\n"));
+    }
+}
