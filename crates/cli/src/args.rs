@@ -42,7 +42,6 @@ interrupted at any moment and run again: it goes on where it was.";
     after_long_help = AFTER_HELP,
     styles = crate::style::HELP,
     max_term_width = 100,
-    disable_help_subcommand = true,
     subcommand_required = true,
     arg_required_else_help = true
 )]
@@ -63,6 +62,9 @@ pub(crate) struct Global {
     /// No notes and no progress: only what was asked for
     #[arg(short, long, global = true)]
     pub(crate) quiet: bool,
+    /// Show each program that is run, with its arguments; twice (-vv): also the long ones whole
+    #[arg(short, long, global = true, action = clap::ArgAction::Count, conflicts_with = "quiet")]
+    pub(crate) verbose: u8,
     /// Colours: auto, always or never; `auto` respects NO_COLOR and CLICOLOR
     #[arg(
         long,

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use clap::Args;
+use clap_complete::engine::ArgValueCompleter;
 use undercroft_metal::{
     approval,
     clock::wall_ms_now,
@@ -14,7 +15,7 @@ use undercroft_model::NodeName;
 use undercroft_netboot::timeline::timeline;
 
 use crate::{
-    Done, alarms,
+    Done, alarms, complete,
     error::{CliError, Kind},
     journal::{fold, look, store_error},
     project::Project,
@@ -38,6 +39,7 @@ use crate::{
 #[command(after_help = EXAMPLES)]
 pub(crate) struct ApproveArgs {
     /// The machine
+    #[arg(add = ArgValueCompleter::new(complete::nodes))]
     node: Option<NodeName>,
     /// The fingerprint as the machine's screen shows it, with or without SHA256:
     fingerprint: Option<String>,

@@ -1,11 +1,14 @@
 //! `undercroft completions`.
 
-use clap::{Args, CommandFactory as _};
-use clap_complete::Shell;
+use clap::Args;
+use clap_complete::{Shell, env::Shells};
 
-use crate::{Done, args::Cli, error::CliError, ui::Ui};
+use crate::{Done, complete, error::CliError, ui::Ui};
 
 /// Print the completions for a shell
+///
+/// The names of your nodes, classes, secrets and components are completed too: the shell asks
+/// `undercroft` for them, which reads the inventory that is in force where you are.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct CompletionsArgs {
@@ -16,13 +19,28 @@ pub(crate) struct CompletionsArgs {
 
 const EXAMPLES: &str = "\
 Examples:
-  undercroft completions bash > ~/.local/share/bash-completion/completions/undercroft
-  undercroft completions zsh  > ~/.zfunc/_undercroft
-  undercroft completions fish > ~/.config/fish/completions/undercroft.fish";
+  source <(undercroft completions bash)          in ~/.bashrc
+  source <(undercroft completions zsh)           in ~/.zshrc, after compinit
+  undercroft completions fish | source           in ~/.config/fish/config.fish
+
+Have your shell's start-up file ask, as above, rather than keep a copy: script and program go together.";
 
 pub(crate) fn run(ui: Ui, args: &CompletionsArgs) -> Result<Done, CliError> {
     let mut script = Vec::new();
-    clap_complete::generate(args.shell, &mut Cli::command(), "undercroft", &mut script);
+    let name = args.shell.to_string();
+    let shells = Shells::builtins();
+    let Some(shell) = shells.completer(&name) else {
+        return Err(CliError::bug(format!(
+            "there are no completions for {name}"
+        )));
+    };
+    shell.write_registration(
+        complete::VARIABLE,
+        "undercroft",
+        "undercroft",
+        "undercroft",
+        &mut script,
+    )?;
     ui.print(&String::from_utf8_lossy(&script))?;
     Ok(Done::Well)
 }

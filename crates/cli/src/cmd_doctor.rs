@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use clap::Args;
+use clap_complete::engine::ArgValueCompleter;
 use serde::Serialize;
 use undercroft_metal::{
     clock::wall_ms_now,
@@ -14,6 +15,7 @@ use undercroft_netboot::timeline::{Diagnosis, Timeline, timeline};
 use crate::{
     Done, alarms,
     cmd_status::failure_words,
+    complete,
     error::CliError,
     journal::{fold, look, store_error},
     project::Project,
@@ -31,6 +33,7 @@ const LINES_MAX: usize = 40;
 #[command(after_help = EXAMPLES)]
 pub(crate) struct DoctorArgs {
     /// The machine
+    #[arg(add = ArgValueCompleter::new(complete::nodes))]
     node: NodeName,
     /// Show the whole timeline, earlier boots included
     #[arg(long)]

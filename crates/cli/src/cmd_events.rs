@@ -1,18 +1,19 @@
 //! `undercroft events`.
 
-use std::{ops::ControlFlow, path::Path, time::Duration};
+use std::{collections::BTreeSet, ops::ControlFlow, path::Path, time::Duration};
 
 use clap::Args;
+use clap_complete::engine::ArgValueCompleter;
 use undercroft_metal::journal::Store;
 use undercroft_model::{Entry, NodeName};
 
 use crate::{
-    Done,
-    args::DirArg,
+    Done, complete,
     error::CliError,
-    journal::{look, store_error},
+    journal::{fold, look, store_error},
     narrate::Narrator,
     project::Project,
+    select::{self, WhereArgs},
     style::{DIM, paint},
     text::clock,
     ui::Ui,
@@ -28,13 +29,13 @@ const FOLLOW_POLL_MS: u64 = 250;
 #[command(after_help = EXAMPLES)]
 pub(crate) struct EventsArgs {
     #[command(flatten)]
-    dir: DirArg,
+    place: WhereArgs,
     /// Go on as things happen, until interrupted
     #[arg(long, short)]
     follow: bool,
-    /// Only what is about this machine
-    #[arg(long, value_name = "NODE")]
-    node: Option<NodeName>,
+    /// Only what is about this machine; the same as its name alone
+    #[arg(long, value_name = "NODE", value_delimiter = ',', add = ArgValueCompleter::new(complete::selectors))]
+    node: Vec<String>,
     /// Begin at this record
     #[arg(
         long,
@@ -51,7 +52,7 @@ pub(crate) struct EventsArgs {
 const EXAMPLES: &str = "\
 Examples:
   undercroft events --follow             beside a running `undercroft up`
-  undercroft events --node vm-01
+  undercroft events vm-01                of one machine; classes and patterns do too
   undercroft events --json | jq -c 'select(.record == \"op-ended\")'
 
 With --json, each line: {\"seq\", \"wall_ms\", \"record\": \"opened\" | \"plan-accepted\" | \"run-started\" |
@@ -59,10 +60,20 @@ With --json, each line: {\"seq\", \"wall_ms\", \"record\": \"opened\" | \"plan-a
 \"rollout-stopped\" | \"run-ended\", … the record's own keys}";
 
 pub(crate) fn run(ui: Ui, at: Option<&Path>, args: &EventsArgs) -> Result<Done, CliError> {
-    let project = Project::find(args.dir.or(at)?)?;
+    let named = args.place.split(at)?;
+    let project = Project::find(named.folder.as_deref())?;
+    let words: Vec<String> = args.node.iter().chain(&named.machines).cloned().collect();
+    let nodes = if words.is_empty() {
+        None
+    } else {
+        let view = fold(&project)?.unwrap_or_default();
+        let inventory = project.load(Ui { quiet: true, ..ui }).ok();
+        select::known(&project, inventory.as_ref(), &view, &words)?
+    };
     let mut told = Told {
         ui,
         args,
+        nodes,
         narrator: Narrator::default(),
         next: 0,
     };
@@ -89,6 +100,8 @@ pub(crate) fn run(ui: Ui, at: Option<&Path>, args: &EventsArgs) -> Result<Done, 
 struct Told<'a> {
     ui: Ui,
     args: &'a EventsArgs,
+    /// The machines that it is about; `None` for all, and what is about none.
+    nodes: Option<BTreeSet<NodeName>>,
     narrator: Narrator,
     next: u64,
 }
@@ -112,7 +125,11 @@ impl Told<'_> {
 
     fn one(&mut self, entry: &Entry) -> Result<(), CliError> {
         let sentence = self.narrator.tell(entry);
-        let wanted = self.args.node.is_none() || sentence.node == self.args.node;
+        let wanted = match (&self.nodes, &sentence.node) {
+            (None, _) => true,
+            (Some(nodes), Some(node)) => nodes.contains(node),
+            (Some(_), None) => false,
+        };
         if entry.seq < self.args.since || !wanted {
             return Ok(());
         }

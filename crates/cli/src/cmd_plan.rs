@@ -9,12 +9,12 @@ use undercroft_planner::{PlanOptions, PlanReport, Severity, check, explain, plan
 
 use crate::{
     Done,
-    args::DirArg,
     error::CliError,
     gitops::refuse_versions,
     prepare::{self, Place, Selection, Until, fleet_error, is_prepared},
     progress::{Form, Progress},
     project::Project,
+    select::WhereArgs,
     ui::Ui,
 };
 
@@ -26,7 +26,7 @@ use crate::{
 #[command(after_help = EXAMPLES)]
 pub(crate) struct PlanArgs {
     #[command(flatten)]
-    dir: DirArg,
+    place: WhereArgs,
     #[command(flatten)]
     selection: Selection,
     /// Print the plan and what it means as JSON
@@ -37,7 +37,8 @@ pub(crate) struct PlanArgs {
 const EXAMPLES: &str = "\
 Examples:
   undercroft plan
-  undercroft plan --only vm-01,vm-02
+  undercroft plan vm-01                  of one machine
+  undercroft plan --only vm-01,vm-02     of some; `plan vm-01 vm-02` says the same
   undercroft plan --json | jq '.report.nodes[] | select(.destroys != [])'
 
 Exit codes: 0 every machine runs what it should, 2 there is something to do or to look at, 65 the
@@ -47,10 +48,11 @@ With --json: {\"plan\": {\"id\", \"nodes\", \"steps\": [{\"node\", \"action\", \
 \"report\": {\"nodes\": {NAME: {\"status\", \"waits_on\", \"destroys\", \"notes\"}}, \"summary\", \"estimate_ms\"}}";
 
 pub(crate) fn run(ui: Ui, at: Option<&Path>, args: &PlanArgs) -> Result<Done, CliError> {
-    let project = Project::find(args.dir.or(at)?)?;
+    let named = args.place.split(at)?;
+    let project = Project::find(named.folder.as_deref())?;
     let inventory = project.load(ui)?;
     refuse_versions(ui, &project, &inventory)?;
-    let only = args.selection.only(&project, &inventory)?;
+    let only = args.selection.only(&project, &inventory, &named.machines)?;
     let place = prepare::place(&project, &inventory, only.as_ref(), false)?;
     // The plan is the report: what is built on the way is told beside it.
     let form = match Form::of(ui, false) {

@@ -3,12 +3,14 @@
 use std::path::Path;
 
 use clap::{Args, ValueEnum};
+use clap_complete::engine::ArgValueCompleter;
 use undercroft_metal::power::{PowerControl, PowerOutcome, PowerReading, PowerTarget};
 use undercroft_model::NodeName;
 
 use crate::{
     Done,
     cmd_rack::rack_dir,
+    complete,
     error::{CliError, Kind},
     project::Project,
     style::{DIM, GOOD, WARN, paint},
@@ -20,6 +22,7 @@ use crate::{
 #[command(after_help = EXAMPLES)]
 pub(crate) struct PowerArgs {
     /// The machine
+    #[arg(add = ArgValueCompleter::new(complete::nodes))]
     node: NodeName,
     /// What to do
     #[arg(value_enum, default_value_t = Action::Status)]

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand, ValueEnum};
+use clap_complete::engine::ArgValueCompleter;
 use undercroft_metal::rack::{
     self, Accelerator, AcceleratorChoice, Disks, MachineStatus, NextBoot, PowerAction, PowerState,
     RackClient, RackError, SupervisorCommand,
@@ -12,6 +13,7 @@ use undercroft_model::NodeName;
 use crate::{
     Done,
     args::DirArg,
+    complete,
     error::{CliError, Kind, is_closed},
     owner::Need,
     project::Project,
@@ -122,6 +124,7 @@ struct StatusArgs {
 )]
 pub(crate) struct ConsoleArgs {
     /// The machine
+    #[arg(add = ArgValueCompleter::new(complete::nodes))]
     pub(crate) node: NodeName,
     /// Only watch: nothing that is typed is sent
     #[arg(long)]
@@ -135,6 +138,7 @@ pub(crate) struct ConsoleArgs {
 )]
 struct PowerArgs {
     /// The machine
+    #[arg(add = ArgValueCompleter::new(complete::nodes))]
     node: NodeName,
     /// What to do
     #[arg(value_enum)]
@@ -163,6 +167,7 @@ enum Action {
 #[command(after_help = "Example:\n  undercroft rack cut vm-01")]
 struct CutArgs {
     /// The machine
+    #[arg(add = ArgValueCompleter::new(complete::nodes))]
     node: NodeName,
 }
 
@@ -173,6 +178,7 @@ struct CutArgs {
 )]
 struct CableArgs {
     /// The machine
+    #[arg(add = ArgValueCompleter::new(complete::nodes))]
     node: NodeName,
     /// Whether the cables are in
     #[arg(value_enum)]

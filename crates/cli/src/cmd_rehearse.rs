@@ -12,6 +12,7 @@ use crate::{
     Done,
     args::DirArg,
     bug::REPORT_AT,
+    busy::Busy,
     error::{CliError, Kind},
     project::Project,
     rehearse_seeds,
@@ -142,8 +143,10 @@ fn one(
     inventory: &Inventory,
     options: &RehearseOptions,
 ) -> Result<Done, CliError> {
+    let busy = Busy::new(ui, "simulating");
     let rehearsal =
         rehearse(inventory, options).map_err(|e| CliError::from_error(Kind::Input, &e))?;
+    drop(busy);
     if let (Some(path), Some(journal)) = (&args.journal, &rehearsal.journal) {
         std::fs::write(path, journal).map_err(|e| CliError::file("write", path, &e))?;
     }

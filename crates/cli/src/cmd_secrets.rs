@@ -8,6 +8,7 @@ use std::{
 };
 
 use clap::{Args, Subcommand};
+use clap_complete::engine::ArgValueCompleter;
 use serde::Serialize;
 use undercroft_metal::{
     keys::{Consent, IdentitySource, KeyError, OPERATORS_PUBLIC_FILE, OperatorKey, ReaderChange},
@@ -22,8 +23,10 @@ use zeroize::Zeroizing;
 use crate::{
     Done,
     args::DirArg,
+    busy::Busy,
     cmd_secrets_edit,
     cmd_ssh::key_error,
+    complete,
     error::{CliError, Kind},
     project::Project,
     style::{BAD, BOLD, DIM, GOOD, HINT, WARN, paint},
@@ -167,6 +170,7 @@ struct ListArgs {
 #[command(after_help = "Example:\n  undercroft secrets edit secrets/operators.sops.yaml")]
 struct EditArgs {
     /// The file, as `undercroft secrets list` names it
+    #[arg(add = ArgValueCompleter::new(complete::secret_files))]
     file: String,
     #[command(flatten)]
     at: Where,
@@ -179,6 +183,7 @@ struct EditArgs {
 #[command(after_help = ROTATE_EXAMPLES)]
 struct RotateArgs {
     /// The secret, or FILE:SECRET
+    #[arg(add = ArgValueCompleter::new(complete::secrets))]
     name: String,
     /// Take the value from standard input instead of making one
     #[arg(long)]
@@ -353,7 +358,9 @@ pub(crate) fn now_s() -> u64 {
 }
 
 fn init(ui: Ui, project: &Project, vault: &Vault, json: bool) -> Result<Done, CliError> {
+    let busy = Busy::in_lines(ui, "making keys and encrypting");
     let done = vault.init(now_s()).map_err(|e| secrets_error(&e))?;
+    drop(busy);
     // The flake lets in whoever has a key in there, and sees it once git knows the file.
     let fleet = project.load(Ui::new(true))?.fleet.name;
     let key = OperatorKey::ensure(&project.state(), &fleet).map_err(|e| key_error(&e))?;
@@ -598,9 +605,11 @@ fn given() -> Result<SecretString, CliError> {
 }
 
 fn rekey(ui: Ui, vault: &Vault, args: &RekeyArgs) -> Result<Done, CliError> {
+    let busy = Busy::in_lines(ui, "encrypting to those who are to read");
     let done: Vec<Rekeyed> = vault
         .rekey(now_s(), args.dry_run)
         .map_err(|e| secrets_error(&e))?;
+    drop(busy);
     let changes = args.dry_run && !done.is_empty();
     let ended = if changes { Done::Changes } else { Done::Well };
     if args.json {
@@ -647,7 +656,9 @@ fn rekey(ui: Ui, vault: &Vault, args: &RekeyArgs) -> Result<Done, CliError> {
 }
 
 fn check(ui: Ui, vault: &Vault, json: bool) -> Result<Done, CliError> {
+    let busy = Busy::new(ui, "looking through the repository");
     let findings: Vec<Finding> = vault.check().map_err(|e| secrets_error(&e))?;
+    drop(busy);
     let errors = findings
         .iter()
         .filter(|f| f.severity == Severity::Error)

@@ -8,7 +8,6 @@ use undercroft_planner::{PlanOptions, plan_with};
 
 use crate::{
     Done,
-    args::DirArg,
     cmd_secrets::consent,
     cmd_up::run_error,
     error::{CliError, Kind},
@@ -17,6 +16,7 @@ use crate::{
     prepare::{self, InstallArgs, Place, Selection, fleet_error},
     progress::{Form, Progress},
     project::Project,
+    select::WhereArgs,
     ui::Ui,
 };
 
@@ -29,7 +29,7 @@ use crate::{
 #[command(after_help = EXAMPLES)]
 pub(crate) struct ServeArgs {
     #[command(flatten)]
-    dir: DirArg,
+    place: WhereArgs,
     /// Don't ask before machines that were never installed are wiped
     #[arg(long, short)]
     yes: bool,
@@ -51,10 +51,11 @@ Examples:
   undercroft serve --yes --json >> /var/log/undercroft.jsonl";
 
 pub(crate) fn run(ui: Ui, at: Option<&Path>, args: &ServeArgs) -> Result<Done, CliError> {
-    let project = Project::find(args.dir.or(at)?)?;
+    let named = args.place.split(at)?;
+    let project = Project::find(named.folder.as_deref())?;
     let inventory = project.load(ui)?;
     refuse_versions(ui, &project, &inventory)?;
-    let only = args.selection.only(&project, &inventory)?;
+    let only = args.selection.only(&project, &inventory, &named.machines)?;
     if !args.selection.reinstall.is_empty() {
         return Err(CliError::usage("a service reinstalls nothing")
             .hint("Use `undercroft up --reinstall NODE`."));

@@ -8,6 +8,7 @@ use std::{
 };
 
 use clap::Args;
+use clap_complete::engine::ArgValueCompleter;
 use undercroft_metal::{
     keys::{HostKeys, IdentitySource, KeyError, OperatorKey},
     rack,
@@ -22,6 +23,7 @@ use undercroft_model::{
 use crate::{
     Done,
     cmd_rack::{rack_dir, rack_error},
+    complete,
     error::{CliError, Kind, is_closed},
     journal::fold,
     project::Project,
@@ -40,6 +42,7 @@ const SSH_FAILED: i32 = 255;
 #[command(after_help = EXAMPLES)]
 pub(crate) struct SshArgs {
     /// The machine
+    #[arg(add = ArgValueCompleter::new(complete::nodes))]
     node: NodeName,
     /// Its installer rather than its installed system
     #[arg(long)]

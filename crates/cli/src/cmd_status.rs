@@ -16,10 +16,10 @@ use undercroft_model::{
 
 use crate::{
     Done,
-    args::DirArg,
     error::CliError,
     journal::{look, store_error},
     project::Project,
+    select::{self, WhereArgs},
     style::{BAD, BOLD, DIM, GOOD, HINT, WARN, paint},
     text::{Table, ago, plain},
     ui::Ui,
@@ -32,7 +32,7 @@ use crate::{
 #[command(after_help = EXAMPLES)]
 pub(crate) struct StatusArgs {
     #[command(flatten)]
-    dir: DirArg,
+    place: WhereArgs,
     /// Print the status as JSON
     #[arg(long)]
     json: bool,
@@ -41,6 +41,7 @@ pub(crate) struct StatusArgs {
 const EXAMPLES: &str = "\
 Examples:
   undercroft status
+  undercroft status gpu-01               of one machine; classes and patterns do too
   undercroft status --json | jq -r '.nodes | to_entries[] | \"\\(.key) \\(.value.state)\"'
 
 With --json: {\"fleet\", \"controller\": {\"pid\", \"command\"} or null, \"run\": {\"number\", \"end\", …} or null,
@@ -77,7 +78,8 @@ enum NodeLine<'a> {
 }
 
 pub(crate) fn run(ui: Ui, at: Option<&Path>, args: &StatusArgs) -> Result<Done, CliError> {
-    let project = Project::find(args.dir.or(at)?)?;
+    let named = args.place.split(at)?;
+    let project = Project::find(named.folder.as_deref())?;
     let store = look(&project)?;
     let inventory = project.load(ui);
     let (view, pending) = match &store {
@@ -105,7 +107,16 @@ pub(crate) fn run(ui: Ui, at: Option<&Path>, args: &StatusArgs) -> Result<Done, 
         pid: holder.pid,
         command: holder.command,
     });
-    let nodes = lines(inventory.as_ref(), &view);
+    let mut nodes = lines(inventory.as_ref(), &view);
+    let meant = select::known(&project, inventory.as_ref(), &view, &named.machines)?;
+    let pending: Vec<PendingReport> = match &meant {
+        Some(meant) => {
+            nodes.retain(|name, _| meant.contains(*name));
+            let of_these = |report: &PendingReport| meant.contains(&report.node);
+            pending.into_iter().filter(of_these).collect()
+        }
+        None => pending,
+    };
     let fleet = view
         .fleet
         .as_deref()

@@ -14,9 +14,7 @@ use undercroft_model::{NodeName, Plan, RunEnd, view::FleetView};
 use undercroft_planner::{PlanReport, explain};
 
 use crate::{
-    Done,
-    args::DirArg,
-    cluster,
+    Done, cluster,
     cmd_plan::decide,
     cmd_secrets::consent,
     error::{CliError, Kind},
@@ -28,6 +26,7 @@ use crate::{
     prepare::{self, InstallArgs, Place, Selection, fleet_error, is_prepared},
     progress::{Form, Progress},
     project::Project,
+    select::WhereArgs,
     style::{BAD, BOLD, GOOD, paint},
     summary::{self, Summary},
     text::{count, list},
@@ -43,7 +42,7 @@ use crate::{
 #[command(after_help = EXAMPLES)]
 pub(crate) struct UpArgs {
     #[command(flatten)]
-    dir: DirArg,
+    place: WhereArgs,
     /// Don't ask before disks are wiped
     #[arg(long, short)]
     yes: bool,
@@ -62,7 +61,8 @@ pub(crate) struct UpArgs {
 const EXAMPLES: &str = "\
 Examples:
   undercroft up
-  undercroft up --only vm-01,vm-02 --yes
+  undercroft up vm-01 vm-02 --yes        some machines; classes and patterns do too: 'vm-*'
+  undercroft up --only gpu,control       all nodes of two classes
   undercroft up --inspect-only           boot the machines and look at them; change nothing
   undercroft up --reinstall vm-02        wipe vm-02 and install it anew
   undercroft up --only gpu-01 --store-paths /nix/store/…-disko /nix/store/…-nixos-system-gpu-01
@@ -74,10 +74,11 @@ With --json, lines: the journal's records as `undercroft events --json` has them
 \"took_ms\", \"view\"}}.";
 
 pub(crate) fn run(ui: Ui, at: Option<&Path>, args: &UpArgs) -> Result<Done, CliError> {
-    let project = Project::find(args.dir.or(at)?)?;
+    let named = args.place.split(at)?;
+    let project = Project::find(named.folder.as_deref())?;
     let inventory = project.load(ui)?;
     refuse_versions(ui, &project, &inventory)?;
-    let only = args.selection.only(&project, &inventory)?;
+    let only = args.selection.only(&project, &inventory, &named.machines)?;
     let options = args.install.options()?;
     let place = prepare::place(&project, &inventory, only.as_ref(), true)?;
     if let Place::Here = place {

@@ -2,7 +2,6 @@
 
 mod disk;
 mod problems;
-mod standing;
 
 use std::collections::BTreeMap;
 
@@ -15,7 +14,6 @@ use undercroft_render::{
 
 pub(crate) use disk::Comparison;
 pub(crate) use problems::{refuse, refuse_versions, version_diagnostics};
-pub(crate) use standing::{Parting, standing};
 
 use crate::{error::CliError, project::Project, ui::Ui};
 

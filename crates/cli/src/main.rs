@@ -7,6 +7,7 @@ mod access;
 mod alarms;
 mod args;
 mod bug;
+mod busy;
 mod cluster;
 mod cmd_approve;
 mod cmd_check;
@@ -33,6 +34,7 @@ mod cmd_ssh;
 mod cmd_status;
 mod cmd_up;
 mod cmd_update;
+mod complete;
 mod error;
 mod gitops;
 mod guard;
@@ -48,6 +50,7 @@ mod project;
 mod rack_spec;
 mod registry;
 mod rehearse_seeds;
+mod select;
 mod style;
 mod summary;
 mod terminal;
@@ -105,6 +108,10 @@ fn main() -> ExitCode {
     }
     guard::keep_memory_private();
     cmd_secrets_desk::wipe_what_was_left();
+    // A shell asks for completions by a variable; then nothing else is done.
+    clap_complete::CompleteEnv::with_factory(<Cli as clap::CommandFactory>::command)
+        .var(complete::VARIABLE)
+        .complete();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) if error.kind() == ErrorKind::MissingSubcommand => {
@@ -117,6 +124,10 @@ fn main() -> ExitCode {
     };
     cli.global.color.apply();
     let ui = Ui::new(cli.global.quiet);
+    if cli.global.verbose > 0 {
+        let whole = cli.global.verbose > 1;
+        undercroft_metal::trace::listen(move |command| ui.command(command, whole));
+    }
     owner::begin(cli.command.need(), cli.command.uses_state());
     match run(ui, cli) {
         Ok(done) => ExitCode::from(done.exit_code()),

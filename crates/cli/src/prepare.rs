@@ -9,6 +9,7 @@ use std::{
 };
 
 use clap::Args;
+use clap_complete::engine::ArgValueCompleter;
 use undercroft_metal::{
     installer::InstallerBuilder,
     journal::{LockError, StoreError},
@@ -28,9 +29,11 @@ use crate::{
     cmd_installer::installer_error,
     cmd_rack::{rack_dir, rack_error},
     cmd_ssh::key_error,
+    complete,
     error::{CliError, Kind, is_closed},
     journal::store_error,
     project::{Project, cache_dir},
+    select,
     ui::Ui,
 };
 
@@ -59,11 +62,11 @@ impl Until {
 /// Which machines, and what they get; `plan` and `up` take the same.
 #[derive(Debug, Args, Clone)]
 pub(crate) struct Selection {
-    /// Only these machines: NODE,NODE…
-    #[arg(long, value_name = "NODES", value_delimiter = ',')]
-    pub(crate) only: Vec<NodeName>,
+    /// Only these machines, as nodes, classes and patterns: gpu-01,control,'pi-*'
+    #[arg(long, value_name = "NODES", value_delimiter = ',', add = ArgValueCompleter::new(complete::selectors))]
+    pub(crate) only: Vec<String>,
     /// Wipe this machine and install it anew, though it was installed before
-    #[arg(long, value_name = "NODE")]
+    #[arg(long, value_name = "NODE", value_delimiter = ',', add = ArgValueCompleter::new(complete::nodes))]
     pub(crate) reinstall: Vec<NodeName>,
     /// Boot the machines, have them approved and compare them with the inventory, and write nothing
     /// to them
@@ -131,36 +134,33 @@ impl InstallArgs {
 }
 
 impl Selection {
-    /// The machines that `--only` names; `None` for all. All that are named must be there.
+    /// The machines that `--only` and the command's own words name; `None` for all. Whatever is named
+    /// must be there.
     pub(crate) fn only(
         &self,
         project: &Project,
         inventory: &Inventory,
+        words: &[String],
     ) -> Result<Option<BTreeSet<NodeName>>, CliError> {
-        for name in self.only.iter().chain(&self.reinstall) {
+        for name in &self.reinstall {
             project.node(inventory, name)?;
         }
-        let only: BTreeSet<NodeName> = self.only.iter().cloned().collect();
-        let count = if only.is_empty() {
-            inventory.nodes.len()
-        } else {
-            only.len()
-        };
+        let words: Vec<String> = self.only.iter().chain(words).cloned().collect();
+        let only = select::machines(project, inventory, &words)?;
+        let count = only.as_ref().map_or(inventory.nodes.len(), BTreeSet::len);
         if !self.store_paths.is_empty() && count != 1 {
             return Err(CliError::usage(
                 "--store-paths is of one machine, and there is more than one",
             )
             .hint("Name it with --only NODE."));
         }
-        if only.is_empty() {
-            return Ok(None);
-        }
-        if let Some(name) = self.reinstall.iter().find(|name| !only.contains(*name)) {
+        let left_out = |name: &&NodeName| only.as_ref().is_some_and(|only| !only.contains(*name));
+        if let Some(name) = self.reinstall.iter().find(left_out) {
             return Err(CliError::usage(format!(
                 "--reinstall names {name}, which --only leaves out"
             )));
         }
-        Ok(Some(only))
+        Ok(only)
     }
 
     /// The builder that the command line asks for; `None`: as the inventory says.

@@ -73,6 +73,21 @@ impl Ui {
         self.stderr(&format!("{} {text}", paint(WARN, "warning:")));
     }
 
+    /// Names a program that is started: whole, or as much of it as fits on a line.
+    pub(crate) fn command(self, command: &str, whole: bool) {
+        /// Characters of a command line that are shown where it isn't wanted whole.
+        const SHOWN_CHARS: usize = 160;
+        let command = crate::text::plain(command);
+        let mut shown: String = command
+            .chars()
+            .take(if whole { usize::MAX } else { SHOWN_CHARS })
+            .collect();
+        if shown.len() < command.len() {
+            shown.push_str(" …");
+        }
+        self.stderr(&paint(crate::style::DIM, &format!("$ {shown}")));
+    }
+
     /// A line on standard error. That nobody reads it is no reason to stop.
     pub(crate) fn stderr(self, text: &str) {
         let _ = writeln!(anstream::stderr().lock(), "{}", screen(text.trim_end()));

@@ -6,12 +6,12 @@ mod support;
 #[cfg(test)]
 mod cli {
     mod basics;
-    mod choices;
     mod crashes;
     mod errors;
     mod help;
     mod hostile_text;
     mod journal;
+    mod names;
     mod render;
     mod secrets;
     mod update;

@@ -15,6 +15,7 @@ pub mod installer;
 pub mod power;
 pub mod rack;
 pub mod system;
+pub mod trace;
 
 pub mod kube;
 pub mod observe;

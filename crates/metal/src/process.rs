@@ -94,6 +94,7 @@ pub(crate) async fn run_watched(
         .stderr(Stdio::piped())
         .process_group(0)
         .kill_on_drop(true);
+    crate::trace::started(command.as_std());
     let mut child = command.spawn()?;
     let id = child.id().unwrap_or_default();
     let mut guard = GroupGuard(

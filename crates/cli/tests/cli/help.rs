@@ -12,6 +12,8 @@ fn commands(sandbox: &Sandbox) -> Vec<Vec<String>> {
             let name = file.strip_suffix(".1").unwrap();
             name.split('-').skip(1).map(str::to_owned).collect()
         })
+        // `help` has the pages of all the others beneath it.
+        .filter(|words: &Vec<String>| !words.contains(&"help".to_owned()))
         .collect()
 }
 
@@ -66,27 +68,6 @@ fn manual_pages_are_troff_with_a_name() {
         assert!(
             text.contains(".SH NAME") && text.contains(".SH SYNOPSIS"),
             "{file}"
-        );
-    }
-}
-
-#[test]
-fn completions_know_the_commands() {
-    let sandbox = Sandbox::new();
-    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
-        let script = sandbox.run(["completions", shell]);
-        assert_eq!(script.code, 0, "{shell}");
-        for word in ["check", "schema", "--directory"] {
-            let word = if shell == "fish" {
-                word.trim_start_matches('-')
-            } else {
-                word
-            };
-            assert!(script.out.contains(word), "{shell} lacks {word}");
-        }
-        assert!(
-            !script.out.contains("rack-supervisor"),
-            "{shell} shows a hidden command"
         );
     }
 }

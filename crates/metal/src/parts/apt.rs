@@ -182,6 +182,7 @@ impl Apt {
         command.args(names.iter().map(|name| qualified(name, arch)));
         // apt-cache fails when one name of many is unknown; what it does know is printed all the
         // same, so its status says nothing.
+        crate::trace::started(&command);
         let output = command
             .output()
             .map_err(|error| start_error(&command, error))?;
@@ -310,6 +311,7 @@ pub(crate) fn unpack(deb: &Path, target: &Path) -> Result<(), PartsError> {
 }
 
 fn run(command: &mut Command, hint: &'static str) -> Result<(), PartsError> {
+    crate::trace::started(command);
     let output = command
         .output()
         .map_err(|error| start_error(command, error))?;

@@ -63,11 +63,10 @@ async fn ip(args: &[&str]) -> Result<(), RackError> {
         "Install iproute2 (Fedora: iproute).",
     )?;
     let shown = format!("ip {}", args.join(" "));
-    let run = Command::new(&program)
-        .args(args)
-        .stdin(Stdio::null())
-        .kill_on_drop(true)
-        .output();
+    let mut run = Command::new(&program);
+    run.args(args).stdin(Stdio::null()).kill_on_drop(true);
+    crate::trace::started(run.as_std());
+    let run = run.output();
     let output = timeout(Duration::from_millis(IP_MS), run)
         .await
         .map_err(|_| RackError::TimedOut {

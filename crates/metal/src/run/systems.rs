@@ -75,6 +75,7 @@ pub(super) async fn build(
             Ok(Err(error)) if error.concerns_the_flake() => {
                 let why = error.to_string();
                 tell(settings, format!("no system can be built: {why}"));
+                let why = brief(&why);
                 unreadable = Some(why.clone());
                 systems.targets.insert(name.clone(), Err(why));
                 continue;
@@ -88,9 +89,26 @@ pub(super) async fn build(
                 format!("{name}: its system can't be built: {why}"),
             );
         }
-        systems.targets.insert(name.clone(), target);
+        systems
+            .targets
+            .insert(name.clone(), target.map_err(|why| brief(&why)));
     }
     systems
+}
+
+/// A failure in one line, for reports on what was told whole when it happened: what failed, and the
+/// last thing that the program called an error.
+fn brief(why: &str) -> String {
+    let mut lines = why.lines();
+    let first = lines.next().unwrap_or_default().trim_end_matches(':');
+    match lines
+        .rev()
+        .map(str::trim)
+        .find(|line| line.starts_with("error:"))
+    {
+        Some(error) => format!("{first}: {error}"),
+        None => first.to_owned(),
+    }
 }
 
 /// Names a folder with `sops` and `ssh-to-age` for machines of the rack. Without it, the rack's
@@ -124,5 +142,20 @@ fn builder(settings: &Settings) -> SystemBuilder {
             dir: settings.repository.join(&settings.inventory.fleet.flake),
             cache_dir: settings.cache_dir.clone(),
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_is_one_line_where_it_was_told_before() {
+        let whole = "`nix build x` failed (exit status: 1):\nerror:\n  … while evaluating\n\n  error: attribute 'y' missing\n  at flake.nix:3";
+        assert_eq!(
+            brief(whole),
+            "`nix build x` failed (exit status: 1): error: attribute 'y' missing"
+        );
+        assert_eq!(brief("Nix is not installed"), "Nix is not installed");
     }
 }

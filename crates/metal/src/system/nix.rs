@@ -203,6 +203,7 @@ impl Nix {
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
+        crate::trace::started(&command);
         let mut child = command.spawn().map_err(|error| match error.kind() {
             std::io::ErrorKind::NotFound => NixError::NotInstalled,
             _ => NixError::Io {
@@ -213,9 +214,16 @@ impl Nix {
         // The output is a few paths, far below a pipe's size: reading one stream to its end and
         // then the other can't block.
         let mut said: Vec<String> = Vec::new();
+        // From an error on it isn't progress but the failure, which is told as such, and once.
+        let mut failure: Option<usize> = None;
         if let Some(stderr) = child.stderr.take() {
             for line in BufReader::new(stderr).lines().map_while(Result::ok) {
-                progress(&line);
+                if failure.is_none() && line.trim_start().starts_with("error:") {
+                    failure = Some(said.len());
+                }
+                if failure.is_none() {
+                    progress(&line);
+                }
                 said.push(line);
             }
         }
@@ -224,11 +232,19 @@ impl Nix {
             source,
         })?;
         let text = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+        let mut told = failure.unwrap_or(said.len());
         if output.status.success() {
+            for line in said.iter().skip(told) {
+                progress(line);
+            }
             return Ok(text);
         }
+        // Where no line calls itself an error, the end of it all is the best there is.
+        if failure.is_none() {
+            told = 0;
+        }
         let end = said
-            .get(said.len().saturating_sub(OUTPUT_LINES)..)
+            .get(told.max(said.len().saturating_sub(OUTPUT_LINES))..)
             .unwrap_or_default();
         Err(NixError::Failed {
             command: self.describe(),
@@ -302,6 +318,33 @@ mod tests {
             NixStore::Local {
                 root: dir.path().join("store")
             }
+        );
+    }
+
+    #[test]
+    fn a_failure_is_told_as_one_and_not_as_progress_too() {
+        let run = |script: &str| {
+            let mut told = Vec::new();
+            let result = Nix::new("sh")
+                .args(["-c", script])
+                .run(&mut |line| told.push(line.to_owned()));
+            (result.map_err(|error| error.to_string()), told)
+        };
+        let failing = "echo building x >&2; echo 'error: no x' >&2; echo '  at line 3' >&2; exit 1";
+        let (result, told) = run(failing);
+        assert_eq!(told, ["building x"]);
+        let error = result.unwrap_err();
+        assert_eq!(
+            error.matches("error: no x\n  at line 3").count(),
+            1,
+            "{error}"
+        );
+        assert!(!error.contains("\nbuilding x"), "{error}");
+        // What calls itself an error and isn't one in the end is progress.
+        let (result, told) = run("echo 'error: tried again' >&2; echo y");
+        assert_eq!(
+            (result.unwrap().as_str(), told),
+            ("y", vec!["error: tried again".to_owned()])
         );
     }
 

@@ -3,10 +3,10 @@
 
 use serde_json::{Value, json};
 
-use super::common::{has_longhorn, pod_security, server_tolerations};
+use super::common::{pod_security, server_tolerations};
 use crate::{Component, Context, Manifest, ObjectId, Problem};
 
-pub(super) const NAME: &str = "local-path";
+const NAME: &str = "local-path";
 const NAMESPACE: &str = "local-path-storage";
 const ACCOUNT: &str = "local-path-provisioner";
 /// Where volumes lie on a node.
@@ -22,11 +22,7 @@ pub(super) fn local_path(cx: &Context<'_>) -> Result<Component, Vec<Problem>> {
         owns: vec![ObjectId::cluster("storage.k8s.io", "StorageClass", NAME)],
         ..Component::new(
             NAME,
-            if has_longhorn(cx) {
-                "Volumes on a node's own filesystem, from before Longhorn came."
-            } else {
-                "Volumes on a node's own filesystem, as no node gives Longhorn a disk."
-            },
+            "Volumes on a node's own filesystem, as no node gives Longhorn a disk.",
             NAMESPACE,
         )
     })
@@ -94,21 +90,14 @@ fn manifests(cx: &Context<'_>, image: &str) -> Vec<Manifest> {
                 "kind": "StorageClass",
                 "metadata": {
                     "name": NAME,
-                    // Where Longhorn came later, new volumes go to it.
-                    "annotations": {
-                        "storageclass.kubernetes.io/is-default-class": (!has_longhorn(cx)).to_string(),
-                    },
+                    "annotations": { "storageclass.kubernetes.io/is-default-class": "true" },
                 },
                 "provisioner": "rancher.io/local-path",
                 "reclaimPolicy": "Retain",
                 "volumeBindingMode": "WaitForFirstConsumer",
             }),
         )
-        .comment(if has_longhorn(cx) {
-            "For the volumes that were made before Longhorn came."
-        } else {
-            "The one default StorageClass of a cluster without Longhorn."
-        }),
+        .comment("The one default StorageClass of a cluster without Longhorn."),
     ]
 }
 
