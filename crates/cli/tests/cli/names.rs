@@ -18,7 +18,7 @@ fn a_machine_is_named_where_it_is_typed() {
     );
     // A class, a pattern, a list, and the folder beside them.
     for words in [
-        &["rack"][..],
+        &["virtual"][..],
         &["vm-*"],
         &["vm-01,vm-02,vm-03"],
         &[".", "vm-0?"],
@@ -132,7 +132,7 @@ fn bash_completes_the_names_of_the_inventory() {
     let offers = |line: &str| bash_offers(&sandbox, line);
     assert_eq!(offers("undercroft doctor vm"), ["vm-01", "vm-02", "vm-03"]);
     assert_eq!(offers("undercroft status vm-03"), ["vm-03"]);
-    assert_eq!(offers("undercroft up --only vm-01,ra"), ["vm-01,rack"]);
+    assert_eq!(offers("undercroft up --only vm-01,vir"), ["vm-01,virtual"]);
     assert_eq!(offers("undercroft up --reinstall vm-02"), ["vm-02"]);
     assert_eq!(offers("undercroft rack cut vm-02"), ["vm-02"]);
     assert_eq!(offers("undercroft statu"), ["status"]);
