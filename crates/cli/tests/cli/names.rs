@@ -175,7 +175,7 @@ fn every_shell_gets_a_script_that_its_own_shell_reads() {
         };
         match parse {
             Ok(output) => assert!(output.status.success(), "{shell}: {output:?}"),
-            Err(_) => skip(&format!("{shell} is missing")),
+            Err(_) => skip(format!("{shell} is missing")),
         }
     }
 }

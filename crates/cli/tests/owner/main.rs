@@ -4,6 +4,12 @@
 //! Those about `sudo` are root, as it makes one, and become two other users, whom no system knows:
 //! Ada, whose folder it is, and Bob. Where they aren't root they skip openly.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test's helpers end the test where something is missing"
+)]
+
 mod closed;
 mod desk;
 mod looks;
