@@ -14,12 +14,6 @@
 //! that does the same and must exist. What a block shows below a command is what the command prints,
 //! with `…` for any text and a line of `...` for any lines. `exit code N` in a command's comment names a
 //! code that it may end with beside 0.
-#![expect(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::disallowed_methods,
-    reason = "these are tests, and they read and run what is in the repository"
-)]
 
 #[cfg(test)]
 mod page;
