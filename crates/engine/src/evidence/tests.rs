@@ -69,6 +69,7 @@ fn report() -> InstallerReport {
         memory_mb: 2048,
         installer: "t".to_owned(),
         disks: Vec::new(),
+        token: None,
     }
 }
 
@@ -163,6 +164,7 @@ fn an_approval_is_of_the_reported_fingerprint_and_still_good() {
             granted_wall_ms,
             expires_wall_ms,
         },
+        report: None,
     };
     let transient = FailureKind::Transient;
     let good = |fingerprint| approved(fingerprint, 1_000_000, 1_900_000);
