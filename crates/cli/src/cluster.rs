@@ -81,12 +81,14 @@ impl Source {
     fn tree(&self) -> Result<Tree, CliError> {
         let inventory = &self.inventory;
         let sources = Sources::read(self.ui, &self.project, inventory)?;
+        let standing = gitops::standing(self.ui, &self.project, inventory)?;
         let tree = render(&Input {
             inventory,
             lock: &sources.lock,
             apps: &sources.apps,
             overrides: &sources.overrides,
             dev: None,
+            standing: standing.as_ref(),
         })
         .map_err(|problems| gitops::refuse(self.ui, &self.project, &problems))?;
         let lock = BTreeMap::from([(LOCK_FILE.to_owned(), sources.lock.print())]);
@@ -242,6 +244,7 @@ mod tests {
             apps: &[],
             overrides: &BTreeMap::new(),
             dev: None,
+            standing: None,
         })
         .unwrap();
         let items = items(&tree).unwrap().into_iter();

@@ -108,6 +108,7 @@ fn config(ui: Ui, at: Option<&Path>, args: &ConfigArgs) -> Result<Done, CliError
         apps: &sources.apps,
         overrides: &sources.overrides,
         dev: Some(&out),
+        standing: None,
     })
     .map_err(|problems| gitops::refuse(ui, &project, &problems))?;
     let layout = Layout::new(&out);

@@ -11,7 +11,7 @@ use crate::{
     args::DirArg,
     busy::Busy,
     error::CliError,
-    gitops::{self, Comparison, Sources},
+    gitops::{self, Comparison, Parting, Sources},
     project::Project,
     style::{BAD, GOOD, WARN, paint},
     text::{count, list, plain},
@@ -24,6 +24,10 @@ use crate::{
 /// folders of your own apps, and from nothing else: the same input gives the same bytes. What is
 /// wrong is said before anything is written. A rendered file that was edited by hand is kept and
 /// shown, and so is a file that somebody put where Argo CD would apply it.
+///
+/// What a cluster was begun with stands in the tree too. A component or an app that holds data and
+/// is no longer there, and a change that the API server or the data behind it doesn't take, are
+/// refused with what to do.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct RenderArgs {
@@ -35,6 +39,8 @@ pub(crate) struct RenderArgs {
     /// Overwrite and remove what was edited by hand or put there, too
     #[arg(long, conflicts_with = "check")]
     force: bool,
+    #[command(flatten)]
+    parting: Parting,
     /// Print what changed as JSON
     #[arg(long)]
     json: bool,
@@ -45,6 +51,8 @@ Examples:
   undercroft render
   undercroft render --check              in CI: is what is committed what would be rendered?
   undercroft render --json | jq -r '.changes[].path'
+  undercroft render --leave loki         Loki was taken out, and its logs may go
+  undercroft render --moved grafana      its volume was moved by hand, as docs/gitops.md shows
 
 Exit codes: 0 done, 2 with --check: something would change, 65 something that was given is wrong,
 or a file of the tree was edited or put there.
@@ -68,6 +76,9 @@ pub(crate) fn run(ui: Ui, at: Option<&Path>, args: &RenderArgs) -> Result<Done, 
     let project = Project::find(args.dir.or(at)?)?;
     let inventory = project.load(ui)?;
     let mut sources = Sources::read(ui, &project, &inventory)?;
+    let standing = gitops::standing(ui, &project, &inventory)?;
+    args.parting.check_names(standing.as_ref())?;
+    let left = standing.as_ref().map(|s| s.without(&args.parting.leave()));
     let busy = Busy::new(ui, "rendering");
     let tree = render(&Input {
         inventory: &inventory,
@@ -75,8 +86,17 @@ pub(crate) fn run(ui: Ui, at: Option<&Path>, args: &RenderArgs) -> Result<Done, 
         apps: &sources.apps,
         overrides: &sources.overrides,
         dev: None,
+        standing: left.as_ref(),
     })
     .map_err(|problems| gitops::refuse(ui, &project, &problems))?;
+    if let Some(standing) = &standing {
+        let problems = args
+            .parting
+            .problems(standing, &tree.choices, &sources.lock);
+        if !problems.is_empty() {
+            return Err(gitops::refuse(ui, &project, &problems));
+        }
+    }
     let layout = Layout::new(&inventory.gitops.path);
     let kubernetes = inventory.kubernetes.version.as_deref();
     sources.lock.note_kubernetes(kubernetes);
@@ -137,7 +157,14 @@ pub(crate) fn run(ui: Ui, at: Option<&Path>, args: &RenderArgs) -> Result<Done, 
     if !edited.is_empty() && !args.force {
         return Err(refuse_edited(ui, &comparison, &edited)?);
     }
+    if let Some(standing) = &standing
+        && !args.parting.agreed(ui, standing)?
+    {
+        ui.note("Nothing was written.");
+        return Ok(Done::Well);
+    }
     comparison.write(&layout)?;
+    args.parting.what_next(ui);
     if args.json {
         ui.json(&report(true))?;
         return Ok(Done::Well);

@@ -7,8 +7,8 @@ use clap_complete::engine::ArgValueCompleter;
 use serde::Serialize;
 use undercroft_metal::confined::Modes;
 use undercroft_render::{
-    Choice, Index, LOCK_FILE, Lock, Locked, Minor, Release, is_major_step, is_version, newer_tags,
-    oci::Repository,
+    Choice, Index, LOCK_FILE, Lock, Locked, Minor, Release, check_step, is_major_step, is_version,
+    newer_tags, oci::Repository,
 };
 
 use crate::{
@@ -32,8 +32,9 @@ const INDEX_MAX_BYTES: u64 = 128 << 20;
 /// Raise the versions in undercroft.lock and show what changed
 ///
 /// Each component's chart repository or registry is asked for its newest release that goes with the
-/// cluster's version of Kubernetes, and for the digest of the one that is taken. Nothing but the lock file is written; `undercroft render` takes the new
-/// versions into the tree.
+/// cluster's version of Kubernetes, and for the digest of the one that is taken. No step is left out
+/// that a component's makers want taken: what lies beyond is named, and taken by a later update.
+/// Nothing but the lock file is written; `undercroft render` takes the new versions into the tree.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct UpdateArgs {
@@ -57,7 +58,7 @@ Examples:
 Exit codes: 0 done, 1 a repository couldn't be read, 2 with --dry-run: there is something newer,
 65 something that was given is wrong.
 
-With --json: {\"written\", \"components\": [{\"name\", \"from\", \"to\", \"app_version\", \"held\", \"note\"}]}";
+With --json: {\"written\", \"components\": [{\"name\", \"from\", \"to\", \"app_version\", \"held\", \"next\", \"note\"}]}";
 
 /// Newer tags of a registry that are looked at, the newest first, for one that goes with the cluster.
 const CANDIDATES_MAX: usize = 10;
@@ -72,6 +73,8 @@ struct Row {
     app_version: Option<String>,
     /// A newer version that doesn't go with the cluster.
     held: Option<String>,
+    /// The newest version, where that is more than one step away.
+    next: Option<String>,
     note: Option<String>,
 }
 
@@ -189,6 +192,7 @@ impl Sources {
     /// The releases of a component, with the name of where they are; or why nobody can be asked.
     fn index(
         &mut self,
+        name: &str,
         locked: &Locked,
         wanted: Option<&str>,
     ) -> Result<Result<(String, Index), &'static str>, CliError> {
@@ -218,7 +222,7 @@ impl Sources {
             return Ok(Err("a tag that isn't a version"));
         }
         self.ui.note(&format!("{} {shown}", paint(DIM, "reading")));
-        let index = self.registry_index(locked, &repository, wanted)?;
+        let index = self.registry_index(name, locked, &repository, wanted)?;
         Ok(Ok((shown, index)))
     }
 
@@ -226,6 +230,7 @@ impl Sources {
     /// the newer ones down to the first that can be taken. Each costs requests.
     fn registry_index(
         &mut self,
+        name: &str,
         locked: &Locked,
         repository: &Repository,
         wanted: Option<&str>,
@@ -237,10 +242,13 @@ impl Sources {
         }
         releases.extend(self.release(locked, repository, &locked.version)?);
         let tags = self.registries.tags(repository)?;
-        for tag in newer_tags(&tags, &locked.version)
-            .into_iter()
-            .take(CANDIDATES_MAX)
-        {
+        let newer = newer_tags(&tags, &locked.version);
+        let near = |tag: &&str| check_step(name, &locked.version, tag).is_ok();
+        if let Some(farthest) = newer.first().filter(|tag| !near(tag)) {
+            // Only told of, so that nothing else of it is asked for.
+            releases.push(Release::named(farthest));
+        }
+        for tag in newer.into_iter().filter(near).take(CANDIDATES_MAX) {
             let Some(release) = self.release(locked, repository, tag)? else {
                 continue;
             };
@@ -284,9 +292,10 @@ fn look(
         to: None,
         app_version: locked.app_version.clone(),
         held: None,
+        next: None,
         note: None,
     };
-    let (place, index) = match sources.index(locked, wanted)? {
+    let (place, index) = match sources.index(name, locked, wanted)? {
         Ok(found) => found,
         Err(what) if wanted.is_some() => {
             return Err(CliError::input(format!("{name} is {what}"))
@@ -314,11 +323,20 @@ fn look(
         if release.version == locked.version {
             return stay(row, locked, &index, &place);
         }
+        if let Err(far) = check_step(name, &locked.version, &release.version) {
+            let hint = match &far.next {
+                Some(next) => format!(
+                    "`undercroft update {name}` takes the newest {next} first; let it come up before the next step."
+                ),
+                None => format!("It stays at {}.", locked.version),
+            };
+            return Err(CliError::input(far.to_string()).hint(hint));
+        }
         row.to = Some(release.version.clone());
         row.app_version.clone_from(&release.app_version);
         return Ok((row, Some(release.locked(locked))));
     }
-    match index.choose(locked, minor) {
+    match index.choose(name, locked, minor) {
         Choice::Newest => stay(row, locked, &index, &place),
         Choice::Held(release) => {
             row.held = Some(held(&release));
@@ -326,12 +344,26 @@ fn look(
         }
         Choice::Newer {
             release,
-            held: later,
+            held: unusable,
+            later,
         } => {
             row.to = Some(release.version.clone());
             row.app_version.clone_from(&release.app_version);
-            row.held = later.as_ref().map(held);
+            row.held = unusable.as_deref().map(held);
+            row.next = later.map(|release| release.version.clone());
             Ok((row, Some(release.locked(locked))))
+        }
+        Choice::TooFar(release) => {
+            let next = check_step(name, &locked.version, &release.version)
+                .err()
+                .and_then(|far| far.next)
+                .unwrap_or_default();
+            row.note = Some(format!(
+                "{} is more than a step away, and {place} has no {next} to go by",
+                release.version
+            ));
+            row.next = Some(release.version.clone());
+            stay(row, locked, &index, &place)
         }
         Choice::Missing => Err(CliError::failed(format!(
             "{place} has no usable release of {name}"
@@ -420,6 +452,9 @@ fn table(rows: &[Row]) -> String {
             && app != to
         {
             notes.push(format!("brings {app}"));
+        }
+        if let (Some(next), Some(_)) = (&row.next, &row.to) {
+            notes.push(format!("a step on the way to {next}"));
         }
         notes.extend(row.held.clone());
         notes.extend(row.note.clone());

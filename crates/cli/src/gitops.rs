@@ -2,6 +2,7 @@
 
 mod disk;
 mod problems;
+mod standing;
 
 use std::collections::BTreeMap;
 
@@ -14,6 +15,7 @@ use undercroft_render::{
 
 pub(crate) use disk::Comparison;
 pub(crate) use problems::{refuse, refuse_versions, version_diagnostics};
+pub(crate) use standing::{Parting, standing};
 
 use crate::{error::CliError, project::Project, ui::Ui};
 

@@ -6,6 +6,7 @@ mod support;
 #[cfg(test)]
 mod cli {
     mod basics;
+    mod choices;
     mod crashes;
     mod errors;
     mod help;

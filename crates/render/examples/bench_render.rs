@@ -49,6 +49,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         apps: &apps,
         overrides: &BTreeMap::new(),
         dev: None,
+        standing: None,
     };
     let mut ours_ms = f64::INFINITY;
     let mut tree = None;

@@ -93,8 +93,8 @@ impl Applications<'_> {
                 project: FLEET_PROJECT,
                 namespace: component.namespace,
                 wave,
-                prune: self.gitops.prune && component.prune,
-                keep: !component.prune,
+                prune: self.gitops.prune && component.prune && component.data.is_none(),
+                keep: !component.prune || component.data.is_some(),
                 create_namespace: false,
                 ignore_differences: &component.ignore_differences,
             },
@@ -104,6 +104,7 @@ impl Applications<'_> {
 
     /// The Application of an app; `owned` says that a component already makes its namespace.
     pub(crate) fn app(&self, app: &App, wave: usize, owned: bool) -> Value {
+        let holds_data = app.data().is_some();
         let mut sources = Vec::new();
         let mut git = self.git();
         match (&app.form, &app.settings.chart) {
@@ -146,8 +147,12 @@ impl Applications<'_> {
                 project: APPS_PROJECT,
                 namespace: app.namespace(),
                 wave,
-                prune: app.settings.prune.unwrap_or(self.gitops.prune),
-                keep: false,
+                // What holds data, or may, is pruned only where the app itself asks for that.
+                prune: app
+                    .settings
+                    .prune
+                    .unwrap_or(self.gitops.prune && !holds_data),
+                keep: holds_data,
                 create_namespace: !owned,
                 ignore_differences: &[],
             },
@@ -257,12 +262,20 @@ impl Applications<'_> {
         }
         let mut annotations = json!({ WAVE: about.wave.to_string() });
         if about.keep {
-            // Without the finalizer an Application takes nothing with it, so that the root may
-            // prune it when its component is gone.
+            // The root doesn't prune it when its file is gone from the repository. That it has no
+            // finalizer of ours isn't enough: from Argo CD 3.3 on, the controller gives one to every
+            // Application whose chart has a hook of deletion, such as Longhorn's uninstaller, and
+            // runs the hook (controller/appcontroller.go, finalizeApplicationDeletion).
             let option = "argocd.argoproj.io/sync-options";
-            values::set(&mut annotations, &[option], "Delete=false".into());
+            values::set(
+                &mut annotations,
+                &[option],
+                "Prune=false,Delete=false".into(),
+            );
+            // What it brought stays even where a person deletes it with everything that it has.
+            options.push("Delete=false");
         }
-        if !self.gitops.prune {
+        if about.keep || !self.gitops.prune {
             // The root is synced even while it has Applications that it isn't to prune.
             let option = "argocd.argoproj.io/compare-options";
             values::set(&mut annotations, &[option], "IgnoreExtraneous".into());

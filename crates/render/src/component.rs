@@ -30,6 +30,9 @@ pub struct Component {
     /// How Argo CD tells whether an object of a kind is healthy, for kinds that this component
     /// brings and Argo CD doesn't know.
     pub health: Vec<HealthCheck>,
+    /// What is lost with it, as a phrase, where it holds data, keys or what others are made of:
+    /// then neither its Application nor anything that it brought is ever pruned.
+    pub data: Option<&'static str>,
     /// Whether Argo CD deletes what the repository no longer has, where the inventory lets it.
     pub prune: bool,
     /// Objects that its chart makes and that others might be tempted to make too: they are
@@ -54,6 +57,7 @@ impl Component {
             requires: Vec::new(),
             after: Vec::new(),
             health: Vec::new(),
+            data: None,
             prune: true,
             owns: Vec::new(),
             ignore_differences: Vec::new(),

@@ -5,7 +5,7 @@ use undercroft_model::{
     inventory::{self, Distribution, Inventory, Node, Role},
 };
 
-use crate::{Lock, Locked};
+use crate::{Choices, Lock, Locked};
 
 /// What a component is made from: the inventory with every default filled in, the locked
 /// versions, and whether the tree is for a PC.
@@ -17,6 +17,8 @@ pub struct Context<'a> {
     pub lock: &'a Lock,
     /// Whether the tree is the one for k3d on a PC.
     pub dev: bool,
+    /// What the tree before this one laid down, where there was one.
+    pub standing: Option<&'a Choices>,
 }
 
 impl<'a> Context<'a> {
@@ -26,6 +28,7 @@ impl<'a> Context<'a> {
             inventory,
             lock,
             dev: false,
+            standing: None,
         }
     }
 
@@ -53,6 +56,12 @@ impl<'a> Context<'a> {
     /// The locked version of a component's chart or manifest.
     pub fn locked(&self, component: &str) -> Option<&'a Locked> {
         self.lock.components.get(component)
+    }
+
+    /// Whether a component was in the tree before this one.
+    pub fn had(&self, component: &str) -> bool {
+        self.standing
+            .is_some_and(|standing| standing.has_component(component))
     }
 
     /// The nodes that are part of the cluster. On a PC there are none that the inventory knows.

@@ -18,6 +18,8 @@ pub(crate) const APPS_PROJECT: &str = "apps";
 pub(crate) const PROJECTS: &str = "projects";
 /// File with the digests of all rendered files, in the tree's folder.
 pub const DIGESTS: &str = ".rendered";
+/// File with the choices that can't be changed later, in the tree's folder.
+pub(crate) const CHOICES: &str = ".choices";
 /// Folder of the user's own values, beside the inventory.
 pub const OVERRIDES: &str = "values";
 /// Names that an app can't have, since a file or an Application has them.
@@ -120,6 +122,11 @@ impl Layout {
     /// The file with the digests.
     pub fn digests(&self) -> String {
         self.file(DIGESTS)
+    }
+
+    /// The file with the first choices.
+    pub fn choices(&self) -> String {
+        self.file(CHOICES)
     }
 
     /// The file of the user's own values for a component.

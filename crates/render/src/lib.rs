@@ -7,11 +7,13 @@
 
 mod app;
 mod applications;
+mod choices;
 mod compare;
 mod component;
 mod components;
 mod context;
 mod dev;
+mod fixed;
 mod graph;
 mod layout;
 mod lint;
@@ -22,12 +24,14 @@ mod problem;
 mod readme;
 mod render;
 mod skew;
+mod steps;
 mod tree;
 mod update;
 mod values;
 pub mod yaml;
 
 pub use app::{APP_FILE, APP_NAME_MAX, App, AppChart, AppForm, AppSettings, check_app_name};
+pub use choices::{CLUSTER, Choices, Held};
 pub use compare::{Change, Difference, compare, is_applied};
 pub use component::{Chart, Component, DevUse, HealthCheck, Manifest, ObjectId};
 pub use context::Context;
@@ -37,6 +41,7 @@ pub use lock::{LOCK_FILE, LOCK_VERSION, Lock, Locked};
 pub use problem::{INVENTORY_FILE, Problem, Spot, toml_problem};
 pub use render::{Input, render};
 pub use skew::{Minor, allows, check_versions};
+pub use steps::{TooFar, check_step, check_steps};
 pub use tree::{BootstrapStep, FIELD_MANAGER, Tree, digest, parse_digests};
 pub use update::{Choice, Index, IndexError, Release, is_major_step, is_version, newer_tags};
 pub use values::{Known, merge};

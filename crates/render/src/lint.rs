@@ -244,26 +244,44 @@ fn lack(document: &Value) -> Lack {
     }
 }
 
-/// More than one StorageClass that calls itself the default.
-pub(crate) fn storage_classes(objects: &[Owned<'_>]) -> Vec<Problem> {
-    const DEFAULT: &str = "storageclass.kubernetes.io/is-default-class";
-    let defaults: Vec<&Owned<'_>> = objects
+/// A StorageClass that a chart makes the default: its name, and where that is said.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct DefaultClass {
+    pub(crate) name: String,
+    pub(crate) place: String,
+}
+
+/// More than one StorageClass that calls itself the default, whether an object says so or a chart
+/// makes it so.
+pub(crate) fn storage_classes(objects: &[Owned<'_>], of_charts: &[DefaultClass]) -> Vec<Problem> {
+    // Kubernetes still heeds the second one (pkg/volume/util/storageclass.go).
+    const DEFAULT: [&str; 2] = [
+        "storageclass.kubernetes.io/is-default-class",
+        "storageclass.beta.kubernetes.io/is-default-class",
+    ];
+    let is_default = |object: &Value| {
+        DEFAULT.iter().any(|key| {
+            values::get(object, &["metadata", "annotations", key]).and_then(Value::as_str)
+                == Some("true")
+        })
+    };
+    let classes = objects
         .iter()
         .filter(|owned| owned.id.kind == "StorageClass")
-        .filter(|owned| {
-            owned.object.is_some_and(|object| {
-                values::get(object, &["metadata", "annotations", DEFAULT]).and_then(Value::as_str)
-                    == Some("true")
-            })
-        })
-        .collect();
+        .filter(|owned| owned.object.is_some_and(is_default))
+        .map(|owned| DefaultClass {
+            name: owned.id.name.clone(),
+            place: owned.place.clone(),
+        });
+    let mut defaults: Vec<DefaultClass> = of_charts.to_vec();
+    defaults.extend(classes);
     match defaults.as_slice() {
         [first, second, ..] => vec![
             Problem::new(
                 "two-default-classes",
                 format!(
                     "two storage classes are the default: {} ({}) and {} ({})",
-                    first.id.name, first.place, second.id.name, second.place
+                    first.name, first.place, second.name, second.place
                 ),
             )
             .in_file(second.place.clone())

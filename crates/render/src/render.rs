@@ -9,9 +9,10 @@ use undercroft_model::inventory::{Distribution, Inventory};
 
 use self::dependencies::{cycle_problem, dependencies, is_component};
 use crate::{
-    App, BootstrapStep, Component, Context, DevUse, Lock, Manifest, ObjectId, Problem, Tree,
+    App, BootstrapStep, Choices, Component, Context, DevUse, Lock, Manifest, ObjectId, Problem,
+    Tree,
     applications::{APPLICATION_HEALTH, Applications},
-    components, graph,
+    choices, components, graph,
     layout::{ARGOCD, ARGOCD_NAMESPACE, CILIUM, Layout, NAMESPACES, PROJECTS},
     lint::{self, Owned},
     order::{self, Dependencies},
@@ -31,6 +32,8 @@ pub struct Input<'a> {
     pub overrides: &'a BTreeMap<String, Value>,
     /// The folder of the tree for a PC's k3d cluster, where it is for one.
     pub dev: Option<&'a str>,
+    /// What the tree before this one laid down, where there was one.
+    pub standing: Option<&'a Choices>,
 }
 
 /// Objects that no Application looks at: what controllers make in great number, and what only
@@ -88,6 +91,7 @@ pub fn render(input: &Input<'_>) -> Result<Tree, Vec<Problem>> {
         inventory: input.inventory,
         lock: input.lock,
         dev: input.dev.is_some(),
+        standing: input.standing,
     };
     if input.inventory.kubernetes.distribution == Distribution::None {
         return Err(vec![
@@ -465,11 +469,15 @@ impl Work<'_> {
         problems.extend(lint::app_objects(self.apps));
         problems.extend(lint::owners(&objects));
         problems.extend(lint::secrets(&objects));
-        problems.extend(lint::storage_classes(&objects));
+        problems.extend(lint::storage_classes(
+            &objects,
+            &components::default_classes(self.cx, self.components),
+        ));
         for component in self.components {
             if let Some(chart) = &component.chart {
                 let file = Layout::overrides(component.name);
                 problems.extend(lint::drift(component.name, &file, &chart.values));
+                problems.extend(choices::dangerous(component.name, &file, &chart.values));
             }
         }
         problems
@@ -526,6 +534,14 @@ impl Work<'_> {
             applications: argo_cd.is_some(),
         });
         files.insert(self.layout.file("README.md"), readme);
+        let choices = Choices::of(self.cx.inventory, self.cx.lock, self.components, self.apps);
+        if !self.cx.dev {
+            let advice = "What this cluster was begun with and can't change in place: `undercroft render` compares.";
+            files.insert(
+                self.layout.choices(),
+                tree::document(advice, &choices.value())?,
+            );
+        }
         let digests = tree::print_digests(&files);
         files.insert(self.layout.digests(), digests);
         let mut waves: Vec<Vec<String>> = Vec::new();
@@ -539,6 +555,7 @@ impl Work<'_> {
             files,
             waves,
             bootstrap,
+            choices,
         })
     }
 

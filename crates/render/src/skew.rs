@@ -90,6 +90,7 @@ pub fn check_versions(inventory: &Inventory, lock: &Lock) -> Vec<Problem> {
         inventory,
         lock,
         dev: false,
+        standing: None,
     };
     components::all(&cx).map_or_else(|problems| problems, |all| check(inventory, lock, &all))
 }

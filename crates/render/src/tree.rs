@@ -6,7 +6,7 @@ use serde::Serialize;
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
-use crate::{Problem, yaml};
+use crate::{Choices, Problem, yaml};
 
 /// Everything that is rendered.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -18,6 +18,8 @@ pub struct Tree {
     pub waves: Vec<Vec<String>>,
     /// What the bootstrap does, in order.
     pub bootstrap: Vec<BootstrapStep>,
+    /// What of it can't be changed where it is.
+    pub choices: Choices,
 }
 
 /// A step by which a cluster gets its network, Argo CD and the root Application. Each is

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use semver::Version;
 use serde::Deserialize;
 
-use crate::{Locked, Minor, allows};
+use crate::{Locked, Minor, allows, check_step};
 
 /// A chart repository's `index.yaml` (helm.sh/docs/topics/chart_repository), as far as it matters
 /// here.
@@ -52,12 +52,16 @@ pub enum Choice {
     /// or too new for.
     Newer {
         /// The version to take.
-        release: Release,
+        release: Box<Release>,
         /// One that can't be taken yet.
-        held: Option<Release>,
+        held: Option<Box<Release>>,
+        /// The newest one that is more than a step away.
+        later: Option<Box<Release>>,
     },
     /// There are newer ones, and none of them goes with the cluster; the newest is given.
-    Held(Release),
+    Held(Box<Release>),
+    /// There are newer ones, and none of them is within one step; the newest is given.
+    TooFar(Box<Release>),
     /// The repository has no chart of that name, or no release that can be used.
     Missing,
 }
@@ -86,8 +90,9 @@ impl Index {
     }
 
     /// The newest release of a chart that goes with a version of Kubernetes. Pre-releases are
-    /// left out unless the locked version is one; what is deprecated is left out.
-    pub fn choose(&self, locked: &Locked, kubernetes: Option<Minor>) -> Choice {
+    /// left out unless the locked version is one; what is deprecated is left out, and so is what is
+    /// more than one step of the component away.
+    pub fn choose(&self, component: &str, locked: &Locked, kubernetes: Option<Minor>) -> Choice {
         let Some(current) = version(&locked.version) else {
             return Choice::Missing;
         };
@@ -102,16 +107,23 @@ impl Index {
         }
         releases.retain(|(v, _)| *v > current);
         releases.sort_by(|a, b| b.0.cmp(&a.0));
-        let newest = releases.first().map(|(_, release)| (*release).clone());
+        let farthest = releases.first().map(|(_, r)| Box::new((*r).clone()));
+        releases.retain(|(_, r)| check_step(component, &locked.version, &r.version).is_ok());
+        let newest = releases.first().map(|(_, r)| Box::new((*r).clone()));
+        let later = farthest.filter(|farthest| newest.as_ref() != Some(farthest));
+        if let (None, Some(later)) = (&newest, &later) {
+            return Choice::TooFar(later.clone());
+        }
         let usable = releases
             .iter()
             .find(|(_, release)| release.runs_on(kubernetes))
-            .map(|(_, release)| (*release).clone());
+            .map(|(_, release)| Box::new((*release).clone()));
         match (usable, newest) {
             (None, None) => Choice::Newest,
             (None, Some(newest)) => Choice::Held(newest),
             (Some(release), newest) => Choice::Newer {
                 held: newest.filter(|newest| *newest != release),
+                later,
                 release,
             },
         }
@@ -134,6 +146,17 @@ impl Index {
 }
 
 impl Release {
+    /// A release of which nothing but its version is known.
+    pub fn named(version: &str) -> Self {
+        Self {
+            version: version.to_owned(),
+            app_version: None,
+            kube_version: None,
+            digest: None,
+            deprecated: false,
+        }
+    }
+
     /// Whether it runs on a version of Kubernetes; where that or its range isn't known, it does.
     pub fn runs_on(&self, kubernetes: Option<Minor>) -> bool {
         match (&self.kube_version, kubernetes) {
@@ -184,7 +207,7 @@ pub fn is_version(text: &str) -> bool {
 
 /// A version, with or without a leading `v`. A tag can't have the `+` of a version's build; Helm
 /// writes `_` for it.
-fn version(text: &str) -> Option<Version> {
+pub(crate) fn version(text: &str) -> Option<Version> {
     let text = text.trim().trim_start_matches('v');
     Version::parse(&text.replace('_', "+")).ok()
 }
@@ -235,9 +258,14 @@ entries:
     #[test]
     fn the_newest_that_goes_with_the_cluster_is_chosen() {
         let index = Index::parse(INDEX).unwrap();
-        let at = |version: &str, minor: &str| index.choose(&locked(version), Minor::parse(minor));
+        let at =
+            |version: &str, minor: &str| index.choose("web", &locked(version), Minor::parse(minor));
         match at("1.2.0", "1.34") {
-            Choice::Newer { release, held } => {
+            Choice::Newer {
+                release,
+                held,
+                later: None,
+            } => {
                 assert_eq!(release.version, "1.10.0");
                 assert_eq!(held.unwrap().version, "v2.0.0");
                 assert_eq!(
@@ -251,6 +279,7 @@ entries:
             Choice::Newer {
                 release,
                 held: None,
+                later: None,
             } => assert_eq!(release.version, "v2.0.0"),
             other => panic!("{other:?}"),
         }
@@ -264,12 +293,41 @@ entries:
             chart: Some("nope".to_owned()),
             ..locked("1.0.0")
         };
-        assert_eq!(index.choose(&missing, None), Choice::Missing);
+        assert_eq!(index.choose("web", &missing, None), Choice::Missing);
         assert_eq!(
             index.exactly(&locked("1.2.0"), "v1.2.0").unwrap().version,
             "1.2.0"
         );
         assert!(index.exactly(&locked("1.2.0"), "3.0.0").is_none());
+    }
+
+    #[test]
+    fn no_step_of_a_component_is_left_out() {
+        let text = r#"
+entries:
+  web:
+  - { version: 1.12.1 }
+  - { version: 1.12.0 }
+  - { version: 1.11.4 }
+  - { version: 1.11.0, kubeVersion: ">=1.99.0-0" }
+  - { version: 1.10.5 }
+"#;
+        let index = Index::parse(text).unwrap();
+        let from = |version: &str| index.choose("longhorn", &locked(version), None);
+        match from("1.10.0") {
+            Choice::Newer { release, later, .. } => {
+                assert_eq!(release.version, "1.11.4");
+                assert_eq!(later.unwrap().version, "1.12.1");
+            }
+            other => panic!("{other:?}"),
+        }
+        assert!(
+            matches!(from("1.11.4"), Choice::Newer { release, later: None, .. } if release.version == "1.12.1")
+        );
+        assert!(
+            matches!(from("1.9.0"), Choice::Newer { release, .. } if release.version == "1.10.5")
+        );
+        assert!(matches!(from("1.8.0"), Choice::TooFar(r) if r.version == "1.12.1"));
     }
 
     #[test]

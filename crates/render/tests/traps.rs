@@ -37,6 +37,7 @@ fn overridden(component: &str, over: Value) -> Vec<Problem> {
         apps: &[],
         overrides: &BTreeMap::from([(component.to_owned(), over)]),
         dev: None,
+        standing: None,
     })
     .err()
     .unwrap_or_default()
@@ -552,4 +553,33 @@ fn secrets_come_from_where_the_inventory_says() {
         let store = object(&tree, "ClusterSecretStore", "vault");
         assert_eq!(store.is_some(), name == "vault", "{name}");
     }
+}
+
+/// Clients upgrade to `tailscale-control-protocol`, which no Ingress of Cilium's passes on.
+#[test]
+fn headscale_has_an_address_and_a_certificate_of_its_own() {
+    for tree in [k3s(), kubeadm()] {
+        assert!(object(&tree, "Ingress", "headscale").is_none());
+        let service = object(&tree, "Service", "headscale-lan").unwrap();
+        assert_eq!(service["spec"]["type"], "LoadBalancer");
+        assert_eq!(service["spec"]["ports"][0]["port"], 443);
+        let config = object(&tree, "ConfigMap", "headscale-config").unwrap();
+        let config = yaml::parse(config["data"]["config.yaml"].as_str().unwrap()).unwrap();
+        assert_eq!(
+            config["tls_letsencrypt_hostname"],
+            "headscale.cellar.example"
+        );
+        assert_eq!(config["tls_letsencrypt_challenge_type"], "TLS-ALPN-01");
+    }
+    let mut inventory = fleet("k3s", GITOPS);
+    inventory.network.overlay.server_url = Some("https://headscale.cellar.example:8443".to_owned());
+    let refused =
+        |inventory| codes(&support::try_tree(inventory, &Lock::defaults(), false).unwrap_err());
+    assert_eq!(refused(&inventory), ["headscale-url"]);
+    let mut inventory = fleet(
+        "k3s",
+        &GITOPS.replace("ingress_domain = \"apps.cellar.example\"", ""),
+    );
+    inventory.kubernetes.load_balancer_cidrs.clear();
+    assert_eq!(refused(&inventory), ["no-headscale-address"]);
 }

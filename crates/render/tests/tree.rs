@@ -52,6 +52,7 @@ fn rendered(inventory: &Inventory, dev: Option<&str>) -> Result<Tree, Vec<Proble
         apps: &[],
         overrides: &BTreeMap::new(),
         dev,
+        standing: None,
     })
 }
 

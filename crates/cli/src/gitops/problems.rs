@@ -6,7 +6,7 @@ use undercroft_model::{
 };
 use undercroft_render::{INVENTORY_FILE, Lock, Problem, Spot, check_versions, yaml};
 
-use super::{LOCK_MAX_BYTES, MANIFEST_MAX_BYTES, read_lock};
+use super::{LOCK_MAX_BYTES, MANIFEST_MAX_BYTES, read_lock, standing};
 use crate::{
     error::CliError,
     project::Project,
@@ -38,6 +38,9 @@ pub(crate) fn refuse_versions(
     let mut problems = Vec::new();
     if let Some(lock) = read_lock(project, &mut problems)? {
         problems = version_problems(inventory, lock);
+    }
+    if let Some(standing) = standing(ui, project, inventory)? {
+        problems.extend(standing.check_inventory(inventory));
     }
     if problems.is_empty() {
         return Ok(());

@@ -63,6 +63,26 @@ spec:
               value: {{ .Values.k8sServiceHost | quote }}
 ";
 
+/// What Longhorn's chart has in `templates/uninstall-job.yaml`.
+const LONGHORN: &str = "\
+---
+apiVersion: batch/v1
+kind: Job
+metadata:
+  name: longhorn-uninstall
+  namespace: {{ .Release.Namespace }}
+  annotations:
+    helm.sh/hook: pre-delete
+    helm.sh/hook-delete-policy: before-hook-creation,hook-succeeded
+spec:
+  template:
+    spec:
+      restartPolicy: Never
+      containers:
+        - name: longhorn-uninstall
+          image: registry.example/longhorn-manager:{{ .Chart.Version }}
+";
+
 /// The component that brings the kinds of a group.
 const KINDS: [(&str, &str); 3] = [
     ("cilium.io", "cilium"),
@@ -126,6 +146,7 @@ pub(crate) fn pack(
         let own = match chart.component.as_str() {
             "argo-cd" => ARGO_CD,
             "cilium" => CILIUM,
+            "longhorn" => LONGHORN,
             _ => "",
         };
         fs::write(path.join("templates/all.yaml"), format!("{VALUES}{own}")).unwrap();

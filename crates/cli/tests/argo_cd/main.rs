@@ -346,14 +346,18 @@ async fn a_wrong_version_can_be_mended(site: &Site) {
     assert_eq!(version_of(&applications, "loki"), "18.99.0");
 }
 
-/// What goes is pruned; what holds data stays, and only its Application goes. The tree comes to
-/// rest either way.
+/// What holds nothing goes with its Application. What holds data stays, and its Application with it,
+/// until a person deletes that; the tree comes to rest either way.
 async fn a_component_goes(site: &Site) {
     site.edit("undercroft.toml", |text| {
         text.replace("  \"nats\",\n", "")
             .replace("  \"longhorn\",\n", "")
+            .replace("  \"alloy\",\n", "")
     });
-    site.push("Without NATS and Longhorn");
+    let moved = ["loki", "grafana", "prometheus"].map(|name| format!("--moved={name}"));
+    let mut words = vec!["--leave=nats", "--leave=longhorn", "--yes"];
+    words.extend(moved.iter().map(String::as_str));
+    site.push_with("Without Alloy, NATS and Longhorn", &words);
     site.wait_for("the other volumes' provisioner is there", || {
         site.get(
             "apps/v1/Deployment",
@@ -380,16 +384,28 @@ async fn a_component_goes(site: &Site) {
     let head = site.head();
     site.wait("the tree has come to rest without them", |applications| {
         let root = &applications["root"];
-        applications.keys().eq(&names)
-            && settled(root)
+        !applications.contains_key("alloy")
+            && names.iter().all(|name| applications.contains_key(name))
+            && text(root, "/status/sync/status") == "Synced"
             && text(root, "/status/operationState/syncResult/revisions/0") == head
     })
     .await;
-    assert!(site.get(CONFIG_MAP, "nats", "nats-values").await.is_none());
-    let kept = site
-        .get(CONFIG_MAP, "longhorn-system", "longhorn-values")
-        .await;
-    assert!(kept.is_some(), "Longhorn's objects have gone");
+    assert!(
+        site.get(CONFIG_MAP, "monitoring", "alloy-values")
+            .await
+            .is_none()
+    );
+    let applications = site.applications().await;
+    for (name, namespace) in [("nats", "nats"), ("longhorn", "longhorn-system")] {
+        let kept = site.get(CONFIG_MAP, namespace, &format!("{name}-values"));
+        assert!(kept.await.is_some(), "the objects of {name} have gone");
+        let application = &applications[name].metadata;
+        assert_eq!(application.deletion_timestamp, None, "{name}");
+    }
+    // Longhorn's chart has a hook of deletion, so that the controller gives its Application a
+    // finalizer and would run the hook. Nothing has.
+    let uninstall = site.get("batch/v1/Job", "longhorn-system", "longhorn-uninstall");
+    assert!(uninstall.await.is_none());
     let namespaces = site.api("v1/Namespace", None);
     assert!(namespaces.get_opt("nats").await.unwrap().is_some());
 }

@@ -146,9 +146,24 @@ impl Site {
 
     /// The same, with a component's chart left unpublished.
     pub(crate) fn push_without(&self, message: &str, unpublished: &str) {
+        self.render(&[]);
+        self.publish_and_push(message, unpublished);
+    }
+
+    /// The same, rendered with further words.
+    pub(crate) fn push_with(&self, message: &str, words: &[&str]) {
+        self.render(words);
+        self.publish_and_push(message, "");
+    }
+
+    fn render(&self, words: &[&str]) {
         run(Command::new(env!("CARGO_BIN_EXE_undercroft"))
             .arg("render")
+            .args(words)
             .arg(&self.fleet));
+    }
+
+    fn publish_and_push(&self, message: &str, unpublished: &str) {
         self.publish(|chart| chart.component != unpublished);
         self.git(&["add", "--all"]);
         self.git(&["commit", "--quiet", "--message", message]);
@@ -214,11 +229,21 @@ impl Site {
                 continue;
             }
             let values = fs::read_to_string(self.fleet.join(text("values"))).unwrap();
+            let (_, mirrored) = text("repository")
+                .rsplit_once('/')
+                .map_or_else(|| panic!("{step}"), |(a, b)| (a.to_owned(), b.to_owned()));
+            let archive = format!(
+                "charts/{mirrored}/{}-{}.tgz",
+                text("chart"),
+                text("version")
+            );
+            let archive = fs::read(self.web_root.path().join(archive)).unwrap();
             let chart = Chart {
                 name: text("chart"),
                 repository: text("repository"),
                 version: text("version"),
-                digest: None,
+                // The stand-in's, which the lock file can't know.
+                digest: Some(format!("sha256:{}", undercroft_render::digest(&archive))),
                 release: text("release"),
                 namespace: text("namespace"),
                 values: values.clone(),

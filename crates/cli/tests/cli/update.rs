@@ -149,6 +149,53 @@ fn a_version_that_was_published_anew_is_not_taken() {
     assert_eq!(fs::read_to_string(&path).unwrap(), noted);
 }
 
+const STEPS: &str = r#"
+apiVersion: v1
+entries:
+  longhorn:
+  - { version: 1.12.1, digest: "ac" }
+  - { version: 1.12.0, digest: "ab" }
+  - { version: 1.11.4, digest: "aa" }
+  - { version: 1.10.5 }
+"#;
+
+/// Longhorn is raised minor version by minor version and never lowered, by `update` and by hand.
+#[test]
+fn no_minor_version_of_longhorn_is_left_out() {
+    let sandbox = cellar();
+    let repository = serve(STEPS);
+    sandbox.write(
+        "undercroft.lock",
+        &format!("version = 1\n\n[components.longhorn]\nrepository = \"{repository}\"\nchart = \"longhorn\"\nversion = \"1.10.0\"\n"),
+    );
+    let read = || fs::read_to_string(sandbox.dir().join("undercroft.lock")).unwrap();
+    let refused = sandbox.run(["--quiet", "update", "longhorn=1.12.0"]);
+    insta::assert_snapshot!(refused.text(), @r"
+    exit code 65
+    -- stderr
+    error: longhorn can't go from 1.10.0 to 1.12.0 at once: Longhorn is raised from one minor version to the next, and never goes back (longhorn.io/docs/latest/deploy/upgrade; the chart's README)
+      hint: `undercroft update longhorn` takes the newest 1.11 first; let it come up before the next step.
+    ");
+    let first = sandbox.run(["--quiet", "update", "longhorn"]);
+    insta::assert_snapshot!(first.text(), @r"
+    exit code 0
+    -- stdout
+    COMPONENT  FROM    TO      NOTES
+    longhorn   1.10.0  1.11.4  a step on the way to 1.12.1
+    ");
+    assert!(
+        read().contains("version = \"1.11.4\"\ndigest = \"sha256:aa\""),
+        "{}",
+        read()
+    );
+    assert_eq!(sandbox.run(["update", "longhorn"]).code, 0);
+    assert!(read().contains("version = \"1.12.1\""), "{}", read());
+    for lower in ["1.12.0", "1.11.4"] {
+        let ran = sandbox.run(["update", &format!("longhorn={lower}")]);
+        assert_eq!(ran.code, 65, "{}", ran.text());
+    }
+}
+
 /// What a registry holds, by path, and what it was asked.
 #[derive(Default)]
 struct Registry {

@@ -101,6 +101,9 @@ impl Helm {
 
     /// The chart's archive, fetched where it isn't kept yet.
     async fn archive(&self, chart: &Chart) -> Result<PathBuf, KubeError> {
+        if chart.digest.is_none() {
+            return Err(no_digest(chart));
+        }
         let file = self
             .charts
             .join(format!("{}-{}.tgz", chart.name, chart.version));
@@ -166,9 +169,24 @@ impl Helm {
     }
 }
 
+/// What nobody has noted the digest of could be anything.
+fn no_digest(chart: &Chart) -> KubeError {
+    KubeError::Helm {
+        message: format!(
+            "undercroft.lock has no digest of the chart {} {}, so that whatever is fetched would be believed",
+            chart.name, chart.version
+        ),
+        command: None,
+        hint: Some(format!(
+            "`undercroft update {}={}` notes the digest that its repository publishes; compare it with a second source, and commit the lock file.",
+            chart.name, chart.version
+        )),
+    }
+}
+
 fn check_digest(chart: &Chart, file: &Path) -> Result<(), KubeError> {
     let Some(wanted) = &chart.digest else {
-        return Ok(());
+        return Err(no_digest(chart));
     };
     let size = std::fs::metadata(file).map_err(|e| local(file, &e))?.len();
     if size > ARCHIVE_BYTES_MAX {
@@ -247,5 +265,26 @@ mod tests {
         let passed = helm.render(&right_chart, "v1.34.4");
         let passed = passed.await.unwrap_err().to_string();
         assert!(passed.contains("can't be started"), "{passed}");
+    }
+
+    #[tokio::test]
+    async fn a_chart_without_a_digest_is_never_fetched() {
+        let charts = tempfile::tempdir().unwrap();
+        // Not even one that lies there already is taken.
+        std::fs::write(charts.path().join("cilium-1.20.0.tgz"), "abc").unwrap();
+        let helm = Helm::new(charts.path().join("helm"), charts.path());
+        let unnamed = Chart {
+            digest: None,
+            ..chart("")
+        };
+        let refused = helm.render(&unnamed, "v1.34.4").await.unwrap_err();
+        let KubeError::Helm { message, hint, .. } = refused else {
+            panic!("{refused:?}");
+        };
+        assert!(
+            message.contains("has no digest of the chart cilium 1.20.0"),
+            "{message}"
+        );
+        assert!(hint.unwrap().contains("undercroft update cilium=1.20.0"));
     }
 }

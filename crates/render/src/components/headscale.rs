@@ -2,14 +2,17 @@
 //!
 //! The cluster forms over the LAN without it. Its keys are made at its first start and stay on
 //! its volume.
+//!
+//! It has an address of its own on the LAN and ends TLS itself. Clients upgrade their connection to
+//! `tailscale-control-protocol` by a POST, which no Ingress of Cilium's passes on: its operator lets
+//! Envoy upgrade to `websocket` alone, and Envoy answers 403 (cilium, operator/pkg/model/translation/
+//! envoy_http_connection_manager.go). The certificate is Let's Encrypt's, by Headscale itself: every
+//! client takes that, while the cluster's own authority is known to no phone and no PC.
 
 use serde_json::{Value, json};
 use undercroft_model::inventory::OverlayKind;
 
-use super::common::{
-    INGRESS_CLASS, claim_template, ingress_annotations, ingress_domain, pod_security, resources,
-    storage_class, storage_component,
-};
+use super::common::{claim_template, pod_security, resources, storage_class, storage_component};
 use crate::{Component, Context, DevUse, Manifest, Problem};
 
 const NAME: &str = "headscale";
@@ -40,27 +43,74 @@ pub(super) fn headscale(cx: &Context<'_>) -> Result<Component, Vec<Problem>> {
             .hint("Set it to the URL at which clients reach the server."),
         ]);
     };
+    let endpoint = Endpoint::of(url)?;
+    if cx.inventory.kubernetes.load_balancer_cidrs.is_empty() && !cx.is_dev() {
+        return Err(vec![
+            Problem::new(
+                "no-headscale-address",
+                "the component headscale needs an address, and kubernetes.load_balancer_cidrs has none",
+            )
+            .in_inventory(&["gitops", "components"])
+            .hint("Set kubernetes.load_balancer_cidrs to a part of the nodes' network that no machine uses; or name a machine of the fleet in network.overlay.server_node, and take the component out."),
+        ]);
+    }
     let image = super::image(cx, NAME)?;
-    let mut manifests = vec![
-        Manifest::new("config.yaml", config(cx, url)),
+    let manifests = vec![
+        Manifest::new("config.yaml", config(cx, url, &endpoint)),
         Manifest::new("headscale.yaml", service()),
+        Manifest::new("headscale.yaml", address(&endpoint)).comment(
+            "Its own address on the LAN, to which the name in server_url leads. An Ingress of Cilium's can't stand before it.",
+        ),
         Manifest::new("headscale.yaml", stateful_set(cx, &image))
             .comment("One server with SQLite: Headscale can't run as several."),
     ];
-    if ingress_domain(cx).is_some()
-        && let Some(host) = url.split_once("://").map(|(_, rest)| rest)
-    {
-        let host = host.split([':', '/']).next().unwrap_or(host);
-        manifests.push(Manifest::new("headscale.yaml", ingress(cx, host)));
-    }
     Ok(Component {
         namespace_labels: pod_security("restricted"),
         manifests,
         requires: storage_component(cx),
-        after: vec!["cert-manager"],
         dev: DevUse::LeftOut("a PC is a client of the overlay and never its server"),
         ..Component::new(NAME, "The overlay's control server.", NAME)
     })
+}
+
+/// Where clients reach it, from its URL.
+struct Endpoint<'a> {
+    host: &'a str,
+    port: u16,
+    tls: bool,
+}
+
+impl<'a> Endpoint<'a> {
+    fn of(url: &'a str) -> Result<Self, Vec<Problem>> {
+        let wrong = |message: String, hint: &str| {
+            vec![
+                Problem::new("headscale-url", message)
+                    .in_inventory(&["network", "overlay", "server_url"])
+                    .hint(hint),
+            ]
+        };
+        let form = "Write https://HOST, where HOST is a name that leads to Headscale's address.";
+        let (scheme, rest) = url
+            .split_once("://")
+            .ok_or_else(|| wrong(format!("{url:?} is no URL"), form))?;
+        let tls = scheme == "https";
+        let authority = rest.split('/').next().unwrap_or(rest);
+        let (host, port) = match authority.rsplit_once(':') {
+            Some((host, port)) => (
+                host,
+                port.parse()
+                    .map_err(|_| wrong(format!("{url:?} has no port that is one"), form))?,
+            ),
+            None => (authority, if tls { 443 } else { 80 }),
+        };
+        if tls && port != 443 {
+            return Err(wrong(
+                format!("Headscale in the cluster can't have a certificate at port {port}"),
+                "Let's Encrypt looks at port 443 alone (RFC 8737): leave the port out; or run Headscale on a machine of the fleet, with network.overlay.server_node.",
+            ));
+        }
+        Ok(Self { host, port, tls })
+    }
 }
 
 fn metadata(name: &str) -> Value {
@@ -71,10 +121,10 @@ fn labels() -> Value {
     json!({ "app.kubernetes.io/name": NAME })
 }
 
-fn config(cx: &Context<'_>, url: &str) -> Value {
+fn config(cx: &Context<'_>, url: &str, endpoint: &Endpoint<'_>) -> Value {
     let overlay = &cx.inventory.network.overlay;
     let fleet = &cx.inventory.fleet.name;
-    let config = json!({
+    let mut config = json!({
         "server_url": url,
         "listen_addr": format!("0.0.0.0:{PORT}"),
         "metrics_listen_addr": format!("0.0.0.0:{METRICS_PORT}"),
@@ -99,6 +149,19 @@ fn config(cx: &Context<'_>, url: &str) -> Value {
         "unix_socket": format!("{DATA}/headscale.sock"),
         "policy": { "mode": "database" },
     });
+    if endpoint.tls
+        && let Value::Object(config) = &mut config
+    {
+        config.insert("tls_letsencrypt_hostname".to_owned(), endpoint.host.into());
+        config.insert(
+            "tls_letsencrypt_challenge_type".to_owned(),
+            "TLS-ALPN-01".into(),
+        );
+        config.insert(
+            "tls_letsencrypt_cache_dir".to_owned(),
+            format!("{DATA}/cache").into(),
+        );
+    }
     // JSON is YAML; printing it can't fail, and the plain form is the fallback.
     let text = crate::yaml::print(&config).unwrap_or_else(|_| config.to_string());
     json!({
@@ -120,6 +183,24 @@ fn service() -> Value {
                 { "name": "http", "port": 80, "targetPort": "http" },
                 { "name": "metrics", "port": METRICS_PORT, "targetPort": "metrics" },
             ],
+        },
+    })
+}
+
+/// The Service that has an address.
+fn address(endpoint: &Endpoint<'_>) -> Value {
+    json!({
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": metadata("headscale-lan"),
+        "spec": {
+            "type": "LoadBalancer",
+            "selector": labels(),
+            "ports": [{
+                "name": if endpoint.tls { "https" } else { "http" },
+                "port": endpoint.port,
+                "targetPort": "http",
+            }],
         },
     })
 }
@@ -160,9 +241,10 @@ fn stateful_set(cx: &Context<'_>, image: &str) -> Value {
                             { "name": "http", "containerPort": PORT },
                             { "name": "metrics", "containerPort": METRICS_PORT },
                         ],
-                        "readinessProbe": { "httpGet": { "path": "/health", "port": "http" } },
+                        // With TLS the server answers nobody who doesn't name it, as a probe doesn't.
+                        "readinessProbe": { "tcpSocket": { "port": "http" } },
                         "livenessProbe": {
-                            "httpGet": { "path": "/health", "port": "http" },
+                            "httpGet": { "path": "/metrics", "port": "metrics" },
                             "initialDelaySeconds": 30,
                         },
                         "resources": resources("10m", "64Mi", "256Mi"),
@@ -179,33 +261,6 @@ fn stateful_set(cx: &Context<'_>, image: &str) -> Value {
                     "volumes": [{ "name": "config", "configMap": { "name": "headscale-config" } }],
                 },
             },
-        },
-    })
-}
-
-fn ingress(cx: &Context<'_>, host: &str) -> Value {
-    json!({
-        "apiVersion": "networking.k8s.io/v1",
-        "kind": "Ingress",
-        "metadata": {
-            "name": NAME,
-            "namespace": NAME,
-            "labels": labels(),
-            "annotations": ingress_annotations(cx),
-        },
-        "spec": {
-            "ingressClassName": INGRESS_CLASS,
-            "tls": [{ "hosts": [host], "secretName": "headscale-tls" }],
-            "rules": [{
-                "host": host,
-                "http": {
-                    "paths": [{
-                        "path": "/",
-                        "pathType": "Prefix",
-                        "backend": { "service": { "name": NAME, "port": { "name": "http" } } },
-                    }],
-                },
-            }],
         },
     })
 }

@@ -3,10 +3,10 @@
 
 use serde_json::{Value, json};
 
-use super::common::{pod_security, server_tolerations};
+use super::common::{has_longhorn, pod_security, server_tolerations};
 use crate::{Component, Context, Manifest, ObjectId, Problem};
 
-const NAME: &str = "local-path";
+pub(super) const NAME: &str = "local-path";
 const NAMESPACE: &str = "local-path-storage";
 const ACCOUNT: &str = "local-path-provisioner";
 /// Where volumes lie on a node.
@@ -22,7 +22,11 @@ pub(super) fn local_path(cx: &Context<'_>) -> Result<Component, Vec<Problem>> {
         owns: vec![ObjectId::cluster("storage.k8s.io", "StorageClass", NAME)],
         ..Component::new(
             NAME,
-            "Volumes on a node's own filesystem, as no node gives Longhorn a disk.",
+            if has_longhorn(cx) {
+                "Volumes on a node's own filesystem, from before Longhorn came."
+            } else {
+                "Volumes on a node's own filesystem, as no node gives Longhorn a disk."
+            },
             NAMESPACE,
         )
     })
@@ -90,14 +94,21 @@ fn manifests(cx: &Context<'_>, image: &str) -> Vec<Manifest> {
                 "kind": "StorageClass",
                 "metadata": {
                     "name": NAME,
-                    "annotations": { "storageclass.kubernetes.io/is-default-class": "true" },
+                    // Where Longhorn came later, new volumes go to it.
+                    "annotations": {
+                        "storageclass.kubernetes.io/is-default-class": (!has_longhorn(cx)).to_string(),
+                    },
                 },
                 "provisioner": "rancher.io/local-path",
                 "reclaimPolicy": "Retain",
                 "volumeBindingMode": "WaitForFirstConsumer",
             }),
         )
-        .comment("The one default StorageClass of a cluster without Longhorn."),
+        .comment(if has_longhorn(cx) {
+            "For the volumes that were made before Longhorn came."
+        } else {
+            "The one default StorageClass of a cluster without Longhorn."
+        }),
     ]
 }
 

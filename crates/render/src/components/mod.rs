@@ -18,9 +18,10 @@ mod nvidia;
 mod prometheus;
 mod secrets;
 
+use serde_json::Value;
 use undercroft_model::inventory::{self, SecretsBackend};
 
-use crate::{Component, Context, Problem};
+use crate::{Component, Context, Problem, lint::DefaultClass};
 
 /// Every component of the tree that the inventory asks for, in any order.
 pub(crate) fn all(cx: &Context<'_>) -> Result<Vec<Component>, Vec<Problem>> {
@@ -37,7 +38,10 @@ pub(crate) fn all(cx: &Context<'_>) -> Result<Vec<Component>, Vec<Problem>> {
     }
     if cx.inventory.has_longhorn() {
         made.push(Ok(longhorn::longhorn(cx)));
-    } else if !cx.is_dev() {
+    }
+    // Volumes that lie on nodes' own filesystems stay there when Longhorn comes, and need what
+    // made them until nobody uses them any more.
+    if !cx.is_dev() && (!cx.inventory.has_longhorn() || cx.had(local_path::NAME)) {
         made.push(local_path::local_path(cx));
     }
     let without: Vec<&str> = left_out(cx).into_iter().map(|(name, _)| name).collect();
@@ -61,7 +65,59 @@ pub(crate) fn all(cx: &Context<'_>) -> Result<Vec<Component>, Vec<Problem>> {
             C::Kubevirt => kubevirt::kubevirt(cx),
         });
     }
-    gathered(made)
+    let mut components = gathered(made)?;
+    for component in &mut components {
+        component.data = data_of(component.name);
+    }
+    Ok(components)
+}
+
+/// What is lost with a component, as a phrase, for those that hold data, keys, or the definitions
+/// of what others have made.
+pub(crate) fn data_of(component: &str) -> Option<&'static str> {
+    Some(match component {
+        "longhorn" => "every volume of Longhorn's, and what is on them",
+        "local-path" => "what makes the volumes on nodes' own filesystems, which keep their data",
+        "nats" => "JetStream's streams and consumers",
+        "loki" => "all logs",
+        "prometheus" => "all samples, and the definitions of every monitor and rule",
+        "grafana" => "dashboards, users and settings that were made in Grafana",
+        "cert-manager" => {
+            "the cluster's own authority, and the definitions of every certificate and issuer"
+        }
+        "sealed-secrets" => "the keys without which no sealed secret can be opened",
+        "external-secrets" => "the definitions of every external secret, and what was made of them",
+        "headscale" => "the overlay's machines, users and keys",
+        "kubevirt" => "the definitions of every virtual machine, and the machines",
+        _ => return None,
+    })
+}
+
+/// The storage classes that charts make the default, as their values say, and k3s' own on a PC.
+pub(crate) fn default_classes(cx: &Context<'_>, components: &[Component]) -> Vec<DefaultClass> {
+    let on = |values: &Value, key: &str| {
+        // The chart's own defaults are true.
+        crate::values::get(values, &["persistence", key]).is_none_or(|v| v.as_bool() != Some(false))
+    };
+    let mut found = Vec::new();
+    for component in components.iter().filter(|c| c.name == "longhorn") {
+        if let Some(chart) = &component.chart
+            && on(&chart.values, "createStorageClass")
+            && on(&chart.values, "defaultClass")
+        {
+            found.push(DefaultClass {
+                name: "longhorn".to_owned(),
+                place: "the chart of longhorn".to_owned(),
+            });
+        }
+    }
+    if cx.is_dev() {
+        found.push(DefaultClass {
+            name: local_path::NAME.to_owned(),
+            place: "k3s' own".to_owned(),
+        });
+    }
+    found
 }
 
 /// The components that the inventory asks for and that the tree leaves out, each with why: a

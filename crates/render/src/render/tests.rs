@@ -119,6 +119,7 @@ fn rendered_with(
         apps,
         overrides,
         dev: None,
+        standing: None,
     };
     render_components(&Context::new(&inventory, &lock), &input, components, &[])
 }
@@ -299,6 +300,7 @@ fn without_a_repository_there_are_no_applications() {
         apps: &[],
         overrides: &BTreeMap::new(),
         dev: None,
+        standing: None,
     };
     let tree =
         render_components(&Context::new(&inventory, &lock), &input, components(), &[]).unwrap();

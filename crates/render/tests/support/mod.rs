@@ -172,6 +172,7 @@ pub(crate) fn try_tree(
         apps: &[],
         overrides: &BTreeMap::new(),
         dev: dev.then_some("dev"),
+        standing: None,
     })
 }
 
