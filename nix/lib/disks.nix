@@ -78,10 +78,10 @@ let
     };
   };
 
-  esp = index: espMb: {
+  esp = index: disks: {
     priority = 100;
     type = "EF00";
-    size = "${toString espMb}M";
+    size = "${toString disks.espMb}M";
     content = {
       type = "filesystem";
       format = "vfat";
@@ -94,9 +94,10 @@ let
         "ESP"
       ];
       mountpoint = espMount index;
-      # The boot loader's random seed is nobody's to read. A mirror's second partition may be gone
-      # with its disk, and the machine starts without it.
-      mountOptions = [ "umask=0077" ] ++ optional (index > 0) "nofail";
+      # The boot loader's random seed is nobody's to read. Each of a mirror's partitions may be gone
+      # with its disk, and the machine starts without it; modules/boot.nix puts another in the place
+      # of the first.
+      mountOptions = [ "umask=0077" ] ++ optional (builtins.length disks.root > 1) "nofail";
     };
   };
 
@@ -222,7 +223,7 @@ let
         type = "gpt";
         partitions = builtins.listToAttrs (
           [
-            (partition disk "ESP" (esp index disks.espMb))
+            (partition disk "ESP" (esp index disks))
             (partition disk "root" (if isZfs disks then zfsMember else ext4Root))
           ]
           ++ optional (index == 0 && disks.longhornPartitionGb != null) (

@@ -17,9 +17,8 @@ let
   health = config.undercroft.health;
   loader = config.boot.loader;
 
-  mirrors = lib.filter (at: at != loader.efi.efiSysMountPoint) (
-    undercroftLib.disks.espMounts config.undercroft.disks
-  );
+  esps = undercroftLib.disks.espMounts config.undercroft.disks;
+  mirrors = lib.filter (at: at != loader.efi.efiSysMountPoint) esps;
 
   hasCounting = options.boot.loader.systemd-boot ? bootCounting;
   byOneshot = cfg.enable && gate.enable && gate.method == "oneshot" && loader.systemd-boot.enable;
@@ -162,7 +161,10 @@ in
     (lib.mkIf (cfg.enable && mirrors != [ ]) {
       boot.loader.systemd-boot.extraInstallCommands = lib.mkAfter ''
         for mirror in ${lib.escapeShellArgs mirrors}; do
-          if ${pkgs.util-linux}/bin/mountpoint --quiet "$mirror"; then
+          if [ "$(${pkgs.util-linux}/bin/findmnt --noheadings --output MAJ:MIN --mountpoint "$mirror")" = \
+            "$(${pkgs.util-linux}/bin/findmnt --noheadings --output MAJ:MIN --mountpoint ${lib.escapeShellArg loader.efi.efiSysMountPoint})" ]; then
+            echo "undercroft: $mirror stands in for the first disk's boot partition" >&2
+          elif ${pkgs.util-linux}/bin/mountpoint --quiet "$mirror"; then
             # FAT keeps times to two seconds; the random seed is each partition's own.
             ${pkgs.rsync}/bin/rsync --recursive --times --modify-window=2 --delete --exclude=/loader/random-seed \
               ${lib.escapeShellArg "${loader.efi.efiSysMountPoint}/"} "$mirror/"
@@ -171,6 +173,57 @@ in
           fi
         done
       '';
+
+      # With the first disk the boot loader's own place goes, and every later rebuild would stop at
+      # it.
+      systemd.services.undercroft-boot-mirror = {
+        description = "Put another disk's boot partition in the place of a lost one";
+        wantedBy = [ "multi-user.target" ];
+        after = [ "local-fs.target" ];
+        path = [
+          pkgs.coreutils
+          pkgs.util-linux
+        ];
+        environment = {
+          ESP = loader.efi.efiSysMountPoint;
+          MIRRORS = lib.concatStringsSep " " mirrors;
+        };
+        serviceConfig = {
+          Type = "oneshot";
+          ExecStart = "${pkgs.runtimeShell} ${./scripts/boot-mirror.sh}";
+          TimeoutStartSec = 60;
+        };
+      };
+      # A disk may die at any time: systemd takes its mount away then.
+      systemd.timers.undercroft-boot-mirror = {
+        description = "Look whether the boot partition is there";
+        wantedBy = [ "timers.target" ];
+        timerConfig = {
+          OnBootSec = 60;
+          OnUnitInactiveSec = 60;
+          AccuracySec = "10s";
+        };
+      };
+
+      # The earlier generation would have the same disks, so that nothing is gained by going back.
+      undercroft.health.spareMounts = esps;
+      undercroft.health.checks.mirror = {
+        description = "Every disk of the mirror has its boot partition.";
+        gates = false;
+        script = ''
+          missing=
+          seen=
+          for at in ${lib.escapeShellArgs esps}; do
+            device=$(findmnt --noheadings --output MAJ:MIN --mountpoint "$at" || :)
+            case " $seen " in
+            *" ''${device:-none} "*) missing="$missing $at" ;;
+            *) [ -n "$device" ] || missing="$missing $at" ;;
+            esac
+            seen="$seen $device"
+          done
+          [ -z "$missing" ] || { echo "a disk's boot partition isn't there:$missing (docs/mirror.md)"; exit 1; }
+        '';
+      };
     })
 
     (lib.mkIf byOneshot {

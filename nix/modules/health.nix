@@ -79,7 +79,10 @@ let
 
   # Every file system that the machine can't do without, and those that it starts without but that
   # it is meant to have. What is mounted on demand is left out.
-  mounts = lib.filter (fileSystem: !(lib.elem "noauto" fileSystem.options)) (
+  mounts = lib.filter (
+    fileSystem:
+    !(lib.elem "noauto" fileSystem.options) && !(lib.elem fileSystem.mountPoint cfg.spareMounts)
+  ) (
     lib.filter (fileSystem: fileSystem.fsType != "swap") (lib.attrValues config.fileSystems)
   );
 in
@@ -94,6 +97,15 @@ in
       type = lib.types.attrsOf check;
       default = { };
       description = "What is checked, by name.";
+    };
+    spareMounts = lib.mkOption {
+      type = lib.types.listOf lib.types.str;
+      default = [ ];
+      internal = true;
+      description = ''
+        Mount points that the machine can do without, since another is in their place; a check of
+        their own looks at them.
+      '';
     };
     settleSec = lib.mkOption {
       type = lib.types.ints.between 1 7200;

@@ -144,6 +144,31 @@ let
     (test "each root disk of a mirror has a boot partition" [ "/boot" "/boot-2" ] (
       disks.espMounts mirrored
     ))
+    (test "none of a mirror's boot partitions is waited for, and a single disk's is"
+      [
+        true
+        true
+        false
+      ]
+      (
+        let
+          esp = layout: place: layout.disk.${place}.content.partitions.ESP.content;
+          waits = layout: place: builtins.elem "nofail" (esp layout place).mountOptions;
+          single = disks.devices (
+            mirrored
+            // {
+              layout = "zfs";
+              root = [ (builtins.head mirrored.root) ];
+            }
+          );
+        in
+        [
+          (waits (disks.devices mirrored) "root0")
+          (waits (disks.devices mirrored) "root1")
+          (waits single "root0")
+        ]
+      )
+    )
     (test "Longhorn's partition comes before its disks"
       [
         "/var/lib/longhorn"

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, path::Path};
 
 use clap::Args;
 use serde::Serialize;
-use undercroft_render::{Change, Difference, Input, LOCK_FILE, Layout, render};
+use undercroft_render::{Change, Difference, Input, LOCK_FILE, Layout, Lock, Tree, render};
 
 use crate::{
     Done,
@@ -101,6 +101,7 @@ pub(crate) fn run(ui: Ui, at: Option<&Path>, args: &RenderArgs) -> Result<Done, 
     let kubernetes = inventory.kubernetes.version.as_deref();
     sources.lock.note_kubernetes(kubernetes);
     let lock = BTreeMap::from([(LOCK_FILE.to_owned(), sources.lock.print())]);
+    let believed = without_digest(&sources.lock, &tree);
     let waves = tree.waves.clone();
     let comparison = Comparison::new(&project, &layout, tree, lock)?;
     drop(busy);
@@ -165,6 +166,12 @@ pub(crate) fn run(ui: Ui, at: Option<&Path>, args: &RenderArgs) -> Result<Done, 
     }
     comparison.write(&layout)?;
     args.parting.what_next(ui);
+    if !believed.is_empty() {
+        ui.hint(&format!(
+            "{LOCK_FILE} has no digest of {}: whatever is fetched under that version is believed. `undercroft update NAME=VERSION` notes what the repository publishes.",
+            list(&believed)
+        ));
+    }
     if args.json {
         ui.json(&report(true))?;
         return Ok(Done::Well);
@@ -191,6 +198,17 @@ pub(crate) fn run(ui: Ui, at: Option<&Path>, args: &RenderArgs) -> Result<Done, 
         },
     ))?;
     Ok(Done::Well)
+}
+
+/// The charts of a tree that nobody has noted the digest of, each with its version.
+fn without_digest(lock: &Lock, tree: &Tree) -> Vec<String> {
+    let charts = lock.components.iter();
+    charts
+        .filter(|(name, locked)| {
+            locked.chart.is_some() && locked.digest.is_none() && tree.choices.has_component(name)
+        })
+        .map(|(name, locked)| format!("{name} {}", locked.version))
+        .collect()
 }
 
 /// Shows what a render would do to files that somebody edited or put there, and why it doesn't.

@@ -55,6 +55,11 @@ in
           done
         '';
       };
+      # Whoever sets the one without the other silences every Ingress; tailscaled does at each start.
+      marks = {
+        description = "Packets for Cilium's proxy aren't taken for an impostor's.";
+        script = builtins.readFile ../scripts/marks.sh;
+      };
     };
   };
 }

@@ -41,6 +41,13 @@ in
       "net.ipv4.conf.all.rp_filter" = lib.mkOverride 90 0;
       "net.ipv4.conf.default.rp_filter" = lib.mkOverride 90 0;
       "net.ipv4.conf.lxc*.rp_filter" = lib.mkOverride 90 0;
+      # Tailscale from 1.98 on has the kernel heed packets' marks when it looks where a sender would
+      # be answered (net.ipv4.conf.all.src_valid_mark = 1). What Cilium sends to its proxy carries a
+      # mark that leads to this machine itself, so that its sender is taken for an impostor of the
+      # machine's own, and every Ingress is silent (tailscale#19796, cilium#48706). With this the
+      # kernel takes such packets. Of an interface's value and that of "all" either is enough.
+      "net.ipv4.conf.all.accept_local" = lib.mkOverride 90 1;
+      "net.ipv4.conf.default.accept_local" = lib.mkOverride 90 1;
       # Every container with a watcher uses up instances; the kernel's 128 are gone with a few pods.
       "fs.inotify.max_user_instances" = lib.mkOverride 90 8192;
       "fs.inotify.max_user_watches" = lib.mkOverride 90 1048576;

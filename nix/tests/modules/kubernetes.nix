@@ -342,6 +342,21 @@ in
       ];
   }
   {
+    name = "what Cilium marks for its proxy is taken, whatever Tailscale sets, and a check looks";
+    expected = [
+      1
+      true
+    ];
+    actual =
+      let
+        config = cluster { founder = true; } [ ];
+      in
+      [
+        config.boot.kernel.sysctl."net.ipv4.conf.all.accept_local"
+        (config.undercroft.health.checks ? marks)
+      ];
+  }
+  {
     name = "the virtual address is a static pod of servers, with the kubeconfig of each distribution";
     expected = [
       [

@@ -299,6 +299,32 @@ in
     ];
   }
   {
+    name = "a mirror's lost boot partition has another in its place, and sends no generation back";
+    expected = [
+      true
+      "/boot"
+      "/boot-2"
+      false
+      [
+        "/boot"
+        "/boot-2"
+      ]
+      false
+    ];
+    actual =
+      let
+        unit = mirror.systemd.services.undercroft-boot-mirror;
+      in
+      [
+        (lib.elem "nofail" mirror.fileSystems."/boot".options)
+        unit.environment.ESP
+        unit.environment.MIRRORS
+        mirror.undercroft.health.checks.mirror.gates
+        mirror.undercroft.health.spareMounts
+        (plain.systemd.services ? undercroft-boot-mirror)
+      ];
+  }
+  {
     name = "counting attempts is refused where nixpkgs can't";
     expected = true;
     actual = mentions "no\nboot.loader.systemd-boot.bootCounting" (
@@ -319,6 +345,7 @@ in
   {
     name = "the checks are a list with limits";
     expected = [
+      "mirror"
       "mounts"
       "space"
       "zfs"

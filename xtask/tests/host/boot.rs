@@ -181,3 +181,50 @@ fn a_machine_that_runs_its_default_never_reboots_for_its_health() {
         assert_eq!(machine.calls(), "", "{default:?}, {selected:?}");
     }
 }
+
+/// A machine whose mounts are what a file says: `MOUNTPOINT DEVICE`, a line each.
+fn mirrored(mounts: &str) -> Machine {
+    let machine = Machine::new();
+    let root = machine.root();
+    let machine = machine
+        .with("ESP", format!("{root}/boot"))
+        .with("MIRRORS", format!("{root}/boot-2 {root}/boot-3"));
+    machine.write("mounts", mounts);
+    machine.program("mountpoint", "grep --quiet \"^${2#$root} \" $root/mounts");
+    machine.program(
+        "findmnt",
+        "grep \"^${5#$root} \" $root/mounts | cut --delimiter=' ' --fields=2",
+    );
+    machine.program("mount", "");
+    machine
+}
+
+fn mounted(machine: &Machine) -> Vec<String> {
+    let calls = machine.calls();
+    let mounts = calls.lines().filter_map(|line| line.strip_prefix("mount "));
+    mounts
+        .map(|words| words.split(' ').nth(4).unwrap().to_owned())
+        .collect()
+}
+
+#[test]
+fn a_living_disks_boot_partition_takes_the_place_of_a_dead_ones() {
+    if !programs_are_here(&["grep", "cut"]) {
+        return;
+    }
+    let whole = mirrored("/boot /dev/sda1\n/boot-2 /dev/sdb1\n");
+    succeeded(&whole.run(&["boot-mirror"], &[]));
+    assert_eq!(mounted(&whole), Vec::<String>::new());
+    // The first disk is dead, and of the others the second lives.
+    for (mounts, device) in [
+        ("/boot-2 /dev/sdb1\n/boot-3 /dev/sdc1\n", "/dev/sdb1"),
+        ("/boot-3 /dev/sdc1\n", "/dev/sdc1"),
+    ] {
+        let machine = mirrored(mounts);
+        succeeded(&machine.run(&["boot-mirror"], &[]));
+        assert_eq!(mounted(&machine), [device]);
+    }
+    let none = mirrored("/ /dev/sda2\n");
+    failed(&none.run(&["boot-mirror"], &[]));
+    assert_eq!(mounted(&none), Vec::<String>::new());
+}

@@ -1,5 +1,7 @@
 //! Founding and joining a cluster, with stand-ins for k3s, kubeadm and systemd.
 
+use std::process::Command;
+
 use crate::{Machine, failed, programs_are_here, succeeded};
 
 const K3S: [&str; 2] = ["cluster-lib", "cluster-join-k3s"];
@@ -421,4 +423,34 @@ fn leaving_wants_to_be_told() {
         "--create --prefix=/var/lib/rancher\n"
     );
     assert_eq!(state(&machine).0, "left");
+}
+
+/// The check of the kernel's settings, in a network namespace of its own with given ones.
+fn marks(settings: &str) -> std::process::Output {
+    let script = std::fs::read_to_string(crate::scripts().join("marks.sh")).unwrap();
+    Command::new("unshare")
+        .args(["--user", "--map-root-user", "--net", "bash", "-c"])
+        .arg(format!(
+            "set -e\ncd /proc/sys/net/ipv4/conf\n{settings}\nset +e\n{script}"
+        ))
+        .output()
+        .unwrap()
+}
+
+#[test]
+fn marks_that_the_kernel_heeds_are_found_where_it_takes_no_sender_of_its_own() {
+    if !programs_are_here(&["unshare", "bash"]) {
+        return;
+    }
+    if !marks("true").status.success() {
+        println!("SKIPPED: no network namespace can be made here");
+        return;
+    }
+    let both = "echo 1 >all/src_valid_mark; echo 1 >all/accept_local";
+    succeeded(&marks(both));
+    // What tailscaled does by itself, on a machine without the setting.
+    let out = marks("echo 1 >all/src_valid_mark; echo 0 >all/accept_local");
+    failed(&out);
+    let said = String::from_utf8_lossy(&out.stdout).into_owned();
+    assert!(said.contains("all.src_valid_mark is on"), "{said}");
 }

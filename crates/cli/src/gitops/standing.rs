@@ -49,7 +49,11 @@ pub(crate) fn standing(
         add(layout.application(&component.name))?;
         for manifest in entries(&repository, &layout.manifests(&component.name))? {
             if !manifest.is_dir && manifest.name.ends_with(".yaml") {
-                add(format!("{}/{}", layout.manifests(&component.name), manifest.name))?;
+                add(format!(
+                    "{}/{}",
+                    layout.manifests(&component.name),
+                    manifest.name
+                ))?;
             }
         }
     }

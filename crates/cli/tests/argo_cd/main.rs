@@ -397,8 +397,10 @@ async fn a_component_goes(site: &Site) {
     );
     let applications = site.applications().await;
     for (name, namespace) in [("nats", "nats"), ("longhorn", "longhorn-system")] {
-        let kept = site.get(CONFIG_MAP, namespace, &format!("{name}-values"));
-        assert!(kept.await.is_some(), "the objects of {name} have gone");
+        let kept = site
+            .get(CONFIG_MAP, namespace, &format!("{name}-values"))
+            .await;
+        assert!(kept.is_some(), "the objects of {name} have gone");
         let application = &applications[name].metadata;
         assert_eq!(application.deletion_timestamp, None, "{name}");
     }

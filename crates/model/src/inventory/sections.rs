@@ -310,8 +310,8 @@ section! {
         /// Components that the tree leaves out on a PC's k3d cluster, beside those that a laptop
         /// can't run.
         dev_without: Vec<Component>;
-        /// Whether Argo CD deletes what the repository no longer has. Never done for Cilium,
-        /// Longhorn and Argo CD itself.
+        /// Whether Argo CD deletes what the repository no longer has. Never done for what holds
+        /// data, nor for Cilium and Argo CD itself.
         prune: bool = true;
         /// Seconds between two looks of Argo CD at the repository.
         poll_s: u32 = 180 => Rule::Range(10, 86_400);
