@@ -101,7 +101,7 @@ impl Layout {
         let parts: Vec<&str> = inner.split('/').collect();
         let yaml = |name: &str| name.strip_suffix(".yaml").is_some_and(is_plain_name);
         match parts.as_slice() {
-            ["README.md" | "graph.svg"] => true,
+            ["README.md" | "graph.svg" | CHOICES] => true,
             ["bootstrap" | "applications", name] => yaml(name),
             ["components", component, "values.yaml"] => is_plain_name(component),
             ["components", component, "manifests", name] => is_plain_name(component) && yaml(name),
