@@ -89,7 +89,7 @@ fn every_object_has_the_fields_of_its_kind_and_no_other() {
             }
         }
     }
-    assert_eq!(kinds.len(), 15, "{kinds:?}");
+    assert_eq!(kinds.len(), 14, "{kinds:?}");
 }
 
 #[test]
