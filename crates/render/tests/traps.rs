@@ -166,7 +166,10 @@ fn pages_need_an_address() {
     let mut inventory = fleet("k3s", &text);
     inventory.kubernetes.load_balancer_cidrs.clear();
     let problems = support::try_tree(&inventory, &Lock::defaults(), false).unwrap_err();
-    assert_eq!(codes(&problems), ["no-ingress-address", "no-headscale-address"]);
+    assert_eq!(
+        codes(&problems),
+        ["no-ingress-address", "no-headscale-address"]
+    );
 }
 
 #[test]

@@ -211,6 +211,7 @@ fn behaviour(inventory: &Inventory) -> [String; 3] {
     let tree = [None, Some("dev")].map(|dev| {
         render(&Input {
             inventory,
+            standing: None,
             lock: &Lock::defaults(),
             apps: &[],
             overrides: &BTreeMap::new(),
