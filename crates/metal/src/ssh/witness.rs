@@ -27,9 +27,36 @@ pub(super) fn notes(log: &Path) -> PathBuf {
     log.with_file_name(name)
 }
 
+/// Whether the client can run the program. As root it takes on root's groups for it, which a user
+/// namespace without them forbids (user_namespaces(7), `/proc/PID/setgroups`): so it is for an ordinary
+/// user in the rack's network, where the machines are that user's own and virtual.
+pub(super) fn is_possible() -> bool {
+    let denied =
+        std::fs::read_to_string("/proc/self/setgroups").is_ok_and(|text| text.trim() == "deny");
+    !(denied && rustix::process::geteuid().is_root())
+}
+
+/// Which key was shown, by what the client says, where nothing could note it. The other side can write
+/// such words too, before it is known: then the reason of a failure is wrong, and nothing else. The
+/// client itself goes on with the pinned key alone.
+pub(super) fn by_words(log: &str) -> Shown {
+    let has = |begin: &str| log.lines().any(|line| line.trim().starts_with(begin));
+    if has("Authenticated to ") || log.contains("Permission denied (") {
+        Shown::Pinned
+    } else if has("Host key verification failed") {
+        Shown::Other(None)
+    } else {
+        Shown::Nothing
+    }
+}
+
 /// The option that makes the client note keys in `notes`; both paths as ssh_config(5) takes them.
 pub(super) fn option(script: &str, notes: &str) -> String {
-    format!("KnownHostsCommand /bin/sh {script} %I %K {notes}")
+    if is_possible() {
+        format!("KnownHostsCommand /bin/sh {script} %I %K {notes}")
+    } else {
+        "KnownHostsCommand none".to_owned()
+    }
 }
 
 /// Which key was shown: another one, if any was.
@@ -56,6 +83,27 @@ pub(super) fn read(notes: &Path, pinned: &HostKey) -> Shown {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn without_a_note_the_client_is_taken_by_its_word() {
+        for (log, expected) in [
+            (
+                "Authenticated to 10.0.0.1 using \"publickey\".\n",
+                Shown::Pinned,
+            ),
+            (
+                "root@10.0.0.1: Permission denied (publickey).\n",
+                Shown::Pinned,
+            ),
+            ("Host key verification failed.\r\n", Shown::Other(None)),
+            (
+                "ssh: connect to host 10.0.0.1 port 22: Connection refused\n",
+                Shown::Nothing,
+            ),
+        ] {
+            assert_eq!(by_words(log), expected, "{log}");
+        }
+    }
 
     #[test]
     fn the_key_that_was_shown_is_compared_with_the_pinned_one() {
