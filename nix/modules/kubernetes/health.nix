@@ -55,8 +55,8 @@ in
           done
         '';
       };
-      # Whoever sets the one without the other silences every Ingress, and tailscaled sets it at each
-      # start.
+      # Whoever sets the one without the other silences every Ingress, and tailscaled sets it at
+      # each start.
       marks = {
         description = "Packets for Cilium's proxy aren't taken for an impostor's.";
         script = builtins.readFile ../scripts/marks.sh;

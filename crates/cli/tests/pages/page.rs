@@ -126,7 +126,7 @@ impl Page {
 
 fn blocks(text: &str) -> Vec<Block> {
     let mut blocks: Vec<Block> = Vec::new();
-    let (mut comment, mut inside) = (None::<String>, false);
+    let (mut comment, mut inside, mut indent) = (None::<String>, false, 0);
     for (i, line) in text.lines().enumerate() {
         let fence = line.trim_start();
         if inside {
@@ -134,12 +134,13 @@ fn blocks(text: &str) -> Vec<Block> {
             if fence.starts_with("```") {
                 inside = false;
             } else {
-                take(block, i + 1, line);
+                take(block, i + 1, line.get(indent..).unwrap_or(""));
             }
         } else if let Some(language) = fence.strip_prefix("```")
             && ["console", "sh", "bash", "shell"].contains(&language.trim())
         {
             inside = true;
+            indent = line.len() - fence.len();
             let mark = if language.trim() == "console" {
                 mark(comment.as_deref())
             } else {
@@ -152,9 +153,9 @@ fn blocks(text: &str) -> Vec<Block> {
             });
         }
         // The comment stands right before the block.
-        let is_comment = line.starts_with("<!--") && line.ends_with("-->");
+        let is_comment = fence.starts_with("<!--") && fence.ends_with("-->");
         if is_comment {
-            let inner = line.trim_start_matches("<!--").trim_end_matches("-->");
+            let inner = fence.trim_start_matches("<!--").trim_end_matches("-->");
             comment = Some(inner.trim().to_owned());
         } else if !line.is_empty() {
             comment = None;

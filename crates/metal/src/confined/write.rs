@@ -148,20 +148,11 @@ impl Confined {
         file.sync_all()?;
         match (&temporary.name, replaces) {
             (None, false) => link(&file, folder, last)?,
-            (None, true) => {
-                // For the moment between its name and its place it lies where git doesn't look.
-                let aside = self.aside(folder, name);
-                let stage = aside.as_ref().unwrap_or(folder);
-                let staged = stage_name(|name| match link(&file, stage, name) {
-                    Ok(()) => Ok(true),
-                    Err(Failed::Exists) => Ok(false),
-                    Err(other) => Err(other),
-                })?;
-                if let Err(errno) = rustix::fs::renameat(stage, &staged, folder, last) {
-                    let _ = rustix::fs::unlinkat(stage, &staged, AtFlags::empty());
-                    return Err(errno.into());
-                }
-            }
+            // Where nothing is in its place it gets there at once.
+            (None, true) => match link(&file, folder, last) {
+                Err(Failed::Exists) => self.exchange(&file, folder, last, name)?,
+                done => done?,
+            },
             (Some(own), true) => rustix::fs::renameat(folder, own, folder, last)?,
             (Some(own), false) => {
                 let flags = RenameFlags::NOREPLACE;
@@ -176,6 +167,29 @@ impl Confined {
             }
         }
         sync(folder)?;
+        Ok(())
+    }
+
+    /// Puts a file without a name in the place of another. For the moment between its name and its place
+    /// it lies where git doesn't look.
+    fn exchange(
+        &self,
+        file: &File,
+        folder: &OwnedFd,
+        last: &OsStr,
+        name: &Path,
+    ) -> Result<(), Failed> {
+        let aside = self.aside(folder, name);
+        let stage = aside.as_ref().unwrap_or(folder);
+        let staged = stage_name(|name| match link(file, stage, name) {
+            Ok(()) => Ok(true),
+            Err(Failed::Exists) => Ok(false),
+            Err(other) => Err(other),
+        })?;
+        if let Err(errno) = rustix::fs::renameat(stage, &staged, folder, last) {
+            let _ = rustix::fs::unlinkat(stage, &staged, AtFlags::empty());
+            return Err(errno.into());
+        }
         Ok(())
     }
 
