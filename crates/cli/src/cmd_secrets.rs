@@ -12,10 +12,7 @@ use clap_complete::engine::ArgValueCompleter;
 use serde::Serialize;
 use undercroft_metal::{
     keys::{Consent, IdentitySource, KeyError, OPERATORS_PUBLIC_FILE, OperatorKey, ReaderChange},
-    secrets::{
-        Audience, Changed, Finding, Make, Rekeyed, SecretFile, SecretString, SecretsError,
-        Severity, Vault,
-    },
+    secrets::{Audience, Changed, Make, Rekeyed, SecretFile, SecretString, SecretsError, Vault},
 };
 use undercroft_model::inventory::SecretsBackend;
 use zeroize::Zeroizing;
@@ -24,13 +21,13 @@ use crate::{
     Done,
     args::DirArg,
     busy::Busy,
-    cmd_secrets_edit,
+    cmd_secrets_check, cmd_secrets_edit,
     cmd_ssh::key_error,
     complete,
     error::{CliError, Kind},
     project::Project,
     style::{BAD, BOLD, DIM, GOOD, HINT, WARN, paint},
-    text::{Table, count, list, plain},
+    text::{Table, plain},
     ui::Ui,
 };
 
@@ -253,7 +250,9 @@ pub(crate) fn run(ui: Ui, at: Option<&Path>, args: &SecretsArgs) -> Result<Done,
             };
             rekey(ui, &vault, args)
         }
-        SecretsCommand::Check(args) => check(ui, &open(ui, args.dir.or(at)?, &args.at)?, args.json),
+        SecretsCommand::Check(args) => {
+            cmd_secrets_check::run(ui, &open(ui, args.dir.or(at)?, &args.at)?, args.json)
+        }
     }
 }
 
@@ -651,74 +650,6 @@ fn rekey(ui: Ui, vault: &Vault, args: &RekeyArgs) -> Result<Done, CliError> {
     }
     if done.is_empty() {
         ui.line("every file is open to those of the inventory who have a key, and to nobody else")?;
-    }
-    Ok(ended)
-}
-
-fn check(ui: Ui, vault: &Vault, json: bool) -> Result<Done, CliError> {
-    let busy = Busy::new(ui, "looking through the repository");
-    let findings: Vec<Finding> = vault.check().map_err(|e| secrets_error(&e))?;
-    drop(busy);
-    let errors = findings
-        .iter()
-        .filter(|f| f.severity == Severity::Error)
-        .count();
-    let warnings = findings.len() - errors;
-    let ended = if errors > 0 {
-        Done::BadInput
-    } else {
-        Done::Well
-    };
-    if json {
-        #[derive(Serialize)]
-        struct Report<'a> {
-            ok: bool,
-            findings: &'a [Finding],
-        }
-        ui.json(&Report {
-            ok: errors == 0,
-            findings: &findings,
-        })?;
-        return Ok(ended);
-    }
-    for finding in &findings {
-        let word = match finding.severity {
-            Severity::Error => paint(BAD, "error"),
-            Severity::Warning => paint(WARN, "warning"),
-        };
-        let line = finding
-            .line
-            .map(|line| format!(":{line}"))
-            .unwrap_or_default();
-        ui.line(&format!(
-            "{word}: {}{line}: {}",
-            plain(&finding.file),
-            plain(&finding.message)
-        ))?;
-        if let Some(hint) = &finding.hint {
-            ui.line(&format!("  {} {hint}", paint(HINT, "hint:")))?;
-        }
-    }
-    let mut found = Vec::new();
-    if errors > 0 {
-        found.push(count(errors, "error"));
-    }
-    if warnings > 0 {
-        found.push(count(warnings, "warning"));
-    }
-    if errors > 0 {
-        ui.line(&list(&found))?;
-    } else {
-        let files = count(vault.files().len(), "file");
-        let found = if found.is_empty() {
-            String::new()
-        } else {
-            format!("; {}", list(&found))
-        };
-        ui.line(&format!(
-            "{} {files} of secrets{found}",
-            paint(GOOD, "good")
-        ))?;
     }
     Ok(ended)
 }

@@ -27,6 +27,7 @@ mod cmd_rehearse;
 mod cmd_render;
 mod cmd_schema;
 mod cmd_secrets;
+mod cmd_secrets_check;
 mod cmd_secrets_desk;
 mod cmd_secrets_edit;
 mod cmd_serve;
