@@ -1,6 +1,6 @@
 //! Reports of installers that come whether a step waits for one or not.
 
-use undercroft_model::{InstallerReport, NodeName, NodeState, Record, Step, Work};
+use undercroft_model::{Action, InstallerReport, NodeName, NodeState, Record, Step, Work};
 
 use crate::{
     Effect, Engine,
@@ -52,6 +52,8 @@ impl Engine {
             .nodes
             .get(n)
             .and_then(|node| self.current(node))
+            // Before the first connection nothing is pinned that could be looked at.
+            .filter(|step| !matches!(step.action, Action::Inspect { .. }))
             .map(|step| (step.id, step.retry.attempts_max))
         else {
             return;

@@ -573,6 +573,23 @@ impl<'a> Run<'a> {
             }
             let hint = matches!(event, Event::Reported { .. });
             let event = self.world.believed(event);
+            // What is due at this very moment is none of the report's doing.
+            if hint {
+                let now = self.world.now();
+                match driver.handle(now, Event::Tick, &mut self.world) {
+                    Ok(Some(end)) => return Ok(end),
+                    Ok(None) => {}
+                    Err(error) if !self.shared.borrow().killed => {
+                        return self.broken(Rule::Replay, error.to_string());
+                    }
+                    Err(_) => {}
+                }
+                if self.shared.borrow().killed {
+                    driver = self.restart_controller()?;
+                    pending = Some(Event::Begin);
+                    continue;
+                }
+            }
             self.shared.borrow_mut().checkers.hinted(hint);
             let handled = driver.handle(self.world.now(), event, &mut self.world);
             self.shared.borrow_mut().checkers.hinted(false);

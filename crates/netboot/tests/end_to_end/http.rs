@@ -4,7 +4,7 @@ use super::*;
 
 #[test]
 fn http_clients_get_the_files() {
-    in_namespace("http_clients_get_the_files", &["curl"], || {
+    in_namespace("http::http_clients_get_the_files", &["curl"], || {
         let site = Site::new();
         with_servers(
             site.config(Mode::Proxy),
