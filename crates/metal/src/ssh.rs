@@ -226,6 +226,9 @@ impl Connection {
             "RequestTTY=auto".to_owned(),
             "-o".to_owned(),
             "LogLevel=ERROR".to_owned(),
+            // Nobody reads the note, and the client may be run where it can't write one.
+            "-o".to_owned(),
+            "KnownHostsCommand=none".to_owned(),
             self.destination(),
         ]
     }
