@@ -9,6 +9,7 @@
 )]
 
 mod accidents;
+mod attacker;
 mod bring_up;
 mod fleet;
 mod netboot;
