@@ -81,7 +81,7 @@ const RULES: &[StepRule] = &[
         unit: Unit::Minor,
         back: Back::Patch,
         why: "Headscale's database is migrated by each minor version, and isn't migrated back",
-        source: "headscale.net/stable/setup/upgrade",
+        source: "our own caution: no page was read that asks for it",
     },
     StepRule {
         component: "prometheus",
@@ -116,7 +116,7 @@ const RULES: &[StepRule] = &[
         unit: Unit::Minor,
         back: Back::Patch,
         why: "JetStream's files of a newer minor version may not be read by an older one, and servers of a cluster are raised one by one",
-        source: "docs.nats.io, \"Upgrading\"; the chart's UPGRADING.md",
+        source: "our own caution: no page was read that asks for it",
     },
 ];
 
