@@ -19,7 +19,7 @@ use age::secrecy::{ExposeSecret as _, SecretString};
 use kube_common::{ApiServer, Authority, READY_WAIT};
 use serde_json::{Value, json};
 use undercroft_metal::{
-    keys::IdentitySource,
+    keys::{Consent, IdentitySource},
     kube::{
         Access, Applied, Apply, Chart, Cluster, Helm, KubeError, Manifest, NodeWants, Progress,
         parse,
@@ -371,7 +371,9 @@ async fn the_api_server_reads_k3s_signing_key_for_both_of_its_uses() {
         identity_files: vec![],
         well_known: false,
     };
-    let vault = Vault::open(dir.path(), &inventory, identities).unwrap();
+    let vault = Vault::open(dir.path(), &inventory, identities)
+        .unwrap()
+        .agreeing(Consent::Given);
     vault.init(1_795_397_506).unwrap();
     let key = vault.get("k3s/tls/service.key").unwrap().unwrap();
     server.stop_kube();

@@ -17,7 +17,7 @@ use tokio::sync::mpsc;
 use undercroft_engine::{NodeFacts, Order, World as _};
 use undercroft_metal::{
     journal::Store,
-    keys::{HostKeys, IdentitySource, OperatorKey},
+    keys::{Consent, HostKeys, IdentitySource, OperatorKey},
     kube::{API_PORT, Access, Cluster},
     rack::ConsoleIdentity,
     secrets::Vault,
@@ -109,7 +109,9 @@ impl Fleet {
         );
         let inventory = inventory();
         let identities = identities(dir.path());
-        let vault = Vault::open(dir.path(), &inventory, identities.clone()).unwrap();
+        let vault = Vault::open(dir.path(), &inventory, identities.clone())
+            .unwrap()
+            .agreeing(Consent::Given);
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
         vault.init(now.as_secs()).unwrap();
         let store = Store::create(&dir.path().join("journal"), "basement").unwrap();

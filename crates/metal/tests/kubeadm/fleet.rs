@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 use undercroft_engine::{NodeFacts, Order, World as _};
 use undercroft_metal::{
     journal::Store,
-    keys::{HostKeys, IdentitySource, OperatorKey},
+    keys::{Consent, HostKeys, IdentitySource, OperatorKey},
     rack::ConsoleIdentity,
     secrets::Vault,
     world::{ClusterParts, InstallOptions, MachineRoom, MetalWorld, Pending, WorldParts},
@@ -100,7 +100,9 @@ impl Fleet {
             identity_files: vec![],
             well_known: false,
         };
-        let vault = Vault::open(dir.path(), &inventory, identities.clone()).unwrap();
+        let vault = Vault::open(dir.path(), &inventory, identities.clone())
+            .unwrap()
+            .agreeing(Consent::Given);
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
         vault.init(now.as_secs()).unwrap();
         let operator = OperatorKey::ensure(&dir.path().join("state"), "hall-4").unwrap();
