@@ -20,7 +20,7 @@
 //!    as often as the plan allows: to its network boot, or a member of the cluster to where it became
 //!    one, and from there each step is looked at before it is done again. So does a machine that
 //!    stays out of a probe's sight as often as the step may be tried, since it may have lost its
-//!    power. A refusal fails the machine for good, until another plan.
+//!    power, and one that nobody approved in all its tries. A refusal fails the machine for good, until another plan.
 //! 4. A machine that failed stops no other. When more have failed than the plan's budget, no
 //!    machine is begun any more; those under way go on to their end.
 //!

@@ -114,6 +114,17 @@ impl Engine {
                 self.todo.push_back(n);
             }
             Outcome::NotDone if attempt == 0 => self.todo.push_back(n),
+            // None of those who report in as the machine was approved, and none of them may be
+            // asked before that: the machine itself may have lost its power since, or never have
+            // reported in at all. What the approval stands on is made anew.
+            Outcome::NotDone
+                if attempt >= step.retry.attempts_max
+                    && matches!(step.action, Action::Approve { .. }) =>
+            {
+                let failure = trouble
+                    .unwrap_or_else(|| Failure::new(FailureKind::Ambiguous, "nobody approved it"));
+                self.restart(n, step, failure, out);
+            }
             Outcome::NotDone => self.try_again(now, n, step, attempt, trouble, out),
             Outcome::Orphaned => self.todo.push_back(n),
             Outcome::Failed { failure } => match failure.kind {

@@ -181,6 +181,56 @@ fn a_machine_that_stays_out_of_sight_begins_again() {
 }
 
 #[test]
+fn a_machine_that_nobody_could_approve_begins_again_at_its_network_boot() {
+    // Who reported in first wasn't the machine, whose screen shows another fingerprint or nothing.
+    let mut world = Scripted::new();
+    for _ in 0..3 {
+        world.twist(0, "approve", Work::Act, Twist::Hangs);
+        world.twist(0, "approve", Work::Probe, Twist::NotDone);
+    }
+    let (end, journal) = run_plan(plan_of(1, FREE), &mut world);
+    assert_eq!(end, RunEnd::Complete);
+    assert_eq!(
+        verbs(&world, 0)[..9],
+        [
+            "network-boot 1",
+            "approve 1",
+            "approve?",
+            "approve 2",
+            "approve?",
+            "approve 3",
+            "approve?",
+            "network-boot 1",
+            "approve 1"
+        ]
+    );
+    assert_eq!(failure_of(&journal, 0), None);
+
+    // Where nobody ever comes it ends, after as many restarts as the plan allows.
+    let mut world = Scripted::new();
+    for _ in 0..99 {
+        world.twist(0, "approve", Work::Act, Twist::Hangs);
+        world.twist(0, "approve", Work::Probe, Twist::NotDone);
+    }
+    let (end, journal) = run_plan(
+        plan_of(1, &format!("{FREE}\nnode_restarts = 2")),
+        &mut world,
+    );
+    assert_eq!(end, RunEnd::Incomplete);
+    let approvals = verbs(&world, 0).into_iter();
+    assert_eq!(
+        approvals
+            .filter(|verb| verb.starts_with("approve "))
+            .count(),
+        9
+    );
+    assert_eq!(
+        failure_of(&journal, 0),
+        Some((StepId(1), FailureKind::Ambiguous))
+    );
+}
+
+#[test]
 fn a_network_boot_that_stays_out_of_sight_ends_the_machine() {
     let mut world = Scripted::new();
     world.twist(0, "network-boot", Work::Act, Twist::Hangs);

@@ -107,6 +107,8 @@ pub(crate) enum Twist {
     DoneButHangs,
     /// It never ends and has no effect.
     Hangs,
+    /// A probe finds it not done.
+    NotDone,
     /// The machine loses its power meanwhile: it is off, and the operation can't tell.
     PowerCut,
 }
@@ -422,6 +424,7 @@ impl Scripted {
         match twist {
             Some(Twist::Fails(kind)) => return Some(failed(kind)),
             Some(Twist::Hangs) => return None,
+            Some(Twist::NotDone) => return Some(Outcome::NotDone),
             // An installed system comes back by itself.
             Some(Twist::PowerCut) if order.planned().unwrap().action.is_of_cluster() => {
                 return Some(failed(FailureKind::Ambiguous));
