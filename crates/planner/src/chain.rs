@@ -372,36 +372,4 @@ fn step_id(place: usize) -> StepId {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_table_guid_tells_every_input_apart_and_stays_as_it_is() {
-        let node = NodeName::new("n1").unwrap();
-        let disk = |serial: Option<&str>, wwn: Option<&str>| DiskIdentity {
-            serial: serial.map(str::to_owned),
-            wwn: wwn.map(str::to_owned),
-        };
-        let guid = |fleet, disk: &DiskIdentity, role, layout, generation| {
-            table_guid(fleet, &node, disk, role, layout, generation).to_string()
-        };
-        let a = disk(Some("A"), None);
-        // Machines in the field carry these: the derivation must never change.
-        assert_eq!(
-            guid("rack", &a, "root", "ext4", 0),
-            "5bc755e9-c71d-8045-9620-206ea7f94707"
-        );
-        let all = [
-            guid("rack", &a, "root", "ext4", 0),
-            guid("rack2", &a, "root", "ext4", 0),
-            guid("rack", &disk(Some("B"), None), "root", "ext4", 0),
-            guid("rack", &disk(None, Some("A")), "root", "ext4", 0),
-            guid("rack", &disk(Some("A"), Some("")), "root", "ext4", 0),
-            guid("rack", &a, "longhorn", "ext4", 0),
-            guid("rack", &a, "root", "zfs", 0),
-            guid("rack", &a, "root", "ext4", 1),
-        ];
-        let distinct: std::collections::BTreeSet<_> = all.iter().collect();
-        assert_eq!(distinct.len(), all.len());
-    }
-}
+mod tests;

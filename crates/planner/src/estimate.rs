@@ -133,3 +133,6 @@ pub fn estimate(plan: &Plan, duration_ms: impl Fn(&Step) -> u64) -> Estimate {
 fn slot(step: StepId) -> usize {
     usize::try_from(step.0).unwrap_or(usize::MAX)
 }
+
+#[cfg(test)]
+mod tests;

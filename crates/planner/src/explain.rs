@@ -204,3 +204,6 @@ fn duration(ms: u64) -> String {
         format!("{} h {} min", seconds / 3600, seconds % 3600 / 60)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -172,6 +172,24 @@ fn destruction() {
         |p| p.steps[2].action = Action::NetworkBoot,
         "it destroys before an inspection",
     );
+    // Each is said whether the other is there or not.
+    let neither = findings(|p| {
+        p.steps[1].action = Action::NetworkBoot;
+        p.steps[2].action = Action::NetworkBoot;
+    });
+    for what in ["before an approval", "before an inspection"] {
+        assert!(neither.iter().any(|f| f.contains(what)), "{neither:?}");
+    }
+    // Others that are inspected don't make up for the one that is destroyed.
+    let another = |p: &mut Plan| match &mut p.steps[2].action {
+        Action::Inspect { disks, .. } => {
+            let mut other = disks[0].clone();
+            other.identity.serial = Some("OTHER".to_owned());
+            *disks = vec![other];
+        }
+        action => panic!("{action:?}"),
+    };
+    finds(another, "it destroys a disk that isn't inspected");
     finds(
         |p| {
             let disk = p.steps[3].destroys[0].clone();

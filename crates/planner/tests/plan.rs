@@ -9,6 +9,8 @@
 )]
 
 mod fleet;
+#[path = "plan/verdicts.rs"]
+mod verdicts;
 
 use std::collections::BTreeSet;
 

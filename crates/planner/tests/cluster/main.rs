@@ -330,6 +330,22 @@ fn versions_that_the_skew_policy_forbids_are_not_installed() {
         blocked("v1.38.0+k3s1"),
         @"the inventory asks for Kubernetes 1.34, and the cluster's API is v1.38.0+k3s1: a kubelet is at most 3 minor versions older"
     );
+    // By minor versions of the same major one: the same, and up to three newer.
+    for (version, installs) in [
+        ("v1.34.0", true),
+        ("v1.35.9+k3s1", true),
+        ("v1.37.0", true),
+        ("v1.38.0", false),
+        ("v1.33.99", false),
+        ("v2.34.0", false),
+        ("v0.34.0", false),
+        // What can't be read forbids nothing: the machine's own step finds out.
+        ("devel", true),
+    ] {
+        observation.cluster.as_mut().unwrap().version = version.to_owned();
+        let status = &all(&inventory, &observation).1.nodes[&name("gpu-01")].status;
+        assert_eq!(status.is_installed(), installs, "{version}: {status:?}");
+    }
 }
 
 #[test]

@@ -30,6 +30,21 @@ fn servers_that_are_wiped_are_so_one_after_the_other() {
     let (plan, _) = planned(&inventory, &observation, &options);
     let first = step(&plan, "control-03", "network-boot");
     assert!(first.after.contains(&step(&plan, "control-02", "ready").id));
+    // Whoever changes that is told.
+    let mut side_by_side = plan.clone();
+    side_by_side.steps[first.id.0 as usize].after.clear();
+    side_by_side.id = side_by_side.content_id();
+    let found: Vec<String> = check(&side_by_side)
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    assert_eq!(
+        found,
+        [format!(
+            "control-03: step {}: it takes a server from etcd while control-02 may not be back in it",
+            first.id.0
+        )]
+    );
 }
 
 #[test]
@@ -237,4 +252,102 @@ fn a_new_founder_founds_no_second_cluster() {
     observation.cluster = None;
     let (plan, _) = all(&inventory, &observation);
     assert!(!plan.steps.iter().any(|s| s.action == Action::FoundCluster));
+}
+
+/// Five servers, of which the first so many are members, and of the others of these so many vote.
+fn members_that_vote(members: usize, voting: usize) -> (Inventory, Observation) {
+    let servers = ["control-02", "control-01", "control-03", "gpu-01", "gpu-02"];
+    let mut inventory = basement(28);
+    for node in &servers {
+        let node = inventory.nodes.get_mut(&name(node)).unwrap();
+        node.role = undercroft_model::inventory::Role::Server;
+    }
+    let mut observation = converged(&inventory);
+    for (n, node) in servers.iter().map(|node| name(node)).enumerate() {
+        let cluster = observation.cluster.as_mut().unwrap();
+        cluster.nodes.get_mut(&node).unwrap().etcd_voter = n <= voting;
+        if n >= members {
+            cluster.nodes.remove(&node);
+            observation.installed.remove(&node);
+            observation.nodes.remove(&node);
+        }
+    }
+    (inventory, observation)
+}
+
+#[test]
+fn a_member_is_wiped_only_where_more_than_half_of_them_all_vote_without_it() {
+    for (members, voting, spared) in [
+        (2, 1, false),
+        (3, 2, true),
+        (3, 1, false),
+        (3, 0, false),
+        (4, 3, true),
+        (4, 2, false),
+        (5, 4, true),
+        (5, 3, true),
+        (5, 2, false),
+    ] {
+        let (inventory, observation) = members_that_vote(members, voting);
+        let (_, report) = planned(&inventory, &observation, &reinstall(&["control-02"]));
+        let case = format!("{voting} of {members}");
+        if spared {
+            let status = &report.nodes[&name("control-02")].status;
+            assert_eq!(*status, NodeStatus::Reinstall, "{case}");
+        } else {
+            let why = reasons(&report, "control-02");
+            let said = format!("without it {voting} of etcd's {members} members would vote");
+            assert!(why.contains(&said), "{case}: {why}");
+        }
+    }
+}
+
+#[test]
+fn a_machine_takes_the_place_of_its_former_self_where_the_cluster_may_know_that() {
+    for (generation, member, seen, replaced) in [
+        (0, false, false, false),
+        (1, false, false, true),
+        (2, false, false, true),
+        (0, true, false, true),
+        (0, false, true, true),
+    ] {
+        let inventory = basement(5);
+        let mut observation = converged(&inventory);
+        for node in ["control-02", "gpu-01"].map(name) {
+            let installed = observation.installed.get_mut(&node).unwrap();
+            (installed.generation, installed.joined) = (generation, false);
+            installed.member = member;
+            let cluster = observation.cluster.as_mut().unwrap();
+            cluster.nodes.get_mut(&node).unwrap().ready = false;
+            if !seen {
+                cluster.nodes.remove(&node);
+            }
+        }
+        let (plan, _) = all(&inventory, &observation);
+        for node in ["control-02", "gpu-01"] {
+            let case = format!("{node} {generation} {member} {seen}");
+            assert_eq!(replaces(&plan, node), replaced, "{case}");
+        }
+    }
+}
+
+#[test]
+fn a_machine_is_in_the_cluster_as_it_should_be_when_all_of_it_is_so() {
+    let inventory = basement(5);
+    for (node, server) in [("control-02", true), ("gpu-01", false)] {
+        for case in 0..16_u8 {
+            let [ready, as_planned, this_boot, votes] = [1, 2, 4, 8].map(|bit| case & bit != 0);
+            let mut observation = converged(&inventory);
+            let cluster = observation.cluster.as_mut().unwrap();
+            let seen = cluster.nodes.get_mut(&name(node)).unwrap();
+            (seen.ready, seen.as_planned) = (ready, as_planned);
+            seen.etcd_voter = votes;
+            if !this_boot {
+                seen.boot_id = "the boot before".to_owned();
+            }
+            let (plan, _) = all(&inventory, &observation);
+            let as_it_should_be = ready && as_planned && this_boot && (votes || !server);
+            assert_eq!(plan.is_empty(), as_it_should_be, "{node} {case:04b}");
+        }
+    }
 }
