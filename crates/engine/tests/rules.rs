@@ -8,6 +8,8 @@
     reason = "in a test a panic is the finding"
 )]
 
+#[path = "rules/again.rs"]
+mod again;
 #[path = "rules/reports.rs"]
 mod reports;
 mod world;

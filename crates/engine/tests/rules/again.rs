@@ -1,0 +1,62 @@
+//! What is looked at, and what is numbered, when something is done again.
+
+use super::*;
+
+/// After the last try too: what was done isn't given up, and nobody waits before the look.
+#[test]
+fn what_may_have_happened_is_looked_at_at_once() {
+    for (twist, took_ms) in [
+        (Twist::DoneButAmbiguous, 1_000),
+        (Twist::DoneButHangs, 900_000),
+    ] {
+        let mut world = Scripted::new();
+        for twist in [
+            Twist::Fails(FailureKind::Transient),
+            Twist::Fails(FailureKind::Transient),
+            twist.clone(),
+        ] {
+            world.twist(0, "install", Work::Act, twist);
+        }
+        let (end, journal) = run_plan(plan_of(1, FREE), &mut world);
+        assert_eq!(
+            (end, failure_of(&journal, 0)),
+            (RunEnd::Complete, None),
+            "{twist:?}"
+        );
+        assert_eq!(
+            verbs(&world, 0)[5..9],
+            ["install 1", "install 2", "install 3", "install?"]
+        );
+        // Seven other steps, two tries and the look of a second each, waits of 5 and 10 seconds.
+        assert_eq!(world.now.mono_ms, 10_000 + 15_000 + took_ms, "{twist:?}");
+    }
+}
+
+#[test]
+fn a_run_that_goes_on_numbers_its_operations_on() {
+    let (_, journal) = run_plan(plan_of(2, FREE), &mut Scripted::new());
+    for cut in 2..journal.entries.len() {
+        // What was under way is orphaned; what the machines have done stays done.
+        let mut kept = journal.clone();
+        kept.entries.truncate(cut);
+        let started = |journal: &Memory| -> Vec<OpId> {
+            let ops = journal
+                .entries
+                .iter()
+                .filter_map(|entry| match entry.record {
+                    Record::OpStarted { op, .. } => Some(op),
+                    _ => None,
+                });
+            ops.collect()
+        };
+        let before = started(&kept);
+        let mut engine = Engine::resume(&kept.entries).unwrap();
+        let effects = engine.step(Now::default(), Event::Begin);
+        let first = effects.iter().find_map(|effect| match effect {
+            Effect::Journal(Record::OpStarted { op, .. }) => Some(*op),
+            _ => None,
+        });
+        let next = before.last().map_or(0, |op| op.0 + 1);
+        assert!(first.is_none_or(|op| op == OpId(next)), "{cut}: {first:?}");
+    }
+}
