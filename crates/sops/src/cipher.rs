@@ -209,6 +209,55 @@ mod tests {
     }
 
     #[test]
+    fn every_kind_is_written_with_its_own_word_and_comes_back() {
+        let key = DataKey::new([7; DATA_KEY_BYTES]);
+        for (kind, word) in [
+            (Kind::Text, "str"),
+            (Kind::Int, "int"),
+            (Kind::Float, "float"),
+            (Kind::Bool, "bool"),
+            (Kind::Time, "time"),
+            (Kind::Bytes, "bytes"),
+            (Kind::Comment, "comment"),
+        ] {
+            let text = seal(kind, b"1", &key, &[9; IV_BYTES], "a:").unwrap();
+            assert!(text.ends_with(&format!(",type:{word}]")), "{text}");
+            assert!(is_sealed(&text));
+            let (back, plain) = open(&text, &key, "a:").unwrap();
+            assert_eq!((back, plain.as_slice()), (kind, &b"1"[..]));
+            // The kind is outside of what is authenticated: one that SOPS hasn't got is none.
+            let other = text.replace(&format!(",type:{word}]"), ",type:other]");
+            assert_eq!(open(&other, &key, "a:"), None);
+        }
+        // What is empty has nothing to hide, and is a text.
+        assert_eq!(
+            seal(Kind::Text, b"", &key, &[9; IV_BYTES], "a:").unwrap(),
+            ""
+        );
+        let (kind, plain) = open("", &key, "a:").unwrap();
+        assert_eq!((kind, plain.as_slice()), (Kind::Text, &b""[..]));
+        for text in ["ENC[AES256_GCM,data:x", "data:x]", "]", "word"] {
+            assert!(!is_sealed(text), "{text}");
+            assert_eq!(open(text, &key, "a:"), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_vector_of_twelve_bytes_is_read_as_the_first_releases_wrote_it() {
+        let (key, path) = (DataKey::new([7; DATA_KEY_BYTES]), "a:");
+        let iv = [3_u8; 12];
+        let mut data = b"a word".to_vec();
+        let tag = AesGcm::<Aes256, U12>::new(GenericArray::from_slice(key.as_slice()))
+            .encrypt_in_place_detached(GenericArray::from_slice(&iv), path.as_bytes(), &mut data)
+            .unwrap();
+        let [data, iv, tag] = [&data[..], &iv, tag.as_slice()].map(|part| BASE64.encode(part));
+        let text = format!("{PREFIX}{data},iv:{iv},tag:{tag},type:str]");
+        let (kind, plain) = open(&text, &key, path).unwrap();
+        assert_eq!((kind, plain.as_slice()), (Kind::Text, &b"a word"[..]));
+        assert_eq!(open(&text, &key, "b:"), None, "it is of another path");
+    }
+
+    #[test]
     fn numbers_that_are_none_are_no_values() {
         for text in [
             "inf", "-inf", "+inf", "infinity", "NaN", "nan", "-nan", "1e400", "-1e999",

@@ -118,3 +118,63 @@ fn list(recipients: &[String]) -> String {
         recipients.join(", ")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_reads_an_error_learns_what_to_do() {
+        let name = || "k3s/token".to_owned();
+        for (error, word) in [
+            (SopsError::NotEncrypted, "history"),
+            (
+                SopsError::NoIdentity {
+                    recipients: Vec::new(),
+                },
+                "--identity",
+            ),
+            (
+                SopsError::BadValue { name: name() },
+                "undercroft secrets edit",
+            ),
+            (
+                SopsError::PlainValue { name: name() },
+                "undercroft secrets edit",
+            ),
+            (SopsError::BadMac, "repository's history"),
+            (
+                SopsError::BadRecipient {
+                    recipient: "x".to_owned(),
+                    detail: "y".to_owned(),
+                },
+                "ssh-ed25519",
+            ),
+        ] {
+            let hint = error.hint().unwrap_or_default();
+            assert!(hint.contains(word), "{error}: {hint}");
+        }
+        // What these say is itself what to change.
+        for error in [
+            SopsError::ReservedKey,
+            SopsError::NoRecipient,
+            SopsError::TooLarge {
+                bytes: 2,
+                bytes_max: 1,
+            },
+        ] {
+            assert_eq!(error.hint(), None, "{error}");
+        }
+    }
+
+    #[test]
+    fn a_file_that_no_identity_opens_says_whose_it_is() {
+        let said = |recipients: &[&str]| {
+            let recipients = recipients.iter().map(ToString::to_string).collect();
+            SopsError::NoIdentity { recipients }.to_string()
+        };
+        let start = "none of the identities at hand opens it; it is encrypted to ";
+        assert_eq!(said(&[]), format!("{start}nobody"));
+        assert_eq!(said(&["age1a", "age1b"]), format!("{start}age1a, age1b"));
+    }
+}

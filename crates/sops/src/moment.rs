@@ -46,4 +46,33 @@ mod tests {
             assert_eq!(rfc3339(second), want);
         }
     }
+
+    /// Every day of 431 years, one after the other (the calendar repeats after 400), and seconds over one.
+    #[test]
+    fn days_follow_each_other_as_in_the_calendar() {
+        let mut days = 0;
+        for year in 1970..2401_u64 {
+            let leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+            let february = if leap { 29 } else { 28 };
+            let months = [31, february, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31];
+            for (month, length) in (1..).zip(months) {
+                for day in 1..=length {
+                    let want = format!("{year:04}-{month:02}-{day:02}T");
+                    let (second, time) = if day % 2 == 0 {
+                        (0, "00:00:00Z")
+                    } else {
+                        (DAY_S - 1, "23:59:59Z")
+                    };
+                    let shown = rfc3339(days * DAY_S + second);
+                    assert_eq!(shown, format!("{want}{time}"), "day {days}");
+                    days += 1;
+                }
+            }
+        }
+        for second in (0..DAY_S).step_by(59) {
+            let (hour, minute) = (second / 3600, second % 3600 / 60);
+            let want = format!("1970-01-01T{hour:02}:{minute:02}:{:02}Z", second % 60);
+            assert_eq!(rfc3339(second), want);
+        }
+    }
 }

@@ -9,6 +9,10 @@ use crate::{
     identity_of_ssh_host_key, parse_plain,
 };
 
+mod made_by_sops;
+mod metadata;
+mod trees;
+
 const PLAIN: &str = "\
 # who may come in
 token: K10ab::server:secret # from the founder
@@ -33,13 +37,18 @@ empty: \"\"
 # the end
 ";
 
-/// Entropy that is none, so that tests repeat.
+/// Entropy that is none, so that tests repeat. It doesn't itself for as long as a test runs.
 fn entropy() -> impl FnMut(&mut [u8]) {
-    let mut next = 0_u8;
+    entropy_from(7)
+}
+
+fn entropy_from(mut state: u64) -> impl FnMut(&mut [u8]) {
     move |buffer| {
         for byte in buffer {
-            next = next.wrapping_mul(31).wrapping_add(7);
-            *byte = next;
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
+            *byte = state.to_be_bytes()[0];
         }
     }
 }

@@ -5,3 +5,6 @@ mod scalar;
 mod write;
 
 pub(crate) use self::{read::read, write::write};
+
+#[cfg(test)]
+mod tests;

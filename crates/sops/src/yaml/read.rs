@@ -7,7 +7,6 @@ use zeroize::Zeroizing;
 
 use super::scalar::resolve;
 use crate::{
-    FILE_BYTES_MAX,
     error::SopsError,
     value::{Comment, Element, Entry, Value},
 };
@@ -17,14 +16,8 @@ const NESTING_MAX: usize = 64;
 /// How many comments may stand between two keys.
 const COMMENTS_MAX: usize = 10_000;
 
-/// Reads one document that is a map.
+/// Reads one document that is a map. How long it may be is the caller's to see to.
 pub(crate) fn read(text: &str) -> Result<Value, SopsError> {
-    if text.len() > FILE_BYTES_MAX {
-        return Err(SopsError::TooLarge {
-            bytes: text.len(),
-            bytes_max: FILE_BYTES_MAX,
-        });
-    }
     let mut options = Options::default();
     options.flow_nesting_limit = NESTING_MAX;
     options.block_nesting_limit = NESTING_MAX;

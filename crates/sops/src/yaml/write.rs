@@ -12,46 +12,42 @@ const INDENT: usize = 4;
 /// A map as a document.
 pub(crate) fn write(entries: &[Entry]) -> Zeroizing<String> {
     // Growing would leave copies of secrets behind in memory that was given back.
-    let mut out = Zeroizing::new(String::with_capacity(entries_bytes(entries, 0)));
-    if entries.iter().any(|entry| matches!(entry, Entry::Pair(..))) {
-        map(entries, 0, &mut out);
-    } else {
-        map(entries, 0, &mut out);
-        out.push_str("{}\n");
-    }
+    let mut length = Length::default();
+    document(entries, &mut length);
+    let mut out = Zeroizing::new(String::with_capacity(length.0));
+    document(entries, &mut *out);
     out
 }
 
-/// More than enough room, in bytes.
-fn entries_bytes(entries: &[Entry], column: usize) -> usize {
-    entries
-        .iter()
-        .map(|entry| match entry {
-            Entry::Comment(comment) => comment.text.len() + column + 8,
-            Entry::Pair(key, value) => 4 * key.len() + column + 8 + value_bytes(value, column),
-        })
-        .sum::<usize>()
-        + 8
+fn document<O: Out>(entries: &[Entry], out: &mut O) {
+    map(entries, 0, out);
+    if !has_pairs(entries) {
+        out.push_str("{}\n");
+    }
 }
 
-fn value_bytes(value: &Value, column: usize) -> usize {
-    let next = column + INDENT;
-    match value {
-        Value::Map(entries) => entries_bytes(entries, next),
-        Value::List(elements) => elements
-            .iter()
-            .map(|element| match element {
-                Element::Comment(comment) => comment.text.len() + next + 8,
-                Element::Value(value) => next + 8 + value_bytes(value, next),
-            })
-            .sum(),
-        Value::Text(text) | Value::Time(text) => {
-            let lines = text.bytes().filter(|b| *b == b'\n').count();
-            4 * text.len() + (lines + 1) * (next + INDENT) + 16
-        }
-        Value::Null | Value::Bool(_) | Value::Int(_) => 32,
-        // The longest notation without an exponent of a finite number.
-        Value::Float(_) => 512,
+/// Where the text goes.
+trait Out {
+    fn push_str(&mut self, text: &str);
+
+    fn push(&mut self, c: char) {
+        self.push_str(c.encode_utf8(&mut [0; 4]));
+    }
+}
+
+impl Out for String {
+    fn push_str(&mut self, text: &str) {
+        Self::push_str(self, text);
+    }
+}
+
+/// How long the text is, in bytes.
+#[derive(Default)]
+struct Length(usize);
+
+impl Out for Length {
+    fn push_str(&mut self, text: &str) {
+        self.0 += text.len();
     }
 }
 
@@ -60,11 +56,13 @@ fn below(column: usize) -> usize {
     INDENT * ((column + INDENT) / INDENT)
 }
 
-fn blanks(count: usize, out: &mut String) {
-    out.extend(std::iter::repeat_n(' ', count));
+fn blanks<O: Out>(count: usize, out: &mut O) {
+    for _ in 0..count {
+        out.push(' ');
+    }
 }
 
-fn comment_line(comment: &Comment, column: usize, out: &mut String) {
+fn comment_line<O: Out>(comment: &Comment, column: usize, out: &mut O) {
     blanks(column, out);
     out.push('#');
     out.push_str(&comment.text);
@@ -72,12 +70,12 @@ fn comment_line(comment: &Comment, column: usize, out: &mut String) {
 }
 
 /// The lines of a map, each at the column.
-fn map(entries: &[Entry], column: usize, out: &mut String) {
+fn map<O: Out>(entries: &[Entry], column: usize, out: &mut O) {
     map_after(entries, column, column, out);
 }
 
 /// The lines of a map of which the first may follow a dash, and then needs fewer blanks.
-fn map_after(entries: &[Entry], first: usize, column: usize, out: &mut String) {
+fn map_after<O: Out>(entries: &[Entry], first: usize, column: usize, out: &mut O) {
     let mut inline: Option<&Comment> = None;
     let mut lead = first;
     for entry in entries {
@@ -115,7 +113,7 @@ fn one_line(value: &Value) -> bool {
     }
 }
 
-fn pair_value(value: &Value, column: usize, inline: Option<&Comment>, out: &mut String) {
+fn pair_value<O: Out>(value: &Value, column: usize, inline: Option<&Comment>, out: &mut O) {
     match value {
         Value::Map(entries) if !entries.is_empty() => {
             if entries.iter().all(|e| matches!(e, Entry::Comment(_))) {
@@ -140,7 +138,7 @@ fn pair_value(value: &Value, column: usize, inline: Option<&Comment>, out: &mut 
     }
 }
 
-fn list(elements: &[Element], column: usize, out: &mut String) {
+fn list<O: Out>(elements: &[Element], column: usize, out: &mut O) {
     let mut inline: Option<&Comment> = None;
     for element in elements {
         match element {
@@ -172,19 +170,22 @@ fn list(elements: &[Element], column: usize, out: &mut String) {
                     comment_line(comment, column, out);
                 }
                 blanks(column, out);
-                out.push_str("- ");
+                out.push('-');
                 match value {
                     Value::Map(entries) if has_pairs(entries) => {
                         let rest = entries.get(lead.len()..).unwrap_or_default();
+                        out.push(' ');
                         map_after(rest, 0, column + 2, out);
                     }
                     Value::List(elements) if elements.len() > lead.len() => {
-                        out.pop();
-                        out.push('\n');
                         let rest = elements.get(lead.len()..).unwrap_or_default();
+                        out.push('\n');
                         list(rest, column + 2, out);
                     }
-                    _ => scalar(value, below(column), inline.take(), out),
+                    _ => {
+                        out.push(' ');
+                        scalar(value, below(column), inline.take(), out);
+                    }
                 }
             }
         }
@@ -199,7 +200,7 @@ fn has_pairs(entries: &[Entry]) -> bool {
 }
 
 /// A value and the end of its line; `column` is where the lines of a longer text begin.
-fn scalar(value: &Value, column: usize, inline: Option<&Comment>, out: &mut String) {
+fn scalar<O: Out>(value: &Value, column: usize, inline: Option<&Comment>, out: &mut O) {
     match value {
         Value::Null => out.push_str("null"),
         Value::Bool(value) => out.push_str(if *value { "true" } else { "false" }),
@@ -232,7 +233,7 @@ fn float(number: f64) -> String {
     }
 }
 
-fn key_text(key: &str, out: &mut String) {
+fn key_text<O: Out>(key: &str, out: &mut O) {
     if is_plain(key) {
         out.push_str(key);
     } else {
@@ -252,7 +253,7 @@ fn is_block(text: &str) -> bool {
         && !text.ends_with("\n\n")
 }
 
-fn block(text: &str, column: usize, out: &mut String) {
+fn block<O: Out>(text: &str, column: usize, out: &mut O) {
     out.push('|');
     if !text.ends_with('\n') {
         out.push('-');
@@ -272,7 +273,7 @@ fn is_break(c: char) -> bool {
     matches!(c, '\u{85}' | '\u{2028}' | '\u{2029}' | '\u{feff}')
 }
 
-fn quoted(text: &str, out: &mut String) {
+fn quoted<O: Out>(text: &str, out: &mut O) {
     out.push('"');
     for c in text.chars() {
         match c {
