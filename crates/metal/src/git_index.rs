@@ -73,6 +73,11 @@ pub fn first_tracked(path: &Path) -> Result<Option<String>, IndexError> {
     Ok(None)
 }
 
+/// Whether a path is in a working tree of git's.
+pub(crate) fn is_in_working_tree(path: &Path) -> bool {
+    working_tree(path).is_some()
+}
+
 /// A path with the links above its last part resolved.
 fn resolved(path: &Path) -> Option<PathBuf> {
     let absolute = std::path::absolute(path).ok()?;

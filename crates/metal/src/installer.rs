@@ -96,6 +96,9 @@ pub enum InstallerError {
     /// Nix isn't installed, or the flake doesn't build.
     #[error(transparent)]
     Nix(#[from] crate::system::NixError),
+    /// Nix would see more or less of the flake's folder than it should.
+    #[error(transparent)]
+    Unseen(#[from] crate::system::UnseenError),
     /// The flake's result isn't an installer.
     #[error("{path} isn't an installer image: it has no {missing}")]
     NotAnImage {

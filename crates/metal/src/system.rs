@@ -9,9 +9,12 @@ use crate::parts::{Arch, PartsError, Progress};
 mod flake;
 mod nix;
 mod rack;
+mod seen;
 
 pub(crate) use nix::{Nix, built_path};
 pub use nix::{NixError, NixStore};
+pub use seen::UnseenError;
+pub(crate) use seen::check as check_seen;
 
 /// What a node's system needs to know of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -105,6 +108,9 @@ pub enum SystemError {
         /// The folder.
         dir: PathBuf,
     },
+    /// Nix would see more or less of a flake's folder than it should.
+    #[error(transparent)]
+    Unseen(#[from] UnseenError),
     /// A flake has no configuration for a node.
     #[error(
         "the flake {dir} has no nixosConfigurations.{name}; it has: {known}\n  try: let the flake read undercroft.toml, as the one of `undercroft init` does"
@@ -154,7 +160,10 @@ pub enum SystemError {
 impl SystemError {
     /// Whether every other machine of the same flake would fail in the same way.
     pub fn concerns_the_flake(&self) -> bool {
-        matches!(self, Self::UnreadableFlake(_) | Self::NoFlake { .. })
+        matches!(
+            self,
+            Self::UnreadableFlake(_) | Self::NoFlake { .. } | Self::Unseen(_)
+        )
     }
 }
 

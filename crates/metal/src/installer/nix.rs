@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::{InstallerError, InstallerImage, image_digest};
 use crate::parts::{Arch, PartsError, Progress};
-use crate::system::{Nix, NixStore, built_path};
+use crate::system::{Nix, NixStore, built_path, check_seen};
 
 pub(super) fn build(
     flake: &str,
@@ -12,6 +12,10 @@ pub(super) fn build(
     arch: Arch,
     progress: Progress<'_>,
 ) -> Result<InstallerImage, InstallerError> {
+    // Any other reference names something that Nix fetches.
+    if Path::new(flake).is_dir() {
+        check_seen(Path::new(flake))?;
+    }
     let store = NixStore::choose(cache_dir)?;
     let link = std::path::absolute(cache_dir)
         .map_err(PartsError::io("find", cache_dir))?

@@ -2,12 +2,16 @@
 
 use std::path::Path;
 
-use super::nix::{Nix, NixStore, built_path};
-use super::{SystemError, flake_file};
+use super::nix::{Nix, NixError, NixStore, built_path};
+use super::{SystemError, check_seen, flake_file};
 use crate::parts::{PartsError, Progress};
 
 const OFFLINE_HINT: &str = "read the output above; a flake's inputs need the network once, and \
     `nix flake lock` in its folder says more";
+
+/// What Nix says of an output that a flake doesn't have (`src/libcmd/installables.cc` of Nix 2.8,
+/// `src/libcmd/installable-flake.cc` since).
+const NO_ATTRIBUTE: &str = "does not provide attribute";
 
 /// Builds `nixosConfigurations.NAME`: the toplevel, and the disko script if it has one.
 pub(super) fn build(
@@ -31,17 +35,12 @@ pub(super) fn build(
             .store(store)
             .hint(OFFLINE_HINT)
     };
-    // An attribute that doesn't exist would be an error of evaluation that looks like any other.
-    let outputs = Nix::new("nix")
-        .args(["eval", "--json", "--impure", "--expr"])
-        .args([format!(
-            "builtins.attrNames ((builtins.getFlake {}).nixosConfigurations or {{ }})",
-            nix_string(&flake.to_string())
-        )])
-        .store(store)
-        .hint(OFFLINE_HINT)
-        .run(progress)
-        .map_err(SystemError::UnreadableFlake)?;
+    check_seen(&dir)?;
+    let listed = eval("nixosConfigurations", "builtins.attrNames").run(progress);
+    let outputs = match listed {
+        Err(NixError::Failed { output, .. }) if output.contains(NO_ATTRIBUTE) => "[]".to_owned(),
+        listed => listed.map_err(SystemError::UnreadableFlake)?,
+    };
     let known: Vec<String> = serde_json::from_str(&outputs).unwrap_or_default();
     if !known.iter().any(|known| known == name) {
         let known = if known.is_empty() {
@@ -74,24 +73,4 @@ pub(super) fn build(
         None
     };
     Ok((toplevel, disko_script))
-}
-
-/// A string literal of the Nix language.
-fn nix_string(text: &str) -> String {
-    format!(
-        "\"{}\"",
-        text.replace('\\', "\\\\")
-            .replace('"', "\\\"")
-            .replace("${", "\\${")
-    )
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_string_of_nix_is_only_a_string() {
-        assert_eq!(nix_string(r#"/a"b\c${d}"#), r#""/a\"b\\c\${d}""#);
-    }
 }

@@ -82,6 +82,105 @@ fn a_folder_without_a_flake_is_named() {
     );
 }
 
+fn git(dir: &Path, words: &[&str]) -> bool {
+    let mut git = std::process::Command::new("git");
+    git.arg("-C").arg(dir).args(words);
+    git.status().is_ok_and(|status| status.success())
+}
+
+#[test]
+fn nix_never_copies_the_private_identity_and_sees_all_that_a_fleet_reads() {
+    if std::process::Command::new("nix")
+        .arg("--version")
+        .output()
+        .is_err()
+    {
+        println!("SKIPPED: nix isn't installed");
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let (flake, cache) = (dir.path().join("fleet"), dir.path().join("cache"));
+    let mark = format!("# {}", dir.path().display());
+    for (file, text) in [
+        (
+            "flake.nix",
+            "{ outputs = _: { nixosConfigurations.other = { }; }; }",
+        ),
+        ("undercroft.toml", &mark),
+        ("facts/operators.pub", "ssh-ed25519 AAAA"),
+        (".gitignore", ".undercroft\n"),
+        (
+            ".undercroft/operator-identity.txt",
+            "AGE-SECRET-KEY-PRIVATE",
+        ),
+    ] {
+        fs::create_dir_all(flake.join(file).parent().unwrap()).unwrap();
+        fs::write(flake.join(file), text).unwrap();
+    }
+    let build = || {
+        let builder = SystemBuilder::Flake {
+            dir: flake.clone(),
+            cache_dir: cache.clone(),
+        };
+        builder.build(&node(), &mut |_| {}).unwrap_err()
+    };
+    let installer = || {
+        let builder = crate::installer::InstallerBuilder::Nix {
+            flake: flake.display().to_string(),
+            cache_dir: cache.clone(),
+        };
+        builder
+            .build(Arch::X86_64, &mut |_| {})
+            .unwrap_err()
+            .to_string()
+    };
+    // Nix would copy all of it.
+    let error = build();
+    assert!(error.concerns_the_flake());
+    let error = error.to_string();
+    assert!(
+        error.contains("isn't in a git repository") && error.contains("git init"),
+        "{error}"
+    );
+    assert_eq!(installer(), error);
+
+    if !git(&flake, &["init", "-q"]) {
+        println!("SKIPPED: git can't `init` here");
+        return;
+    }
+    // Nix would see a part of it.
+    assert!(git(&flake, &["add", "flake.nix"]));
+    let error = build().to_string();
+    assert!(
+        error.contains("`git add undercroft.toml facts/operators.pub`"),
+        "{error}"
+    );
+    assert_eq!(installer(), error);
+
+    assert!(git(&flake, &["add", "-A"]));
+    let error = build();
+    assert!(
+        matches!(&error, SystemError::NotInFlake { known, .. } if known == "other"),
+        "{error}"
+    );
+    assert!(installer().contains("does not provide attribute"));
+    // The store may be the machine's own: this fleet's copies in it name the test's folder.
+    let store = NixStore::choose(&cache).unwrap().physical("/nix/store");
+    let copies: Vec<PathBuf> = fs::read_dir(store)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|copy| {
+            let file = fs::read_to_string(copy.join("undercroft.toml"));
+            file.is_ok_and(|text| text == mark)
+        })
+        .collect();
+    assert!(!copies.is_empty(), "this is where Nix copies to");
+    for copy in copies {
+        assert!(copy.join("facts/operators.pub").exists());
+        assert!(!copy.join(".undercroft").exists(), "{}", copy.display());
+    }
+}
+
 #[test]
 fn a_foreign_flake_is_refused_with_what_it_has() {
     if std::process::Command::new("nix")
@@ -95,6 +194,11 @@ fn a_foreign_flake_is_refused_with_what_it_has() {
     let dir = tempfile::tempdir().unwrap();
     let flake = dir.path().join("flake");
     fs::create_dir(&flake).unwrap();
+    fs::write(flake.join("flake.nix"), "").unwrap();
+    if !git(&flake, &["init", "-q"]) || !git(&flake, &["add", "flake.nix"]) {
+        println!("SKIPPED: git can't `init` here");
+        return;
+    }
     let build = |text: &str| {
         fs::write(flake.join("flake.nix"), text).unwrap();
         let builder = SystemBuilder::Flake {

@@ -1,0 +1,61 @@
+//! What Nix sees of a flake's folder.
+//!
+//! Of a folder in a git repository Nix copies what git knows of to its store; of any other folder
+//! all that lies in it, and everybody may read the store. `.undercroft` lies in it, with the private
+//! identity and the key to the machines.
+
+use std::path::{Path, PathBuf};
+
+use crate::git_index::{self, IndexError};
+
+/// What a fleet's flake reads beside its own file, where it is there.
+const READ_BY_FLEETS: [&str; 3] = ["undercroft.toml", "facts/operators.pub", "secrets"];
+
+/// Why Nix isn't given a flake's folder.
+#[derive(Debug, thiserror::Error)]
+pub enum UnseenError {
+    /// It would copy all of the folder.
+    #[error(
+        "{} isn't in a git repository, and of such a folder Nix copies everything to its store, which everybody here may read, `.undercroft` with its private keys too\n  try: `git init && git add -A` there; `.undercroft` is left out of it", dir.display()
+    )]
+    NotInGit {
+        /// The folder.
+        dir: PathBuf,
+    },
+    /// It wouldn't see what the flake reads.
+    #[error(
+        "Nix sees only what git knows of {}, and git doesn't know {}\n  try: `git add {}` there; a commit isn't needed", dir.display(), files.join(" and "), files.join(" ")
+    )]
+    Unknown {
+        /// The folder.
+        dir: PathBuf,
+        /// What git doesn't know, relative to the folder.
+        files: Vec<&'static str>,
+    },
+    /// What git knows can't be told.
+    #[error("{0}\n  try: `git status` in that folder says more")]
+    Index(#[from] IndexError),
+}
+
+/// Makes sure that Nix sees all that a fleet's flake reads, and nothing that git doesn't know.
+pub(crate) fn check(dir: &Path) -> Result<(), UnseenError> {
+    if !git_index::is_in_working_tree(&dir.join("flake.nix")) {
+        return Err(UnseenError::NotInGit {
+            dir: dir.to_owned(),
+        });
+    }
+    let mut files = Vec::new();
+    for file in ["flake.nix"].into_iter().chain(READ_BY_FLEETS) {
+        let path = dir.join(file);
+        if path.exists() && git_index::first_tracked(&path)?.is_none() {
+            files.push(file);
+        }
+    }
+    if files.is_empty() {
+        return Ok(());
+    }
+    Err(UnseenError::Unknown {
+        dir: dir.to_owned(),
+        files,
+    })
+}
