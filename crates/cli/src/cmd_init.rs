@@ -116,6 +116,10 @@ pub(crate) fn run(ui: Ui, at: Option<&Path>, args: &InitArgs) -> Result<Done, Cl
             ("", "put your machines into undercroft.toml, then"),
             ("check", "is the file right?"),
             ("rehearse", "the bring-up in simulation"),
+            (
+                "",
+                "`git init && git add -A` there: Nix sees what git knows",
+            ),
         ],
         Template::Cluster => &[
             ("", "put your machines into undercroft.toml, then"),
@@ -123,6 +127,10 @@ pub(crate) fn run(ui: Ui, at: Option<&Path>, args: &InitArgs) -> Result<Done, Cl
             ("rehearse", "the bring-up in simulation"),
             ("secrets init", "keys, tokens and authorities, encrypted"),
             ("render", "the tree that Argo CD will keep"),
+            (
+                "",
+                "`git init && git add -A` there: Nix sees what git knows",
+            ),
         ],
         Template::Rack => &[
             ("rehearse", "the bring-up in simulation"),

@@ -14,7 +14,7 @@ mod seen;
 pub(crate) use nix::{Nix, built_path};
 pub use nix::{NixError, NixStore};
 pub use seen::UnseenError;
-pub(crate) use seen::check as check_seen;
+pub(crate) use seen::{READ_FOR_INSTALLERS, check as check_seen};
 
 /// What a node's system needs to know of it.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -3,6 +3,7 @@
 use std::{
     fs,
     os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown},
+    os::unix::process::CommandExt as _,
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
@@ -81,6 +82,19 @@ impl Desk {
         };
         desk.write("undercroft.toml", INVENTORY);
         desk.write("flake.nix", "{ outputs = _: { }; }\n");
+        desk.write(".gitignore", ".undercroft/\n");
+        let facts = desk.fleet().join("facts");
+        fs::create_dir(&facts).unwrap();
+        chown(&facts, Some(ADA), Some(ADA)).unwrap();
+        desk.write("facts/operators.pub", "");
+        for words in [&["init", "-q"][..], &["add", "-A"]] {
+            let mut git = desk.command(Path::new("git"));
+            let ended = git.args(words).uid(ADA).gid(ADA).status();
+            if !ended.is_ok_and(|status| status.success()) {
+                skip("git can't `init` a repository of another user's here");
+                return None;
+            }
+        }
         desk.program_named("nix", NIX);
         // A checkout may lie where only root can go.
         if desk.as_user(ADA, &["--version"]).code != 0 {

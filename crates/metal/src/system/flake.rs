@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use super::nix::{Nix, NixError, NixStore, built_path};
+use super::seen::READ_FOR_SYSTEMS;
 use super::{SystemError, check_seen, flake_file};
 use crate::parts::{PartsError, Progress};
 
@@ -35,7 +36,7 @@ pub(super) fn build(
             .store(store)
             .hint(OFFLINE_HINT)
     };
-    check_seen(&dir)?;
+    check_seen(&dir, READ_FOR_SYSTEMS)?;
     let listed = eval("nixosConfigurations", "builtins.attrNames").run(progress);
     let outputs = match listed {
         Err(NixError::Failed { output, .. }) if output.contains(NO_ATTRIBUTE) => "[]".to_owned(),

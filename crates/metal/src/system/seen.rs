@@ -8,8 +8,19 @@ use std::path::{Path, PathBuf};
 
 use crate::git_index::{self, IndexError};
 
-/// What a fleet's flake reads beside its own file, where it is there.
-const READ_BY_FLEETS: [&str; 3] = ["undercroft.toml", "facts/operators.pub", "secrets"];
+/// What a fleet's flake reads for an installer, where it is there.
+pub(crate) const READ_FOR_INSTALLERS: &[&str] = &["flake.nix", "undercroft.toml"];
+/// What it reads for a machine's system. Without the operators' keys a machine lets nobody in.
+pub(crate) const READ_FOR_SYSTEMS: &[&str] = &[
+    "flake.nix",
+    "undercroft.toml",
+    "facts/operators.pub",
+    SECRETS,
+];
+/// The folder of secrets; the machines' host keys in it are for Undercroft itself.
+const SECRETS: &str = "secrets";
+/// The most encrypted files of that folder that are looked for.
+const SECRETS_MAX: usize = 64;
 
 /// Why Nix isn't given a flake's folder.
 #[derive(Debug, thiserror::Error)]
@@ -37,18 +48,26 @@ pub enum UnseenError {
     Index(#[from] IndexError),
 }
 
-/// Makes sure that Nix sees all that a fleet's flake reads, and nothing that git doesn't know.
-pub(crate) fn check(dir: &Path) -> Result<(), UnseenError> {
+/// Makes sure that Nix sees what a fleet's flake reads, and nothing that git doesn't know.
+pub(crate) fn check(dir: &Path, read: &[&'static str]) -> Result<(), UnseenError> {
     if !git_index::is_in_working_tree(&dir.join("flake.nix")) {
         return Err(UnseenError::NotInGit {
             dir: dir.to_owned(),
         });
     }
     let mut files = Vec::new();
-    for file in ["flake.nix"].into_iter().chain(READ_BY_FLEETS) {
+    for file in read {
         let path = dir.join(file);
-        if path.exists() && git_index::first_tracked(&path)?.is_none() {
-            files.push(file);
+        let wanted = if *file == SECRETS {
+            encrypted(&path)
+        } else {
+            vec![path]
+        };
+        for path in wanted.iter().filter(|path| path.exists()) {
+            if git_index::first_tracked(path)?.is_none() {
+                files.push(*file);
+                break;
+            }
         }
     }
     if files.is_empty() {
@@ -58,4 +77,14 @@ pub(crate) fn check(dir: &Path) -> Result<(), UnseenError> {
         dir: dir.to_owned(),
         files,
     })
+}
+
+/// The files that SOPS has encrypted in a folder.
+fn encrypted(folder: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    entries
+        .map(|entry| entry.path())
+        .filter(|path| path.to_string_lossy().ends_with(".sops.yaml"))
+        .take(SECRETS_MAX)
+        .collect()
 }
