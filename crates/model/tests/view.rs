@@ -8,6 +8,9 @@
     reason = "in a test a panic is the finding"
 )]
 
+#[path = "view/moves.rs"]
+mod moves;
+
 use proptest::prelude::*;
 use serde_json::json;
 use undercroft_model::{

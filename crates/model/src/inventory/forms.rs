@@ -306,6 +306,9 @@ fn is_hours(text: &str) -> bool {
 }
 
 #[cfg(test)]
+mod tables;
+
+#[cfg(test)]
 mod tests {
     use super::*;
 
