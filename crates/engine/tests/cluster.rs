@@ -332,3 +332,40 @@ fn a_look_tells_whether_the_ground_is_gone_before_a_machine_is_given_up() {
         }
     }
 }
+
+/// A run that goes on waits for what was under way, as the one before did.
+#[test]
+fn agents_join_after_servers_wherever_a_controller_died() {
+    for events in 1.. {
+        let mut world = Scripted::new();
+        let plan = cluster_plan(4, 3, FREE);
+        let mut driver = Driver::new(Engine::new(plan).unwrap(), Memory::default());
+        let mut event = Event::Begin;
+        let mut ended = false;
+        for _ in 0..events {
+            ended = driver
+                .handle(world.now, event, &mut world)
+                .unwrap()
+                .is_some();
+            if ended {
+                break;
+            }
+            event = next_event(&mut world, driver.next_deadline()).unwrap();
+        }
+        if ended {
+            assert!(events > 30, "{events}");
+            return;
+        }
+        let (end, _) = run_on(driver.into_journal(), &mut world);
+        assert_eq!(end, RunEnd::Complete);
+        let joins = |node: usize| {
+            let log = world.log.iter().enumerate();
+            log.filter(move |(_, (n, verb, ..))| *n == name(node) && *verb == "join")
+                .map(|(at, _)| at)
+        };
+        let agent = joins(3).min().unwrap();
+        for server in [1, 2] {
+            assert!(joins(server).max().unwrap() < agent, "{events}: {server}");
+        }
+    }
+}

@@ -60,3 +60,29 @@ fn a_run_that_goes_on_numbers_its_operations_on() {
         assert!(first.is_none_or(|op| op == OpId(next)), "{cut}: {first:?}");
     }
 }
+
+/// Time never goes back for the engine, whatever the clock that it is told says.
+#[test]
+fn a_wait_is_reckoned_from_the_latest_time_that_was_seen() {
+    let at = |mono_ms| Now {
+        mono_ms,
+        wall_ms: 0,
+    };
+    let mut engine = Engine::new(plan_of(1, FREE)).unwrap();
+    engine.step(at(100_000), Event::Begin);
+    assert_eq!(engine.next_deadline(), Some(100_000 + 600_000));
+    let failure = undercroft_model::Failure::new(FailureKind::Transient, "no");
+    let outcome = Outcome::Failed { failure };
+    engine.step(
+        at(40_000),
+        Event::Ended {
+            op: OpId(0),
+            outcome,
+        },
+    );
+    assert_eq!(engine.next_deadline(), Some(100_000 + 5_000));
+    assert_eq!(engine.step(at(104_999), Event::Tick).len(), 0);
+    assert_eq!(engine.running().count(), 0);
+    engine.step(at(105_000), Event::Tick);
+    assert_eq!(engine.running().collect::<Vec<_>>(), [OpId(1)]);
+}
