@@ -177,7 +177,10 @@ fn destruction() {
         p.steps[1].action = Action::NetworkBoot;
         p.steps[2].action = Action::NetworkBoot;
     });
-    for what in ["before an approval", "before an inspection"] {
+    for what in [
+        "destroys before an approval",
+        "destroys before an inspection",
+    ] {
         assert!(neither.iter().any(|f| f.contains(what)), "{neither:?}");
     }
     // Others that are inspected don't make up for the one that is destroyed.
