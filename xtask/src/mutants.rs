@@ -176,9 +176,11 @@ fn one(tool: &str, name: &str, asked: &Asked) -> Result<Tally, Failed> {
 }
 
 /// What has the changed crate built quickly. Most of the time goes into compiling it anew for each change:
-/// its own optimisation and debug information cost more than they save.
+/// its own optimisation and debug information cost more than they save. Only the model's tests read so
+/// many inventories that they need some of it.
 fn quick(name: &str) -> Vec<String> {
-    let package = format!("profile.dev.package.undercroft-{name}.opt-level=0");
+    let level = if name == "model" { 1 } else { 0 };
+    let package = format!("profile.dev.package.undercroft-{name}.opt-level={level}");
     [
         package.as_str(),
         "profile.dev.debug=false",
