@@ -86,3 +86,31 @@ fn a_wait_is_reckoned_from_the_latest_time_that_was_seen() {
     engine.step(at(105_000), Event::Tick);
     assert_eq!(engine.running().collect::<Vec<_>>(), [OpId(1)]);
 }
+
+#[test]
+fn a_step_that_may_be_done_already_is_looked_at_first() {
+    let mut plan = plan_of(1, FREE);
+    for step in [0, 2, 5] {
+        plan.steps[step].probe_first = true;
+    }
+    plan.id = plan.content_id();
+    let mut world = Scripted::new();
+    let (end, _) = run_plan(plan, &mut world);
+    assert_eq!(end, RunEnd::Complete);
+    assert_eq!(
+        verbs(&world, 0),
+        [
+            "network-boot?",
+            "network-boot 1",
+            "approve 1",
+            "inspect?",
+            "inspect 1",
+            "partition 1",
+            "copy 1",
+            "install?",
+            "install 1",
+            "reboot 1",
+            "prove 1"
+        ]
+    );
+}
