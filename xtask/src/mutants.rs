@@ -151,6 +151,8 @@ fn one(tool: &str, name: &str, asked: &Asked) -> Result<Tally, Failed> {
     let mut step = of_it(Step::new(&format!("{name}: {all} changes"), tool))
         .env("CARGO_TARGET_DIR", target)
         .args(quick(name))
+        // What git ignores is no part of the crates, and may be large.
+        .args(["--gitignore", "true"])
         .args([
             "--jobs",
             "1",
