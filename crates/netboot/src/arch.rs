@@ -261,4 +261,95 @@ mod tests {
             assert_eq!(transport, Transport::Tftp, "{number}");
         }
     }
+
+    /// IANA's registry of processor architecture types, as messages name them.
+    #[test]
+    fn every_architecture_is_called_what_the_registry_calls_it() {
+        let names = [
+            "x86 BIOS",
+            "NEC PC-98",
+            "Itanium UEFI",
+            "DEC Alpha",
+            "Arc x86",
+            "Intel Lean Client",
+            "32-bit x86 UEFI",
+            "x64 UEFI",
+            "Xscale EFI",
+            "x64 UEFI",
+            "32-bit Arm UEFI",
+            "arm64 UEFI",
+            "PowerPC Open Firmware",
+            "PowerPC ePAPR",
+            "POWER OPAL",
+            "32-bit x86 UEFI over HTTP",
+            "x64 UEFI over HTTP",
+            "EFI byte code over HTTP",
+            "32-bit Arm UEFI over HTTP",
+            "arm64 UEFI over HTTP",
+            "x86 BIOS over HTTP",
+            "32-bit Arm U-Boot",
+            "arm64 U-Boot",
+            "32-bit Arm U-Boot over HTTP",
+            "arm64 U-Boot",
+            "32-bit RISC-V UEFI",
+            "32-bit RISC-V UEFI",
+            "64-bit RISC-V UEFI",
+            "64-bit RISC-V UEFI",
+            "128-bit RISC-V UEFI",
+            "128-bit RISC-V UEFI",
+            "s390",
+            "s390",
+            "32-bit MIPS UEFI",
+            "64-bit MIPS UEFI",
+            "Sunway",
+            "Sunway",
+            "32-bit LoongArch UEFI",
+            "32-bit LoongArch UEFI",
+            "64-bit LoongArch UEFI",
+            "64-bit LoongArch UEFI",
+            "Raspberry Pi",
+            "unknown",
+        ];
+        for (number, name) in (0..).zip(names) {
+            assert_eq!(ClientArch(number).to_string(), format!("{number} ({name})"));
+        }
+        assert_eq!(ClientArch(u16::MAX).to_string(), "65535 (unknown)");
+    }
+
+    #[test]
+    fn a_platform_runs_what_its_processor_runs() {
+        use Platform::{BiosX86, RaspberryPi, UefiArm32, UefiArm64, UefiIa32, UefiX64};
+        let (x86, arm) = (System::X86_64Linux, System::Aarch64Linux);
+        for (platform, system, is_uefi) in [
+            (BiosX86, Some(x86), false),
+            (UefiIa32, Some(x86), true),
+            (UefiX64, Some(x86), true),
+            (UefiArm32, None, true),
+            (UefiArm64, Some(arm), true),
+            (RaspberryPi, Some(arm), false),
+        ] {
+            assert_eq!(platform.system(), system, "{platform:?}");
+            assert_eq!(platform.is_uefi(), is_uefi, "{platform:?}");
+            for other in [x86, arm] {
+                assert_eq!(platform.runs(other), system == Some(other), "{platform:?}");
+            }
+        }
+        for (platform, numbers) in [
+            (BiosX86, &[0, 20][..]),
+            (UefiIa32, &[6, 15]),
+            (UefiX64, &[7, 9, 16]),
+            (UefiArm32, &[10, 18]),
+            (UefiArm64, &[11, 19, 22, 24]),
+            (RaspberryPi, &[41]),
+        ] {
+            let found: Vec<u16> = (0..=u16::MAX)
+                .filter(|n| {
+                    ClientArch(*n)
+                        .platform()
+                        .is_some_and(|(p, _)| p == platform)
+                })
+                .collect();
+            assert_eq!(found, numbers, "{platform:?}");
+        }
+    }
 }

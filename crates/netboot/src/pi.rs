@@ -114,4 +114,42 @@ mod tests {
             assert_eq!(split_tftp_path(other), None, "{other}");
         }
     }
+
+    #[test]
+    fn another_form_of_option_97_is_no_pis() {
+        let old = |words: [u32; 4]| {
+            let mut octets = [0; 16];
+            for (chunk, word) in octets.chunks_mut(4).zip(words) {
+                chunk.copy_from_slice(&word.to_le_bytes());
+            }
+            PiIdent::parse(&octets, PI)
+        };
+        let want = PiIdent {
+            model: None,
+            revision: None,
+            serial: 7,
+        };
+        assert_eq!(old([7; 4]), Some(want));
+        for words in [
+            [8, 7, 7, 7],
+            [7, 8, 7, 7],
+            [7, 7, 8, 7],
+            [7, 7, 7, 8],
+            [7, 7, 8, 8],
+        ] {
+            assert_eq!(old(words), None, "{words:?}");
+        }
+        let new = |model: u8| {
+            let mut octets = *b"RPi4\x11\x31\xc0\x00\x32\x01\x02\x03\xd4\xc3\xb2\xa1";
+            octets[3] = model;
+            PiIdent::parse(&octets, PC).and_then(|pi| pi.model)
+        };
+        assert_eq!(new(b'5'), Some(5));
+        assert_eq!(new(b'0'), Some(0));
+        assert_eq!((new(b'x'), new(b'/'), new(b':')), (None, None, None));
+        for (first, is_pi) in [(0xdc, true), (0xdd, false)] {
+            assert_eq!(is_pi_mac(MacAddr([first, 0xa6, 0x32, 0, 0, 0])), is_pi);
+        }
+        assert!(!is_pi_mac(MacAddr([0xdc, 0xa6, 0x33, 0, 0, 0])));
+    }
 }

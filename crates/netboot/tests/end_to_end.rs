@@ -455,6 +455,8 @@ fn garbage_is_dropped_and_counted() {
                         .sum::<u64>()
                         == 5
                 });
+                let long = netboot.drops().get(Service::Tftp, DropReason::Oversized);
+                assert_eq!(long, 1, "a packet isn't cut to what fits");
                 assert!(client.receive().is_none(), "garbage was answered");
                 let mut stream = std::net::TcpStream::connect((SERVER, 8080)).unwrap();
                 stream
@@ -463,6 +465,7 @@ fn garbage_is_dropped_and_counted() {
                 let mut answer = String::new();
                 stream.read_to_string(&mut answer).unwrap();
                 assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
+                who_waits_is_told_to_go_on();
             },
         );
     });
@@ -516,4 +519,38 @@ fn what_can_not_be_started_says_why() {
         all.push(error(good));
         insta::assert_snapshot!(all.join("\n"));
     });
+}
+
+/// Only who waits for it gets a `100 Continue`, and only while something is to come (RFC 9110,
+/// section 10.1.1).
+fn who_waits_is_told_to_go_on() {
+    let head = "POST /v1/report HTTP/1.1\r\nHost: h\r\nConnection: close\r\n";
+    for (expect, begun, goes_on) in [
+        ("Expect: 100-continue\r\n", "", true),
+        ("Expect: 100-continue\r\n", "{", true),
+        ("Expect: 100-continue\r\n", "{}", false),
+        ("", "", false),
+        ("", "{", false),
+        ("", "{}", false),
+    ] {
+        let mut stream = std::net::TcpStream::connect((SERVER, 8080)).unwrap();
+        stream.set_read_timeout(Some(support::PATIENCE)).unwrap();
+        let begin = format!("{head}{expect}Content-Length: 2\r\n\r\n{begun}");
+        stream.write_all(begin.as_bytes()).unwrap();
+        let mut answer = vec![0; 25];
+        if goes_on {
+            stream.read_exact(&mut answer).unwrap();
+            assert_eq!(answer, b"HTTP/1.1 100 Continue\r\n\r\n");
+        } else {
+            // A moment in which it would have been sent.
+            std::thread::sleep(std::time::Duration::from_millis(50));
+        }
+        stream.write_all(&b"{}"[begun.len()..]).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        assert!(
+            answer.starts_with("HTTP/1.1 400 "),
+            "{expect}{begun}: {answer}"
+        );
+    }
 }

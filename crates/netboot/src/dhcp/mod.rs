@@ -18,3 +18,6 @@ pub use handle::{Handled, Incoming, Port, ServerView, handle};
 pub use leases::LeaseStore;
 pub use reply::{Destination, Reply};
 pub use wire::{DhcpPacket, decode};
+
+#[cfg(test)]
+mod lease_times;

@@ -341,3 +341,219 @@ fn boot_item(mut list: &[u8]) -> Option<[u8; 4]> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
+
+    /// A packet with these options, which are followed by no end.
+    fn packet(options: &[u8]) -> Vec<u8> {
+        let mut packet = vec![0; HEADER_BYTES];
+        packet[0] = BOOT_REQUEST;
+        packet[1] = ETHERNET;
+        packet[2] = 6;
+        packet[28..34].copy_from_slice(&MAC);
+        packet[236..].copy_from_slice(&MAGIC_COOKIE);
+        packet.extend_from_slice(options);
+        packet
+    }
+
+    const DISCOVER: [u8; 3] = [53, 1, 1];
+
+    #[test]
+    fn each_field_of_the_header_is_held_to_its_format() {
+        assert!(decode(&packet(&DISCOVER)).is_ok());
+        for (at, byte, want) in [
+            (0, 2, DropReason::NotARequest),
+            (0, 0, DropReason::NotARequest),
+            (1, 6, DropReason::NotEthernet),
+            (2, 8, DropReason::NotEthernet),
+            (3, MAX_HOPS + 1, DropReason::TooManyHops),
+            (3, 255, DropReason::TooManyHops),
+            (28, 3, DropReason::BadHardwareAddress),
+            (236, 98, DropReason::Malformed),
+            (239, 0, DropReason::Malformed),
+        ] {
+            let mut bytes = packet(&DISCOVER);
+            bytes[at] = byte;
+            assert_eq!(decode(&bytes).unwrap_err(), want, "{at}");
+        }
+        let mut bytes = packet(&DISCOVER);
+        bytes[3] = MAX_HOPS;
+        assert!(decode(&bytes).is_ok());
+        bytes[28..34].fill(0);
+        assert_eq!(decode(&bytes).unwrap_err(), DropReason::BadHardwareAddress);
+        assert_eq!(
+            decode(&bytes[..HEADER_BYTES - 1]).unwrap_err(),
+            DropReason::Truncated
+        );
+        let mut bytes = packet(&DISCOVER);
+        bytes.push(END);
+        bytes.resize(MAX_PACKET_BYTES, 0);
+        assert_eq!(decode(&bytes).unwrap().mac, MacAddr(MAC));
+        for longer in [1, 2] {
+            bytes.resize(MAX_PACKET_BYTES + longer, 0);
+            assert_eq!(decode(&bytes).unwrap_err(), DropReason::Oversized);
+        }
+    }
+
+    #[test]
+    fn options_are_joined_padded_and_cut_off_as_the_rfcs_say() {
+        let options = |list: &[u8]| collect_options(list);
+        let one = |code: u8, value: &[u8]| Ok(BTreeMap::from([(code, value.to_vec())]));
+        assert_eq!(options(&[]), Ok(BTreeMap::new()));
+        assert_eq!(options(&[END, 1, 9]), Ok(BTreeMap::new()));
+        assert_eq!(options(&[0, 0, 53, 1, 1, 0, END]), one(53, &[1]));
+        assert_eq!(options(&[60, 2, 1, 2, 60, 1, 3]), one(60, &[1, 2, 3]));
+        assert_eq!(options(&[97, 0]), one(97, &[]));
+        for cut in [&[53][..], &[53, 1], &[53, 2, 1], &[0, 53]] {
+            assert_eq!(options(cut), Err(DropReason::Truncated), "{cut:?}");
+        }
+    }
+
+    #[test]
+    fn an_option_of_a_length_that_it_can_not_have_spoils_the_packet() {
+        for (code, good) in [
+            (53, &[1][..]),
+            (50, &[4]),
+            (54, &[4]),
+            (57, &[2]),
+            (93, &[2, 4, 6, 254]),
+            (97, &[0, 17]),
+        ] {
+            for length in 0..=255 {
+                let mut list = DISCOVER.to_vec();
+                if code == 53 {
+                    list.clear();
+                }
+                list.extend_from_slice(&[code, u8::try_from(length).unwrap()]);
+                list.resize(list.len() + length, 1);
+                let fits = good.contains(&length) || code == 93 && length >= 2 && length % 2 == 0;
+                let read = decode(&packet(&list));
+                assert_eq!(read.is_ok(), fits, "option {code} of {length}: {read:?}");
+            }
+        }
+        for code in [43, 55, 60, 77, 82, 175] {
+            for (parts, fits) in [(1, true), (2, false)] {
+                let mut list = DISCOVER.to_vec();
+                for _ in 0..parts {
+                    list.extend_from_slice(&[code, 255]);
+                    list.resize(list.len() + 255, 0);
+                }
+                let read = decode(&packet(&list));
+                assert_eq!(read.is_ok(), fits, "option {code}: {read:?}");
+            }
+        }
+        // What netboot has no use for may be as it likes.
+        assert!(decode(&packet(&[53, 1, 1, 12, 0, 61, 1, 1])).is_ok());
+        assert_eq!(
+            decode(&packet(&[12, 1, 65])).unwrap_err(),
+            DropReason::Malformed
+        );
+    }
+
+    #[test]
+    fn what_a_client_says_of_itself_is_read() {
+        let of = |more: &[u8]| decode(&packet(&[&DISCOVER, more].concat())).unwrap();
+        let plain = of(&[]);
+        assert_eq!(plain.message_type, MessageType::Discover);
+        assert_eq!(
+            (plain.class, plain.ipxe, plain.arch),
+            (VendorClass::Other, false, None)
+        );
+        assert_eq!(
+            (plain.requested, plain.server_id, &plain.relay),
+            (None, None, &None)
+        );
+        assert_eq!(plain.boot_client(), BootClient::None);
+        let full = of(&[
+            50, 4, 10, 0, 0, 7, 54, 4, 10, 0, 0, 1, 57, 2, 5, 0xc0, 55, 2, 3, 67, 93, 4, 0, 7, 0,
+            16,
+        ]);
+        assert_eq!(full.requested, Some([10, 0, 0, 7].into()));
+        assert_eq!(full.server_id, Some([10, 0, 0, 1].into()));
+        assert_eq!(full.max_message_bytes, Some(1472));
+        assert!(full.wants(67) && full.wants(3) && !full.wants(66));
+        assert_eq!(full.archs, [ClientArch(7), ClientArch(16)]);
+        assert_eq!(full.arch, Some(ClientArch(7)));
+        // Who asks for its file over HTTP gets an architecture that does so first.
+        let http = of(b"\x3c\x0aHTTPClient\x5d\x06\0\x07\0\x10\0\x63");
+        assert_eq!(http.archs_to_try(), [16, 7, 99].map(ClientArch));
+        assert_eq!(full.archs_to_try(), [7, 16].map(ClientArch));
+        assert_eq!(http.boot_client(), BootClient::UefiHttp);
+        let class = of(b"\x3c\x20PXEClient:Arch:00009:UNDI:003016");
+        assert_eq!(
+            (class.class, class.arch),
+            (VendorClass::Pxe, Some(ClientArch(9)))
+        );
+        assert_eq!(class.boot_client(), BootClient::Pxe);
+        for odd in [
+            "PXEClient:Arch:9",
+            "PXEClient:Arch:0000x",
+            "PXEClient",
+            "PXEClient:Arch",
+        ] {
+            let mut option = vec![60, u8::try_from(odd.len()).unwrap()];
+            option.extend_from_slice(odd.as_bytes());
+            assert_eq!(of(&option).arch, None, "{odd}");
+        }
+    }
+
+    #[test]
+    fn ipxe_is_known_by_either_form_of_its_class_or_by_its_own_options() {
+        for (class, is_it) in [
+            (&b"iPXE"[..], true),
+            (b"gPXE", true),
+            (b"undercroft", true),
+            (b"\x04iPXE", true),
+            (b"\x01x\x04iPXE", true),
+            (b"\x04iPXE\x01x", true),
+            (b"", false),
+            (b"iPX", false),
+            (b"iPXE2", false),
+            (b"\x05iPXE", false),
+            (b"\x03iPXE", false),
+            (b"\x01x\x01y", false),
+        ] {
+            assert_eq!(is_ipxe_class(class), is_it, "{class:?}");
+        }
+        let own = decode(&packet(&[53, 1, 1, 175, 1, 0])).unwrap();
+        assert!(own.ipxe);
+        assert_eq!(own.boot_client(), BootClient::Ipxe);
+    }
+
+    #[test]
+    fn the_boot_item_is_taken_out_of_the_vendors_options() {
+        let item = Some([1, 2, 3, 4]);
+        for (list, want) in [
+            (&[71, 4, 1, 2, 3, 4][..], item),
+            (&[0, 6, 1, 8, 71, 4, 1, 2, 3, 4, END], item),
+            (&[71, 3, 1, 2, 3], None),
+            (&[71, 4, 1, 2, 3], None),
+            (&[END, 71, 4, 1, 2, 3, 4], None),
+            (&[72, 4, 1, 2, 3, 4], None),
+            (&[71], None),
+            (&[], None),
+        ] {
+            assert_eq!(boot_item(list), want, "{list:?}");
+        }
+    }
+
+    #[test]
+    fn a_packet_that_can_not_be_read_may_still_say_whose_it_is() {
+        let good = packet(&[]);
+        assert_eq!(peek_mac(&good), Some(MacAddr(MAC)));
+        assert_eq!(peek_mac(&good[..34]), Some(MacAddr(MAC)));
+        assert_eq!(peek_mac(&good[..33]), None);
+        for (at, byte) in [(1, 6), (2, 5), (28, 1)] {
+            let mut other = good.clone();
+            other[at] = byte;
+            assert_eq!(peek_mac(&other), None, "{at}");
+        }
+        let mut none = good;
+        none[28..34].fill(0);
+        assert_eq!(peek_mac(&none), None);
+    }
+}

@@ -54,4 +54,33 @@ mod tests {
             assert_eq!(imf_fixdate(unix_s), text);
         }
     }
+
+    /// Every day of 431 years, one after the other (the calendar repeats after 400), and seconds over one.
+    #[test]
+    fn days_follow_each_other_as_in_the_calendar() {
+        let weekdays = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"];
+        let names = [
+            "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
+        ];
+        let mut weekdays = weekdays.iter().cycle();
+        let mut unix_s = 0;
+        for year in 1970..2401 {
+            let leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+            let february = if leap { 29 } else { 28 };
+            let months = [31, february, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31];
+            for (name, length) in names.iter().zip(months) {
+                for day in 1..=length {
+                    let weekday = weekdays.next().unwrap();
+                    let want = format!("{weekday}, {day:02} {name} {year} 00:00:00 GMT");
+                    assert_eq!(imf_fixdate(unix_s), want);
+                    unix_s += 86_400;
+                }
+            }
+        }
+        for second in (0..86_400).step_by(59) {
+            let (hour, minute, second_of) = (second / 3600, second % 3600 / 60, second % 60);
+            let want = format!("Thu, 01 Jan 1970 {hour:02}:{minute:02}:{second_of:02} GMT");
+            assert_eq!(imf_fixdate(second), want);
+        }
+    }
 }

@@ -94,3 +94,133 @@ fn boot_request<'a>(
         ..BootRequest::new(BootProtocol::Http)
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+
+    use undercroft_model::{NodeName, System};
+
+    use super::*;
+    use crate::http::head::parse_head;
+    use crate::table::{BootIntent, Machine, UnknownPolicy};
+    use crate::token::TokenKey;
+
+    const MAC: MacAddr = MacAddr([0x52, 0x54, 0, 0, 0, 1]);
+    const UUID: &str = "7d4b1c1e-8f4e-4a53-9c34-0d7a3e1b2c3d";
+
+    /// What the request in that line is answered with, and whether a token was asked for.
+    fn ask(line: &str, more: &str, sender: Option<MacAddr>) -> (Route, bool) {
+        let name = NodeName::new("local").unwrap();
+        let machine = Machine {
+            uuid: Some(UUID.parse().unwrap()),
+            ..Machine::new(name, vec![MAC], System::X86_64Linux, BootIntent::Local)
+        };
+        let table = BootTable::new([machine], UnknownPolicy::Discover).unwrap();
+        let site = Site {
+            address: [10, 0, 0, 1].into(),
+            http_port: 8080,
+            installers: BTreeMap::new(),
+            ipxe: BTreeSet::new(),
+            artifacts: BTreeSet::from(["x86_64-linux/kernel".to_owned()]),
+        };
+        let text = format!("{line} HTTP/1.1\r\nHost: h\r\n{more}\r\n");
+        let head = parse_head(text.as_bytes()).unwrap().unwrap();
+        let mut minted = false;
+        let mint = |_: &BootRequest<'_>| {
+            minted = true;
+            let subject = crate::token::Subject::Mac(MAC);
+            let asker = [10, 0, 0, 9].into();
+            TokenKey([7; 32]).mint(&subject, asker, 0).ok()
+        };
+        (route(&table, &site, &head, sender, mint).0, minted)
+    }
+
+    fn status(route: &Route) -> u16 {
+        match route {
+            Route::Error(status, _) => *status,
+            _ => 200,
+        }
+    }
+
+    #[test]
+    fn each_path_takes_its_methods_alone() {
+        for (line, more, want) in [
+            ("GET /v1/authorized_keys", "", 200),
+            ("HEAD /v1/authorized_keys", "", 200),
+            ("POST /v1/authorized_keys", "Content-Length: 0\r\n", 405),
+            ("POST /v1/report", "Content-Length: 65536\r\n", 200),
+            ("POST /v1/report", "Content-Length: 65537\r\n", 413),
+            ("POST /v1/report", "Content-Length: 65538\r\n", 413),
+            ("GET /v1/report", "", 405),
+            ("GET /artifacts/x86_64-linux/kernel", "", 200),
+            ("HEAD /artifacts/x86_64-linux/kernel", "", 200),
+            (
+                "POST /artifacts/x86_64-linux/kernel",
+                "Content-Length: 0\r\n",
+                405,
+            ),
+            ("PUT /boot.ipxe", "Content-Length: 0\r\n", 405),
+            ("GET /artifacts/x86_64-linux/other", "", 404),
+            ("GET /", "", 404),
+            ("GET /boot.ipxe?mac=x", "", 400),
+            ("GET /boot.ipxe?uuid=x", "", 400),
+            ("GET /boot.ipxe?arch=x", "", 400),
+            ("GET /boot.ipxe?mac=&uuid=&arch=", "", 200),
+        ] {
+            let (route, _) = ask(line, more, None);
+            assert_eq!(status(&route), want, "{line} {more}: {route:?}");
+        }
+        assert_eq!(
+            ask("GET /v1/authorized_keys", "", None).0,
+            Route::AuthorizedKeys
+        );
+        assert_eq!(
+            ask("POST /v1/report", "Content-Length: 1\r\n", None).0,
+            Route::Report
+        );
+        let file = Route::File("x86_64-linux/kernel".to_owned());
+        assert_eq!(ask("GET /artifacts/x86_64-linux/kernel", "", None).0, file);
+    }
+
+    #[test]
+    fn a_machine_is_known_by_what_it_says_and_else_by_its_sender() {
+        let text = |line: &str, sender| match ask(line, "", sender) {
+            (Route::Text(text), _) => text,
+            (other, _) => panic!("{line}: {other:?}"),
+        };
+        let known = |text: &str| text.contains("boots its disk");
+        let stranger = Some(MacAddr([0x52, 0x54, 0, 0, 0, 9]));
+        for (line, sender, is_known) in [
+            ("GET /boot.ipxe", None, false),
+            ("GET /boot.ipxe", stranger, false),
+            ("GET /boot.ipxe", Some(MAC), true),
+            ("GET /boot.ipxe?mac=52-54-00-00-00-01", None, true),
+            ("GET /boot.ipxe?mac=52-54-00-00-00-01", stranger, true),
+            ("GET /boot.ipxe?mac=52-54-00-00-00-09", Some(MAC), false),
+            ("GET /boot.ipxe?mac=&mac=52-54-00-00-00-01", None, true),
+            ("GET /boot.ipxe?other=52-54-00-00-00-01", None, false),
+        ] {
+            let text = text(line, sender);
+            assert_eq!(known(&text), is_known, "{line}: {text}");
+        }
+        // The UUID counts too: with a card that is no node's, it is a conflict.
+        let line = format!("GET /boot.ipxe?mac=52-54-00-00-00-09&uuid={UUID}");
+        assert_ne!(
+            text(&line, None),
+            text("GET /boot.ipxe?mac=52-54-00-00-00-09", None)
+        );
+        // UEFI goes on to its next entry, a BIOS needs to be told of the disk.
+        let of_arch = |arch| {
+            text(
+                &format!("GET /boot.ipxe?mac=52-54-00-00-00-01&arch={arch}"),
+                None,
+            )
+        };
+        assert!(of_arch(7).ends_with("exit 1\n"), "{}", of_arch(7));
+        assert_ne!(of_arch(7), of_arch(0));
+        // A token is made for scripts alone.
+        assert!(ask("GET /boot.ipxe", "", None).1);
+        assert!(!ask("GET /artifacts/x86_64-linux/kernel", "", None).1);
+    }
+}

@@ -579,3 +579,32 @@ fn reason_phrase(status: u16) -> &'static str {
         _ => "Internal Server Error",
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// RFC 9110, section 15, and RFC 6585.
+    #[test]
+    fn every_status_has_its_words() {
+        for (status, words) in [
+            (200, "OK"),
+            (206, "Partial Content"),
+            (400, "Bad Request"),
+            (403, "Forbidden"),
+            (404, "Not Found"),
+            (405, "Method Not Allowed"),
+            (408, "Request Timeout"),
+            (409, "Conflict"),
+            (411, "Length Required"),
+            (413, "Content Too Large"),
+            (416, "Range Not Satisfiable"),
+            (417, "Expectation Failed"),
+            (429, "Too Many Requests"),
+            (431, "Request Header Fields Too Large"),
+            (500, "Internal Server Error"),
+        ] {
+            assert_eq!(reason_phrase(status), words, "{status}");
+        }
+    }
+}

@@ -280,3 +280,175 @@ impl fmt::Debug for Clock {
         f.write_str("Clock")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use undercroft_model::System;
+
+    use super::*;
+
+    fn config(dhcp: DhcpSettings) -> NetbootConfig {
+        let address = Ipv4Addr::new(10, 0, 0, 1);
+        NetbootConfig::new("boot0", address, 24, Mode::Server(dhcp))
+    }
+
+    fn range(first: [u8; 4], last: [u8; 4]) -> DhcpSettings {
+        DhcpSettings::range(first.into(), last.into())
+    }
+
+    fn problem(config: &NetbootConfig) -> Option<String> {
+        config.check().err().map(|e| e.to_string())
+    }
+
+    #[test]
+    fn a_range_lies_within_the_networks_hosts() {
+        for (first, last, want) in [
+            ([10, 0, 0, 1], [10, 0, 0, 254], None),
+            ([10, 0, 0, 7], [10, 0, 0, 7], None),
+            ([10, 0, 0, 8], [10, 0, 0, 7], Some("runs backwards")),
+            (
+                [10, 0, 0, 0],
+                [10, 0, 0, 9],
+                Some("10.0.0.0 is not a host address of 10.0.0.0/24"),
+            ),
+            (
+                [10, 0, 0, 9],
+                [10, 0, 0, 255],
+                Some("10.0.0.255 is not a host address"),
+            ),
+            (
+                [10, 0, 1, 1],
+                [10, 0, 1, 9],
+                Some("10.0.1.1 is not a host address"),
+            ),
+            (
+                [10, 0, 0, 1],
+                [10, 0, 1, 9],
+                Some("10.0.1.9 is not a host address"),
+            ),
+            (
+                [9, 255, 255, 1],
+                [10, 0, 0, 9],
+                Some("9.255.255.1 is not a host address"),
+            ),
+        ] {
+            let said = problem(&config(range(first, last)));
+            match want {
+                None => assert_eq!(said, None),
+                Some(want) => assert!(said.as_ref().unwrap().contains(want), "{said:?}"),
+            }
+        }
+        // The longest range, and one address more.
+        let wide = |last: u32| NetbootConfig {
+            prefix_bits: 8,
+            ..config(DhcpSettings::range(
+                Ipv4Addr::new(10, 0, 0, 1),
+                Ipv4Addr::from_bits(last),
+            ))
+        };
+        let first = Ipv4Addr::new(10, 0, 0, 1).to_bits();
+        assert_eq!(problem(&wide(first + MAX_RANGE_ADDRESSES - 1)), None);
+        let said = problem(&wide(first + MAX_RANGE_ADDRESSES)).unwrap();
+        assert!(said.contains("addresses"), "{said}");
+    }
+
+    #[test]
+    fn what_does_not_fit_a_packet_or_a_wire_is_refused() {
+        let good = || range([10, 0, 0, 1], [10, 0, 0, 9]);
+        for (lease_s, is_good) in [(0, false), (59, false), (60, true), (u32::MAX, true)] {
+            let said = problem(&config(DhcpSettings { lease_s, ..good() }));
+            assert_eq!(said.is_none(), is_good, "{lease_s}: {said:?}");
+        }
+        for (servers, letters, is_good) in [
+            (0, 0, true),
+            (3, 63, true),
+            (4, 0, false),
+            (5, 0, false),
+            (0, 64, false),
+            (0, 65, false),
+        ] {
+            let dhcp = DhcpSettings {
+                dns: vec![Ipv4Addr::LOCALHOST; servers],
+                domain: Some("x".repeat(letters)),
+                ..good()
+            };
+            let said = problem(&config(dhcp));
+            assert_eq!(said.is_none(), is_good, "{servers}, {letters}: {said:?}");
+        }
+        for (prefix_bits, is_good) in [(0, false), (7, false), (8, true), (30, true), (31, false)] {
+            let config = NetbootConfig {
+                prefix_bits,
+                mode: Mode::Proxy,
+                ..config(good())
+            };
+            assert_eq!(problem(&config).is_none(), is_good, "{prefix_bits}");
+        }
+        for (letters, is_good) in [(0, false), (1, true), (15, true), (16, false), (17, false)] {
+            let config = NetbootConfig {
+                interface: "x".repeat(letters),
+                ..config(good())
+            };
+            assert_eq!(problem(&config).is_none(), is_good, "{letters}");
+        }
+    }
+
+    #[test]
+    fn names_of_files_and_parameters_are_plain() {
+        for (name, is_good) in [
+            ("config.txt", true),
+            ("a/b-c_d+e.f", true),
+            ("", false),
+            ("/etc", false),
+            ("a//b", false),
+            ("a/", false),
+            (".", false),
+            ("a/../b", false),
+            ("a b", false),
+            ("a\n", false),
+            ("\u{fc}", false),
+        ] {
+            let of = |pi: bool| {
+                let mut config = config(range([10, 0, 0, 1], [10, 0, 0, 9]));
+                let files = if pi {
+                    &mut config.raspberry_pi
+                } else {
+                    &mut config.artifacts
+                };
+                files.insert(name.to_owned(), PathBuf::new());
+                problem(&config)
+            };
+            for said in [of(true), of(false)] {
+                assert_eq!(said.is_none(), is_good, "{name:?}: {said:?}");
+            }
+        }
+        for (param, is_good) in [
+            ("console=ttyS0,115200", true),
+            ("", false),
+            ("two words", false),
+            ("a\tb", false),
+            ("x=${net0/mac}", false),
+            ("a\u{7}b", false),
+        ] {
+            let mut config = config(range([10, 0, 0, 1], [10, 0, 0, 9]));
+            let files = InstallerFiles {
+                kernel: PathBuf::new(),
+                initrd: PathBuf::new(),
+                params: vec!["quiet".to_owned(), param.to_owned()],
+            };
+            config.installers.insert(System::X86_64Linux, files);
+            let said = problem(&config);
+            assert_eq!(said.is_none(), is_good, "{param:?}: {said:?}");
+        }
+    }
+
+    #[test]
+    fn the_systems_clock_is_the_systems() {
+        let now = Clock::system().now_ms();
+        // 2024-01-01 and 2100-01-01.
+        assert!(
+            (1_704_067_200_000..4_102_444_800_000).contains(&now),
+            "{now}"
+        );
+        assert_eq!(Clock::new(|| 17).now_ms(), 17);
+    }
+}
