@@ -39,16 +39,7 @@ impl LeaseFile {
         now_ms: u64,
         lease_ms: u64,
     ) -> io::Result<Self> {
-        let text = read(path)?;
-        for change in text.lines().filter_map(parse) {
-            if let Some((mac, expires_ms)) = change.lease {
-                // A clock that was set back since makes no lease last for years.
-                let latest_ms = now_ms.saturating_add(lease_ms);
-                store.restore(mac, change.address, expires_ms.min(latest_ms), now_ms);
-            } else {
-                store.forget(change.address);
-            }
-        }
+        take_up(&read(path)?, store, now_ms, lease_ms);
         let leases = store.leases(now_ms);
         Ok(Self {
             path: path.to_owned(),
@@ -81,6 +72,20 @@ impl LeaseFile {
     /// A handle by which the file can be brought to the disk elsewhere.
     pub(crate) fn handle(&self) -> io::Result<File> {
         self.file.try_clone()
+    }
+}
+
+/// Takes the leases in a file's text up into a store: those that hold still, none for longer than
+/// `lease_ms` from now.
+pub fn take_up(text: &str, store: &mut LeaseStore, now_ms: u64, lease_ms: u64) {
+    for change in text.lines().filter_map(parse) {
+        if let Some((mac, expires_ms)) = change.lease {
+            // A clock that was set back since makes no lease last for years.
+            let latest_ms = now_ms.saturating_add(lease_ms);
+            store.restore(mac, change.address, expires_ms.min(latest_ms), now_ms);
+        } else {
+            store.forget(change.address);
+        }
     }
 }
 

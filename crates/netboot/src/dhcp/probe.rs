@@ -81,12 +81,12 @@ fn neighbours(interface: &str) -> io::Result<BTreeMap<Ipv4Addr, MacAddr>> {
     File::open("/proc/thread-self/net/arp")?
         .take(MAX_TABLE_BYTES)
         .read_to_string(&mut text)?;
-    Ok(parse(&text, interface))
+    Ok(neighbours_in(&text, interface))
 }
 
-/// Reads the table (proc_net(5)): address, hardware type, flags, Ethernet address, mask, device.
+/// Reads the kernel's table of neighbours (proc_net(5)): address, hardware type, flags, Ethernet address, mask, device.
 /// Flag 2 says that the entry is complete.
-fn parse(text: &str, interface: &str) -> BTreeMap<Ipv4Addr, MacAddr> {
+pub fn neighbours_in(text: &str, interface: &str) -> BTreeMap<Ipv4Addr, MacAddr> {
     text.lines()
         .filter_map(|line| {
             let mut words = line.split_whitespace();
@@ -145,7 +145,7 @@ IP address       HW type     Flags       HW address            Mask     Device
 10.77.0.4        0x1         0x6         52:54:00:00:00:04     *        boot0
 10.77.0.5        0x1         0x2         52:54:00:00:00:05     *        eth1
 nonsense";
-        let found = parse(text, "boot0");
+        let found = neighbours_in(text, "boot0");
         let last: Vec<u8> = found.keys().map(|a| a.octets()[3]).collect();
         assert_eq!(last, [2, 4]);
     }
