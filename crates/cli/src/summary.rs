@@ -75,9 +75,10 @@ pub(crate) fn text(view: &FleetView) -> String {
     let took = duration(took_ms(view));
     let line = match cluster(view) {
         None => format!(
-            "{} of {} up after {took}",
+            "{} of {} {} after {took}",
             counts.done,
-            count(all, "machine")
+            count(all, "machine"),
+            last_word(view)
         ),
         Some(cluster) => format!("{cluster} after {took}"),
     };
@@ -93,6 +94,19 @@ pub(crate) fn text(view: &FleetView) -> String {
         out.push('\n');
     }
     out
+}
+
+/// What a machine is when its part of the plan is done.
+fn last_word(view: &FleetView) -> &'static str {
+    let only_looks = |plan: &Plan| {
+        let mut steps = plan.steps.iter();
+        !plan.steps.is_empty() && steps.all(|step| step.reaches < NodeState::Up)
+    };
+    if view.plan().is_some_and(only_looks) {
+        "looked at"
+    } else {
+        "up"
+    }
 }
 
 /// How far the machines and their cluster have come, where the plan is about one.

@@ -31,6 +31,11 @@ fn an_arm64_machine_and_a_bios_machine_reach_their_installers() {
     let mut fleet = Fleet::start("firmware", &inventory("server", &nodes), &[]);
     let up = fleet.call(&["up", "--yes", "--inspect-only"]);
     assert!(up.status.success(), "{}", up.text);
+    assert!(
+        up.text.contains(" machines looked at after "),
+        "{}",
+        up.text
+    );
     for (node, firmware) in nodes.iter().zip(["uefi", "bios"]) {
         let seen = evidence(&fleet, node.name, "seen").pop().expect("a report");
         assert_eq!(seen["report"]["system"], node.system);
