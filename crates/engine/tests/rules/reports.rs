@@ -163,6 +163,7 @@ fn an_approval_chooses_among_those_who_claim_to_be_the_machine() {
         _ => None,
     });
     let facts = order.unwrap();
+    assert_eq!(facts.boot_id.as_ref(), Some(&machine.boot_id));
     assert_eq!(facts.report, Some(machine));
     assert_eq!(facts.approval, Some(approval));
 }
