@@ -87,6 +87,14 @@ fn a_new_machine_gets_the_whole_chain() {
     assert!(steps.iter().filter(|s| !s.destroys.is_empty()).count() == 1);
     assert!(steps.iter().filter(|s| s.delivers_secrets).count() == 1);
     assert!(steps[5].delivers_secrets);
+    // Long enough to walk back from the machine's screen.
+    assert!(matches!(
+        steps[1].action,
+        Action::Approve {
+            expires_ms: 900_000,
+            ..
+        }
+    ));
     assert!(
         steps[1..]
             .iter()
@@ -369,6 +377,11 @@ fn only_some_machines_are_planned_when_asked() {
     assert_eq!(plan.nodes.len(), 1);
     assert_eq!(report.unknown, [name("nowhere")]);
     assert_eq!(report.summary.left_out, 2);
+    // What isn't there isn't as it should be, though all the others are.
+    let mut observation = prepared(&inventory);
+    see(&mut observation, "n00002", running("n00002"));
+    let (plan, report) = plan_with(&inventory, &observation, None, &options);
+    assert!(plan.is_empty() && !report.is_converged());
 }
 
 #[test]
