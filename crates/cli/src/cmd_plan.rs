@@ -45,7 +45,7 @@ Exit codes: 0 every machine runs what it should, 2 there is something to do or t
 inventory is wrong.
 
 With --json: {\"plan\": {\"id\", \"nodes\", \"steps\": [{\"node\", \"action\", \"destroys\", …}], …},
-\"report\": {\"nodes\": {NAME: {\"status\", \"waits_on\", \"destroys\", \"notes\"}}, \"summary\", \"estimate_ms\"}}";
+\"report\": {\"nodes\": {NAME: {\"status\", \"waits_on\", \"destroys\", \"notes\", \"next\"}}, \"summary\", \"estimate_ms\"}}";
 
 pub(crate) fn run(ui: Ui, at: Option<&Path>, args: &PlanArgs) -> Result<Done, CliError> {
     let named = args.place.split(at)?;

@@ -12,8 +12,12 @@ use crate::{
     NodeReport, NodeStatus, PlanOptions,
     chain::{self, Draft},
     members::{role, stays_member},
+    report::Block,
     verdict::Delivery,
 };
+
+/// What to do where there is no cluster to join.
+const NEXT_FOUNDER: &str = "bring its founder up first: `undercroft plan` says what it lacks";
 
 /// What a machine's Node must carry, as the inventory says it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -156,8 +160,8 @@ impl Drafting<'_> {
         if let Some(report) = self.reports.get_mut(name) {
             if report.status == NodeStatus::Join {
                 // There is nothing else to do with it.
-                let reasons = vec![format!("it can't take its part in the cluster: {reason}")];
-                report.status = NodeStatus::Blocked { reasons };
+                let why = format!("it can't take its part in the cluster: {reason}");
+                *report = NodeReport::blocked(vec![Block::new(why, NEXT_FOUNDER)]);
             } else {
                 report.notes.push(format!("it doesn't join: {reason}"));
             }

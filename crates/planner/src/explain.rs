@@ -27,20 +27,26 @@ fn write(out: &mut String, plan: &Plan, report: &PlanReport) -> std::fmt::Result
         }
     }
     // What holds for several machines, such as a flake that can't be read, is said once.
-    let mut alone: Vec<(String, Vec<&str>)> = Vec::new();
+    let mut alone: Vec<(String, &[String], Vec<&str>)> = Vec::new();
     for (name, node) in report.nodes.iter().filter(|(_, n)| !n.status.is_planned()) {
         if let Some(why) = left_alone(&node.status) {
-            match alone.iter_mut().find(|(known, _)| *known == why) {
-                Some((_, names)) => names.push(name.as_str()),
-                None => alone.push((why, vec![name.as_str()])),
+            let known = |(known, next, _): &&mut (String, &[String], Vec<&str>)| {
+                *known == why && *next == node.next
+            };
+            match alone.iter_mut().find(known) {
+                Some((_, _, names)) => names.push(name.as_str()),
+                None => alone.push((why, &node.next, vec![name.as_str()])),
             }
         }
     }
     if !alone.is_empty() {
         writeln!(out, "\nLeft alone:")?;
     }
-    for (why, names) in &alone {
+    for (why, next, names) in &alone {
         writeln!(out, "  {}: {why}", names.join(", "))?;
+        for next in *next {
+            writeln!(out, "    next: {next}")?;
+        }
     }
     for name in &report.unknown {
         writeln!(out, "\nThe inventory has no node {name}.")?;
@@ -167,13 +173,8 @@ fn left_alone(status: &NodeStatus) -> Option<String> {
         } else {
             format!("it booted {booted} and runs {current}, and {target} was built")
         }),
-        NodeStatus::Unreachable { reason } => Some(format!(
-            "it doesn't answer: {reason}; start it, or name it with --reinstall, which wipes it"
-        )),
-        NodeStatus::Quarantined { reason } => Some(format!(
-            "quarantined: {reason}; find out what it is, and correct the inventory or free the \
-             address, or name the machine with --reinstall, which wipes it"
-        )),
+        NodeStatus::Unreachable { reason } => Some(format!("it doesn't answer: {reason}")),
+        NodeStatus::Quarantined { reason } => Some(format!("quarantined: {reason}")),
         NodeStatus::Blocked { reasons } => Some(reasons.join("; ")),
     }
 }

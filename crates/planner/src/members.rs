@@ -8,7 +8,7 @@ use undercroft_model::{
     kubernetes_minor,
 };
 
-use crate::chain;
+use crate::{chain, report::Block};
 
 /// How many minor versions a kubelet may be older than the API server (Kubernetes version skew
 /// policy, "kubelet").
@@ -126,7 +126,7 @@ pub(crate) fn refusals(
     name: &NodeName,
     node: &Node,
     all_reinstalled: &BTreeSet<NodeName>,
-) -> Vec<String> {
+) -> Vec<Block> {
     let mut reasons = Vec::new();
     let Some(role) = role(inventory, node) else {
         return reasons;
@@ -150,7 +150,7 @@ pub(crate) fn founds_second(
     inventory: &Inventory,
     observation: &Observation,
     name: &NodeName,
-) -> Option<String> {
+) -> Option<Block> {
     if is_known(observation, name) {
         return None;
     }
@@ -162,16 +162,18 @@ fn splits(
     observation: &Observation,
     name: &NodeName,
     all_reinstalled: &BTreeSet<NodeName>,
-) -> Option<String> {
+) -> Option<Block> {
     if inventory.kubernetes.founder.as_ref() != Some(name) {
         return None;
     }
     let mut others = other_members(inventory, observation, name);
     let other = others.find(|other| !all_reinstalled.contains(*other))?;
-    Some(format!(
+    let why = format!(
         "it founds the cluster, and {other} is a member of one already: it would found a second; \
          name {other} as `kubernetes.founder` first, so that it joins"
-    ))
+    );
+    let next = format!("set `founder = \"{other}\"` under [kubernetes]");
+    Some(Block::new(why, next))
 }
 
 /// Why etcd can't spare a member. It is removed from etcd only when it joins anew: until then it
@@ -181,7 +183,7 @@ fn quorum(
     observation: &Observation,
     name: &NodeName,
     all_reinstalled: &BTreeSet<NodeName>,
-) -> Option<String> {
+) -> Option<Block> {
     let others: Vec<&NodeName> = other_members(inventory, observation, name).collect();
     let all_are_wiped = others.iter().all(|other| all_reinstalled.contains(*other));
     let founder = inventory.kubernetes.founder.as_ref();
@@ -190,40 +192,50 @@ fn quorum(
         return None;
     }
     let Some(seen) = &observation.cluster else {
-        return Some(
+        return Some(Block::new(
             "it is a member of etcd, and the cluster's API doesn't answer: nobody knows whether \
-             the others can spare it"
-                .to_owned(),
-        );
+             the others can spare it",
+            "bring the other servers back first, until `kubectl get nodes` answers",
+        ));
     };
     let voting = |name: &NodeName| seen.nodes.get(name).is_some_and(|n| n.etcd_voter);
     let stay = others.iter().filter(|other| voting(other)).count();
     let members = others.len() + 1;
     (stay * 2 <= members).then(|| {
-        format!(
-            "without it {stay} of etcd's {members} members would vote, which is no majority: the \
-             cluster would stand still"
+        Block::new(
+            format!(
+                "without it {stay} of etcd's {members} members would vote, which is no majority: \
+                 the cluster would stand still"
+            ),
+            "bring the other servers back first, or wipe all servers together with --reinstall, \
+             which begins a new cluster",
         )
     })
 }
 
 /// Why a kubelet of the inventory's version must not join the cluster that runs.
-fn skew(inventory: &Inventory, observation: &Observation) -> Option<String> {
+fn skew(inventory: &Inventory, observation: &Observation) -> Option<Block> {
     let seen = observation.cluster.as_ref()?;
     let want = inventory.kubernetes.version.as_deref()?;
     let (major, kubelet) = kubernetes_minor(want)?;
     let (api_major, api) = kubernetes_minor(&seen.version)?;
     let version = &seen.version;
     if major != api_major || kubelet > api {
-        return Some(format!(
-            "the inventory asks for Kubernetes {want}, and the cluster's API is {version}: a \
-             kubelet is never newer than its API server; update the servers first"
+        return Some(Block::new(
+            format!(
+                "the inventory asks for Kubernetes {want}, and the cluster's API is {version}: a \
+                 kubelet is never newer than its API server; update the servers first"
+            ),
+            format!("update the servers to Kubernetes {want}, and then the others"),
         ));
     }
     (api - kubelet > KUBELET_MINORS_OLDER_MAX).then(|| {
-        format!(
-            "the inventory asks for Kubernetes {want}, and the cluster's API is {version}: a \
-             kubelet is at most {KUBELET_MINORS_OLDER_MAX} minor versions older"
+        Block::new(
+            format!(
+                "the inventory asks for Kubernetes {want}, and the cluster's API is {version}: a \
+                 kubelet is at most {KUBELET_MINORS_OLDER_MAX} minor versions older"
+            ),
+            format!("raise `version` under [kubernetes] to one of {version}'s minor"),
         )
     })
 }

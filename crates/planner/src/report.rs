@@ -77,6 +77,22 @@ pub struct NodeReport {
     pub destroys: Vec<DestroyedDisk>,
     /// Things worth knowing that stop nothing.
     pub notes: Vec<String>,
+    /// What a person can do about it; never empty where the machine is left alone.
+    pub next: Vec<String>,
+}
+
+/// What stands in a machine's way, and what to do about it: one isn't said without the other.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Block {
+    pub(crate) why: String,
+    pub(crate) next: String,
+}
+
+impl Block {
+    pub(crate) fn new(why: impl Into<String>, next: impl Into<String>) -> Self {
+        let (why, next) = (why.into(), next.into());
+        Self { why, next }
+    }
 }
 
 impl NodeReport {
@@ -86,7 +102,30 @@ impl NodeReport {
             waits_on: Vec::new(),
             destroys: Vec::new(),
             notes: Vec::new(),
+            next: Vec::new(),
         }
+    }
+
+    /// Of a machine that is left alone, with what to do about it.
+    pub(crate) fn with_next(status: NodeStatus, next: impl Into<String>) -> Self {
+        let mut report = Self::new(status);
+        report.next.push(next.into());
+        report
+    }
+
+    /// Of a machine that can't be planned. What is to be done about several things is said once.
+    pub(crate) fn blocked(blocks: Vec<Block>) -> Self {
+        let mut next: Vec<String> = Vec::new();
+        let mut reasons = Vec::new();
+        for block in blocks {
+            reasons.push(block.why);
+            if !next.contains(&block.next) {
+                next.push(block.next);
+            }
+        }
+        let mut report = Self::new(NodeStatus::Blocked { reasons });
+        report.next = next;
+        report
     }
 }
 

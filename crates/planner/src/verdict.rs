@@ -8,7 +8,10 @@ use undercroft_model::{
 
 use std::collections::BTreeSet;
 
-use crate::{DestroyedDisk, NodeReport, NodeStatus, chain, members};
+use crate::{DestroyedDisk, NodeReport, NodeStatus, chain, members, report::Block};
+
+/// What to do where a system isn't there.
+const NEXT_BUILD: &str = "mend what its build says; `undercroft plan` builds it again";
 
 /// Everything that a machine's steps need beside the inventory.
 #[derive(Debug)]
@@ -68,14 +71,16 @@ pub(crate) fn judge(
     let target = observation.targets.get(name);
     let before = observation.installed.get(name);
     let was_up = before.is_some_and(|before| before.proved_up);
-    if !reinstall && let Some(status) = leave_alone(found, target, before.is_some(), was_up) {
-        let converged = status == NodeStatus::Converged;
+    if !reinstall
+        && let Some(left) = leave_alone(name, node, found, target, before.is_some(), was_up)
+    {
+        let converged = left.status == NodeStatus::Converged;
         let missing = !members::is_converged(inventory, observation, name, node, until);
         if converged && missing && joins && !inspect_only {
             let generation = before.map_or(0, |before| before.generation);
             return join(inventory, observation, name, node, generation);
         }
-        return Verdict::LeaveAlone(NodeReport::new(status));
+        return Verdict::LeaveAlone(left);
     }
 
     let mut reasons = Vec::new();
@@ -94,7 +99,10 @@ pub(crate) fn judge(
         .and_then(|delivery| delivery.target.closure_bytes);
     let disks = chain::disks(inventory, name, node, generation, closure_bytes);
     if !disks.iter().any(|disk| disk.role == "root") {
-        reasons.push("the inventory names no disk of the role \"root\" for it".to_owned());
+        reasons.push(Block::new(
+            "the inventory names no disk of the role \"root\" for it",
+            format!("name one under `disks` of [nodes.{name}]"),
+        ));
     }
     if was_up && !reinstall {
         for old in before.iter().flat_map(|before| &before.disks) {
@@ -102,24 +110,28 @@ pub(crate) fn judge(
                 .iter()
                 .any(|new| new.identity == old.identity && new.table_guid != old.table_guid);
             if changed && chain::is_wiped(&old.role) {
-                reasons.push(format!(
+                let why = format!(
                     "it was up with another layout of the disk with {}, which may hold data; to \
                      wipe it, name the machine with --reinstall",
                     old.identity
-                ));
+                );
+                let next = format!(
+                    "take the change of its layout back, or wipe it: `undercroft up --reinstall {name}`"
+                );
+                reasons.push(Block::new(why, next));
             }
         }
     }
     if let Found::Installer { report } = found {
-        if let Some(why) = foreign(node, report) {
+        if let Some(Block { why, next }) = foreign(name, node, report) {
             let status = NodeStatus::Quarantined { reason: why };
-            return Verdict::LeaveAlone(NodeReport::new(status));
+            return Verdict::LeaveAlone(NodeReport::with_next(status, next));
         }
-        unfit(node, &disks, report, &mut reasons);
+        unfit(name, node, &disks, report, &mut reasons);
     }
 
     if !reasons.is_empty() {
-        return Verdict::LeaveAlone(NodeReport::new(NodeStatus::Blocked { reasons }));
+        return Verdict::LeaveAlone(NodeReport::blocked(reasons));
     }
     let mut report = NodeReport::new(if reinstall {
         NodeStatus::Reinstall
@@ -182,7 +194,7 @@ fn join(
         Some(delivery) if reasons.is_empty() => {
             Verdict::Join(delivery, generation, NodeReport::new(NodeStatus::Join))
         }
-        _ => Verdict::LeaveAlone(NodeReport::new(NodeStatus::Blocked { reasons })),
+        _ => Verdict::LeaveAlone(NodeReport::blocked(reasons)),
     }
 }
 
@@ -192,41 +204,55 @@ fn delivery(
     observation: &Observation,
     name: &NodeName,
     node: &Node,
-    reasons: &mut Vec<String>,
+    reasons: &mut Vec<Block>,
 ) -> Option<Delivery> {
     let target = match observation.targets.get(name) {
         Some(Ok(target)) => Some(target),
         Some(Err(why)) => {
-            reasons.push(format!("its system could not be built: {why}"));
+            reasons.push(Block::new(
+                format!("its system could not be built: {why}"),
+                NEXT_BUILD,
+            ));
             None
         }
         None => {
-            reasons.push("its system was not built".to_owned());
+            reasons.push(Block::new("its system was not built", NEXT_BUILD));
             None
         }
     };
     if let Some(target) = target.filter(|target| target.system != node.system) {
-        reasons.push(format!(
+        let why = format!(
             "its system was built for {}, and the machine is {}",
             target.system, node.system
-        ));
+        );
+        let next = format!("make `system` of [nodes.{name}] or its class what the machine is");
+        reasons.push(Block::new(why, next));
     }
     let host_key = observation.host_keys.get(name);
     if host_key.is_none() {
-        reasons.push("no host key was made for it".to_owned());
+        reasons.push(Block::new(
+            "no host key was made for it",
+            "`undercroft up` makes it; in a repository that should have it, `git status` says what \
+             became of secrets/host-keys",
+        ));
     }
     if node.firmware == Firmware::Bios {
-        reasons.push(
+        reasons.push(Block::new(
             "its firmware is \"bios\": such a machine boots the installer, but no system can be \
-             installed on it"
-                .to_owned(),
-        );
+             installed on it",
+            "set its firmware to UEFI, and `firmware = \"uefi\"` in the inventory; as it is, \
+             `undercroft up --inspect-only` looks at it",
+        ));
     }
     if inventory.fleet.builder == Builder::DebianRack && node.layout != Layout::Ext4 {
-        reasons.push(format!(
+        let why = format!(
             "its layout is \"{}\", and the systems of the builder \"debian-rack\" know \"ext4\" \
              alone",
             node.layout
+        );
+        reasons.push(Block::new(
+            why,
+            "set `layout = \"ext4\"`, or `builder = \"flake\"` under [fleet]",
         ));
     }
     Some(Delivery {
@@ -235,29 +261,45 @@ fn delivery(
     })
 }
 
-/// Why a machine is left alone, if what was found of it says so.
+/// Why a machine is left alone, if what was found of it says so, and what to do about it.
 fn leave_alone(
+    name: &NodeName,
+    node: &Node,
     found: &Found,
     target: Option<&Result<SystemTarget, String>>,
     planned_before: bool,
     was_up: bool,
-) -> Option<NodeStatus> {
+) -> Option<NodeReport> {
+    let blocked = |why: String| Some(NodeReport::blocked(vec![Block::new(why, NEXT_BUILD)]));
+    let unreachable = |reason: String| {
+        let next = format!("start it, or name it with --reinstall {name}, which wipes it");
+        Some(NodeReport::with_next(
+            NodeStatus::Unreachable { reason },
+            next,
+        ))
+    };
     match found {
-        Found::Nothing if was_up => Some(NodeStatus::Unreachable {
-            reason: "it was up before, and was not looked at now".to_owned(),
-        }),
+        Found::Nothing if was_up => {
+            unreachable("it was up before, and was not looked at now".to_owned())
+        }
         // The journal knows that it never came up: nothing on it can be lost.
         Found::Unreachable { .. } if planned_before && !was_up => None,
         Found::Nothing | Found::Installer { .. } => None,
-        Found::Unreachable { reason } => Some(NodeStatus::Unreachable {
-            reason: reason.clone(),
-        }),
-        Found::ForeignHostKey { fingerprint } => Some(NodeStatus::Quarantined {
-            reason: format!(
+        Found::Unreachable { reason } => unreachable(reason.clone()),
+        Found::ForeignHostKey { fingerprint } => {
+            let reason = format!(
                 "at its address something shows the host key {fingerprint}, which was not made for \
                  it"
-            ),
-        }),
+            );
+            let next = format!(
+                "find out what it is, and correct the inventory or free the address; if it is the \
+                 machine itself, name it with --reinstall {name}, which wipes it"
+            );
+            Some(NodeReport::with_next(
+                NodeStatus::Quarantined { reason },
+                next,
+            ))
+        }
         Found::Running {
             booted_system,
             current_system,
@@ -265,60 +307,89 @@ fn leave_alone(
         } => match target {
             Some(Ok(target)) => {
                 let same = *booted_system == target.toplevel && *current_system == target.toplevel;
-                Some(if same {
-                    NodeStatus::Converged
+                if same {
+                    return Some(NodeReport::new(NodeStatus::Converged));
+                }
+                let next = if *current_system == target.toplevel {
+                    "restart it, so that it boots what it runs by now".to_owned()
                 } else {
-                    NodeStatus::Differs {
-                        booted: booted_system.clone(),
-                        current: current_system.clone(),
-                        target: target.toplevel.clone(),
-                    }
-                })
+                    format!(
+                        "`nixos-rebuild boot --flake .#{name} --target-host root@{}` and a restart \
+                         bring it there; --reinstall {name} does too, and wipes it",
+                        node.address
+                    )
+                };
+                let status = NodeStatus::Differs {
+                    booted: booted_system.clone(),
+                    current: current_system.clone(),
+                    target: target.toplevel.clone(),
+                };
+                Some(NodeReport::with_next(status, next))
             }
-            Some(Err(why)) => Some(NodeStatus::Blocked {
-                reasons: vec![format!(
-                    "it runs {booted_system}; its system could not be built: {why}"
-                )],
-            }),
-            None => Some(NodeStatus::Blocked {
-                reasons: vec![format!("it runs {booted_system}; its system was not built")],
-            }),
+            Some(Err(why)) => blocked(format!(
+                "it runs {booted_system}; its system could not be built: {why}"
+            )),
+            None => blocked(format!("it runs {booted_system}; its system was not built")),
         },
     }
 }
 
 /// Why a report can't be this machine's.
-fn foreign(node: &Node, report: &InstallerReport) -> Option<String> {
+fn foreign(name: &NodeName, node: &Node, report: &InstallerReport) -> Option<Block> {
     if let (Some(planned), Some(reported)) = (node.uuid, report.uuid)
         && planned != reported
     {
-        return Some(format!(
+        let why = format!(
             "an installer in its place reports the UUID {reported}, and the inventory says \
              {planned}"
-        ));
+        );
+        let next = format!(
+            "find out which machine has the address {}; if it is {name}, correct its `uuid` in the \
+             inventory",
+            node.address
+        );
+        return Some(Block::new(why, next));
     }
     let by_uuid = node.uuid.is_some() && node.uuid == report.uuid;
     if !by_uuid && !report.macs.iter().any(|mac| node.macs.contains(mac)) {
-        return Some("an installer in its place reports none of its Ethernet addresses".to_owned());
+        let why = "an installer in its place reports none of its Ethernet addresses";
+        let next = format!(
+            "find out which machine has the address {}; if it is {name}, correct its `macs` in the \
+             inventory",
+            node.address
+        );
+        return Some(Block::new(why, next));
     }
     None
 }
 
 /// What a machine lacks, by its installer's own word.
-fn unfit(node: &Node, disks: &[PlannedDisk], report: &InstallerReport, reasons: &mut Vec<String>) {
+fn unfit(
+    name: &NodeName,
+    node: &Node,
+    disks: &[PlannedDisk],
+    report: &InstallerReport,
+    reasons: &mut Vec<Block>,
+) {
     if report.system != node.system {
-        reasons.push(format!(
+        let why = format!(
             "its installer reports {}, and the inventory says {}",
             report.system, node.system
-        ));
+        );
+        let next = format!("make `system` of [nodes.{name}] or its class what the machine is");
+        reasons.push(Block::new(why, next));
     }
     if let Some(least) = node.min_memory_mb.map(u64::from)
         && report.memory_mb < least
     {
-        reasons.push(format!(
+        let why = format!(
             "its installer reports {} MiB of memory, and the inventory asks for {least}",
             report.memory_mb
-        ));
+        );
+        let next = format!(
+            "look whether all of its memory is seated, or lower `min_memory_mb` of [nodes.{name}] or its class"
+        );
+        reasons.push(Block::new(why, next));
     }
     for disk in disks {
         let mut matching = report.disks.iter().filter(|reported| {
@@ -326,28 +397,40 @@ fn unfit(node: &Node, disks: &[PlannedDisk], report: &InstallerReport, reasons: 
                 .matches(reported.serial.as_deref(), reported.wwn.as_deref())
         });
         let Some(reported) = matching.next() else {
-            reasons.push(format!(
+            let why = format!(
                 "its installer doesn't report the {} disk with {}; it reports {}",
                 disk.role,
                 disk.identity,
                 reported_disks(report)
-            ));
+            );
+            let next = format!(
+                "correct `disks` of [nodes.{name}] by what its installer reports, or put that disk \
+                 in and boot it again"
+            );
+            reasons.push(Block::new(why, next));
             continue;
         };
         if let Some(second) = matching.next() {
-            reasons.push(format!(
+            let why = format!(
                 "its installer reports two disks with {}: {} and {}",
                 disk.identity, reported.path, second.path
-            ));
+            );
+            let next = format!(
+                "give the disk's `wwn` under `disks` of [nodes.{name}] where that tells them apart, \
+                 or take one of them out"
+            );
+            reasons.push(Block::new(why, next));
         }
         if reported.size_bytes < disk.size_bytes_min {
-            reasons.push(format!(
+            let why = format!(
                 "the {} disk with {} has {} MiB, and {} are needed",
                 disk.role,
                 disk.identity,
                 reported.size_bytes >> 20,
                 disk.size_bytes_min >> 20
-            ));
+            );
+            let next = format!("name a larger disk under `disks` of [nodes.{name}]");
+            reasons.push(Block::new(why, next));
         }
     }
 }

@@ -13,6 +13,7 @@ mod bench;
 mod disk_keys;
 #[path = "../namespace_common/mod.rs"]
 mod namespace_common;
+mod observed;
 
 use std::{
     fs,
