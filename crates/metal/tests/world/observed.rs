@@ -41,7 +41,7 @@ fn targets() -> BTreeMap<undercroft_model::NodeName, Result<SystemTarget, String
 
 /// What the bench's machine would report, were it the inventory's.
 fn reported(bench: &Bench, inventory: &Inventory) -> InstallerReport {
-    let machine = &inventory.nodes[&node()];
+    let machine = inventory.nodes.get(&node()).unwrap();
     let disks = machine.disks.iter().zip('a'..);
     InstallerReport {
         uuid: machine.uuid,
@@ -77,7 +77,7 @@ async fn look(bench: &Bench, inventory: &Inventory, view: &FleetView) -> (Found,
     })
     .await
     .unwrap();
-    (seen.nodes[&node()].found.clone(), seen)
+    (seen.nodes.get(&node()).unwrap().found.clone(), seen)
 }
 
 /// How far a journal has come.
@@ -226,7 +226,7 @@ async fn a_machine_that_never_was_up_is_planned_again_and_not_quarantined() {
             let view = journal(&first, known, past);
             let (found, observation) = look(&bench, &inventory, &view).await;
             let (plan, report) = judged(&inventory, &observation);
-            let status = &report.nodes[&node()].status;
+            let status = &report.nodes.get(&node()).unwrap().status;
             assert_eq!(*status, NodeStatus::Install, "{case}: {found:?}");
             assert!(!plan.is_empty(), "{case}");
             let known_to_run = past != Past::Planned && which != "earlier";
@@ -236,7 +236,11 @@ async fn a_machine_that_never_was_up_is_planned_again_and_not_quarantined() {
                 "{case}: {found:?}"
             );
             // What runs is looked at before it is booted anew; who was approved isn't believed for it.
-            assert_eq!(plan.steps[0].probe_first, known_to_run, "{case}");
+            assert_eq!(
+                plan.steps.first().unwrap().probe_first,
+                known_to_run,
+                "{case}"
+            );
             assert!(
                 plan.steps
                     .iter()
@@ -253,7 +257,7 @@ async fn a_machine_that_never_was_up_is_planned_again_and_not_quarantined() {
     assert!(matches!(found, Found::ForeignHostKey { .. }), "{found:?}");
     let (plan, report) = judged(&inventory, &observation);
     assert!(matches!(
-        report.nodes[&node()].status,
+        report.nodes.get(&node()).unwrap().status,
         NodeStatus::Quarantined { .. }
     ));
     let text = explain(&plan, &report);
