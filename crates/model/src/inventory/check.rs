@@ -180,11 +180,13 @@ impl Check<'_, '_> {
             .hint(hint)
     }
 
-    /// Whether every node of the file is in the draft, and is there once.
+    /// Whether every node of the file is in the draft, and is there once, and no other is spoken of: how
+    /// many there are is certain then.
     fn all_nodes_read(&self) -> bool {
         self.cx.knows_names("nodes")
             && self.names("nodes").len() == self.draft.nodes.len()
             && !self.has_copies("nodes")
+            && !self.misses("nodes")
     }
 
     /// The names in a section as they stand in the file, whether or not they could be read.

@@ -109,6 +109,17 @@ pub fn parse(file: &str, bytes: &[u8]) -> Parsed {
             diagnostics: cx.findings.finish(&source),
         };
     }
+    // Whatever is missing from a file of nothing has one cause.
+    if says_nothing(source.text()) {
+        let finding = Finding::error("empty", 0..0, "the file says nothing".to_owned()).hint(
+            "If it should, `git checkout` or a copy brings it back; `undercroft init` makes a new one.",
+        );
+        cx.findings.push(finding);
+        return Parsed {
+            inventory: None,
+            diagnostics: cx.findings.finish(&source),
+        };
+    }
     let mended = syntax::mend(source.text());
     if !mended.findings.is_empty() {
         cx.incomplete();
@@ -208,6 +219,13 @@ fn unreadable(bytes: &[u8], source: &Source<'_>) -> Option<Finding> {
         Finding::error("not-utf-8", at..at + 1, message)
             .hint("Save the file as UTF-8, which TOML demands."),
     )
+}
+
+/// Whether there is nothing but blanks and comments.
+fn says_nothing(text: &str) -> bool {
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let mut lines = text.lines().map(str::trim);
+    lines.all(|line| line.is_empty() || line.starts_with('#'))
 }
 
 const UTF_16: &str = "This looks like UTF-16: save the file as UTF-8, which TOML demands.";

@@ -207,16 +207,87 @@ impl Tally {
     }
 }
 
+const MORE: [(&str, &[u8]); 3] = [
+    (
+        "kubeadm",
+        include_bytes!("../../../../examples/kubeadm/undercroft.toml"),
+    ),
+    (
+        "workshop",
+        include_bytes!("../../../../examples/workshop/undercroft.toml"),
+    ),
+    (
+        "own-class",
+        include_bytes!("../../../../examples/own-class/undercroft.toml"),
+    ),
+];
+
+/// How a whole file can be written otherwise, or be something else.
+#[test]
+fn a_file_of_another_form_is_accepted_or_one_error() {
+    for (name, bytes) in EXAMPLES.into_iter().chain(MORE) {
+        let text = String::from_utf8(bytes.to_vec()).unwrap();
+        let good = parse("form.toml", bytes).inventory.unwrap();
+        let crlf = text.replace('\n', "\r\n");
+        let marked = format!("\u{feff}{text}");
+        let without_end = text.trim_end_matches('\n').to_owned();
+        for same in [crlf.clone(), marked, format!("\u{feff}{crlf}"), without_end] {
+            let parsed = parse("form.toml", same.as_bytes());
+            let wrong: Vec<&Diagnostic> =
+                parsed.diagnostics.iter().filter(|d| d.is_error()).collect();
+            assert!(wrong.is_empty(), "{name}: {wrong:?}");
+            assert_eq!(parsed.inventory.as_ref(), Some(&good), "{name}");
+        }
+        let utf_16 = |to: fn(u16) -> [u8; 2], mark: &[u8]| {
+            let units = text.encode_utf16().flat_map(to).collect::<Vec<u8>>();
+            [mark, &units].concat()
+        };
+        let utf_32: Vec<u8> = text
+            .chars()
+            .flat_map(|c| u32::from(c).to_le_bytes())
+            .collect();
+        for (what, wrong) in [
+            ("UTF-16", utf_16(u16::to_le_bytes, b"")),
+            (
+                "UTF-16 with its mark",
+                utf_16(u16::to_le_bytes, b"\xff\xfe"),
+            ),
+            ("UTF-16, big end first", utf_16(u16::to_be_bytes, b"")),
+            (
+                "the same with its mark",
+                utf_16(u16::to_be_bytes, b"\xfe\xff"),
+            ),
+            ("UTF-32", utf_32),
+            ("an empty file", Vec::new()),
+            ("a file of blanks", b" \n\t\n\n".to_vec()),
+            ("a mark and nothing else", "\u{feff}".as_bytes().to_vec()),
+            ("a comment and nothing else", b"# a fleet\n".to_vec()),
+            ("NUL after NUL", vec![0; 4096]),
+            (
+                "random bytes",
+                (0..4096_u32)
+                    .map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8)
+                    .collect(),
+            ),
+            ("two marks", format!("\u{feff}\u{feff}{text}").into_bytes()),
+        ] {
+            let errors = errors(&wrong);
+            let said: Vec<String> = errors
+                .iter()
+                .map(|e| format!("{}: {}", e.code, e.message))
+                .collect();
+            assert_eq!(errors.len(), 1, "{name}: {what}: {said:#?}");
+            assert!(errors[0].hint.is_some(), "{name}: {what}: {said:#?}");
+        }
+    }
+}
+
 #[test]
 fn one_slip_is_one_error() {
     let mut tally = Tally {
         tried: BTreeMap::new(),
         faults: Vec::new(),
     };
-    const MORE: [(&str, &[u8]); 1] = [(
-        "kubeadm",
-        include_bytes!("../../../../examples/kubeadm/undercroft.toml"),
-    )];
     for (name, bytes) in EXAMPLES.into_iter().chain(MORE) {
         let text = String::from_utf8(bytes.to_vec()).unwrap();
         let lines: Vec<&str> = text.lines().collect();

@@ -64,6 +64,11 @@ impl Check<'_, '_> {
         shared.any(|((s, a, b), claims)| *s == section && a != b && claims.len() > 1)
     }
 
+    /// Whether an entry is spoken of that isn't there.
+    pub(super) fn misses(&self, section: &'static str) -> bool {
+        self.causes.unknown.keys().any(|(of, _)| *of == section)
+    }
+
     /// Whether a node's own parts contradict each other by being there twice.
     pub(super) fn is_copy(&self, section: &'static str, name: &str) -> bool {
         let key = |a: &str, b: &str| (section, a.to_owned(), b.to_owned());

@@ -129,8 +129,17 @@ fn control_plane(c: &mut Check<'_, '_>, kubernetes: &Kubernetes) {
     // A node that couldn't be read might have been a server.
     let all_read = c.all_nodes_read();
     if servers.is_empty() {
-        // Then there is no founder either, whatever is named as one.
-        if all_read {
+        // Then there is no founder either, whatever is named as one; a name that isn't there says why.
+        if let Some(founder) = &kubernetes.founder
+            && !c.draft.nodes.contains_key(founder)
+        {
+            c.unknown(
+                "node",
+                "nodes",
+                founder.as_str(),
+                &["kubernetes", "founder"],
+            );
+        } else if all_read {
             c.error(
                 "no-control-plane",
                 path,
