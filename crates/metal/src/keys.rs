@@ -108,7 +108,8 @@ pub enum KeyError {
     },
     /// The public half isn't that of the private half.
     #[error(
-        "{} isn't the public half of {}: the one has the fingerprint {written}, and the key in the other {derived}",
+        "the public host key of {} was exchanged: {} isn't the public half of {}; the one has the fingerprint {written}, and the key in the other {derived}",
+        node_of(public),
         public.display(),
         private.display()
     )]
@@ -176,7 +177,7 @@ impl KeyError {
             ),
             Self::Confined(error) => error.hint(),
             Self::Swapped { .. } | Self::Foreign { .. } => Some(
-                "Somebody has changed one of them: don't use either before you know who. `git log -p -- FILE` shows the changes; bring both files back as they were when the machine was installed.",
+                "No machine was touched, the others neither: whoever could exchange one file here could exchange more. Don't use either file before you know who changed it: `git log -p -- FILE` shows that, and `git checkout COMMIT -- FILE` brings both back as they were when the machine was installed. Then give the command again.",
             ),
             Self::NoOperator => Some(
                 "Bring .undercroft/operator-identity.txt back from where you keep a copy of it, or name the operators' age recipients as `operators` of [secrets].",
@@ -204,6 +205,12 @@ impl From<ConfinedError> for KeyError {
             other => Self::Confined(other),
         }
     }
+}
+
+/// The machine whose key a file is named after.
+fn node_of(path: &Path) -> String {
+    let name = path.file_stem().unwrap_or_default();
+    crate::process::printable(&name.to_string_lossy())
 }
 
 fn list(paths: &[PathBuf]) -> String {

@@ -185,6 +185,32 @@ fn ssh_is_pinned_to_no_key_that_was_put_there() {
     assert!(ran.err.contains(&strangers) && ran.err.contains("isn't the public half"));
 }
 
+/// One file of one machine, and the whole fleet stands still until somebody has looked: what was exchanged
+/// there says nothing of what else was.
+#[test]
+fn an_exchanged_public_half_is_refused_for_other_machines_too_with_the_way_on() {
+    let fleet = Fleet::new();
+    let good = fs::read(fleet.path("secrets/host-keys/box-01.pub")).unwrap();
+    fleet.swap("box-01", None);
+    for args in [&["plan"][..], &["plan", "--only", "control-01"]] {
+        let ran = fleet.run(args);
+        assert_eq!(ran.code, 65, "{args:?}: {}", ran.text());
+        let flat = ran.err.split_whitespace().collect::<Vec<_>>().join(" ");
+        for part in [
+            "the public host key of box-01 was exchanged",
+            "secrets/host-keys/box-01.pub",
+            "No machine was touched",
+            "git checkout COMMIT -- FILE",
+        ] {
+            assert!(flat.contains(part), "{args:?}: {flat}");
+        }
+    }
+    // The way on is the one that it names.
+    fs::write(fleet.path("secrets/host-keys/box-01.pub"), good).unwrap();
+    let ran = fleet.run(&["plan", "--only", "control-01"]);
+    assert!(!ran.err.contains("exchanged"), "{}", ran.text());
+}
+
 #[test]
 fn a_pair_that_was_swapped_whole_is_named_and_asked_about() {
     let fleet = Fleet::new();
