@@ -17,7 +17,7 @@ const HOSTILE: &str = "A\u{1b}[2J\u{1b}]0;owned\u{7}\u{1b}[8m\u{9b}31m\u{7f}\u{2
 /// All that the command's own styles write.
 const OURS: [&str; 7] = ["0", "1", "2", "31", "32", "33", "36"];
 
-fn assert_fit(what: &str, text: &str, coloured: bool) {
+pub(crate) fn assert_fit(what: &str, text: &str, coloured: bool) {
     let mut text = text.to_owned();
     if coloured {
         for code in OURS {

@@ -510,3 +510,45 @@ fn the_real_registry_is_understood() {
         assert!(lock.contains(&digest), "{lock}");
     }
 }
+
+/// A registry that says hostile things wherever it can: in an index, in a status, in a body that is none.
+#[test]
+fn no_registry_steers_the_terminal() {
+    const HOSTILE: &str =
+        "A\u{1b}[2J\u{7}\u{9b}31m\u{202e}\u{2066}\u{200b}\u{2028}\u{feff}\r\u{8}Z";
+    let escaped: String = HOSTILE
+        .chars()
+        .map(|c| match u32::from(c) < 0x80 && !c.is_control() {
+            true => c.to_string(),
+            false => format!("\\u{:04x}", u32::from(c)),
+        })
+        .collect();
+    let index = |version: &str, more: &str| {
+        format!(
+            "apiVersion: v1\nentries:\n  web:\n  - {{ version: \"{version}\", appVersion: \"{escaped}\", kubeVersion: \"{more}\", digest: \"{escaped}\", description: \"{escaped}\" }}\n"
+        )
+    };
+    let bodies = [
+        index("1.2.0", ">=1.25.0-0"),
+        index("1.2.0", &escaped),
+        index(&format!("1.2.0-{escaped}"), ""),
+        index(&escaped, ""),
+        format!("apiVersion: \"{escaped}\"\nentries: {{}}\n"),
+        format!("<html>{HOSTILE}</html>"),
+        format!("entries: [{HOSTILE}"),
+        HOSTILE.to_owned(),
+    ];
+    let mut shown = 0;
+    for body in bodies {
+        let sandbox = cellar();
+        lock(&sandbox, &serve(body.clone().leak()));
+        for more in [&[][..], &["--dry-run"], &["--json"], &["-v"]] {
+            let ran = sandbox.run(["update", "web"].iter().chain(more));
+            let what = format!("{more:?} {body:?}");
+            super::hostile_text::assert_fit(&what, &ran.out, false);
+            super::hostile_text::assert_fit(&what, &ran.err, false);
+            shown += ran.text().matches("202e").count();
+        }
+    }
+    assert!(shown > 0, "nothing of it was shown");
+}

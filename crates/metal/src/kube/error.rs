@@ -141,7 +141,8 @@ pub(super) fn chain(error: &dyn std::error::Error) -> String {
         }
         source = error.source();
     }
-    text
+    // A certificate's names, a redirection, a proxy's answer: whoever is there has written them.
+    crate::process::printable(&text)
 }
 
 impl KubeError {
@@ -151,7 +152,7 @@ impl KubeError {
         let status = match error {
             kube::Error::Api(status) => status,
             kube::Error::Discovery(error) => {
-                let message = error.to_string();
+                let message = crate::process::printable(&error.to_string());
                 return Self::Absent { what, message };
             }
             other => {
@@ -177,7 +178,7 @@ impl KubeError {
                     .filter(|c| c.reason == "FieldManagerConflict")
                     .map(|c| FieldOwner {
                         manager: manager_of(&c.message),
-                        field: c.field.clone(),
+                        field: crate::process::printable(&c.field),
                     })
                     .collect();
                 if owned.is_empty() {
@@ -300,6 +301,38 @@ mod tests {
             assert_eq!(failure.kind, FailureKind::Transient, "{said}");
             assert!(failure.hint.unwrap().contains("clock"));
         }
+    }
+
+    /// What an API server says reaches nobody as commands to a terminal, whatever it is an answer to.
+    #[test]
+    fn no_answer_of_an_api_steers_a_terminal() {
+        const HOSTILE: &str = "A\u{1b}[2J\u{7}\u{9b}\u{202e}\u{2066}\u{2069}\u{200b}\u{2028}\u{feff}\r\u{8}\nerror: Z";
+        for code in [400, 401, 403, 404, 409, 413, 422, 429, 500, 503] {
+            for cause in ["FieldManagerConflict", HOSTILE] {
+                let said = serde_json::json!({
+                    "status": "Failure", "code": code, "reason": HOSTILE, "message": HOSTILE,
+                    "details": { "name": HOSTILE, "kind": HOSTILE, "causes": [
+                        { "reason": cause, "message": format!("conflict with \"{HOSTILE}\""), "field": HOSTILE }
+                    ]}
+                });
+                let status: kube::core::Status =
+                    serde_json::from_slice(&serde_json::to_vec(&said).unwrap()).unwrap();
+                let error = KubeError::of(kube::Error::Api(Box::new(status)), "a server", "a Node");
+                let failure = error.into_failure();
+                let text = format!("{} {:?}", failure.message, failure.hint);
+                let bad: Vec<char> = text
+                    .chars()
+                    .filter(|c| *c != '\n' && undercroft_model::text::is_unseen(*c))
+                    .collect();
+                assert!(bad.is_empty(), "{code}: {bad:?} in {text:?}");
+                assert!(text.contains("\\u{202e}"), "{code}: {text:?}");
+            }
+        }
+        let said = KubeError::of_transport(
+            "a server".to_owned(),
+            chain(&std::io::Error::other(HOSTILE)),
+        );
+        assert!(!said.to_string().contains('\u{202e}'), "{said}");
     }
 
     #[test]

@@ -304,4 +304,18 @@ mod tests {
             Progress::Waiting("unknown, unknown".into())
         );
     }
+
+    #[test]
+    fn no_condition_steers_a_terminal() {
+        let hostile = "A\u{1b}[2J\u{7}\u{202e}\u{2066}\u{200b}\r\u{8}Z";
+        let object = json!({ "status": { "conditions": [
+            { "type": "Ready", "status": "False", "reason": hostile, "message": hostile }
+        ]}});
+        let why = condition(&object, "Ready").unwrap().why;
+        assert!(
+            !why.chars().any(undercroft_model::text::is_unseen),
+            "{why:?}"
+        );
+        assert!(why.contains("\\u{202e}"), "{why:?}");
+    }
 }
