@@ -292,7 +292,9 @@ async fn up(ui: Ui, at: Option<&Path>, args: &UpArgs) -> Result<Done, CliError> 
     let spec = rack_spec::spec(&inventory, accelerator, &args.set)?;
     project.make_state()?;
     let supervisor = SupervisorCommand::current_exe(SUPERVISOR).map_err(|e| rack_error(&e))?;
-    let client = match rack::up(&rack_dir(&project), &spec, &supervisor).await {
+    let dir = rack_dir(&project);
+    let up = rack::overheard(&dir, true, rack::up(&dir, &spec, &supervisor));
+    let client = match up.await {
         Ok(client) => client,
         Err(RackError::AlreadyRunning { .. }) if args.if_down => return Ok(Done::Well),
         Err(error) => return Err(rack_error(&error)),
@@ -397,7 +399,8 @@ pub(crate) async fn console(
 }
 
 async fn power(ui: Ui, at: Option<&Path>, args: &PowerArgs) -> Result<Done, CliError> {
-    let client = connect(&Project::find(at)?).await?;
+    let project = Project::find(at)?;
+    let client = connect(&project).await?;
     if args.network {
         client
             .next_boot(&args.node, NextBoot::NetworkOnce)
@@ -411,8 +414,8 @@ async fn power(ui: Ui, at: Option<&Path>, args: &PowerArgs) -> Result<Done, CliE
         Action::Cycle => (PowerAction::Cycle, "off and on again"),
         Action::Reset => (PowerAction::Reset, "reset"),
     };
-    client
-        .power(&args.node, action)
+    let done = client.power(&args.node, action);
+    rack::overheard(&rack_dir(&project), false, done)
         .await
         .map_err(|e| rack_error(&e))?;
     ui.note(&format!("{}: {said}", args.node));

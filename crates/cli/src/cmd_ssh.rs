@@ -93,6 +93,7 @@ pub(crate) fn run(ui: Ui, at: Option<&Path>, args: &SshArgs) -> Result<Done, Cli
     } else {
         let mut command = std::process::Command::new("ssh");
         command.args(words);
+        undercroft_metal::trace::started(&command);
         command
     };
     let code = crate::block_on(wait(command))?;

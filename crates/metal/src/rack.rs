@@ -35,7 +35,9 @@ pub use console::{
 };
 pub use error::{RackError, Refusal};
 pub use machine::{HOST_FREE_BYTES_MIN, RESETS_PER_MINUTE_MAX};
-pub use namespace::{Disks, SupervisorCommand, UP_MS, down, enter_command, is_inside, up};
+pub use namespace::{
+    Disks, SupervisorCommand, UP_MS, down, enter_command, is_inside, overheard, up,
+};
 pub use nvram::{BootEntry, NVRAM_BYTES_MAX, VariableStore};
 pub use protocol::{
     BootPath, MachineStatus, MachineStop, NextBoot, PowerAction, PowerState, REPLY_BYTES_MAX,

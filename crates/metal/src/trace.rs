@@ -16,14 +16,26 @@ pub fn listen(listener: impl Fn(&str) + Send + Sync + 'static) {
     let _ = LISTENER.set(Box::new(listener));
 }
 
+/// Whether anybody hears it.
+pub(crate) fn is_heard() -> bool {
+    LISTENER.get().is_some()
+}
+
 /// Tells that a program is started.
-pub(crate) fn started(command: &Command) {
-    let Some(listener) = LISTENER.get() else {
+pub fn started(command: &Command) {
+    if !is_heard() {
         return;
-    };
+    }
     let words = std::iter::once(command.get_program()).chain(command.get_args());
     let words: Vec<String> = words.map(|word| quoted(&word.to_string_lossy())).collect();
-    listener(&words.join(" "));
+    tell(&words.join(" "));
+}
+
+/// Tells a command line of another process of ours.
+pub(crate) fn tell(line: &str) {
+    if let Some(listener) = LISTENER.get() {
+        listener(line);
+    }
 }
 
 /// A word as a shell takes it, on one line.

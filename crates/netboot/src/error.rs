@@ -74,8 +74,10 @@ pub enum NetbootError {
     },
     /// Ports under 1024, and binding to an interface, need a privilege.
     #[error(
-        "{service} may not listen on {protocol} port {port}: permission denied; run as root, or \
-         grant CAP_NET_BIND_SERVICE and CAP_NET_RAW, or use a user and network namespace"
+        "{service} may not listen on {protocol} port {port}: permission denied; run the command with \
+         sudo, as `sudo env \"PATH=$PATH\" undercroft up`: it works as the folder's owner all the \
+         same, and keeps the ports alone of root's rights. A service gets them by \
+         AmbientCapabilities=CAP_NET_BIND_SERVICE CAP_NET_RAW"
     )]
     NotPermitted {
         /// The server that wanted it.

@@ -200,4 +200,7 @@ fn programs_are_shown_when_asked_for_and_never_otherwise() {
     let ran = sandbox.run(["power", "vm-01", "--json", "-v"]);
     let json: serde_json::Value = serde_json::from_str(&ran.out).unwrap();
     assert_eq!(json["power"], "on");
+    // Git, which says which files are the repository's.
+    let ran = sandbox.run(["secrets", "check", "-v"]);
+    assert!(ran.err.contains("$ git -C "), "{}", ran.text());
 }

@@ -270,17 +270,17 @@ pub(crate) fn module_files(
 pub(crate) fn compress(content: &[u8], target: &Path) -> Result<(), InstallerError> {
     let partial = target.with_extension("partial");
     let out = fs::File::create(&partial).map_err(PartsError::io("make", &partial))?;
-    let mut child = Command::new("zstd")
-        .args([ZSTD_LEVEL, "--threads=0", "--quiet", "--stdout"])
+    let mut zstd = Command::new("zstd");
+    zstd.args([ZSTD_LEVEL, "--threads=0", "--quiet", "--stdout"])
         .stdin(Stdio::piped())
         .stdout(out)
-        .stderr(Stdio::piped())
-        .spawn()
-        .map_err(|_| PartsError::NoProgram {
-            program: "zstd".to_owned(),
-            purpose: "compress the installer image",
-            hint: "install the package zstd",
-        })?;
+        .stderr(Stdio::piped());
+    crate::trace::started(&zstd);
+    let mut child = zstd.spawn().map_err(|_| PartsError::NoProgram {
+        program: "zstd".to_owned(),
+        purpose: "compress the installer image",
+        hint: "install the package zstd",
+    })?;
     let written = match child.stdin.take() {
         Some(mut stdin) => stdin.write_all(content),
         None => Ok(()),

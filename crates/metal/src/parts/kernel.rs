@@ -256,17 +256,17 @@ fn canonical(name: &str) -> String {
 /// [`PartsError`] if it can't be read or unpacked.
 pub(crate) fn read_module(file: &Path) -> Result<Vec<u8>, PartsError> {
     if file.extension().is_some_and(|extension| extension == "xz") {
-        let output = Command::new("xz")
-            .arg("--decompress")
+        let mut xz = Command::new("xz");
+        xz.arg("--decompress")
             .arg("--stdout")
             .arg(file)
-            .stdin(Stdio::null())
-            .output()
-            .map_err(|_| PartsError::NoProgram {
-                program: "xz".to_owned(),
-                purpose: "unpack kernel modules",
-                hint: "install the package xz-utils",
-            })?;
+            .stdin(Stdio::null());
+        crate::trace::started(&xz);
+        let output = xz.output().map_err(|_| PartsError::NoProgram {
+            program: "xz".to_owned(),
+            purpose: "unpack kernel modules",
+            hint: "install the package xz-utils",
+        })?;
         if !output.status.success() {
             return Err(PartsError::BadFile {
                 path: file.to_owned(),

@@ -22,7 +22,7 @@ use super::state::{
     CONTROL_SOCKET, LOG_END_BYTES, StateDir, SupervisorRecord, end_of_file, net_namespace,
     write_file,
 };
-use super::supervisor::Orders;
+use super::supervisor::{Orders, STARTED};
 
 /// How long a rack may take to set itself up, in milliseconds.
 pub const UP_MS: u64 = 30_000;
@@ -166,7 +166,8 @@ fn spawn(
         .try_clone()
         .map_err(|e| RackError::io("open", dir.log(), e))?;
     let _lent = Lent::new();
-    Command::new(&programs.setsid)
+    let mut command = Command::new(&programs.setsid);
+    command
         .arg(&programs.unshare)
         .args([
             "--user",
@@ -183,7 +184,9 @@ fn spawn(
         .current_dir(dir.root())
         .stdin(Stdio::null())
         .stdout(log)
-        .stderr(errors)
+        .stderr(errors);
+    crate::trace::started(command.as_std());
+    command
         .spawn()
         .map_err(|e| RackError::io("run", &programs.setsid, e))
 }
@@ -243,7 +246,8 @@ pub(crate) fn namespace_hint() -> String {
     };
     if setting("kernel/apparmor_restrict_unprivileged_userns") == "1" {
         return "This system's AppArmor forbids user namespaces to ordinary programs (Ubuntu 23.10 \
-                and later do). Run the rack as root, or allow them until the next restart with \
+                and later do). Start the rack with `sudo env \"PATH=$PATH\" undercroft rack up`, which runs it \
+                as you, or allow them until the next restart with \
                 `sudo sysctl kernel.apparmor_restrict_unprivileged_userns=0`."
             .into();
     }
@@ -364,7 +368,33 @@ where
         .arg("--")
         .arg(program)
         .args(args);
+    // Whoever asks for it runs it.
+    crate::trace::started(&command);
     Ok(command)
+}
+
+/// Has the programs that the rack's supervisor starts during `work` told too, where anybody hears it: QEMU
+/// runs there, and not beneath this process.
+/// `afresh` says that the work starts the supervisor, which begins its log anew.
+pub async fn overheard<T>(state_dir: &Path, afresh: bool, work: impl Future<Output = T>) -> T {
+    if !crate::trace::is_heard() {
+        return work.await;
+    }
+    let log = StateDir::new(state_dir).map(|dir| dir.log()).ok();
+    let read = || {
+        let text = log.as_ref().and_then(|log| fs::read(log).ok());
+        text.unwrap_or_default()
+    };
+    let before = if afresh { Vec::new() } else { read() };
+    let done = work.await;
+    let after = read();
+    let new = after.strip_prefix(before.as_slice()).unwrap_or(&after);
+    for line in String::from_utf8_lossy(new).lines() {
+        if let Some(command) = line.strip_prefix(STARTED) {
+            crate::trace::tell(command);
+        }
+    }
+    done
 }
 
 /// Whether the calling process is inside the network of the rack that runs in a directory.

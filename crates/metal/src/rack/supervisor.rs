@@ -27,6 +27,8 @@ use super::protocol::{REQUEST_BYTES_MAX, RackStatus, Reply, Request};
 use super::spec::{RackMachine, RackSpec};
 use super::state::{CONTROL_SOCKET, StateDir, SupervisorRecord, now_ms, write_file};
 
+/// How lines of the log begin that are command lines.
+pub(super) const STARTED: &str = "$ ";
 /// How many clients may be connected at once, open consoles among them.
 const CONNECTIONS_MAX: usize = 64;
 /// How long a client may stay connected without asking for anything, in milliseconds.
@@ -53,6 +55,8 @@ pub fn supervisor_main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         eprintln!("the rack's supervisor takes one argument, the rack's directory");
         return ExitCode::from(64);
     };
+    // Into the log, where whoever was asked to show them finds them.
+    crate::trace::listen(|command| eprintln!("{STARTED}{command}"));
     let outcome = StateDir::new(&PathBuf::from(state_dir)).and_then(|dir| {
         let outcome = run(&dir);
         if let Err(error) = &outcome {

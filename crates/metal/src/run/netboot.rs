@@ -357,10 +357,10 @@ pub(super) async fn images(
 
 /// The interface that has an address, as `ip` of iproute2 tells.
 fn interface_of(address: Ipv4Addr) -> Option<String> {
-    let output = Command::new("ip")
-        .args(["-4", "-o", "address", "show"])
-        .output()
-        .ok()?;
+    let mut ip = Command::new("ip");
+    ip.args(["-4", "-o", "address", "show"]);
+    crate::trace::started(&ip);
+    let output = ip.output().ok()?;
     let text = String::from_utf8(output.stdout).ok()?;
     text.lines().find_map(|line| {
         let mut words = line.split_whitespace();

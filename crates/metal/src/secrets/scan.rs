@@ -203,8 +203,8 @@ fn in_base64(bytes: &[u8]) -> impl Iterator<Item = String> {
 /// # Errors
 /// When the folder can't be read.
 pub fn repository_files(repository: &Path) -> std::io::Result<Vec<PathBuf>> {
-    let git = Command::new("git")
-        .arg("-C")
+    let mut git = Command::new("git");
+    git.arg("-C")
         .arg(repository)
         // An archive may bring git's folder along, with a program of its own to ask for changes.
         .args(["-c", "core.fsmonitor=false"])
@@ -216,9 +216,9 @@ pub fn repository_files(repository: &Path) -> std::io::Result<Vec<PathBuf>> {
             "--exclude-standard",
         ])
         .stdin(Stdio::null())
-        .stderr(Stdio::null())
-        .output();
-    if let Ok(output) = git
+        .stderr(Stdio::null());
+    crate::trace::started(&git);
+    if let Ok(output) = git.output()
         && output.status.success()
     {
         let mut files: Vec<PathBuf> = output

@@ -91,15 +91,16 @@ impl Running {
         let errors = log
             .try_clone()
             .map_err(|e| RackError::io("open", dir.qemu_log(), e))?;
-        let mut child = Command::new(qemu)
+        let mut command = Command::new(qemu);
+        command
             .args(arguments)
             .current_dir(dir.root())
             .stdin(Stdio::null())
             .stdout(log)
             .stderr(errors)
-            .kill_on_drop(true)
-            .spawn()
-            .map_err(|e| RackError::io("run", qemu, e))?;
+            .kill_on_drop(true);
+        crate::trace::started(command.as_std());
+        let mut child = command.spawn().map_err(|e| RackError::io("run", qemu, e))?;
 
         let failed = |what: String| RackError::Qemu {
             machine: name.to_string(),
