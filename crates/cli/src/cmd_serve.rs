@@ -88,37 +88,48 @@ pub(crate) fn run(ui: Ui, at: Option<&Path>, args: &ServeArgs) -> Result<Done, C
     project.make_state()?;
     let fleet = fleet.agreeing(consent(ui, args.yes));
     crate::block_on(async {
-        let journal = fleet
-            .journal("undercroft serve")
-            .map_err(|e| fleet_error(&e))?;
-        if let Place::InRack(rack) = &place {
-            drop(journal);
-            prepare::warm(&fleet, only.as_ref(), true).await?;
-            return Err(prepare::enter(rack));
-        }
-        let interrupted = interrupt::listen(progress.clone(), "undercroft serve");
-        let shown = progress.clone();
-        let cluster = args.selection.cluster(ui, &project, &fleet);
-        let options = PlanOptions {
-            only,
-            until: args.selection.until.map(prepare::Until::state),
-            ..PlanOptions::default()
+        let signals = interrupt::listen(progress.clone(), "undercroft serve");
+        let work = async {
+            let journal = fleet
+                .journal("undercroft serve")
+                .map_err(|e| fleet_error(&e))?;
+            if let Place::InRack(rack) = &place {
+                drop(journal);
+                let warm = prepare::warm(&fleet, only.as_ref(), true);
+                return match signals.unless_asked(warm).await {
+                    Some(warm) => warm.and_then(|()| Err(prepare::enter(rack))),
+                    None => Ok(stopped(ui)),
+                };
+            }
+            let shown = progress.clone();
+            let cluster = args.selection.cluster(ui, &project, &fleet);
+            let options = PlanOptions {
+                only,
+                until: args.selection.until.map(prepare::Until::state),
+                ..PlanOptions::default()
+            };
+            let inventory = Arc::clone(&fleet.settings().inventory);
+            serve(
+                &fleet,
+                journal,
+                Duration::from_secs(args.interval),
+                signals.asked(),
+                move |observation, parent| plan_with(&inventory, observation, parent, &options).0,
+                move |plan| cluster.parts_for_service(plan),
+                move |entry| shown.entry(entry),
+            )
+            .await
+            .map_err(|e| serve_error(&e))?;
+            Ok(stopped(ui))
         };
-        let inventory = Arc::clone(&fleet.settings().inventory);
-        serve(
-            &fleet,
-            journal,
-            Duration::from_secs(args.interval),
-            interrupted,
-            move |observation, parent| plan_with(&inventory, observation, parent, &options).0,
-            move |plan| cluster.parts_for_service(plan),
-            move |entry| shown.entry(entry),
-        )
-        .await
-        .map_err(|e| serve_error(&e))?;
-        ui.hint("`undercroft serve` goes on from here.");
-        Ok(Done::Well)
+        signals.unless_insisted(work).await
     })
+}
+
+/// A service that was told to stop has done what it was told.
+fn stopped(ui: Ui) -> Done {
+    ui.hint("`undercroft serve` goes on from here.");
+    Done::Well
 }
 
 fn serve_error(error: &ServeError) -> CliError {

@@ -6,7 +6,7 @@ use clap::Args;
 use serde::Serialize;
 use undercroft_metal::{
     clock::wall_ms_now,
-    journal::{ControllerLock, PendingReport},
+    journal::{ControllerLock, Head, PendingReport},
 };
 use undercroft_model::{
     NodeName, NodeState, Work,
@@ -45,6 +45,7 @@ Examples:
   undercroft status --json | jq -r '.nodes | to_entries[] | \"\\(.key) \\(.value.state)\"'
 
 With --json: {\"fleet\", \"controller\": {\"pid\", \"command\"} or null, \"run\": {\"number\", \"end\", …} or null,
+\"journal\": {\"entries\", \"head\": the digest} or null,
 \"counts\", \"waiting_for_approval\": [{\"node\", \"report\", …}], \"nodes\": {NAME: {\"state\", \"status\",
 \"steps_done\", \"steps\", \"current\", \"waits\", \"failed\", \"phases\", \"boot_id\", \"booted_system\", …}}};
 a machine that no plan has touched yet has \"status\": null.";
@@ -54,9 +55,17 @@ struct Report<'a> {
     fleet: Option<&'a str>,
     controller: Option<Controller>,
     run: Option<&'a RunView>,
+    journal: Option<Journal>,
     counts: Counts,
     waiting_for_approval: &'a [PendingReport],
     nodes: BTreeMap<&'a NodeName, NodeLine<'a>>,
+}
+
+/// How far the journal has come, as `undercroft journal` says it.
+#[derive(Debug, Serialize)]
+struct Journal {
+    entries: u64,
+    head: String,
 }
 
 #[derive(Debug, Serialize)]
@@ -82,18 +91,15 @@ pub(crate) fn run(ui: Ui, at: Option<&Path>, args: &StatusArgs) -> Result<Done, 
     let project = Project::find(named.folder.as_deref())?;
     let store = look(&project)?;
     let inventory = project.load(ui);
-    let (view, pending) = match &store {
+    let (view, pending, head) = match &store {
         Some(store) => {
             let mut view = FleetView::default();
-            store
-                .for_each_entry(0, |entry| {
-                    view.apply(&entry);
-                    std::ops::ControlFlow::Continue(())
-                })
+            let head = store
+                .for_all_entries(|entry| view.apply(entry))
                 .map_err(|e| store_error(&e))?;
-            (view, store.pending().map_err(|e| store_error(&e))?)
+            (view, store.pending().map_err(|e| store_error(&e))?, head)
         }
-        None => (FleetView::default(), Vec::new()),
+        None => (FleetView::default(), Vec::new(), None),
     };
     let inventory = match inventory {
         Ok(inventory) => Some(inventory),
@@ -126,13 +132,17 @@ pub(crate) fn run(ui: Ui, at: Option<&Path>, args: &StatusArgs) -> Result<Done, 
             fleet,
             controller,
             run: view.run.as_ref(),
+            journal: head.map(|head| Journal {
+                entries: head.seq.saturating_add(1),
+                head: head.digest(),
+            }),
             counts: view.counts(),
             waiting_for_approval: &pending,
             nodes,
         })?;
         return Ok(Done::Well);
     }
-    ui.print(&describe(fleet, controller.as_ref(), &view, &nodes))?;
+    ui.print(&describe(fleet, controller.as_ref(), head, &view, &nodes))?;
     if controller.is_none() && view.in_flight() {
         ui.hint("The last run ended without a word. `undercroft up` goes on with it.");
     } else if controller.is_none() && store.is_none() {
@@ -169,6 +179,7 @@ fn lines<'a>(
 fn describe(
     fleet: Option<&str>,
     controller: Option<&Controller>,
+    head: Option<Head>,
     view: &FleetView,
     nodes: &BTreeMap<&NodeName, NodeLine<'_>>,
 ) -> String {
@@ -210,6 +221,15 @@ fn describe(
         });
     }
     out.push_str(&table.render());
+    if let Some(head) = head {
+        let entries = usize::try_from(head.seq.saturating_add(1)).unwrap_or(usize::MAX);
+        let noun = if entries == 1 { "entry" } else { "entries" };
+        out.push_str(&paint(
+            DIM,
+            &format!("journal: {entries} {noun}, head {}", head.short()),
+        ));
+        out.push('\n');
+    }
     for (name, line) in nodes {
         if let NodeLine::Planned(node) = line {
             out.push_str(&failure_words(name, node));

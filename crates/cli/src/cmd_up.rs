@@ -3,7 +3,6 @@
 use std::{collections::BTreeSet, path::Path, sync::Arc};
 
 use clap::Args;
-use tokio::sync::watch;
 use undercroft_engine::Engine;
 use undercroft_metal::{
     journal::FleetJournal,
@@ -19,7 +18,7 @@ use crate::{
     cmd_secrets::consent,
     error::{CliError, Kind},
     gitops::refuse_versions,
-    interrupt,
+    interrupt::{self, Signals},
     journal::store_error,
     narrate::short,
     ports,
@@ -103,14 +102,8 @@ pub(crate) fn run(ui: Ui, at: Option<&Path>, args: &UpArgs) -> Result<Done, CliE
             cluster: args.selection.cluster(ui, &project, &fleet),
             fleet,
         };
-        if let Place::InRack(rack) = &place {
-            // Whoever is the controller already says so at once, not after minutes of building.
-            drop(up.journal()?);
-            prepare::warm(&up.fleet, up.only.as_ref(), true).await?;
-            up.progress.end();
-            return Err(prepare::enter(rack));
-        }
-        up.whole().await
+        let signals = interrupt::listen(up.progress.clone(), "undercroft up");
+        signals.unless_insisted(up.go(&place, &signals)).await
     })
 }
 
@@ -137,14 +130,41 @@ impl Up<'_> {
         prepared.map_err(|e| fleet_error(&e))
     }
 
-    async fn whole(&self) -> Result<Done, CliError> {
+    async fn go(&self, place: &Place, signals: &Signals) -> Result<Done, CliError> {
+        if let Place::InRack(rack) = place {
+            // Whoever is the controller already says so at once, not after minutes of building.
+            drop(self.journal()?);
+            let warm = prepare::warm(&self.fleet, self.only.as_ref(), true);
+            let Some(warm) = signals.unless_asked(warm).await else {
+                return Ok(self.stopped());
+            };
+            warm?;
+            self.progress.end();
+            return Err(prepare::enter(rack));
+        }
+        self.whole(signals).await
+    }
+
+    /// It was told to stop before anything was begun.
+    fn stopped(&self) -> Done {
+        self.progress.end();
+        self.ui.hint(&format!(
+            "Nothing was begun. {} begins again.",
+            paint(BOLD, "undercroft up")
+        ));
+        Done::Failed
+    }
+
+    async fn whole(&self, signals: &Signals) -> Result<Done, CliError> {
         let mut journal = self.journal()?;
-        let interrupted = interrupt::listen(self.progress.clone(), "undercroft up");
         let mut replan = self.args.replan || !self.args.selection.reinstall.is_empty();
         loop {
             let entries = journal.load().map_err(|e| store_error(&e))?;
             let view = FleetView::fold(&entries);
-            let prepared = self.prepare().await?;
+            let Some(prepared) = signals.unless_asked(self.prepare()).await else {
+                return Ok(self.stopped());
+            };
+            let prepared = prepared?;
             let goes_on = !replan && self.goes_on(&view, &prepared);
             let (engine, cluster) = if goes_on {
                 let plan = view.plan_id.as_ref().map_or("", |id| short(&id.0));
@@ -154,7 +174,10 @@ impl Up<'_> {
                 let cluster = self.cluster.parts(engine.plan())?;
                 (engine, cluster)
             } else {
-                match self.plan(&view, &prepared).await? {
+                let Some(next) = signals.unless_asked(self.plan(&view, &prepared)).await else {
+                    return Ok(self.stopped());
+                };
+                match next? {
                     Next::Carry(plan, cluster) => {
                         let engine = Engine::new(*plan)
                             .map_err(|e| CliError::bug("the plan was refused").because(&e))?
@@ -176,7 +199,7 @@ impl Up<'_> {
                 view: &view,
                 servers: None,
                 cluster,
-                interrupt: interrupted.clone(),
+                interrupt: signals.asked(),
             };
             let finished = carry_out(run, move |entry| shown.entry(entry)).await;
             self.progress.end();
@@ -360,6 +383,3 @@ pub(crate) fn run_error(error: &RunError) -> CliError {
         other => CliError::from_error(Kind::Failed, other).maybe_hint(other.hint()),
     }
 }
-
-/// The receiver of an interruption.
-pub(crate) type Interrupted = watch::Receiver<bool>;

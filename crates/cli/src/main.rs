@@ -178,8 +178,14 @@ pub(crate) fn block_on<T>(work: impl Future<Output = Result<T, CliError>>) -> Re
         .build()
         .map_err(|e| CliError::failed("can't start the threads that do the work").because(&e))?;
     let result = runtime.block_on(work);
-    // A read of the terminal can't be called off; nothing waits for it.
-    runtime.shutdown_background();
+    if interrupt::is_insisted() {
+        // What is called off ends the programs that it has started.
+        runtime.shutdown_timeout(interrupt::INSISTED_MAX);
+    } else {
+        // A read of the terminal can't be called off; nothing waits for it.
+        runtime.shutdown_background();
+    }
+    undercroft_metal::end_programs();
     result
 }
 

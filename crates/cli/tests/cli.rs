@@ -15,5 +15,6 @@ mod cli {
     mod names;
     mod render;
     mod secrets;
+    mod signals;
     mod update;
 }

@@ -23,3 +23,5 @@ mod process;
 pub mod run;
 pub mod ssh;
 pub mod world;
+
+pub use process::end_programs;

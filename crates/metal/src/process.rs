@@ -1,6 +1,8 @@
 //! Running a program of this machine with limits on its time and on what is kept of its output,
 //! and with the certainty that it ends when nobody waits for it any longer.
 
+mod under_way;
+
 use std::{io, process::Stdio, time::Duration};
 
 use age::secrecy::{ExposeSecret, SecretString};
@@ -9,6 +11,9 @@ use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWriteExt},
     process::Command,
 };
+
+pub(crate) use self::under_way::UnderWay;
+pub use self::under_way::end_programs;
 
 /// The most bytes of standard output that are kept; the largest that is expected, the JSON of a
 /// machine with many disks, is a hundredth of it.

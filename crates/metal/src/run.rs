@@ -35,7 +35,7 @@ pub use self::{
     systems::Systems,
 };
 use self::{
-    narrate::Narrator,
+    narrate::{Kept, Narrator},
     netboot::{start_servers, table},
 };
 use crate::{
@@ -245,6 +245,7 @@ pub async fn carry_out(
         events,
         interrupt,
         narrator: Narrator::default(),
+        served: settings.inventory.nodes.keys().cloned().collect(),
     }
     .go()
     .await;
@@ -263,6 +264,8 @@ struct Loop {
     events: broadcast::Receiver<NetbootEvent>,
     interrupt: watch::Receiver<bool>,
     narrator: Narrator,
+    /// All machines that the boot servers serve.
+    served: Vec<NodeName>,
 }
 
 impl Loop {
@@ -326,48 +329,26 @@ impl Loop {
     fn seen(&mut self, event: Result<NetbootEvent, broadcast::error::RecvError>) -> Option<Event> {
         // An installer repeats its report, so that one that was missed comes again.
         let event = event.ok()?;
-        // What the servers say of themselves is every machine's business; that it was said to the
-        // operator is seen to elsewhere.
-        if matches!(event.kind, EventKind::Server { .. }) {
-            let nodes: Vec<NodeName> = self.driver.engine().plan().nodes.keys().cloned().collect();
-            for node in nodes {
-                if let Some(row) = self.narrator.row(&node, event.clone()) {
-                    self.world.note(&node, &row);
-                }
-            }
-            return None;
-        }
-        if let Some((node, alarm)) = self.narrator.alarm(&event) {
-            self.world.note_alarm(node.as_ref(), &alarm);
-        }
-        if matches!(
-            event.kind,
-            EventKind::ReportRefused { .. } | EventKind::ScriptOdd { .. }
-        ) {
-            // It is somebody else's doing, and no part of the machine's own story.
-            return None;
-        }
-        let Some(node) = event.node.clone() else {
-            if let Some(stranger) = self.narrator.stranger(event) {
-                self.world.note_stranger(&stranger);
-            }
-            return None;
-        };
-        let report = match &event.kind {
-            EventKind::Report { report } => Some(report.clone()),
+        let reported = match (&event.kind, event.node.clone()) {
+            (EventKind::Report { report }, Some(node)) => Some((node, report.clone())),
             _ => None,
         };
-        let new = report
-            .as_ref()
-            .is_none_or(|report| self.world.reported(&node, InstallerReportOf::clone(report)));
-        if new && let Some(row) = self.narrator.row(&node, event) {
-            self.world.note(&node, &row);
+        let new = reported.as_ref().is_none_or(|(node, report)| {
+            self.world
+                .reported(node, undercroft_model::InstallerReport::clone(report))
+        });
+        if new {
+            for kept in self.narrator.keep(event, self.served.iter()) {
+                match kept {
+                    Kept::Row(node, row) => self.world.note(&node, &row),
+                    Kept::Alarm(node, alarm) => self.world.note_alarm(node.as_ref(), &alarm),
+                    Kept::Stranger(stranger) => self.world.note_stranger(&stranger),
+                }
+            }
         }
-        report.map(|report| Event::Reported { node, report })
+        reported.map(|(node, report)| Event::Reported { node, report })
     }
 }
-
-type InstallerReportOf = undercroft_model::InstallerReport;
 
 /// Tells a line that belongs to no machine.
 fn tell(settings: &Settings, text: impl Into<String>) {

@@ -97,3 +97,64 @@ fn a_foreign_or_broken_journal() {
     }
     insta::assert_snapshot!("journal_of_another_program", sandbox.run(["status"]).text());
 }
+
+/// How a file can be wrong as a whole, over every example: it has one cause, and that is said once, with what
+/// to do.
+#[test]
+fn a_file_that_is_wrong_as_a_whole_is_one_error() {
+    let examples = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples");
+    let mut tried = 0;
+    for example in crate::support::files(examples.as_ref()) {
+        let text =
+            std::fs::read_to_string(format!("{examples}/{example}/undercroft.toml")).unwrap();
+        let sandbox = Sandbox::new();
+        let file = sandbox.dir().join("undercroft.toml");
+        for good in [text.replace('\n', "\r\n"), format!("\u{feff}{text}")] {
+            std::fs::write(&file, good).unwrap();
+            let ran = sandbox.run(["check"]);
+            assert_eq!(ran.code, 0, "{example}: {}", ran.text());
+        }
+        let units = text.encode_utf16().flat_map(u16::to_le_bytes);
+        let too_long = format!("{text}\n# {}", "x".repeat(8 << 20));
+        let bodies = [
+            ("UTF-16", b"\xff\xfe".iter().copied().chain(units).collect()),
+            ("too long", too_long.into_bytes()),
+            ("empty", Vec::new()),
+            ("blank", b"\n \n".to_vec()),
+        ];
+        for (what, body) in bodies {
+            std::fs::write(&file, body).unwrap();
+            one_error(&sandbox, &format!("{example}: {what}"));
+            tried += 1;
+        }
+        std::fs::remove_file(&file).unwrap();
+        std::fs::create_dir(&file).unwrap();
+        one_error(&sandbox, &format!("{example}: a folder"));
+        std::fs::remove_dir(&file).unwrap();
+        rustix::fs::mkfifoat(rustix::fs::CWD, &file, 0o600.into()).unwrap();
+        one_error(&sandbox, &format!("{example}: a FIFO"));
+        tried += 2;
+    }
+    assert!(tried >= 5 * 6, "{tried}");
+}
+
+fn one_error(sandbox: &Sandbox, what: &str) {
+    for command in ["check", "plan", "render"] {
+        let ran = sandbox.run([command]);
+        let text = ran.text();
+        assert_eq!(ran.code, 65, "{what}, {command}: {text}");
+        let lines = || text.lines().filter(|line| line.starts_with("error"));
+        let findings = lines().filter(|line| line.starts_with("error[")).count();
+        // The findings, and then that the file can't be used because of them.
+        let summed = lines()
+            .filter(|l| l.ends_with("can't be used: 1 error"))
+            .count();
+        assert_eq!(findings, summed, "{what}, {command}: {text}");
+        assert_eq!(lines().count() - summed, 1, "{what}, {command}: {text}");
+        assert_eq!(
+            text.matches("hint:").count(),
+            1,
+            "{what}, {command}: {text}"
+        );
+    }
+}

@@ -120,15 +120,23 @@ fn status_and_events_tell_what_the_journal_says() {
     let text = status.text();
     let ago = text.find(": the last run ended ").unwrap();
     let end = ago + text.get(ago..).unwrap().find('\n').unwrap();
+    let head = text.split("head ").nth(1).unwrap();
+    let head = head.get(..16).unwrap();
     insta::assert_snapshot!(
         "status",
         text.replace(text.get(ago..end).unwrap(), ": the last run ended [ago]")
+            .replace(head, "[head]")
     );
     let json: serde_json::Value =
         serde_json::from_str(&sandbox.run(["status", "--json"]).out).unwrap();
     assert_eq!(json["nodes"]["vm-01"]["state"], "seen");
     assert_eq!(json["nodes"]["vm-02"]["status"], "failed");
     assert_eq!(json["run"]["end"], "interrupted");
+    // The same head in all places, whole where a program reads it.
+    let whole: serde_json::Value =
+        serde_json::from_str(&sandbox.run(["journal", "--json"]).out).unwrap();
+    assert_eq!(json["journal"], whole);
+    assert!(whole["head"].as_str().unwrap().starts_with(head));
 
     let plan = plan(&sandbox).id.0;
     let events = sandbox
@@ -214,6 +222,129 @@ fn a_running_controller_is_named() {
     assert!(status.out.contains(&expected), "{}", status.out);
     drop(running);
     assert!(!sandbox.run(["status"]).out.contains("is running"));
+}
+
+/// Cuts the last entries off, as an older copy of the database alone would.
+fn cut(sandbox: &Sandbox, entries: u64) {
+    let file = sandbox.dir().join(".undercroft/journal.db");
+    let connection = rusqlite::Connection::open(file).unwrap();
+    connection
+        .execute_batch(&format!(
+            "DELETE FROM entries WHERE seq > (SELECT MAX(seq) FROM entries) - {entries}"
+        ))
+        .unwrap();
+}
+
+#[test]
+fn a_journal_that_was_cut_is_refused_by_every_command_until_it_is_accepted() {
+    for entries in [1, 3] {
+        let sandbox = Sandbox::rack();
+        history(&sandbox);
+        let before = sandbox.run(["journal", "--json"]).out;
+        cut(&sandbox, entries);
+        let commands: [&[&str]; 9] = [
+            &["status"],
+            &["status", "--json"],
+            &["events"],
+            &["journal"],
+            &["approve", "vm-01"],
+            &["approve", "vm-01", FINGERPRINT],
+            &["doctor", "vm-01"],
+            &["doctor", "vm-01", "--json"],
+            &["ssh", "vm-01", "true"],
+        ];
+        for command in commands {
+            let ran = sandbox.run(command);
+            let text = ran.text();
+            if command == ["ssh", "vm-01", "true"] && !text.contains("journal") {
+                // It asks nothing of the journal of a machine that has no key.
+                continue;
+            }
+            assert_eq!(ran.code, 65, "{command:?}: {text}");
+            assert_eq!(ran.out, "", "{command:?}");
+            assert!(
+                text.contains("the last ones were cut off"),
+                "{command:?}: {text}"
+            );
+            assert!(
+                text.contains("undercroft journal --accept"),
+                "{command:?}: {text}"
+            );
+        }
+        // Nobody at a terminal says yes by being silent.
+        let asked = sandbox.run(["journal", "--accept"]);
+        assert_ne!(asked.code, 0, "{}", asked.text());
+        let accepted = sandbox.run(["journal", "--accept", "--yes", "--json"]);
+        assert_eq!(accepted.code, 0, "{}", accepted.text());
+        let count = |json: &str| {
+            let value: serde_json::Value = serde_json::from_str(json).unwrap();
+            value["entries"].as_u64().unwrap()
+        };
+        assert_eq!(count(&accepted.out) + entries, count(&before));
+        assert_eq!(sandbox.run(["status"]).code, 0);
+    }
+}
+
+/// What `doctor` and `approve` say of a machine at the same moment.
+#[test]
+fn doctor_and_approve_say_the_same() {
+    type Prepare = fn(&Sandbox);
+    let states: [(&str, Prepare); 4] = [
+        ("nothing was ever seen", |_| {}),
+        ("it waits", waiting),
+        ("a run has ended", history),
+        ("a run has ended, and it waits", |sandbox| {
+            history(sandbox);
+            waiting(sandbox);
+        }),
+    ];
+    for (state, prepare) in states {
+        let sandbox = Sandbox::rack();
+        prepare(&sandbox);
+        for name in ["vm-01", "vm-02", "vm-03"] {
+            let what = format!("{state}: {name}");
+            let listed = sandbox.run(["approve", "--json"]).out;
+            let listed: serde_json::Value = serde_json::from_str(&listed).unwrap();
+            let waits = listed.as_array().unwrap().iter().any(|w| w["node"] == name);
+            let doctor = sandbox.run(["doctor", name, "--json"]).out;
+            let doctor: serde_json::Value = serde_json::from_str(&doctor).unwrap();
+            let verdict = doctor["verdict"].as_str().unwrap();
+            let next: Vec<&str> = doctor["next"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(|next| next.as_str().unwrap())
+                .collect();
+            assert!(!next.is_empty(), "{what}");
+            let advised = next.iter().any(|next| next.contains("undercroft approve"));
+            assert_eq!(advised, waits, "{what}: {next:?}");
+            assert_eq!(
+                verdict.contains("waits for approval"),
+                waits,
+                "{what}: {verdict}"
+            );
+            let approve = sandbox.run(["approve", name, "SHA256:another"]);
+            assert_eq!(approve.code, 1, "{what}");
+            if waits {
+                assert!(approve.err.contains(FINGERPRINT), "{what}: {}", approve.err);
+            } else {
+                assert!(
+                    approve.err.contains("isn't waiting"),
+                    "{what}: {}",
+                    approve.err
+                );
+                // The same verdict, and every step that `doctor` names.
+                let flat = approve.err.split_whitespace().collect::<Vec<_>>().join(" ");
+                assert!(flat.contains(verdict), "{what}: {flat}");
+                for next in &next {
+                    assert!(flat.contains(next), "{what}: {flat}");
+                }
+            }
+            let text = sandbox.run(["doctor", name]).out;
+            assert_eq!(text.matches("next:").count(), next.len(), "{what}: {text}");
+            assert!(text.contains(verdict), "{what}: {text}");
+        }
+    }
 }
 
 #[test]

@@ -131,8 +131,20 @@ impl Store {
     /// # Errors
     /// As [`Store::for_each_entry`].
     pub fn head(&self) -> Result<Option<Head>, StoreError> {
+        self.for_all_entries(|_| {})
+    }
+
+    /// Calls `each` with every entry, the oldest first, and gives the head that they lead to.
+    ///
+    /// # Errors
+    /// As [`Store::for_each_entry`].
+    pub fn for_all_entries(
+        &self,
+        mut each: impl FnMut(&Entry),
+    ) -> Result<Option<Head>, StoreError> {
         let mut head = None;
         self.walk(0, self.anchor()?, |entry, chain| {
+            each(&entry);
             head = Some(Head {
                 seq: entry.seq,
                 chain,

@@ -12,12 +12,7 @@
 //! and only that, was cut off in such a moment. And who puts back an older copy of both files, or can write
 //! to both, isn't found out by this: `undercroft journal` prints the head, to be kept elsewhere.
 
-use std::{
-    fs::OpenOptions,
-    io::{self, Read as _, Write as _},
-    os::unix::fs::OpenOptionsExt as _,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use rusqlite::OptionalExtension as _;
 
@@ -26,15 +21,16 @@ use super::{
     lock::ControllerLock,
     store::{JOURNAL_FILE, Store, StoreError},
 };
+use crate::confined::{Confined, ConfinedError, Modes};
 
 /// The head's file in the state directory.
 pub const HEAD_FILE: &str = "journal.head";
-/// What the head is written to before it takes the old one's place; there is one writer.
-const NEW_FILE: &str = "journal.head.new";
 /// How the file begins, with its version.
 const MARK: &str = "undercroft-journal-head 1";
 /// The most bytes of the file that are read; it has some 120.
 const HEAD_BYTES_MAX: u64 = 1024;
+/// How many digits of the digest are shown where it is no more than a reminder.
+const SHORT_CHARS: usize = 16;
 /// The key in the database's `meta` that says that a head has been written.
 const ANCHORED: &str = "anchored";
 
@@ -51,6 +47,11 @@ impl Head {
     /// The digest in hexadecimal digits.
     pub fn digest(&self) -> String {
         self.chain.0.iter().map(|b| format!("{b:02x}")).collect()
+    }
+
+    /// As much of the digest as tells two heads apart at a glance.
+    pub fn short(&self) -> String {
+        self.digest().chars().take(SHORT_CHARS).collect()
     }
 
     fn text(&self) -> String {
@@ -76,24 +77,14 @@ impl Head {
     }
 
     /// Puts the head in the place of the one before.
-    pub(super) fn write(&self, state_dir: &Path) -> io::Result<()> {
-        let new = state_dir.join(NEW_FILE);
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .custom_flags(no_follow())
-            .open(&new)?;
-        file.write_all(self.text().as_bytes())?;
-        file.sync_data()?;
-        std::fs::rename(new, state_dir.join(HEAD_FILE))
+    ///
+    /// # Errors
+    /// When it can't be written, or something else than a file is in its place, which is somebody
+    /// else's doing.
+    pub(super) fn write(&self, state_dir: &Path) -> Result<(), ConfinedError> {
+        let text = self.text();
+        Confined::new(state_dir).replace(HEAD_FILE, text.as_bytes(), Modes::PRIVATE)
     }
-}
-
-/// A link in the head's place is somebody else's doing.
-fn no_follow() -> i32 {
-    i32::try_from(rustix::fs::OFlags::NOFOLLOW.bits()).unwrap_or(0)
 }
 
 /// What the file says.
@@ -110,24 +101,15 @@ pub(super) enum Anchor {
 /// Reads the head. It must be read before the journal: a controller that goes on meanwhile is then ahead of
 /// it, never behind.
 pub(super) fn read(state_dir: &Path) -> Anchor {
-    let read = || -> io::Result<String> {
-        let file = OpenOptions::new()
-            .read(true)
-            .custom_flags(no_follow())
-            .open(state_dir.join(HEAD_FILE))?;
-        if !file.metadata()?.is_file() {
-            return Err(io::Error::other("it is no regular file"));
-        }
-        let mut text = String::new();
-        file.take(HEAD_BYTES_MAX).read_to_string(&mut text)?;
-        Ok(text)
-    };
-    match read() {
-        Ok(text) => Head::parse(&text).map_or_else(
-            || Anchor::Unreadable("it isn't as it was written".to_owned()),
-            Anchor::Head,
-        ),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Anchor::None,
+    match Confined::new(state_dir).read(HEAD_FILE, HEAD_BYTES_MAX) {
+        Ok(Some(bytes)) => std::str::from_utf8(&bytes)
+            .ok()
+            .and_then(Head::parse)
+            .map_or_else(
+                || Anchor::Unreadable("it isn't as it was written".to_owned()),
+                Anchor::Head,
+            ),
+        Ok(None) => Anchor::None,
         Err(e) => Anchor::Unreadable(e.to_string()),
     }
 }
@@ -212,22 +194,13 @@ impl Store {
         self.connection
             .execute("DELETE FROM meta WHERE key = ?1", [ANCHORED])
             .map_err(|e| self.err(e))?;
-        let path = self.state_dir().join(HEAD_FILE);
-        match std::fs::remove_file(&path) {
-            Err(source) if source.kind() != io::ErrorKind::NotFound => {
-                Err(StoreError::Io { path, source })
-            }
-            _ => Ok(()),
-        }
+        Confined::new(self.state_dir()).remove(HEAD_FILE)?;
+        Ok(())
     }
 
     /// Writes the head, and remembers that there is one.
     pub(super) fn set_anchor(&self, head: Head) -> Result<(), StoreError> {
-        let dir = self.state_dir();
-        head.write(&dir).map_err(|source| StoreError::Io {
-            path: dir.join(HEAD_FILE),
-            source,
-        })?;
+        head.write(&self.state_dir())?;
         if !self.is_anchored()? {
             self.connection
                 .execute(
@@ -250,11 +223,9 @@ pub fn accept_journal(state_dir: &Path, command: &str) -> Result<Option<Head>, S
     let store = match Store::open_unanchored(state_dir, None) {
         Ok(store) => store,
         Err(StoreError::Missing { path }) => {
-            let head = state_dir.join(HEAD_FILE);
-            return match std::fs::remove_file(&head) {
-                Ok(()) => Ok(None),
-                Err(e) if e.kind() == io::ErrorKind::NotFound => Err(StoreError::Missing { path }),
-                Err(source) => Err(StoreError::Io { path: head, source }),
+            return match Confined::new(state_dir).remove(HEAD_FILE)? {
+                true => Ok(None),
+                false => Err(StoreError::Missing { path }),
             };
         }
         Err(error) => return Err(error),
@@ -391,8 +362,20 @@ mod tests {
         assert!(matches!(refused, StoreError::State(_)), "{refused}");
         let read = Store::open(dir.path(), Some("basement")).and_then(|s| s.entries(0, 99));
         assert!(matches!(read, Err(StoreError::Rewound { .. })));
+        // It is neither written through nor taken for ours to take away.
+        let refused = accept_journal(dir.path(), "a test").unwrap_err();
+        assert!(matches!(refused, StoreError::Confined(_)), "{refused}");
+        std::fs::remove_file(&head).unwrap();
         accept_journal(dir.path(), "a test").unwrap();
         assert_eq!(std::fs::read(&head).unwrap(), at_seven);
+        // Nothing of the writing is left beside it.
+        let mut names: Vec<String> = std::fs::read_dir(dir.path())
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .filter(|name| name.contains("head") || name.starts_with('.'))
+            .collect();
+        names.retain(|name| name != ".gitignore");
+        assert_eq!(names, [HEAD_FILE]);
     }
 
     #[test]

@@ -26,6 +26,17 @@ const ALARM_AFTER: Duration = Duration::from_secs(5);
 /// and the oldest of them forgotten.
 const COUNTED_MAX: usize = 1024;
 
+/// What an event is kept as, for people.
+#[derive(Debug)]
+pub(super) enum Kept {
+    /// In a machine's timeline.
+    Row(NodeName, TimelineRow),
+    /// Among what somebody does, to a machine or to the network as a whole.
+    Alarm(Option<NodeName>, Alarm),
+    /// Among the machines that the inventory doesn't know.
+    Stranger(Stranger),
+}
+
 #[derive(Debug, Default)]
 pub(super) struct Narrator {
     last: BTreeMap<(String, String), Instant>,
@@ -33,9 +44,45 @@ pub(super) struct Narrator {
 }
 
 impl Narrator {
+    /// What of an event is kept, during a run and between two of them alike. `nodes` are all machines that
+    /// the boot servers serve.
+    pub(super) fn keep<'n>(
+        &mut self,
+        event: NetbootEvent,
+        nodes: impl IntoIterator<Item = &'n NodeName>,
+    ) -> Vec<Kept> {
+        // What the servers say of themselves is every machine's business; that it was said to the
+        // operator is seen to elsewhere.
+        if matches!(event.kind, EventKind::Server { .. }) {
+            return nodes
+                .into_iter()
+                .filter_map(|node| {
+                    let row = self.row(node, event.clone())?;
+                    Some(Kept::Row(node.clone(), row))
+                })
+                .collect();
+        }
+        let mut kept = Vec::new();
+        if let Some((node, alarm)) = self.alarm(&event) {
+            kept.push(Kept::Alarm(node, alarm));
+        }
+        if matches!(
+            event.kind,
+            EventKind::ReportRefused { .. } | EventKind::ScriptOdd { .. }
+        ) {
+            // It is somebody else's doing, and no part of the machine's own story.
+            return kept;
+        }
+        kept.extend(match event.node.clone() {
+            Some(node) => self.row(&node, event).map(|row| Kept::Row(node, row)),
+            None => self.stranger(event).map(Kept::Stranger),
+        });
+        kept
+    }
+
     /// What an event says of somebody's doing, for the machine that it is about or for the network
     /// as a whole. What one sender repeats is counted, and comes with the next.
-    pub(super) fn alarm(&mut self, event: &NetbootEvent) -> Option<(Option<NodeName>, Alarm)> {
+    fn alarm(&mut self, event: &NetbootEvent) -> Option<(Option<NodeName>, Alarm)> {
         let sender = event.address?;
         let (node, kind) = match &event.kind {
             EventKind::ReportRefused { .. } => (event.node.clone(), AlarmKind::Report),
@@ -78,7 +125,7 @@ impl Narrator {
     }
 
     /// The row for an event; `None` for a repetition.
-    pub(super) fn row(&mut self, node: &NodeName, event: NetbootEvent) -> Option<TimelineRow> {
+    fn row(&mut self, node: &NodeName, event: NetbootEvent) -> Option<TimelineRow> {
         let text = text(&event);
         // The text of an answer has its duration in it, which is never the same twice.
         let (said, after) = match heartbeat(&event.kind) {
@@ -94,7 +141,7 @@ impl Narrator {
 
     /// What an event tells of a machine that the inventory doesn't know; `None` for a repetition,
     /// and where it has no Ethernet address.
-    pub(super) fn stranger(&mut self, event: NetbootEvent) -> Option<Stranger> {
+    fn stranger(&mut self, event: NetbootEvent) -> Option<Stranger> {
         let text = text(&event);
         let (wall_ms, mac) = (event.at_ms, event.mac);
         let report = match event.kind {

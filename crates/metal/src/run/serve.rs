@@ -1,14 +1,16 @@
 //! Netboot and reconcile as a service: look, plan, carry out, and again.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{collections::BTreeSet, future::Future, time::Duration};
 
 use tokio::sync::{broadcast, watch};
 use undercroft_engine::{Engine, PlanRefused, ResumeError};
 use undercroft_model::{Entry, NodeName, Observation, Plan, PlanId, RunEnd, view::FleetView};
+use undercroft_netboot::NetbootEvent;
 
 use super::{
-    BootServers, Finished, Fleet, FleetError, Run, RunError, carry_out, narrate::Narrator, tell,
-    write_facts,
+    BootServers, Finished, Fleet, FleetError, Run, RunError, carry_out,
+    narrate::{Kept, Narrator},
+    tell, write_facts,
 };
 use crate::{journal::FleetJournal, world::ClusterParts};
 
@@ -61,14 +63,26 @@ pub async fn serve(
 ) -> Result<RunEnd, ServeError> {
     let only: Option<&BTreeSet<NodeName>> = None;
     let (_, operator) = fleet.keys()?;
-    let servers = BootServers::start(fleet, &operator)
-        .await
-        .map_err(RunError::from)?;
+    let started = tokio::select! {
+        biased;
+        () = interrupted(&mut interrupt) => return Ok(RunEnd::Interrupted),
+        started = BootServers::start(fleet, &operator) => started,
+    };
+    let servers = started.map_err(RunError::from)?;
+    let nodes: Vec<NodeName> = fleet.settings().inventory.nodes.keys().cloned().collect();
     loop {
         let entries = journal.load().map_err(FleetError::from)?;
         let view = FleetView::fold(&entries);
-        let prepared = fleet.prepare(only).await?;
-        let observation = fleet.observe(&prepared, &view).await?;
+        let looked = async {
+            let prepared = fleet.prepare(only).await?;
+            let observation = fleet.observe(&prepared, &view).await?;
+            Ok::<_, FleetError>((prepared, observation))
+        };
+        let mut between = Between::new(servers.netboot.events(), &nodes, &mut interrupt);
+        let Some(looked) = between.during(&journal, looked).await else {
+            return Ok(RunEnd::Interrupted);
+        };
+        let (prepared, observation) = looked?;
         let new = plan(&observation, view.plan_id.as_ref());
         let engine = if view.in_flight() {
             Some(Engine::resume(&entries)?)
@@ -103,48 +117,66 @@ pub async fn serve(
                 }
             }
         }
-        if idle(&servers, &journal, interval, &mut interrupt).await {
+        let mut between = Between::new(servers.netboot.events(), &nodes, &mut interrupt);
+        let rest = tokio::time::sleep(interval);
+        if between.during(&journal, rest).await.is_none() {
             return Ok(RunEnd::Interrupted);
         }
     }
 }
 
-/// Waits between two runs, and keeps what the boot servers see meanwhile for `undercroft doctor`.
-/// Whether an interruption is asked for.
-async fn idle(
-    servers: &BootServers,
-    journal: &FleetJournal,
-    interval: Duration,
-    interrupt: &mut watch::Receiver<bool>,
-) -> bool {
-    let mut events = servers.netboot.events();
-    let mut narrator = Narrator::default();
-    let until = tokio::time::Instant::now() + interval;
-    loop {
-        let event = tokio::select! {
-            biased;
-            () = interrupted(interrupt) => return true,
-            () = tokio::time::sleep_until(until) => return false,
-            event = events.recv() => event,
-        };
-        match event {
-            // Timelines are a help for people: that one can't be written stops nothing.
-            Ok(event) => match event.node.clone() {
-                Some(node) => {
-                    if let Some(row) = narrator.row(&node, event) {
-                        let _ = journal.store().note(&node, &row);
+/// What the boot servers see while no run is under way is kept for `undercroft doctor` as it is during one:
+/// timelines, alarms, machines that nobody knows, and what the servers say of themselves.
+struct Between<'a> {
+    events: broadcast::Receiver<NetbootEvent>,
+    nodes: &'a [NodeName],
+    interrupt: &'a mut watch::Receiver<bool>,
+    narrator: Narrator,
+}
+
+impl<'a> Between<'a> {
+    fn new(
+        events: broadcast::Receiver<NetbootEvent>,
+        nodes: &'a [NodeName],
+        interrupt: &'a mut watch::Receiver<bool>,
+    ) -> Self {
+        Self {
+            events,
+            nodes,
+            interrupt,
+            narrator: Narrator::default(),
+        }
+    }
+
+    /// Keeps what is seen until the work is done; `None` where an interruption was asked for before that.
+    async fn during<T>(
+        &mut self,
+        journal: &FleetJournal,
+        work: impl Future<Output = T>,
+    ) -> Option<T> {
+        let mut work = std::pin::pin!(work);
+        let mut open = true;
+        loop {
+            let event = tokio::select! {
+                biased;
+                () = interrupted(self.interrupt) => return None,
+                done = &mut work => return Some(done),
+                event = self.events.recv(), if open => event,
+            };
+            match event {
+                Ok(event) => {
+                    let store = journal.store();
+                    for kept in self.narrator.keep(event, self.nodes) {
+                        // They are a help for people: that one can't be written stops nothing.
+                        let _ = match kept {
+                            Kept::Row(node, row) => store.note(&node, &row),
+                            Kept::Alarm(node, alarm) => store.note_alarm(node.as_ref(), &alarm),
+                            Kept::Stranger(stranger) => store.note_stranger(&stranger),
+                        };
                     }
                 }
-                None => {
-                    if let Some(stranger) = narrator.stranger(event) {
-                        let _ = journal.store().note_stranger(&stranger);
-                    }
-                }
-            },
-            Err(broadcast::error::RecvError::Lagged(_)) => {}
-            Err(broadcast::error::RecvError::Closed) => {
-                tokio::time::sleep_until(until).await;
-                return false;
+                Err(broadcast::error::RecvError::Lagged(_)) => {}
+                Err(broadcast::error::RecvError::Closed) => open = false,
             }
         }
     }
@@ -154,5 +186,124 @@ async fn idle(
 async fn interrupted(interrupt: &mut watch::Receiver<bool>) {
     if interrupt.wait_for(|asked| *asked).await.is_err() {
         std::future::pending::<()>().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::*;
+    use crate::journal::{AlarmKind, events_and_marks};
+    use undercroft_model::MacAddr;
+    use undercroft_netboot::{
+        DropReason, EventKind,
+        event::Service,
+        timeline::{Missing, timeline},
+    };
+
+    const SENDER: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 66);
+
+    fn event(node: Option<&NodeName>, kind: EventKind) -> NetbootEvent {
+        NetbootEvent {
+            at_ms: 1_767_225_600_000,
+            node: node.cloned(),
+            mac: Some(MacAddr([2, 0, 0, 0, 0, 1])),
+            uuid: None,
+            address: Some(SENDER),
+            kind,
+        }
+    }
+
+    /// What was kept of these events by the time that the work was done.
+    async fn kept(events: Vec<NetbootEvent>) -> (tempfile::TempDir, FleetJournal) {
+        let dir = tempfile::tempdir().unwrap();
+        let journal = FleetJournal::open(dir.path(), "basement", "a test").unwrap();
+        let nodes = ["gpu-01", "gpu-02"].map(|name| NodeName::new(name).unwrap());
+        let (sender, receiver) = broadcast::channel(64);
+        let (_asks, mut interrupt) = watch::channel(false);
+        let mut between = Between::new(receiver, &nodes, &mut interrupt);
+        for event in events {
+            sender.send(event).unwrap();
+        }
+        // The servers are gone when all was taken in: the work ends after that.
+        drop(sender);
+        let work = async {
+            for _ in 0..100 {
+                tokio::task::yield_now().await;
+            }
+        };
+        assert!(between.during(&journal, work).await.is_some());
+        (dir, journal)
+    }
+
+    fn doctor(journal: &FleetJournal, node: &str) -> (Missing, String) {
+        let node = NodeName::new(node).unwrap();
+        let rows = journal.store().timeline(&node).unwrap();
+        let (events, marks) = events_and_marks(&rows);
+        let found = timeline(&events, &marks, u64::MAX).diagnosis;
+        (found.missing, found.summary)
+    }
+
+    #[tokio::test]
+    async fn what_is_seen_between_two_runs_is_kept_for_doctor() {
+        let node = NodeName::new("gpu-01").unwrap();
+        let gone = "the interface boot0 is gone or was made anew";
+        let (_dir, journal) = kept(vec![
+            event(
+                Some(&node),
+                EventKind::Dropped {
+                    service: Service::Dhcp,
+                    reason: DropReason::Truncated,
+                },
+            ),
+            NetbootEvent {
+                mac: None,
+                address: None,
+                ..event(None, EventKind::Server { text: gone.into() })
+            },
+            event(
+                None,
+                EventKind::Dropped {
+                    service: Service::Tftp,
+                    reason: DropReason::TooMany,
+                },
+            ),
+            event(
+                Some(&node),
+                EventKind::ReportRefused {
+                    reason: "another address".into(),
+                    claimed: None,
+                    planned: None,
+                },
+            ),
+        ])
+        .await;
+        // A packet that can't be read, with its machine's Ethernet address.
+        let (missing, summary) = doctor(&journal, "gpu-01");
+        assert_eq!(missing, Missing::DhcpDiscover);
+        assert!(summary.contains("can't be read: truncated"), "{summary}");
+        // What the servers say of themselves, on each machine.
+        let (_, summary) = doctor(&journal, "gpu-02");
+        assert!(summary.contains(gone), "{summary}");
+        // Whoever is at work on the network, by address.
+        let alarms = journal.store().alarms(&node, 1_767_225_600_001).unwrap();
+        let kinds: Vec<_> = alarms.iter().map(|a| (a.kind, a.sender)).collect();
+        assert_eq!(
+            kinds,
+            [(AlarmKind::Report, SENDER), (AlarmKind::Flood, SENDER)]
+        );
+    }
+
+    #[tokio::test]
+    async fn a_wish_to_stop_ends_what_is_done_between_two_runs() {
+        let dir = tempfile::tempdir().unwrap();
+        let journal = FleetJournal::open(dir.path(), "basement", "a test").unwrap();
+        let (_sender, receiver) = broadcast::channel(1);
+        let (asks, mut interrupt) = watch::channel(false);
+        let mut between = Between::new(receiver, &[], &mut interrupt);
+        asks.send(true).unwrap();
+        let endless = std::future::pending::<()>();
+        assert!(between.during(&journal, endless).await.is_none());
     }
 }

@@ -211,6 +211,7 @@ impl Nix {
                 source: error,
             },
         })?;
+        let _noted = crate::process::UnderWay::note(&child);
         // The output is a few paths, far below a pipe's size: reading one stream to its end and
         // then the other can't block.
         let mut said: Vec<String> = Vec::new();
