@@ -4,7 +4,7 @@
 use std::{
     os::unix::{fs::PermissionsExt as _, process::ExitStatusExt as _},
     path::Path,
-    process::{Child, Command, ExitStatus, Stdio},
+    process::{Child, Command, ExitStatus},
     time::{Duration, Instant},
 };
 
@@ -39,6 +39,7 @@ fn fleet() -> Option<Sandbox> {
 }
 
 fn command(sandbox: &Sandbox, name: &str) -> Command {
+    let said = std::fs::File::create(sandbox.dir().join("said")).unwrap();
     let mut command = sandbox.command([name, "--yes"]);
     let path = std::env::var("PATH").unwrap();
     let bin = sandbox.dir().join("bin");
@@ -46,8 +47,8 @@ fn command(sandbox: &Sandbox, name: &str) -> Command {
         .env("PATH", format!("{}:{path}", bin.display()))
         .env("TMPDIR", sandbox.dir().join("tmp"))
         .env("UNDERCROFT_CACHE_DIR", sandbox.dir().join("cache"))
-        .stdout(Stdio::null())
-        .stderr(std::fs::File::create(sandbox.dir().join("said")).unwrap());
+        .stdout(said.try_clone().unwrap())
+        .stderr(said);
     command
 }
 
