@@ -107,11 +107,11 @@ fn whatever_is_left_alone_is_said_with_its_reason() {
         ),
         (
             NodeStatus::Unreachable { reason: reason() },
-            Some("doesn't answer: the reason; start it"),
+            Some("it doesn't answer: the reason"),
         ),
         (
             NodeStatus::Quarantined { reason: reason() },
-            Some("quarantined: the reason; find out"),
+            Some("quarantined: the reason"),
         ),
         (
             NodeStatus::Blocked {
