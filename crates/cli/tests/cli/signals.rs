@@ -19,6 +19,15 @@ fn fleet() -> Option<Sandbox> {
     let sandbox = Sandbox::new();
     let made = sandbox.run(["init", "--template", "metal", "--fleet", "demo"]);
     assert_eq!(made.code, 0, "{}", made.text());
+    // Nothing is served before Nix has made what is served; the address is nobody's here.
+    let file = sandbox.dir().join("undercroft.toml");
+    let text = std::fs::read_to_string(&file).unwrap();
+    let text = text.replacen(
+        "\nserver_address",
+        "\ninterface = \"lo\"\nserver_address",
+        1,
+    );
+    std::fs::write(&file, text).unwrap();
     let seen = sandbox.dir().join("nix-runs");
     sandbox.write(
         "bin/nix",
