@@ -108,6 +108,31 @@ fn looks_like_moment(text: &str) -> bool {
         && rest.bytes().next().is_some_and(|b| b.is_ascii_digit())
 }
 
+/// Whether numbers with colons between them are each below a limit, as Go's `time.Parse` asks.
+fn is_below(text: &str, limits: &[u32]) -> bool {
+    let numbers = text.split(':').map(str::parse::<u32>);
+    numbers
+        .zip(limits)
+        .all(|(number, limit)| number.is_ok_and(|number| number < *limit))
+}
+
+/// Whether the calendar has a date of the form 0000-00-00.
+fn is_in_calendar(date: &str) -> bool {
+    let mut numbers = date.split('-').map(|text| text.parse::<u32>().unwrap_or(0));
+    let (Some(year), Some(month), Some(day)) = (numbers.next(), numbers.next(), numbers.next())
+    else {
+        return false;
+    };
+    let leaps = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+    let days = match month {
+        2 => 28 + u32::from(leaps),
+        4 | 6 | 9 | 11 => 30,
+        1..=12 => 31,
+        _ => 0,
+    };
+    (1..=days).contains(&day)
+}
+
 /// A date, or a moment of RFC 3339, in the form that SOPS counts into the MAC.
 fn moment(text: &str) -> Option<String> {
     let (date, rest) = match text.split_once(['T', 't']) {
@@ -124,7 +149,7 @@ fn moment(text: &str) -> Option<String> {
                     other => have == other,
                 })
     };
-    if !fits(date, "0000-00-00") {
+    if !fits(date, "0000-00-00") || !is_in_calendar(date) {
         return None;
     }
     let Some(rest) = rest else {
@@ -136,12 +161,17 @@ fn moment(text: &str) -> Option<String> {
         Some((time, fraction)) => (time, Some(fraction)),
         None => (time, None),
     };
-    if !fits(time, "00:00:00") {
+    if !fits(time, "00:00:00") || !is_below(time, &[24, 60, 60]) {
         return None;
     }
     let zone = match zone {
         "Z" | "z" | "+00:00" => "Z",
-        other if fits(&other.replace('-', "+"), "+00:00") => other,
+        other
+            if fits(&other.replace('-', "+"), "+00:00")
+                && other.get(1..).is_some_and(|zone| is_below(zone, &[24, 60])) =>
+        {
+            other
+        }
         _ => return None,
     };
     let fraction = match fraction {
