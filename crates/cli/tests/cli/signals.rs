@@ -44,6 +44,21 @@ fn fleet() -> Option<Sandbox> {
         println!("SKIPPED: this user may not open the ports of DHCP and TFTP");
         return None;
     }
+    // Nix is given nothing but what git knows: the keys that the first makes too.
+    let git = |args: &[&str]| {
+        let mut git = Command::new("git");
+        let done = git.arg("-C").arg(sandbox.dir()).args(args).status();
+        assert!(done.unwrap().success());
+    };
+    git(&["init", "-q"]);
+    git(&["add", "-A"]);
+    assert_eq!(command(&sandbox, "up").status().unwrap().code(), Some(1));
+    assert!(
+        said(&sandbox).contains("git doesn't know"),
+        "{}",
+        said(&sandbox)
+    );
+    git(&["add", "-A"]);
     Some(sandbox)
 }
 
