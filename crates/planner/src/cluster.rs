@@ -395,6 +395,13 @@ impl Drafting<'_> {
             (BootstrapPart::RootApp, NodeState::Synced, timeouts.sync_s),
         ];
         for (part, reaches, timeout_s) in drafts {
+            if self.options.until.is_some_and(|until| until < reaches) {
+                if let Some(node) = self.nodes.get_mut(founder) {
+                    let reason = "no more was asked for".to_owned();
+                    node.not_applicable.insert(reaches, reason);
+                }
+                continue;
+            }
             let id = self.append(
                 founder,
                 Draft {

@@ -24,11 +24,20 @@ pub(crate) fn role(inventory: &Inventory, node: &Node) -> Option<ClusterRole> {
 
 /// The parts of the bootstrap that are asked for: by the inventory, up to a state of the founder's.
 fn parts(inventory: &Inventory, until: Option<NodeState>) -> &'static [BootstrapPart] {
-    let delivers = until.is_none_or(|until| until >= NodeState::Entrusted);
-    if inventory.gitops.repository.is_some() && delivers {
-        &BootstrapPart::ALL
-    } else {
-        &[BootstrapPart::Network]
+    if inventory.gitops.repository.is_none() {
+        return &[BootstrapPart::Network];
+    }
+    match until {
+        Some(until) if until < NodeState::Entrusted => &[BootstrapPart::Network],
+        Some(until) if until < NodeState::Delivering => {
+            &[BootstrapPart::Network, BootstrapPart::Secrets]
+        }
+        Some(until) if until < NodeState::Synced => &[
+            BootstrapPart::Network,
+            BootstrapPart::Secrets,
+            BootstrapPart::ArgoCd,
+        ],
+        _ => &BootstrapPart::ALL,
     }
 }
 
@@ -167,7 +176,10 @@ fn splits(
         return None;
     }
     let mut others = other_members(inventory, observation, name);
-    let other = others.find(|other| !all_reinstalled.contains(*other))?;
+    // All are wiped together only where the founder is: nobody else is wiped for one that has lost
+    // its disk, so that the others go on as the cluster that they are.
+    let wiped_together = all_reinstalled.contains(name);
+    let other = others.find(|other| !(wiped_together && all_reinstalled.contains(*other)))?;
     let why = format!(
         "it founds the cluster, and {other} is a member of one already: it would found a second; \
          name {other} as `kubernetes.founder` first, so that it joins"

@@ -223,7 +223,9 @@ fn is_git_url(text: &str) -> bool {
     let graphic = text.chars().all(|c| c.is_ascii_graphic());
     let ssh = text.strip_prefix("ssh://").is_some_and(|rest| {
         let host = rest.split('/').next().unwrap_or("");
-        !host.is_empty() && !host.split('@').next().unwrap_or("").contains(':')
+        // A user may stand before it, a password never; a port is the host's.
+        let user = host.split_once('@').map_or("", |(user, _)| user);
+        !host.is_empty() && !user.contains(':')
     });
     let scp = matches!(text.split_once(':'), Some((host, path))
         if host.contains('@') && !host.contains('/') && !path.is_empty() && !path.starts_with("//"));

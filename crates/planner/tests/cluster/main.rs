@@ -291,6 +291,15 @@ fn until_up_leaves_the_cluster_and_until_ready_argo_cd_out() {
         verbs(&plan, "control-01"),
         format!("{MACHINE} found network ready")
     );
+    for (state, parts) in [
+        (NodeState::Entrusted, "secrets"),
+        (NodeState::Delivering, "secrets argocd"),
+        (NodeState::Synced, "secrets argocd sync"),
+    ] {
+        let (plan, _) = planned(&inventory, &prepared(&inventory), &until(state));
+        let want = format!("{MACHINE} found network ready {parts}");
+        assert_eq!(verbs(&plan, "control-01"), want, "{state:?}");
+    }
     let mut observation = converged(&inventory);
     observation.cluster = None;
     let (plan, _) = planned(&inventory, &observation, &until(NodeState::Up));
@@ -469,5 +478,15 @@ fn a_fleet_that_is_as_far_as_it_was_asked_for_gives_an_empty_plan() {
     };
     let (plan, report) = planned(&inventory, &observation, &until(NodeState::Ready));
     assert!(plan.is_empty() && report.is_converged());
+    for (part, state) in [
+        (BootstrapPart::Secrets, NodeState::Entrusted),
+        (BootstrapPart::ArgoCd, NodeState::Delivering),
+    ] {
+        let (plan, _) = planned(&inventory, &observation, &until(state));
+        assert!(!plan.is_empty(), "{state:?}");
+        observation.cluster.as_mut().unwrap().parts.insert(part);
+        let (plan, report) = planned(&inventory, &observation, &until(state));
+        assert!(plan.is_empty() && report.is_converged(), "{state:?}");
+    }
     assert!(!all(&inventory, &observation).0.is_empty());
 }

@@ -86,6 +86,24 @@ fn a_founder_is_not_wiped_while_others_are_members() {
     assert_eq!(verbs(&plan, "control-01"), format!("{MACHINE} join ready"));
 }
 
+/// A founder that is no member isn't wiped along with those that are, and they aren't for it.
+#[test]
+fn a_new_founder_founds_none_although_all_members_are_to_be_wiped() {
+    let inventory = basement(5);
+    let mut observation = converged(&inventory);
+    let fresh = name("control-01");
+    observation.installed.remove(&fresh);
+    observation.nodes.remove(&fresh);
+    observation.cluster.as_mut().unwrap().nodes.remove(&fresh);
+    let named = reinstall(&["control-02", "control-03"]);
+    let (plan, report) = planned(&inventory, &observation, &named);
+    assert!(!plan.steps.iter().any(|s| s.action == Action::FoundCluster));
+    insta::assert_snapshot!(
+        reasons(&report, "control-01"),
+        @"it founds the cluster, and control-02 is a member of one already: it would found a second; name control-02 as `kubernetes.founder` first, so that it joins"
+    );
+}
+
 /// The journal's word of a machine that was installed with the disks that the inventory has now.
 fn installed_with_its_disks(inventory: &Inventory, observation: &mut Observation, node: &str) {
     let mut fresh = prepared(inventory);

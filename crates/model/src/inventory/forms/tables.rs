@@ -196,6 +196,7 @@ fn urls_have_a_host_and_no_password() {
             "ssh://git@git.example/a.git",
             "ssh://git@git.example:22/a.git",
             "ssh://git.example/a.git",
+            "ssh://git.example:22/a.git",
             "git@git.example:a.git",
         ],
         &[
