@@ -446,7 +446,6 @@ async fn a_generation_is_tried_once_and_kept_only_when_it_came_up_healthy() {
     };
     let mut on_trial = machine(MACHINE, 1);
     on_trial.memory_mb = 768;
-    on_trial.cpus = 2;
     on_trial.disks = vec![RackDisk {
         bus: DiskBus::Virtio,
         serial: "UC-TRIAL".into(),

@@ -536,6 +536,20 @@ fn requests_for_the_wrong_address_or_server() {
         request(mac(1), Some([10, 0, 0, 2].into()), [10, 0, 0, 11]),
         DropReason::OtherServer.to_string()
     );
+
+    // A relay is told to broadcast a refusal (RFC 2131, section 4.3.2), and nothing else of a client's
+    // that takes unicast.
+    for (wanted, broadcast) in [([10, 0, 0, 11], false), ([192, 168, 0, 5], true)] {
+        let mut message = packet(MessageType::Request, mac(1), "", None);
+        message.set_giaddr([10, 0, 0, 253]).set_hops(1);
+        message.set_flags(Flags::default());
+        let options = message.opts_mut();
+        options.insert(DhcpOption::ServerIdentifier(SERVER));
+        options.insert(DhcpOption::RequestedIpAddress(wanted.into()));
+        let reply = ask(&server, &message).answer.unwrap();
+        let reply = Message::decode(&mut Decoder::new(&reply.bytes)).unwrap();
+        assert_eq!(reply.flags().broadcast(), broadcast, "{wanted:?}");
+    }
 }
 
 #[test]

@@ -301,6 +301,9 @@ mod tests {
         assert_eq!(spans("u = \"https://me:hunter2@host/\""), ["hunter2"]);
         assert_eq!(spans("p = { password = \"hunter2\" }"), ["hunter2"]);
         assert_eq!(spans("join-token = 'a b"), ["a b"]);
+        // A backslash escapes in double quotes alone.
+        assert_eq!(spans(r#"password = "a\"b" # c"#), [r#"a\"b"#]);
+        assert_eq!(spans(r"password = 'a\' # 'c'"), [r"a\"]);
     }
 
     #[test]

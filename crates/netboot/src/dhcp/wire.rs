@@ -502,6 +502,19 @@ mod tests {
     }
 
     #[test]
+    fn a_pi_is_known_by_its_address_and_either_word_of_a_boot_rom() {
+        let of = |more: &[u8]| {
+            let mut bytes = packet(&[&DISCOVER, more].concat());
+            bytes[28..31].copy_from_slice(&[0xdc, 0xa6, 0x32]);
+            decode(&bytes).unwrap().boot_client()
+        };
+        let uuid = [&[97, 17, 0][..], &[1; 16]].concat();
+        assert_eq!(of(b"\x3c\x09PXEClient"), BootClient::RaspberryPi);
+        assert_eq!(of(&uuid), BootClient::RaspberryPi);
+        assert_eq!(of(&[]), BootClient::None);
+    }
+
+    #[test]
     fn ipxe_is_known_by_either_form_of_its_class_or_by_its_own_options() {
         for (class, is_it) in [
             (&b"iPXE"[..], true),
