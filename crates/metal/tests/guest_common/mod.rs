@@ -19,8 +19,8 @@ use tokio::time::{Instant, timeout_at};
 use undercroft_metal::installer::cpio::Archive;
 use undercroft_metal::parts::{Arch, PartSet, Parts, PartsError};
 
-/// How long a guest may take to boot, or a command in it to end: some 20 s on an idle machine.
-pub(crate) const GUEST: Duration = Duration::from_secs(120);
+/// How long a guest may take to boot, or a command in it to end: some 40 s on an idle machine, and many times that on a busy one.
+pub(crate) const GUEST: Duration = Duration::from_secs(240);
 /// What an agent says when it reads commands.
 const READY: &str = "agent: ready";
 /// What an agent says of a command that ended, before its exit code.
