@@ -82,6 +82,16 @@ fn a_folder_without_a_flake_is_named() {
     );
 }
 
+/// Whether Nix is here; where it isn't, the skip is said.
+fn has_nix() -> bool {
+    let mut nix = std::process::Command::new("nix");
+    let there = nix.arg("--version").output().is_ok();
+    if !there {
+        println!("SKIPPED: nix isn't installed");
+    }
+    there
+}
+
 fn git(dir: &Path, words: &[&str]) -> bool {
     let mut git = std::process::Command::new("git");
     git.arg("-C").arg(dir).args(words);
@@ -90,12 +100,7 @@ fn git(dir: &Path, words: &[&str]) -> bool {
 
 #[test]
 fn nix_never_copies_the_private_identity_and_sees_all_that_a_fleet_reads() {
-    if std::process::Command::new("nix")
-        .arg("--version")
-        .output()
-        .is_err()
-    {
-        println!("SKIPPED: nix isn't installed");
+    if !has_nix() {
         return;
     }
     let dir = tempfile::tempdir().unwrap();
@@ -186,12 +191,7 @@ fn nix_never_copies_the_private_identity_and_sees_all_that_a_fleet_reads() {
 
 #[test]
 fn a_foreign_flake_is_refused_with_what_it_has() {
-    if std::process::Command::new("nix")
-        .arg("--version")
-        .output()
-        .is_err()
-    {
-        println!("SKIPPED: nix isn't installed");
+    if !has_nix() {
         return;
     }
     let dir = tempfile::tempdir().unwrap();
@@ -234,12 +234,7 @@ fn the_same_inputs_give_the_same_closure_and_another_generation_another() {
         println!("SKIPPED: no packages in .cache/parts; `cargo xtask try` fetches them");
         return;
     }
-    if std::process::Command::new("nix")
-        .arg("--version")
-        .output()
-        .is_err()
-    {
-        println!("SKIPPED: nix isn't installed");
+    if !has_nix() {
         return;
     }
     let build = |generation, broken| {
