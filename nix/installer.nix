@@ -13,7 +13,7 @@
 let
   # The programs find each other, and what they keep, under /undercroft.
   programs = pkgs.runCommandLocal "undercroft-installer-programs" { } ''
-    cp -r ${../crates/metal/src/installer/assets/undercroft} $out
+    cp -r ${../crates/build/src/installer/assets/undercroft} $out
     chmod -R u+w $out
     # NixOS has its own SSH server and its own network setup.
     rm $out/sshd $out/network $out/dhcp-event

@@ -4,10 +4,9 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use undercroft_metal::{
-    kube::{self, Access},
-    secrets::SecretString,
-};
+use secrecy::SecretString;
+use undercroft_kube as kube;
+use undercroft_kube::Access;
 
 fuzz_target!(|text: &str| {
     let _ = Access::of_kubeconfig(&SecretString::from(text));

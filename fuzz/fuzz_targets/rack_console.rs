@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use undercroft_metal::rack::{ConsoleScanner, parse_identity};
+use undercroft_rack::{ConsoleScanner, parse_identity};
 
 fuzz_target!(|data: &[u8]| {
     let Some((&piece_bytes, output)) = data.split_first() else {

@@ -2,8 +2,8 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use undercroft_metal::rack::VariableStore;
 use undercroft_model::MacAddr;
+use undercroft_rack::VariableStore;
 
 fuzz_target!(|data: &[u8]| {
     if let Some(store) = VariableStore::parse(data) {

@@ -5,7 +5,7 @@
 # tried where nixpkgs isn't to be had. It uses nothing but Nix itself: no fetcher, no nixpkgs, no
 # program of the machine that builds it.
 {
-  # A folder with what undercroft took from the packages: see crates/metal/src/system/rack.rs.
+  # A folder with what undercroft took from the packages: see crates/build/src/system/rack.rs.
   parts,
   # The machine's host name.
   name,

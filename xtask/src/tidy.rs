@@ -18,11 +18,32 @@ const EDGES: &[(&str, &[&str])] = &[
     ("sops", &[]),
     ("testkit", &[]),
     ("render", &["model"]),
-    ("metal", &["engine", "model", "netboot", "planner", "sops"]),
+    ("process", &["model"]),
+    ("folder", &[]),
+    ("ssh", &["model", "process"]),
+    (
+        "journal",
+        &["engine", "folder", "model", "netboot", "process"],
+    ),
+    (
+        "secrets",
+        &["folder", "model", "netboot", "process", "sops", "ssh"],
+    ),
+    ("build", &["folder", "model", "process"]),
+    ("rack", &["model", "process"]),
+    ("kube", &["model", "process"]),
+    (
+        "metal",
+        &[
+            "build", "engine", "folder", "journal", "kube", "model", "netboot", "planner", "process",
+            "rack", "secrets", "ssh",
+        ],
+    ),
     (
         "cli",
         &[
-            "engine", "metal", "model", "netboot", "planner", "render", "sim", "sops",
+            "build", "engine", "folder", "journal", "kube", "metal", "model", "netboot", "planner",
+            "process", "rack", "render", "secrets", "sim", "ssh",
         ],
     ),
 ];

@@ -1,10 +1,8 @@
 //! What seems to be somebody's doing on the boot network, in words: the same wherever it is shown.
 
-use undercroft_metal::{
-    clock::wall_ms_now,
-    journal::{Alarm, Store},
-};
+use undercroft_journal::{Alarm, Store};
 use undercroft_model::NodeName;
+use undercroft_process::clock::wall_ms_now;
 
 use crate::{
     error::CliError,

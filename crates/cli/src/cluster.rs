@@ -3,11 +3,10 @@
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
 use serde_json::json;
+use undercroft_kube as kube;
+use undercroft_kube::{Chart, Helm, Manifest};
 use undercroft_metal::{
-    keys::IdentitySource,
-    kube::{self, Chart, Helm, Manifest},
     run::ClusterRefused,
-    secrets::{ExposeSecret as _, Vault, kubernetes_secrets},
     world::{BootstrapItem, ClusterParts, SecretSource},
 };
 use undercroft_model::{
@@ -15,6 +14,8 @@ use undercroft_model::{
     inventory::{Inventory, SecretsBackend},
 };
 use undercroft_render::{BootstrapStep, Input, LOCK_FILE, Layout, Tree, render};
+use undercroft_secrets::keys::IdentitySource;
+use undercroft_secrets::{ExposeSecret as _, Vault, kubernetes_secrets};
 
 use crate::{
     error::CliError,

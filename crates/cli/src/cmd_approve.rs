@@ -4,15 +4,13 @@ use std::path::Path;
 
 use clap::Args;
 use clap_complete::engine::ArgValueCompleter;
-use undercroft_metal::{
-    approval,
-    clock::wall_ms_now,
-    journal::{
-        Alarm, ApprovalError, ControllerLock, PendingReport, Store, StoreError, events_and_marks,
-    },
+use undercroft_journal::approval;
+use undercroft_journal::{
+    Alarm, ApprovalError, ControllerLock, PendingReport, Store, StoreError, events_and_marks,
 };
 use undercroft_model::NodeName;
 use undercroft_netboot::timeline::timeline;
+use undercroft_process::clock::wall_ms_now;
 
 use crate::{
     Done, alarms, complete,

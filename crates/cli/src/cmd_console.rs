@@ -46,7 +46,7 @@ pub(crate) fn run(ui: Ui, at: Option<&Path>, args: &ConsoleArgs) -> Result<Done,
     // The command takes this process's place: the terminal is all its own.
     let mut command = Command::new(program);
     command.args(rest).current_dir(&project.dir);
-    undercroft_metal::trace::started(&command);
+    undercroft_process::trace::started(&command);
     let error = command.exec();
     Err(CliError::failed(format!(
         "can't run {program}, which power.console of {} names",

@@ -5,12 +5,10 @@ use std::path::Path;
 use clap::Args;
 use clap_complete::engine::ArgValueCompleter;
 use serde::Serialize;
-use undercroft_metal::{
-    clock::wall_ms_now,
-    journal::{Alarm, ControllerLock, TimelineRow, events_and_marks},
-};
+use undercroft_journal::{Alarm, ControllerLock, TimelineRow, events_and_marks};
 use undercroft_model::{NodeName, NodeState};
 use undercroft_netboot::timeline::{Diagnosis, Timeline, timeline};
+use undercroft_process::clock::wall_ms_now;
 
 use crate::{
     Done, alarms,

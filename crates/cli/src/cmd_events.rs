@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, ops::ControlFlow, path::Path, time::Duration};
 
 use clap::Args;
 use clap_complete::engine::ArgValueCompleter;
-use undercroft_metal::journal::Store;
+use undercroft_journal::Store;
 use undercroft_model::{Entry, NodeName};
 
 use crate::{

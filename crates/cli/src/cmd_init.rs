@@ -6,7 +6,7 @@ use std::{
 };
 
 use clap::{Args, ValueEnum};
-use undercroft_metal::confined::{Confined, Modes};
+use undercroft_folder::confined::{Confined, Modes};
 use undercroft_model::is_dns_label;
 
 use crate::{

@@ -3,10 +3,8 @@
 use std::path::Path;
 
 use clap::{Args, Subcommand, ValueEnum};
-use undercroft_metal::{
-    installer::{InstallerBuilder, InstallerError, InstallerImage},
-    parts::{Arch, KernelFlavour},
-};
+use undercroft_build::debian::{Arch, KernelFlavour};
+use undercroft_build::installer::{InstallerBuilder, InstallerError, InstallerImage};
 
 use crate::{
     Done,

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use clap::Args;
 use serde::Serialize;
-use undercroft_metal::journal::{Head, accept_journal};
+use undercroft_journal::{Head, accept_journal};
 
 use crate::{
     Done,

@@ -4,11 +4,12 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand, ValueEnum};
 use clap_complete::engine::ArgValueCompleter;
-use undercroft_metal::rack::{
-    self, Accelerator, AcceleratorChoice, Disks, MachineStatus, NextBoot, PowerAction, PowerState,
+use undercroft_model::NodeName;
+use undercroft_rack as rack;
+use undercroft_rack::{
+    Accelerator, AcceleratorChoice, Disks, MachineStatus, NextBoot, PowerAction, PowerState,
     RackClient, RackError, SupervisorCommand,
 };
-use undercroft_model::NodeName;
 
 use crate::{
     Done,

@@ -10,11 +10,13 @@ use std::{
 use clap::{Args, Subcommand};
 use clap_complete::engine::ArgValueCompleter;
 use serde::Serialize;
-use undercroft_metal::{
-    keys::{Consent, IdentitySource, KeyError, OPERATORS_PUBLIC_FILE, OperatorKey, ReaderChange},
-    secrets::{Audience, Changed, Make, Rekeyed, SecretFile, SecretString, SecretsError, Vault},
-};
 use undercroft_model::inventory::SecretsBackend;
+use undercroft_secrets::keys::{
+    Consent, IdentitySource, KeyError, OPERATORS_PUBLIC_FILE, OperatorKey, ReaderChange,
+};
+use undercroft_secrets::{
+    Audience, Changed, Make, Rekeyed, SecretFile, SecretString, SecretsError, Vault,
+};
 use zeroize::Zeroizing;
 
 use crate::{

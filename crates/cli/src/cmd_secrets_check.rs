@@ -1,7 +1,7 @@
 //! `undercroft secrets check`.
 
 use serde::Serialize;
-use undercroft_metal::secrets::{Finding, Severity, Vault};
+use undercroft_secrets::{Finding, Severity, Vault};
 
 use crate::{
     Done,

@@ -7,7 +7,7 @@ use std::{
     process::Command,
 };
 
-use undercroft_metal::secrets::{SecretsError, Vault};
+use undercroft_secrets::{SecretsError, Vault};
 
 use crate::{
     Done,

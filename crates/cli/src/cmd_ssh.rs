@@ -9,16 +9,14 @@ use std::{
 
 use clap::Args;
 use clap_complete::engine::ArgValueCompleter;
-use undercroft_metal::{
-    keys::{HostKeys, IdentitySource, KeyError, OperatorKey},
-    rack,
-    ssh::{Connection, Endpoint, HostKey},
-};
 use undercroft_model::{
     NodeName, NodeState,
     inventory::{Inventory, PowerKind},
     view::NodeView,
 };
+use undercroft_rack as rack;
+use undercroft_secrets::keys::{HostKeys, IdentitySource, KeyError, OperatorKey};
+use undercroft_ssh::{Connection, Endpoint, HostKey};
 
 use crate::{
     Done,
@@ -93,7 +91,7 @@ pub(crate) fn run(ui: Ui, at: Option<&Path>, args: &SshArgs) -> Result<Done, Cli
     } else {
         let mut command = std::process::Command::new("ssh");
         command.args(words);
-        undercroft_metal::trace::started(&command);
+        undercroft_process::trace::started(&command);
         command
     };
     let code = crate::block_on(wait(command))?;

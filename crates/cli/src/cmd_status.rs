@@ -4,15 +4,13 @@ use std::{collections::BTreeMap, path::Path};
 
 use clap::Args;
 use serde::Serialize;
-use undercroft_metal::{
-    clock::wall_ms_now,
-    journal::{ControllerLock, Head, PendingReport},
-};
+use undercroft_journal::{ControllerLock, Head, PendingReport};
 use undercroft_model::{
     NodeName, NodeState, Work,
     inventory::Inventory,
     view::{Counts, FleetView, NodeStatus, NodeView, RunView, Waits},
 };
+use undercroft_process::clock::wall_ms_now;
 
 use crate::{
     Done,

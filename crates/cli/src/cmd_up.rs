@@ -4,8 +4,8 @@ use std::{collections::BTreeSet, path::Path, sync::Arc};
 
 use clap::Args;
 use undercroft_engine::Engine;
+use undercroft_journal::FleetJournal;
 use undercroft_metal::{
-    journal::FleetJournal,
     run::{FACTS_DIR, Finished, Fleet, Prepared, Run, RunError, carry_out, write_facts},
     world::ClusterParts,
 };

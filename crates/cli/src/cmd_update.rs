@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, path::Path, time::Duration};
 use clap::Args;
 use clap_complete::engine::ArgValueCompleter;
 use serde::Serialize;
-use undercroft_metal::confined::Modes;
+use undercroft_folder::confined::Modes;
 use undercroft_render::{
     Choice, Index, LOCK_FILE, Lock, Locked, Minor, Release, check_step, is_major_step, is_version,
     newer_tags, oci::Repository,

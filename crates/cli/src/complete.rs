@@ -8,8 +8,8 @@ use std::{
 };
 
 use clap_complete::engine::{CompletionCandidate, PathCompleter, ValueCompleter as _};
-use undercroft_metal::secrets::catalogue;
 use undercroft_model::inventory::{self, Component, Inventory};
+use undercroft_secrets::catalogue;
 
 use crate::project::Project;
 

@@ -2,7 +2,8 @@
 
 use std::{error::Error, fmt::Write as _, io};
 
-use undercroft_metal::{confined::ConfinedError, state::StateError};
+use undercroft_folder::confined::ConfinedError;
+use undercroft_folder::state::StateError;
 use undercroft_model::Diagnostic;
 
 /// What kind of thing went wrong, and so what the exit code says.

@@ -6,7 +6,7 @@ mod standing;
 
 use std::collections::BTreeMap;
 
-use undercroft_metal::confined::{Confined, Kind};
+use undercroft_folder::confined::{Confined, Kind};
 use undercroft_model::inventory::Inventory;
 use undercroft_render::{
     APP_FILE, App, AppForm, AppSettings, LOCK_FILE, Layout, Lock, OVERRIDES, Problem,

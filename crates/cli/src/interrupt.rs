@@ -71,7 +71,7 @@ pub(crate) fn listen(progress: Progress, again: &'static str) -> Signals {
         }
         // What waits for an answer on the terminal hears nothing.
         tokio::time::sleep(INSISTED_MAX).await;
-        undercroft_metal::end_programs();
+        undercroft_process::end_programs();
         cmd_secrets_desk::wipe_own();
         std::process::exit(i32::from(Kind::Failed.exit_code()));
     });

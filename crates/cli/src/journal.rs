@@ -2,7 +2,7 @@
 
 use std::ops::ControlFlow;
 
-use undercroft_metal::journal::{Store, StoreError};
+use undercroft_journal::{Store, StoreError};
 use undercroft_model::{inventory, view::FleetView};
 
 use crate::{

@@ -105,7 +105,7 @@ fn main() -> ExitCode {
         .next()
         .is_some_and(|word| word == cmd_rack::SUPERVISOR)
     {
-        return undercroft_metal::rack::supervisor_main(words);
+        return undercroft_rack::supervisor_main(words);
     }
     guard::keep_memory_private();
     cmd_secrets_desk::wipe_what_was_left();
@@ -127,7 +127,7 @@ fn main() -> ExitCode {
     let ui = Ui::new(cli.global.quiet);
     if cli.global.verbose > 0 {
         let whole = cli.global.verbose > 1;
-        undercroft_metal::trace::listen(move |command| ui.command(command, whole));
+        undercroft_process::trace::listen(move |command| ui.command(command, whole));
     }
     owner::begin(cli.command.need(), cli.command.uses_state());
     match run(ui, cli) {
@@ -185,7 +185,7 @@ pub(crate) fn block_on<T>(work: impl Future<Output = Result<T, CliError>>) -> Re
         // A read of the terminal can't be called off; nothing waits for it.
         runtime.shutdown_background();
     }
-    undercroft_metal::end_programs();
+    undercroft_process::end_programs();
     result
 }
 

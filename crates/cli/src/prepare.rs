@@ -10,19 +10,20 @@ use std::{
 
 use clap::Args;
 use clap_complete::engine::ArgValueCompleter;
+use undercroft_build::debian::{Arch, KernelFlavour, Parts};
+use undercroft_build::installer::InstallerBuilder;
+use undercroft_build::system::{NixStore, SystemBuilder};
+use undercroft_journal::{LockError, StoreError};
 use undercroft_metal::{
-    installer::InstallerBuilder,
-    journal::{LockError, StoreError},
-    parts::{Arch, KernelFlavour, Parts},
-    rack::{self, RackError},
     run::{Fleet, FleetError, InstallerChoice, Settings},
-    system::{NixStore, SystemBuilder},
     world::{self, DiskKey, InstallOptions, ProgressSink},
 };
 use undercroft_model::{
     NodeName, NodeState,
     inventory::{Builder, Inventory, PowerKind},
 };
+use undercroft_rack as rack;
+use undercroft_rack::RackError;
 
 use crate::{
     cluster,

@@ -5,7 +5,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use undercroft_metal::{confined::Confined, state};
+use undercroft_folder::confined::Confined;
+use undercroft_folder::state;
 use undercroft_model::{
     NodeName,
     inventory::{self, Inventory, Node},

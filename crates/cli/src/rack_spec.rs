@@ -2,12 +2,12 @@
 
 use std::str::FromStr;
 
-use undercroft_metal::rack::{
-    AcceleratorChoice, DiskBus, RackDisk, RackFirmware, RackMachine, RackNetwork, RackSpec,
-};
 use undercroft_model::{
     MacAddr, MachineUuid, NodeName, System,
     inventory::{self, Firmware, Inventory, Node, PowerKind},
+};
+use undercroft_rack::{
+    AcceleratorChoice, DiskBus, RackDisk, RackFirmware, RackMachine, RackNetwork, RackSpec,
 };
 
 use crate::error::CliError;

@@ -1,7 +1,7 @@
 //! What is the matter with one machine, and what comes next: one verdict for every command that
 //! says so.
 
-use undercroft_metal::journal::PendingReport;
+use undercroft_journal::PendingReport;
 use undercroft_model::{
     NodeName,
     view::{NodeStatus, NodeView},

@@ -23,7 +23,7 @@ use std::{
 
 use kube_common::{ApiServer, crd_files, walk};
 use tempfile::TempDir;
-use undercroft_metal::kube::{Applied, Apply, Cluster, KubeError, Manifest, parse};
+use undercroft_kube::{Applied, Apply, Cluster, KubeError, Manifest, parse};
 
 /// The examples with a cluster.
 const EXAMPLES: [&str; 3] = ["basement", "kubeadm", "workshop"];

@@ -1,27 +1,6 @@
-//! Undercroft's real world: SSH, Nix, power, the journal, and the QEMU rack.
+//! Undercroft's real world: power, observation and the actions of a plan on real (or a rack's) machines.
 
-pub mod parts;
-
-pub mod approval;
-pub mod clock;
-pub mod confined;
-pub mod git_index;
-pub mod journal;
-pub mod keys;
-pub mod secrets;
-pub mod state;
-
-pub mod installer;
-pub mod power;
-pub mod rack;
-pub mod system;
-pub mod trace;
-
-pub mod kube;
 pub mod observe;
-mod process;
+pub mod power;
 pub mod run;
-pub mod ssh;
 pub mod world;
-
-pub use process::end_programs;

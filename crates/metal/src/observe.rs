@@ -10,12 +10,10 @@ use undercroft_model::{
     inventory::Inventory, view::FleetView,
 };
 
-use crate::{
-    clock::wall_ms_now,
-    keys::{HostKeys, KeyError},
-    ssh::{Connection, Endpoint, HostKey, RemoteCommand, SshError},
-    world::look_at_installed,
-};
+use crate::world::look_at_installed;
+use undercroft_process::clock::wall_ms_now;
+use undercroft_secrets::keys::{HostKeys, KeyError};
+use undercroft_ssh::{Connection, Endpoint, HostKey, RemoteCommand, SshError};
 
 /// How many machines are looked at at once: each is a program of its own.
 pub const LOOKS_MAX: usize = 32;

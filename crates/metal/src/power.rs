@@ -15,11 +15,11 @@ use serde::{Deserialize, Serialize};
 use undercroft_model::inventory::{Power, PowerKind};
 use undercroft_model::{MacAddr, NodeName};
 
-use crate::rack::{NextBoot, PowerAction, PowerState, RackClient};
 use command::PowerCommand;
 pub use command::{POWER_COMMAND_MS, STATUS_COMMAND_MS};
 pub use error::PowerError;
 pub use magic_packet::{MAGIC_PACKET_BYTES, MAGIC_PACKET_REPEATS, WAKE_PORT, magic_packet};
+use undercroft_rack::{NextBoot, PowerAction, PowerState, RackClient};
 
 /// The ways by which one machine is switched.
 #[derive(Debug, Clone)]
@@ -288,7 +288,7 @@ impl PowerControl {
             .map_err(|source| self.rack_error(source))
     }
 
-    fn rack_error(&self, source: crate::rack::RackError) -> PowerError {
+    fn rack_error(&self, source: undercroft_rack::RackError) -> PowerError {
         PowerError::Rack {
             node: self.node.clone(),
             source: Box::new(source),

@@ -39,13 +39,13 @@ use self::{
     netboot::{start_servers, table},
 };
 use crate::{
-    clock,
-    journal::{FleetJournal, StoreError},
-    keys::{KeyError, OperatorKey},
     power::PowerError,
-    secrets::SecretsError,
     world::{ClusterParts, MetalWorld, Progress, Room, RoomParts, WorldParts},
 };
+use undercroft_journal::{FleetJournal, StoreError};
+use undercroft_process::clock;
+use undercroft_secrets::SecretsError;
+use undercroft_secrets::keys::{KeyError, OperatorKey};
 
 /// How long a run may take to end after it was interrupted. The engine ends at once; the limit is
 /// for a disk that hangs while the end is written to the journal.

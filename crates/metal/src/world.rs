@@ -49,16 +49,14 @@ pub(crate) use self::{
     installed::look_at_installed,
     reports::ReportBoard,
 };
-use crate::{
-    clock::wall_ms_now,
-    journal::{Alarm, Store, StoreError, Stranger, TimelineRow, TimelineSource},
-    keys::{HostKeys, OperatorKey},
-    system::NixStore,
-};
+use undercroft_build::system::NixStore;
+use undercroft_journal::{Alarm, Store, StoreError, Stranger, TimelineRow, TimelineSource};
+use undercroft_process::clock::wall_ms_now;
+use undercroft_secrets::keys::{HostKeys, OperatorKey};
 
 /// Gives the key of a machine's encrypted disks, without a newline at its end.
 pub type EncryptionKeySource =
-    Arc<dyn Fn(&NodeName) -> Result<age::secrecy::SecretString, Failure> + Send + Sync>;
+    Arc<dyn Fn(&NodeName) -> Result<secrecy::SecretString, Failure> + Send + Sync>;
 
 /// What a run tells people while it works. Nothing is decided by it, and losing some is no harm.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]

@@ -15,18 +15,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-use age::secrecy::{ExposeSecret as _, SecretString};
 use kube_common::{ApiServer, Authority, READY_WAIT};
+use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::{Value, json};
-use undercroft_metal::{
-    keys::{Consent, IdentitySource},
-    kube::{
-        Access, Applied, Apply, Chart, Cluster, Helm, KubeError, Manifest, NodeWants, Progress,
-        parse,
-    },
-    secrets::Vault,
+use undercroft_kube::{
+    Access, Applied, Apply, Chart, Cluster, Helm, KubeError, Manifest, NodeWants, Progress, parse,
 };
 use undercroft_model::{FailureKind, inventory};
+use undercroft_secrets::Vault;
+use undercroft_secrets::keys::{Consent, IdentitySource};
 use undercroft_testkit::{OrSkip as _, charts, peer, repository, skip};
 
 fn manifest(object: Value) -> Manifest {

@@ -4,7 +4,7 @@ mod rack_common;
 
 use rack_common::efi::{Then, make_bootable};
 use rack_common::{TestRack, machine, name, rack_of};
-use undercroft_metal::rack::{BootPath, NextBoot, PowerAction, PowerState, StopReason};
+use undercroft_rack::{BootPath, NextBoot, PowerAction, PowerState, StopReason};
 
 #[test]
 fn rack_supervisor() {

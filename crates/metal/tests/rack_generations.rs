@@ -24,9 +24,9 @@ use guest_common::{
 };
 use rack_common::{TestRack, machine, name, rack_of};
 use serde_json::{Value, json};
-use undercroft_metal::installer::cpio::Archive;
-use undercroft_metal::parts::{Arch, Kernel, KernelFlavour, PartSet, Parts};
-use undercroft_metal::rack::{Console, DiskBus, PowerAction, RackDisk, StopReason};
+use undercroft_build::debian::{Arch, Kernel, KernelFlavour, PartSet, Parts};
+use undercroft_build::installer::cpio::Archive;
+use undercroft_rack::{Console, DiskBus, PowerAction, RackDisk, StopReason};
 
 #[test]
 fn rack_supervisor() {

@@ -3,8 +3,8 @@
 mod rack_common;
 
 use rack_common::{TestRack, machine, name, rack_of};
-use undercroft_metal::rack::{BootPath, NextBoot, PowerAction, RackFirmware};
 use undercroft_model::System;
+use undercroft_rack::{BootPath, NextBoot, PowerAction, RackFirmware};
 
 #[test]
 fn rack_supervisor() {

@@ -4,9 +4,9 @@ mod rack_common;
 
 use rack_common::{TestRack, machine, name, processes_of, rack_of};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use undercroft_metal::rack::{
-    self, DiskBus, Disks, NextBoot, PowerAction, PowerState, RackClient, RackDisk, RackError,
-    StopReason,
+use undercroft_rack as rack;
+use undercroft_rack::{
+    DiskBus, Disks, NextBoot, PowerAction, PowerState, RackClient, RackDisk, RackError, StopReason,
 };
 
 #[test]

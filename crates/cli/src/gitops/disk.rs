@@ -5,7 +5,7 @@ use std::{
     path::Path,
 };
 
-use undercroft_metal::confined::{Confined, Modes};
+use undercroft_folder::confined::{Confined, Modes};
 use undercroft_render::{
     Change, Difference, Layout, Tree, compare, digest, is_applied, parse_digests,
 };

@@ -9,7 +9,7 @@ use std::{
 };
 
 use serde_json::{Value, json};
-use undercroft_metal::kube::Manifest;
+use undercroft_kube::Manifest;
 
 /// What every stand-in brings.
 const VALUES: &str = "\

@@ -25,7 +25,7 @@ use std::{
 use kube::core::DynamicObject;
 use serde_json::{Value, json};
 use site::{APPLICATION, ARGOCD, CONFIG_MAP, Site, settled, text};
-use undercroft_metal::kube::Progress;
+use undercroft_kube::Progress;
 
 /// The key of stand-in charts in which their values are.
 const VALUES: &str = "/data/values";
@@ -92,7 +92,7 @@ fn certificates(site: &Site, component: &str) -> Vec<(String, Option<String>, St
     let mut found = Vec::new();
     for file in files {
         let text = fs::read_to_string(&file).unwrap();
-        for object in undercroft_metal::kube::parse("", &text).unwrap() {
+        for object in undercroft_kube::parse("", &text).unwrap() {
             if object.api_version().starts_with("cert-manager.io/") {
                 let namespace = object.object.pointer("/metadata/namespace");
                 let namespace = namespace.and_then(Value::as_str).map(str::to_owned);

@@ -16,7 +16,7 @@ use kube::{
 };
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use undercroft_metal::kube::{Apply, Chart, Cluster, Helm, Manifest, parse};
+use undercroft_kube::{Apply, Chart, Cluster, Helm, Manifest, parse};
 use undercroft_testkit::{OrSkip as _, peer, program};
 
 use crate::{

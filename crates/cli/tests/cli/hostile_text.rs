@@ -1,6 +1,6 @@
 //! What machines, networks and files say of themselves never steers the terminal that shows it.
 
-use undercroft_metal::journal::{FleetJournal, PendingReport, Store, TimelineRow, TimelineSource};
+use undercroft_journal::{FleetJournal, PendingReport, Store, TimelineRow, TimelineSource};
 use undercroft_model::{
     FailedCommand, Failure, FailureKind, NodeName, OpId, Outcome, Record, ReportedDisk, StepId,
     Work, text::is_unseen,

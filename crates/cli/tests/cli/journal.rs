@@ -1,6 +1,6 @@
 //! Commands that read the journal, on one that a controller has written.
 
-use undercroft_metal::journal::{FleetJournal, PendingReport, Store};
+use undercroft_journal::{FleetJournal, PendingReport, Store};
 use undercroft_model::{
     Evidence, Failure, FailureKind, InstallerReport, NodeName, Observation, OpId, Outcome, Plan,
     Record, ReportedFirmware, RunEnd, StepId, System, SystemTarget, Work, inventory,
@@ -197,7 +197,7 @@ fn a_fingerprint_is_approved_only_if_it_is_the_one_that_waits() {
     );
     insta::assert_snapshot!("approve_done", done.text());
     let store = Store::open(&sandbox.dir().join(".undercroft"), Some("demo")).unwrap();
-    let now = undercroft_metal::clock::wall_ms_now();
+    let now = undercroft_process::clock::wall_ms_now();
     let approval = store.approval(&node(), FINGERPRINT, now).unwrap().unwrap();
     assert_eq!(approval.by, "operator ada");
 }

@@ -61,7 +61,7 @@ impl Attacker {
         let exe = std::env::current_exe().unwrap().display().to_string();
         let state = fleet.folder.join(".undercroft/rack");
         let file = std::fs::File::create(&log).unwrap();
-        let child = undercroft_metal::rack::enter_command(&state, "sh", ["-c", ATTACK, "sh", &exe])
+        let child = undercroft_rack::enter_command(&state, "sh", ["-c", ATTACK, "sh", &exe])
             .unwrap()
             .env(VICTIMS, victims.trim())
             .env(SECONDS, seconds.to_string())

@@ -98,7 +98,7 @@ impl OtherServer {
         let host = format!("{},{}", node.mac(), node.address());
         let state = fleet.folder.join(".undercroft/rack");
         let arguments = ["-c", OTHER_SERVER, "sh", &host, &leases];
-        let child = undercroft_metal::rack::enter_command(&state, "sh", arguments)
+        let child = undercroft_rack::enter_command(&state, "sh", arguments)
             .unwrap()
             .stdin(Stdio::null())
             .stdout(Stdio::null())

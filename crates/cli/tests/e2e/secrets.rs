@@ -14,11 +14,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use undercroft_metal::{
-    keys::{HostKeys, IdentitySource},
-    secrets::{ExposeSecret as _, Vault, scan::Needles},
-};
 use undercroft_model::inventory;
+use undercroft_secrets::keys::{HostKeys, IdentitySource};
+use undercroft_secrets::{ExposeSecret as _, Vault, scan::Needles};
 use undercroft_testkit::{OrSkip as _, peer};
 
 use crate::{

@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use undercroft_metal::confined::is_leftover_name;
+use undercroft_folder::confined::is_leftover_name;
 
 use crate::{Victim, has_git};
 

@@ -9,10 +9,8 @@ use undercroft_model::{
 use undercroft_planner::node_wants;
 
 use super::Looking;
-use crate::{
-    kube::{API_PORT, Cluster, EtcdMembers, NodeWants, Progress},
-    world::{Machine, part_health},
-};
+use crate::world::{Machine, part_health};
+use undercroft_kube::{API_PORT, Cluster, EtcdMembers, NodeWants, Progress};
 
 /// How long looking at the cluster through one server may take.
 const CLUSTER_LOOK_TIMEOUT: Duration = Duration::from_secs(30);

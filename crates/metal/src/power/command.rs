@@ -6,7 +6,7 @@ use tokio::process::Command;
 use undercroft_model::NodeName;
 
 use super::{PowerError, PowerOutcome, PowerReading, PowerTarget};
-use crate::process::{Input, run};
+use undercroft_process::{Input, run};
 
 /// How long a command that switches may take, in milliseconds: a BMC answers in seconds, a
 /// switched socket behind a slow gateway in tens of them.

@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 
 use undercroft_model::NodeName;
 
-use crate::rack::RackError;
+use undercroft_rack::RackError;
 
 /// An error of switching. Its text says what happened; [`PowerError::hint`] what to try.
 #[derive(Debug, thiserror::Error)]

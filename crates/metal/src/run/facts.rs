@@ -9,10 +9,8 @@ use undercroft_model::{
     view::{FleetView, NodeView},
 };
 
-use crate::{
-    confined::{Confined, Modes},
-    keys::KeyError,
-};
+use undercroft_folder::confined::{Confined, Modes};
+use undercroft_secrets::keys::KeyError;
 
 /// The folder of the facts, beside the inventory.
 pub const FACTS_DIR: &str = "facts";

@@ -10,13 +10,13 @@ use undercroft_model::{
 
 use super::{BootError, InstallerChoice, RunError, Systems, netboot::images, systems, tell};
 use crate::{
-    journal::{FleetJournal, Store, StoreError},
-    keys::{Consent, HostKeys, IdentitySource, KeyError, OperatorKey},
     observe::{Looking, observe},
-    secrets::{ExposeSecret as _, Vault},
-    system::SystemBuilder,
     world::{EncryptionKeySource, InstallOptions, ProgressSink},
 };
+use undercroft_build::system::SystemBuilder;
+use undercroft_journal::{FleetJournal, Store, StoreError};
+use undercroft_secrets::keys::{Consent, HostKeys, IdentitySource, KeyError, OperatorKey};
+use undercroft_secrets::{ExposeSecret as _, Vault};
 
 /// Everything that a run is told.
 #[derive(Clone)]
@@ -355,7 +355,7 @@ impl Fleet {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::secrets::SecretString;
+    use undercroft_secrets::SecretString;
 
     const NOW_S: u64 = 1_795_397_506;
 

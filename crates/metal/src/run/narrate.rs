@@ -9,7 +9,7 @@ use std::{
 use undercroft_model::NodeName;
 use undercroft_netboot::{DropReason, EventKind, NetbootEvent, event::Service, timeline::timeline};
 
-use crate::journal::{Alarm, AlarmKind, Stranger, TimelineRow, TimelineSource};
+use undercroft_journal::{Alarm, AlarmKind, Stranger, TimelineRow, TimelineSource};
 
 /// How long the same event of the same machine isn't written again: firmware repeats itself, and
 /// anybody on the boot network can make it seem to.

@@ -23,12 +23,10 @@ use undercroft_netboot::{
 
 use super::pi_files::{PiError, pi_files};
 use super::{BootServers, Settings, tell};
-use crate::{
-    installer::{InstallerBuilder, InstallerError, InstallerImage},
-    keys::{KeyError, OperatorKey},
-    parts::{Arch, Ipxe, KernelFlavour, Parts, PartsError},
-    world::Progress,
-};
+use crate::world::Progress;
+use undercroft_build::debian::{Arch, Ipxe, KernelFlavour, Parts, PartsError};
+use undercroft_build::installer::{InstallerBuilder, InstallerError, InstallerImage};
+use undercroft_secrets::keys::{KeyError, OperatorKey};
 
 /// The file of the state directory in which leases are kept across restarts.
 const LEASE_FILE: &str = "leases";
@@ -359,7 +357,7 @@ pub(super) async fn images(
 fn interface_of(address: Ipv4Addr) -> Option<String> {
     let mut ip = Command::new("ip");
     ip.args(["-4", "-o", "address", "show"]);
-    crate::trace::started(&ip);
+    undercroft_process::trace::started(&ip);
     let output = ip.output().ok()?;
     let text = String::from_utf8(output.stdout).ok()?;
     text.lines().find_map(|line| {

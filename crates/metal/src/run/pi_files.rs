@@ -13,11 +13,9 @@ use undercroft_model::{
     inventory::{Firmware, Inventory},
 };
 
-use crate::{
-    confined::{Confined, ConfinedError, Kind},
-    installer::InstallerImage,
-    parts::{PartsError, write_atomically},
-};
+use undercroft_build::debian::{PartsError, write_atomically};
+use undercroft_build::installer::InstallerImage;
+use undercroft_folder::confined::{Confined, ConfinedError, Kind};
 
 /// The folder of the repository that the firmware lies in.
 pub(super) const PI_FIRMWARE: &str = "netboot/pi";
@@ -77,7 +75,7 @@ pub(super) fn pi_files(
     let folder = std::path::absolute(cache_dir)
         .map_err(PartsError::io("find", cache_dir))?
         .join("pi");
-    crate::parts::remove_dir(&folder)?;
+    undercroft_build::debian::remove_dir(&folder)?;
     let mut files = BTreeMap::new();
     copy(&Confined::new(repository), "", &folder, &mut files, 0)?;
     // A Pi 4's boot ROM loads start4.elf; a Pi 5's has that in its EEPROM, and takes the board's
@@ -180,7 +178,7 @@ pub enum PiError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::parts::Arch;
+    use undercroft_build::debian::Arch;
 
     fn inventory(firmware: &str) -> Inventory {
         let text = format!(

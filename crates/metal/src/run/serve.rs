@@ -12,7 +12,8 @@ use super::{
     narrate::{Kept, Narrator},
     tell, write_facts,
 };
-use crate::{journal::FleetJournal, world::ClusterParts};
+use crate::world::ClusterParts;
+use undercroft_journal::FleetJournal;
 
 /// Why a service has ended by itself.
 #[derive(Debug, thiserror::Error)]
@@ -194,7 +195,7 @@ mod tests {
     use std::net::Ipv4Addr;
 
     use super::*;
-    use crate::journal::{AlarmKind, events_and_marks};
+    use undercroft_journal::{AlarmKind, events_and_marks};
     use undercroft_model::MacAddr;
     use undercroft_netboot::{
         DropReason, EventKind,

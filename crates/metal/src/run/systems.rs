@@ -5,12 +5,10 @@ use std::{collections::BTreeMap, path::PathBuf};
 use undercroft_model::{NodeName, SystemTarget, inventory::Builder};
 
 use super::{Settings, tell};
-use crate::{
-    parts::Arch,
-    secrets::{Audience, catalogue},
-    system::{NixStore, NodeSystem, SystemBuilder, SystemSecrets},
-    world::Progress,
-};
+use crate::world::Progress;
+use undercroft_build::debian::Arch;
+use undercroft_build::system::{NixStore, NodeSystem, SystemBuilder, SystemSecrets};
+use undercroft_secrets::{Audience, catalogue};
 
 /// The machines' systems as they were built, or why one could not be.
 #[derive(Debug, Clone, Default)]

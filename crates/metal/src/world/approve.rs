@@ -9,12 +9,10 @@ use undercroft_model::{
 use undercroft_netboot::timeline::MarkKind;
 
 use super::{Done, Job, Progress, Stop, boot::believable};
-use crate::{
-    approval::APPROVAL_POLL_INTERVAL,
-    clock::wall_ms_now,
-    journal::{Alarm, AlarmKind, PendingReport, StoreError, TimelineSource},
-    rack::ConsoleIdentity,
-};
+use undercroft_journal::approval::APPROVAL_POLL_INTERVAL;
+use undercroft_journal::{Alarm, AlarmKind, PendingReport, StoreError, TimelineSource};
+use undercroft_process::clock::wall_ms_now;
+use undercroft_rack::ConsoleIdentity;
 
 /// How long a console may show what nobody has reported before that is worth a word. A machine that
 /// has just booted anew reports within it; the installer repeats its console line every 10 seconds.

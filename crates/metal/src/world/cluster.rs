@@ -27,7 +27,7 @@ use undercroft_model::{
 
 pub(crate) use self::{bootstrap::part_health, machine::Machine};
 use super::{Done, Job, Stop};
-use crate::kube::{API_PORT, Access, Chart, Cluster, Helm, KubeError, Manifest};
+use undercroft_kube::{API_PORT, Access, Chart, Cluster, Helm, KubeError, Manifest};
 
 /// The wait between two looks at something that takes its time.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);

@@ -13,12 +13,11 @@ use super::{
     installer::{self, Installer, exit, refused},
     nixlog::{NixLog, Rate},
 };
-use crate::{
-    journal::TimelineSource,
-    process::{self, Finished, Input},
-    ssh::{Connection, SshError, quote},
-    system::NixStore,
-};
+use undercroft_build::system::NixStore;
+use undercroft_journal::TimelineSource;
+use undercroft_process as process;
+use undercroft_process::{Finished, Input};
+use undercroft_ssh::{Connection, SshError, quote};
 
 /// How often a closure is copied again because a part of it, from before a power cut, was found
 /// damaged on the disk. Damage that was dropped and copied anew is whole: a second round finds

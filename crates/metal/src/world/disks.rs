@@ -9,7 +9,7 @@ use super::{
     inspect::{ask, find},
     installer::{Installer, exit, refused, values},
 };
-use crate::journal::TimelineSource;
+use undercroft_journal::TimelineSource;
 
 /// The mount point of the new system.
 const MOUNT_POINT: &str = "/mnt";

@@ -11,7 +11,8 @@ use super::{
     Done, Job,
     installer::{Installer, exit, refused},
 };
-use crate::{clock::wall_ms_now, journal::TimelineSource};
+use undercroft_journal::TimelineSource;
+use undercroft_process::clock::wall_ms_now;
 
 /// Compares the machine with the plan. It changes nothing, so that it is its own probe.
 pub(super) async fn inspect(
@@ -156,7 +157,7 @@ fn list(disks: &[ReportedDisk]) -> String {
         }
         let _ = write!(text, ", {} bytes)", disk.size_bytes);
     }
-    crate::process::printable(&text)
+    undercroft_process::printable(&text)
 }
 
 #[cfg(test)]

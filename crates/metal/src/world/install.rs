@@ -1,6 +1,6 @@
 //! Making what was copied boot: host key, files, profile, boot loader.
 
-use age::secrecy::{ExposeSecret, SecretString};
+use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest, Sha256};
 use undercroft_model::{Evidence, Failure, FailureKind, Work};
 
@@ -8,7 +8,8 @@ use super::{
     Done, Job, Stop,
     installer::{Installer, exit, refused, values},
 };
-use crate::{keys::KeyError, ssh::HostKey};
+use undercroft_secrets::keys::KeyError;
+use undercroft_ssh::HostKey;
 
 /// Where OpenSSH keeps an ed25519 host key.
 const HOST_KEY_PATH: &str = "/etc/ssh/ssh_host_ed25519_key";
@@ -64,7 +65,7 @@ pub(super) async fn install(
     match values.get("entry") {
         Some(entry) if !entry.is_empty() => Ok(Evidence::Installed {
             boot_id: installer.boot_id(),
-            default_entry: crate::process::printable(entry),
+            default_entry: undercroft_process::printable(entry),
         }),
         _ => Err(Stop::Failed(
             Failure::new(

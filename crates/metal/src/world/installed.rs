@@ -13,10 +13,8 @@ use super::{
     install::final_host_key,
     installer::{Installer, exit, refused},
 };
-use crate::{
-    journal::TimelineSource,
-    ssh::{Connection, Endpoint, HostKey, RemoteCommand, SshError},
-};
+use undercroft_journal::TimelineSource;
+use undercroft_ssh::{Connection, Endpoint, HostKey, RemoteCommand, SshError};
 
 /// The wait between two looks for a machine that reboots.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
@@ -67,7 +65,7 @@ readlink -f /run/current-system || echo";
     let mut lines = output
         .stdout
         .lines()
-        .map(|line| crate::process::printable(line.trim()));
+        .map(|line| undercroft_process::printable(line.trim()));
     let mut next = || lines.next().unwrap_or_default();
     Ok(InstalledLook {
         boot_id: next(),

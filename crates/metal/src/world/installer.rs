@@ -6,15 +6,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use age::secrecy::SecretString;
+use secrecy::SecretString;
 use undercroft_model::{Failure, FailureKind};
 use undercroft_netboot::timeline::MarkKind;
 
 use super::Job;
-use crate::{
-    journal::TimelineSource,
-    ssh::{Connection, Endpoint, HostKey, Output, RemoteCommand, SshError},
-};
+use undercroft_journal::TimelineSource;
+use undercroft_ssh::{Connection, Endpoint, HostKey, Output, RemoteCommand, SshError};
 
 /// How long an installer may be out of reach before its machine counts as gone: longer than a
 /// switch needs to bring a port up again, shorter than a machine needs to boot.

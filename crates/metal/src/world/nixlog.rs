@@ -129,7 +129,7 @@ fn without_escapes(text: &str) -> String {
             out.push(c);
         }
     }
-    crate::process::printable(&out)
+    undercroft_process::printable(&out)
 }
 
 /// The rate of the last seconds.

@@ -9,11 +9,10 @@ use undercroft_model::{
 };
 use undercroft_netboot::{BootIntent, Netboot};
 
-use crate::{
-    power::{PowerControl, PowerError, PowerOutcome, PowerTarget},
-    process::{self, Input},
-    rack::{ConsoleIdentity, ConsoleScanner, RackClient},
-};
+use crate::power::{PowerControl, PowerError, PowerOutcome, PowerTarget};
+use undercroft_process as process;
+use undercroft_process::Input;
+use undercroft_rack::{ConsoleIdentity, ConsoleScanner, RackClient};
 
 /// How long a console command is listened to at a time. The installer repeats its line every 10
 /// seconds.

@@ -7,9 +7,9 @@ use std::process::{Child, Command, Stdio};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Mutex, MutexGuard};
 use tokio::time::timeout;
-use undercroft_metal::installer::cpio::Archive;
-use undercroft_metal::installer::{InstallerBuilder, InstallerError};
-use undercroft_metal::parts::{Arch, KernelFlavour};
+use undercroft_build::debian::{Arch, KernelFlavour};
+use undercroft_build::installer::cpio::Archive;
+use undercroft_build::installer::{InstallerBuilder, InstallerError};
 
 use crate::guest_common::{AGENT, Agent, GUEST, cache_dir, let_there_be};
 

@@ -22,7 +22,7 @@ use std::path::Path;
 use guest::{Disk, Guest};
 use scripts::{evaluate, layout, scripts};
 use serde_json::{Value, json};
-use undercroft_metal::installer::cpio::Archive;
+use undercroft_build::installer::cpio::Archive;
 
 const GIB: u64 = 1 << 30;
 /// A file that is appended to the initial ramdisk and brings ZFS for the guest's kernel: the modules,

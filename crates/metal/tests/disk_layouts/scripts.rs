@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::{Value, json};
-use undercroft_metal::installer::cpio::Archive;
-use undercroft_metal::parts::{Arch, KernelFlavour, Parts};
+use undercroft_build::debian::{Arch, KernelFlavour, Parts};
+use undercroft_build::installer::cpio::Archive;
 use undercroft_testkit::OrSkip as _;
 
 use crate::guest_common::{add_programs, cache_dir, let_there_be, packages, read_module};

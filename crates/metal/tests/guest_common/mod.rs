@@ -16,8 +16,8 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::time::{Instant, timeout_at};
-use undercroft_metal::installer::cpio::Archive;
-use undercroft_metal::parts::{Arch, PartSet, Parts, PartsError};
+use undercroft_build::debian::{Arch, PartSet, Parts, PartsError};
+use undercroft_build::installer::cpio::Archive;
 
 /// How long a guest may take to boot, or a command in it to end: some 40 s on an idle machine, and many times that on a busy one.
 pub(crate) const GUEST: Duration = Duration::from_secs(240);

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use undercroft_metal::ssh::HostKey;
+use undercroft_ssh::HostKey;
 
 const DISCONNECT: u8 = 1;
 const KEXINIT: u8 = 20;

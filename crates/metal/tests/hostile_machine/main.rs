@@ -13,8 +13,8 @@ mod server;
 
 use std::time::Duration;
 
-use undercroft_metal::ssh::{HostKey, RemoteCommand, SshError};
 use undercroft_model::FailureKind;
+use undercroft_ssh::{HostKey, RemoteCommand, SshError};
 
 use crate::{
     impostor::{Impostor, Says},

@@ -10,7 +10,7 @@ use std::{
 };
 
 use tempfile::TempDir;
-use undercroft_metal::ssh::{Connection, Endpoint, HostKey};
+use undercroft_ssh::{Connection, Endpoint, HostKey};
 
 /// Stands for the banner's file in a configuration.
 pub(crate) const BANNER: &str = "BANNER";

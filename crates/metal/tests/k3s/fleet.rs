@@ -10,24 +10,24 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use age::secrecy::{ExposeSecret as _, SecretString};
+use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::sync::mpsc;
 use undercroft_engine::{NodeFacts, Order, World as _};
-use undercroft_metal::{
-    journal::Store,
-    keys::{Consent, HostKeys, IdentitySource, OperatorKey},
-    kube::{API_PORT, Access, Cluster},
-    rack::ConsoleIdentity,
-    secrets::Vault,
-    world::{ClusterParts, InstallOptions, MachineRoom, MetalWorld, Pending, WorldParts},
+use undercroft_journal::Store;
+use undercroft_kube::{API_PORT, Access, Cluster};
+use undercroft_metal::world::{
+    ClusterParts, InstallOptions, MachineRoom, MetalWorld, Pending, WorldParts,
 };
 use undercroft_model::{
     Action, Failure, NodeName, Observation, OpId, Outcome, Plan, SystemTarget, Work,
     inventory::{Inventory, parse},
 };
 use undercroft_planner::plan;
+use undercroft_rack::ConsoleIdentity;
+use undercroft_secrets::Vault;
+use undercroft_secrets::keys::{Consent, HostKeys, IdentitySource, OperatorKey};
 use undercroft_testkit::repository;
 
 use crate::machine::{Machine, Spec, run};

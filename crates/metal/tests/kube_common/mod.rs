@@ -16,14 +16,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use age::secrecy::SecretString;
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     KeyUsagePurpose, SanType,
 };
 use tempfile::TempDir;
-use undercroft_metal::kube::{Access, Cluster};
+use undercroft_kube::{Access, Cluster};
+use undercroft_secrets::SecretString;
 use undercroft_testkit::{OrSkip as _, crds, peer, schemas};
 
 /// How long the API server may take to be ready; it takes ten seconds on two busy cores.

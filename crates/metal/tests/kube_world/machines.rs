@@ -12,17 +12,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-use age::secrecy::ExposeSecret;
+use secrecy::ExposeSecret;
 use serde_json::json;
 use tempfile::TempDir;
 use tokio::sync::mpsc;
 use undercroft_engine::{NodeFacts, Order, World};
+use undercroft_journal::Store;
+use undercroft_kube::{Apply, Cluster, Manifest};
 use undercroft_metal::{
-    journal::Store,
-    keys::{HostKeys, IdentitySource, OperatorKey},
-    kube::{Apply, Cluster, Manifest},
     observe::{Looking, observe},
-    rack::ConsoleIdentity,
     world::{ClusterParts, InstallOptions, MachineRoom, MetalWorld, Pending, Progress, WorldParts},
 };
 use undercroft_model::{
@@ -32,6 +30,8 @@ use undercroft_model::{
     inventory::{Distribution, Inventory},
     view::FleetView,
 };
+use undercroft_rack::ConsoleIdentity;
+use undercroft_secrets::keys::{HostKeys, IdentitySource, OperatorKey};
 use undercroft_testkit::peer;
 
 use crate::kube_common::{ApiServer, Running, free_port};

@@ -28,10 +28,8 @@ use std::{
 
 use machines::{FOUNDER, SECOND, Site, inside, lone_etcd, register};
 use serde_json::{Value, json};
-use undercroft_metal::{
-    kube::{Apply, Manifest, NodeSeen, parse},
-    world::{BootstrapItem, ClusterParts},
-};
+use undercroft_kube::{Apply, Manifest, NodeSeen, parse};
+use undercroft_metal::world::{BootstrapItem, ClusterParts};
 use undercroft_model::{
     Action, BootstrapPart, ClusterRole, Evidence, Failure, FailureKind, Outcome, Work,
 };

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fs};
 
-use undercroft_metal::kube::API_PORT;
+use undercroft_kube::API_PORT;
 use undercroft_model::{
     Action, BootstrapPart, Entry, Evidence, Found, NodeName, Observation, Plan, Record,
     SystemTarget, Work,

@@ -16,11 +16,12 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
-use undercroft_metal::rack::{
-    self, AcceleratorChoice, DiskBus, Disks, MachineStatus, RackClient, RackDisk, RackError,
+use undercroft_model::{MacAddr, MachineUuid, NodeName, System};
+use undercroft_rack as rack;
+use undercroft_rack::{
+    AcceleratorChoice, DiskBus, Disks, MachineStatus, RackClient, RackDisk, RackError,
     RackFirmware, RackMachine, RackNetwork, RackSpec, SupervisorCommand,
 };
-use undercroft_model::{MacAddr, MachineUuid, NodeName, System};
 
 /// The variable that makes a test binary the supervisor.
 const SUPERVISOR_VARIABLE: &str = "UNDERCROFT_TEST_RACK_SUPERVISOR";

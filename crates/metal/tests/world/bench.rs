@@ -14,15 +14,10 @@ use std::{
 use tempfile::TempDir;
 use tokio::sync::mpsc;
 use undercroft_engine::{NodeFacts, Order, World};
-use undercroft_metal::{
-    journal::Store,
-    keys::{HostKeys, IdentitySource, OperatorKey},
-    rack::ConsoleIdentity,
-    ssh::HostKey,
-    world::{
-        ClusterParts, EncryptionKeySource, InstallOptions, MachineRoom, MetalWorld, Pending,
-        Progress, WorldParts,
-    },
+use undercroft_journal::Store;
+use undercroft_metal::world::{
+    ClusterParts, EncryptionKeySource, InstallOptions, MachineRoom, MetalWorld, Pending, Progress,
+    WorldParts,
 };
 use undercroft_model::{
     Action, Approval, ApprovalMode, DiskIdentity, Evidence, Failure, INSTALLER_REPORT_VERSION,
@@ -30,6 +25,9 @@ use undercroft_model::{
     PLAN_VERSION, Plan, PlanId, PlanLimits, PlannedDisk, ReportedDisk, ReportedFirmware,
     RetryPolicy, Step, StepId, System, SystemTarget, Work,
 };
+use undercroft_rack::ConsoleIdentity;
+use undercroft_secrets::keys::{HostKeys, IdentitySource, OperatorKey};
+use undercroft_ssh::HostKey;
 
 pub(crate) const LIMIT: Duration = Duration::from_secs(90);
 pub(crate) const TOPLEVEL: &str = "/nix/store/00000000000000000000000000000000-nixos-system-gpu-01";

@@ -14,7 +14,7 @@ use std::{
     time::Instant,
 };
 
-use age::secrecy::SecretString;
+use secrecy::SecretString;
 use sha2::{Digest as _, Sha256};
 use undercroft_engine::World as _;
 use undercroft_metal::world::EncryptionKeySource;

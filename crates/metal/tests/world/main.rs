@@ -21,14 +21,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use age::secrecy::ExposeSecret;
+use secrecy::ExposeSecret;
 use undercroft_engine::{NodeFacts, World};
-use undercroft_metal::{
-    approval, clock,
-    keys::{HostKeys, IdentitySource},
-    rack::ConsoleIdentity,
-};
+use undercroft_journal::approval;
 use undercroft_model::{Action, ApprovalMode, Evidence, FailureKind, Outcome, Work};
+use undercroft_process::clock;
+use undercroft_rack::ConsoleIdentity;
+use undercroft_secrets::keys::{HostKeys, IdentitySource};
 
 use bench::*;
 

@@ -3,10 +3,7 @@
 
 use std::{collections::BTreeMap, fs, net::Ipv4Addr};
 
-use undercroft_metal::{
-    keys::{HostKeys, IdentitySource, OperatorKey},
-    observe::{Looking, observe},
-};
+use undercroft_metal::observe::{Looking, observe};
 use undercroft_model::{
     Approval, Entry, Evidence, Failure, FailureKind, Found, InstallerReport, Observation, OpId,
     Outcome, Plan, Record, ReportedDisk, RunEnd, StepId, System, SystemTarget, Work,
@@ -14,6 +11,7 @@ use undercroft_model::{
     view::FleetView,
 };
 use undercroft_planner::{NodeStatus, PlanReport, explain, plan};
+use undercroft_secrets::keys::{HostKeys, IdentitySource, OperatorKey};
 
 use crate::bench::*;
 

@@ -11,10 +11,8 @@ use super::{
     BootstrapItem, ClusterStep, LOOK_INTERVAL,
     ground::GROUND_LOOKS,
 };
-use crate::{
-    journal::TimelineSource,
-    kube::{Applied, Apply, Cluster, KubeError, Manifest, Progress},
-};
+use undercroft_journal::TimelineSource;
+use undercroft_kube::{Applied, Apply, Cluster, KubeError, Manifest, Progress};
 
 /// Where the network's components are.
 pub(super) const NETWORK_NAMESPACE: &str = "kube-system";

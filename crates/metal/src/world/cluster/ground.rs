@@ -12,7 +12,7 @@ use super::{
     ClusterStep,
     bootstrap::{ARGOCD_NAMESPACE, ARGOCD_WORKLOADS, NETWORK_NAMESPACE},
 };
-use crate::kube::{Cluster, KubeError, Manifest};
+use undercroft_kube::{Cluster, KubeError, Manifest};
 
 /// How many looks at what a step waits for come to one look at what it stands on: that one asks for
 /// more.

@@ -2,7 +2,7 @@
 
 use std::{net::Ipv4Addr, time::Instant};
 
-use age::secrecy::SecretString;
+use secrecy::SecretString;
 use tokio::net::TcpStream;
 use undercroft_model::{
     ClusterRole, Evidence, Failure, FailureKind, Work, inventory::Distribution,
@@ -13,10 +13,8 @@ use super::{
     Api, ClusterStep, LOOK_INTERVAL,
     machine::{Machine, Status},
 };
-use crate::{
-    journal::TimelineSource,
-    kube::{CONNECT_TIMEOUT, EtcdMember, EtcdMembers, KubeError, NodeSeen},
-};
+use undercroft_journal::TimelineSource;
+use undercroft_kube::{CONNECT_TIMEOUT, EtcdMember, EtcdMembers, KubeError, NodeSeen};
 
 impl ClusterStep<'_> {
     /// Brings the machine in; `replaces` is `None` for the founder.

@@ -6,15 +6,13 @@ use std::{
     time::Duration,
 };
 
-use age::secrecy::SecretString;
+use secrecy::SecretString;
 use undercroft_model::{Failure, FailureKind, NodeName};
 
-use crate::{
-    keys::HostKeys,
-    kube::{Access, EtcdMembers, KubeError},
-    process::printable,
-    ssh::{Connection, Endpoint, Output, RemoteCommand, SshError},
-};
+use undercroft_kube::{Access, EtcdMembers, KubeError};
+use undercroft_process::printable;
+use undercroft_secrets::keys::HostKeys;
+use undercroft_ssh::{Connection, Endpoint, Output, RemoteCommand, SshError};
 
 /// How long a short question may take.
 const ASK_TIMEOUT: Duration = Duration::from_secs(30);

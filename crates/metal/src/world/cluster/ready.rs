@@ -9,7 +9,7 @@ use super::{
     ClusterStep, LOOK_INTERVAL,
     ground::{GROUND_LOOKS, lost},
 };
-use crate::kube::{NodeSeen, NodeWants};
+use undercroft_kube::{NodeSeen, NodeWants};
 
 impl ClusterStep<'_> {
     pub(super) async fn ready(

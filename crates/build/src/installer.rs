@@ -1,0 +1,144 @@
+//! The image that machines boot over the network to be installed: a kernel and an initramfs with
+//! an SSH server, disk tools and Nix.
+//!
+//! Two builders make it from the same programs (`installer/assets`): `nix` from a flake that
+//! imports this project's module, where nixpkgs is to be had; `debian` from Debian's packages.
+//! Neither puts a secret into it: the host key is made at each boot, and the public keys that may
+//! log in are fetched from the controller.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::debian::{Arch, KernelFlavour, PartsError, Progress};
+
+mod assets;
+pub mod cpio;
+mod debian;
+mod nix;
+
+pub use assets::{programs, system_release};
+pub(crate) use debian::{compress, module_files};
+
+/// The installer's name and version, as it reports them; the builder follows in parentheses.
+pub const INSTALLER_NAME: &str = concat!("undercroft-installer ", env!("CARGO_PKG_VERSION"));
+
+/// How the image is made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum InstallerBuilder {
+    /// From Debian's packages, which are kept below the cache folder.
+    Debian {
+        /// The cache folder; the image is kept in it too.
+        cache_dir: PathBuf,
+        /// Which kernel: [`KernelFlavour::Cloud`] for virtual machines.
+        kernel: KernelFlavour,
+    },
+    /// From a flake that exposes `packages.SYSTEM.undercroft-installer`, as the one that
+    /// `undercroft init` writes does.
+    Nix {
+        /// The flake's folder or reference.
+        flake: String,
+        /// Where the link to the result is kept, so that it isn't collected as garbage.
+        cache_dir: PathBuf,
+    },
+}
+
+/// A built image.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InstallerImage {
+    /// The kernel's file.
+    pub kernel: PathBuf,
+    /// The initramfs' file.
+    pub initrd: PathBuf,
+    /// The machines that it is for.
+    pub arch: Arch,
+    /// The SHA-256 of kernel and initramfs together, in hexadecimal.
+    pub digest: String,
+    /// What the kernel's command line needs for this image, beside [`BootParameters`] and
+    /// consoles.
+    pub parameters: Vec<String>,
+}
+
+/// What an installer is told on the kernel's command line. Nothing in it is secret: anyone on
+/// the boot network can read it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BootParameters {
+    /// Where the report is posted to.
+    pub report_url: String,
+    /// Where the public keys that may log in are fetched from, in OpenSSH's format.
+    pub authorized_keys_url: String,
+    /// The interface to use. `None` leaves the choice to `BOOTIF`, or else to all of them.
+    pub mac: Option<String>,
+}
+
+impl BootParameters {
+    /// The words for the kernel's command line.
+    pub fn words(&self) -> Vec<String> {
+        let mut words = vec![
+            format!("undercroft.report={}", self.report_url),
+            format!("undercroft.authorized-keys={}", self.authorized_keys_url),
+        ];
+        words.extend(self.mac.as_ref().map(|mac| format!("undercroft.mac={mac}")));
+        words
+    }
+}
+
+/// Why there is no image.
+#[derive(Debug, thiserror::Error)]
+pub enum InstallerError {
+    /// The packages aren't to be had.
+    #[error(transparent)]
+    Parts(#[from] PartsError),
+    /// Compressing the image failed.
+    #[error("can't compress the installer image: {0}")]
+    Compress(String),
+    /// Nix isn't installed, or the flake doesn't build.
+    #[error(transparent)]
+    Nix(#[from] crate::system::NixError),
+    /// Nix would see more or less of the flake's folder than it should.
+    #[error(transparent)]
+    Unseen(#[from] crate::system::UnseenError),
+    /// The flake's result isn't an installer.
+    #[error("{path} isn't an installer image: it has no {missing}")]
+    NotAnImage {
+        /// What was built.
+        path: PathBuf,
+        /// The file that it lacks.
+        missing: &'static str,
+    },
+}
+
+impl InstallerBuilder {
+    /// Makes the image, or finds the one that was made from the same inputs.
+    ///
+    /// # Errors
+    /// [`InstallerError`]: packages or nixpkgs that can't be had, a full disk.
+    pub fn build(
+        &self,
+        arch: Arch,
+        progress: Progress<'_>,
+    ) -> Result<InstallerImage, InstallerError> {
+        match self {
+            InstallerBuilder::Debian { cache_dir, kernel } => {
+                debian::build(cache_dir, *kernel, arch, progress)
+            }
+            InstallerBuilder::Nix { flake, cache_dir } => {
+                nix::build(flake, cache_dir, arch, progress)
+            }
+        }
+    }
+}
+
+/// The digest of an image's two files.
+fn image_digest(kernel: &Path, initrd: &Path) -> Result<String, PartsError> {
+    use sha2::Digest as _;
+    let mut hasher = sha2::Sha256::new();
+    for file in [kernel, initrd] {
+        hasher.update(fs::read(file).map_err(PartsError::io("read", file))?);
+    }
+    Ok(crate::debian::hex(&hasher.finalize()))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,268 @@
+//! The systems that are installed: built on this machine, and checked to be systems before any
+//! machine is touched.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::debian::{Arch, PartsError, Progress};
+
+mod flake;
+mod nix;
+mod rack;
+mod seen;
+
+pub(crate) use nix::{Nix, built_path};
+pub use nix::{NixError, NixStore};
+pub use seen::UnseenError;
+pub(crate) use seen::{READ_FOR_INSTALLERS, check as check_seen};
+
+/// What a node's system needs to know of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodeSystem {
+    /// The node's name, which is its host name.
+    pub name: String,
+    /// Its architecture.
+    pub arch: Arch,
+    /// The public keys that may log in as root, in OpenSSH's format. Only the rack's own system
+    /// takes them from here; a flake has its own.
+    pub authorized_keys: Vec<String>,
+    /// The encrypted files of secrets that the rack's own system opens when it starts, with the
+    /// programs for that. A flake has its own way, sops-nix.
+    pub secrets: Option<SystemSecrets>,
+}
+
+/// What a system of the rack opens its secrets with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SystemSecrets {
+    /// A folder with statically linked `sops` and `ssh-to-age` for the machine.
+    pub programs: PathBuf,
+    /// The encrypted files.
+    pub files: Vec<PathBuf>,
+}
+
+/// Where a node's system comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SystemBuilder {
+    /// `nixosConfigurations.NAME` of a flake.
+    Flake {
+        /// The flake's folder.
+        dir: PathBuf,
+        /// Where a store is made if this machine has none.
+        cache_dir: PathBuf,
+    },
+    /// Built already, as `nixos-anywhere --store-paths` takes them.
+    StorePaths {
+        /// The system.
+        toplevel: String,
+        /// The script that partitions, formats and mounts; `None` for undercroft's own layout.
+        disko_script: Option<String>,
+        /// The store that they are in.
+        store: NixStore,
+    },
+    /// The rack's own small system, made from Debian's packages.
+    RackDebian {
+        /// The cache folder, for packages and, where this machine has none, the store.
+        cache_dir: PathBuf,
+        /// Any number; another one gives another closure.
+        generation: u32,
+        /// Makes a system that doesn't come up, for trying what happens then.
+        broken: bool,
+    },
+}
+
+/// A system that is ready to be copied to a machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SystemTarget {
+    /// The system's store path.
+    pub toplevel: String,
+    /// The disko script's store path, if the system brings one.
+    pub disko_script: Option<String>,
+    /// The architecture that it is for.
+    pub arch: Arch,
+    /// The store that it is in, on this machine.
+    pub store: NixStore,
+    /// The size of the system with everything that it refers to, in bytes.
+    pub closure_bytes: u64,
+}
+
+/// Why there is no system to install.
+#[derive(Debug, thiserror::Error)]
+pub enum SystemError {
+    /// The packages aren't to be had.
+    #[error(transparent)]
+    Parts(#[from] PartsError),
+    /// Nix failed.
+    #[error(transparent)]
+    Nix(#[from] NixError),
+    /// The system's initramfs or the installer's couldn't be made.
+    #[error(transparent)]
+    Image(#[from] crate::installer::InstallerError),
+    /// A flake can't be read at all, whichever machine is asked for.
+    #[error(transparent)]
+    UnreadableFlake(NixError),
+    /// A flake isn't where it should be.
+    #[error(
+        "{dir} has no flake.nix\n  try: `undercroft init` makes one, or name another folder with --flake"
+    )]
+    NoFlake {
+        /// The folder.
+        dir: PathBuf,
+    },
+    /// Nix would see more or less of a flake's folder than it should.
+    #[error(transparent)]
+    Unseen(#[from] UnseenError),
+    /// A flake has no configuration for a node.
+    #[error(
+        "the flake {dir} has no nixosConfigurations.{name}; it has: {known}\n  try: let the flake read undercroft.toml, as the one of `undercroft init` does"
+    )]
+    NotInFlake {
+        /// The flake's folder.
+        dir: PathBuf,
+        /// The node.
+        name: String,
+        /// The configurations that it has.
+        known: String,
+    },
+    /// A store path isn't there.
+    #[error("{path} isn't in the store{store}\n  try: build it, or copy it there with `nix copy`")]
+    NoPath {
+        /// The path.
+        path: String,
+        /// Which store, if not the default one; with a leading blank.
+        store: String,
+    },
+    /// A store path isn't a system.
+    #[error(
+        "{path} isn't a NixOS system: it has no {missing}\n  try: name `config.system.build.toplevel` of a NixOS configuration"
+    )]
+    NotASystem {
+        /// The path.
+        path: String,
+        /// The file that it lacks.
+        missing: &'static str,
+    },
+    /// A system is for another architecture.
+    #[error(
+        "{path} is for {found}, and {name} is {wanted}\n  try: set nixpkgs.hostPlatform of that configuration, or the node's system in undercroft.toml"
+    )]
+    OtherArch {
+        /// The path.
+        path: String,
+        /// The architecture that it is for.
+        found: String,
+        /// The node.
+        name: String,
+        /// The node's architecture.
+        wanted: Arch,
+    },
+}
+
+impl SystemError {
+    /// Whether every other machine of the same flake would fail in the same way.
+    pub fn concerns_the_flake(&self) -> bool {
+        matches!(
+            self,
+            Self::UnreadableFlake(_) | Self::NoFlake { .. } | Self::Unseen(_)
+        )
+    }
+}
+
+impl SystemBuilder {
+    /// Builds a node's system and checks that it is one, for the node's architecture.
+    ///
+    /// # Errors
+    /// [`SystemError`]: what is missing, foreign, for another machine, or doesn't build.
+    pub fn build(
+        &self,
+        node: &NodeSystem,
+        progress: Progress<'_>,
+    ) -> Result<SystemTarget, SystemError> {
+        let (toplevel, disko_script, store) = match self {
+            SystemBuilder::Flake { dir, cache_dir } => {
+                let store = NixStore::choose(cache_dir)?;
+                let (toplevel, disko) = flake::build(dir, &node.name, &store, progress)?;
+                (toplevel, disko, store)
+            }
+            SystemBuilder::StorePaths {
+                toplevel,
+                disko_script,
+                store,
+            } => (toplevel.clone(), disko_script.clone(), store.clone()),
+            SystemBuilder::RackDebian {
+                cache_dir,
+                generation,
+                broken,
+            } => {
+                let store = NixStore::choose_kept(cache_dir)?;
+                let toplevel =
+                    rack::build(cache_dir, node, *generation, *broken, &store, progress)?;
+                (toplevel, None, store)
+            }
+        };
+        check_system(&toplevel, &store, node)?;
+        if let Some(script) = &disko_script {
+            check_path(script, &store)?;
+        }
+        let closure_bytes = nix::closure_bytes(&store, &toplevel)?;
+        progress(&format!(
+            "{toplevel} ({:.1} MB)",
+            closure_bytes as f64 / 1e6
+        ));
+        Ok(SystemTarget {
+            toplevel,
+            disko_script,
+            arch: node.arch,
+            store,
+            closure_bytes,
+        })
+    }
+}
+
+/// The files that every system has; see nixpkgs, `nixos/modules/system/activation/top-level.nix`.
+const SYSTEM_FILES: [&str; 4] = ["init", "kernel", "initrd", "bin/switch-to-configuration"];
+
+fn check_path(path: &str, store: &NixStore) -> Result<(), SystemError> {
+    let name = path
+        .strip_prefix("/nix/store/")
+        .filter(|name| !name.contains('/'));
+    if name.is_some_and(|name| name.len() > 33) && store.physical(path).exists() {
+        return Ok(());
+    }
+    Err(SystemError::NoPath {
+        path: path.to_owned(),
+        store: store.uri().map(|uri| format!(" {uri}")).unwrap_or_default(),
+    })
+}
+
+fn check_system(path: &str, store: &NixStore, node: &NodeSystem) -> Result<(), SystemError> {
+    check_path(path, store)?;
+    for missing in SYSTEM_FILES {
+        if store.resolve(&format!("{path}/{missing}")).is_none() {
+            return Err(SystemError::NotASystem {
+                path: path.to_owned(),
+                missing,
+            });
+        }
+    }
+    let system = store.physical(path).join("system");
+    let found = fs::read_to_string(&system).unwrap_or_default();
+    let found = found.trim();
+    if !found.is_empty() && found != node.arch.nix_system() {
+        return Err(SystemError::OtherArch {
+            path: path.to_owned(),
+            found: found.to_owned(),
+            name: node.name.clone(),
+            wanted: node.arch,
+        });
+    }
+    Ok(())
+}
+
+/// A folder's `flake.nix`, if it has one.
+fn flake_file(dir: &Path) -> Option<PathBuf> {
+    let file = dir.join("flake.nix");
+    file.is_file().then_some(file)
+}
+
+#[cfg(test)]
+mod tests;
