@@ -8,6 +8,7 @@ let
     filterAttrs
     hasPrefix
     indexed
+    lower
     optional
     optionalAttrs
     ;
@@ -280,6 +281,17 @@ in
 
   # Where a data disk is mounted.
   dataMount = disk: "/data/${fileName (if disk.serial != null then disk.serial else disk.wwn)}";
+
+  # Whether a disk that a machine reported is the one that the inventory means: what the inventory
+  # gives must be reported and be the same. It is the rule of `DiskIdentity::matches` in the model.
+  matches =
+    disk: reported:
+    let
+      sameWwn = a: b: a != null && lower a == lower b;
+    in
+    (disk ? serial || disk ? wwn)
+    && (disk ? serial -> (reported.serial or null) == disk.serial)
+    && (disk ? wwn -> sameWwn (reported.wwn or null) disk.wwn);
 
   # A name under /dev for a disk of the inventory. `reported` is the same disk as the machine
   # itself reported it, or an empty set.

@@ -78,12 +78,9 @@ let
   diskSettings =
     facts: node: disk:
     let
-      same =
-        reported:
-        (disk ? serial && (reported.serial or null) == disk.serial)
-        || (disk ? wwn && (reported.wwn or null) == disk.wwn);
-      found = builtins.filter same (facts.${node.name}.disks or [ ]);
-      reported = if found == [ ] then { } else builtins.head found;
+      found = builtins.filter (disks.matches disk) (facts.${node.name}.disks or [ ]);
+      # Of two with one identity nobody can say which is meant.
+      reported = if builtins.length found == 1 then builtins.head found else { };
     in
     {
       device = disks.device disk reported;
@@ -123,8 +120,13 @@ let
       // (inventory.network.overlay or { });
       components = inventory.gitops.components or defaultComponents;
       serviceCidr = kubernetes.service_cidr or "10.43.0.0/16";
+      # Where everybody asks for the API: the virtual IP moves with the server that holds it.
+      # `Inventory::api_host` in the model says the same.
       apiEndpoint =
-        if founder == null then null else kubernetes.api_endpoint or founder.address;
+        if founder == null then
+          null
+        else
+          kubernetes.virtual_ip or (kubernetes.api_endpoint or founder.address);
     in
     {
       inherit
@@ -157,7 +159,7 @@ let
         # Every way to the API that a certificate must bear.
         tlsSans = unique (
           optional (apiEndpoint != null) apiEndpoint
-          ++ optional (kubernetes ? virtual_ip) kubernetes.virtual_ip
+          ++ optional (kubernetes ? api_endpoint) kubernetes.api_endpoint
           ++ (kubernetes.tls_sans or [ ])
           ++ mapToList (_: node: node.address) servers
         );

@@ -38,5 +38,10 @@ in
 
   hasPrefix = prefix: text: builtins.substring 0 (builtins.stringLength prefix) text == prefix;
 
+  # Latin letters in lower case.
+  lower = builtins.replaceStrings (split "," "A,B,C,D,E,F,G,H,I,J,K,L,M,N,O,P,Q,R,S,T,U,V,W,X,Y,Z") (
+    split "," "a,b,c,d,e,f,g,h,i,j,k,l,m,n,o,p,q,r,s,t,u,v,w,x,y,z"
+  );
+
   mod = a: b: a - (a / b) * b;
 }

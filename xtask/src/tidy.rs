@@ -13,7 +13,8 @@ const EDGES: &[(&str, &[&str])] = &[
     ("model", &[]),
     ("planner", &["model"]),
     ("engine", &["model", "planner"]),
-    ("sim", &["engine", "model", "planner"]),
+    ("steps", &["model"]),
+    ("sim", &["engine", "model", "planner", "steps"]),
     ("netboot", &["model"]),
     ("sops", &[]),
     ("testkit", &[]),
@@ -35,8 +36,8 @@ const EDGES: &[(&str, &[&str])] = &[
     (
         "metal",
         &[
-            "build", "engine", "folder", "journal", "kube", "model", "netboot", "planner", "process",
-            "rack", "secrets", "ssh",
+            "build", "engine", "folder", "journal", "kube", "model", "netboot", "planner",
+            "process", "rack", "secrets", "ssh", "steps",
         ],
     ),
     (
@@ -49,7 +50,7 @@ const EDGES: &[(&str, &[&str])] = &[
 ];
 
 /// Crates without clock, entropy, environment, files or async.
-const PURE: &[&str] = &["model", "planner", "engine", "sim", "render"];
+const PURE: &[&str] = &["model", "planner", "engine", "steps", "sim", "render"];
 
 /// Dependencies that would make a crate impure.
 const IMPURE_DEPENDENCIES: &[&str] = &[

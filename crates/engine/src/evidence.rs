@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use undercroft_model::{
-    Action, Approval, ClusterRole, Evidence, Failure, FailureKind, InstallerReport, NodePlan, Now,
-    Outcome, Step, Work,
+    Action, Approval, ClusterRole, Evidence, Failure, FailureKind, InstallerReport, NodePlan,
+    NotTheMachine, Now, Outcome, Step, Work,
 };
 
 use crate::NodeFacts;
@@ -207,19 +207,9 @@ fn same_boot(facts: &NodeFacts, boot_id: &str) -> Option<Failure> {
     })
 }
 
-/// Why a report can't be this machine's, if it can't: it carries none of its Ethernet addresses,
-/// or another UUID.
-pub(crate) fn clash(node: &NodePlan, report: &InstallerReport) -> Option<String> {
-    if let (Some(planned), Some(reported)) = (node.uuid, report.uuid)
-        && planned != reported
-    {
-        return Some(format!("names the UUID {reported}, not {planned}"));
-    }
-    let known_by_uuid = node.uuid.is_some() && node.uuid == report.uuid;
-    if !known_by_uuid && !report.macs.iter().any(|mac| node.macs.contains(mac)) {
-        return Some("names none of the machine's Ethernet addresses".to_owned());
-    }
-    None
+/// Why a report can't be this machine's, if it can't.
+pub(crate) fn clash(node: &NodePlan, report: &InstallerReport) -> Option<NotTheMachine> {
+    node.identity().refute(report.uuid, &report.macs)
 }
 
 /// Whether the first connection may no longer be made on an approval's strength. The wall clock

@@ -97,6 +97,21 @@ impl Inventory {
         servers
     }
 
+    /// Host at which clients and agents reach the API: the virtual address, which moves with the
+    /// server that holds it; else the endpoint that was given; else the founder's address. `None`
+    /// where no cluster is founded. nix/lib/fleet.nix (`apiEndpoint`) says the same.
+    pub fn api_host(&self) -> Option<String> {
+        let kubernetes = &self.kubernetes;
+        if kubernetes.distribution == Distribution::None {
+            return None;
+        }
+        let founder = self.nodes.get(kubernetes.founder.as_ref()?)?;
+        let virtual_ip = kubernetes.virtual_ip.map(|address| address.to_string());
+        let endpoint = || kubernetes.api_endpoint.clone();
+        let host = virtual_ip.or_else(endpoint);
+        Some(host.unwrap_or_else(|| founder.address.to_string()))
+    }
+
     /// All SSH keys that may log in to the nodes as root: the fleet's and those of its admins,
     /// each once, in order.
     pub fn root_keys(&self) -> Vec<&str> {

@@ -2,6 +2,7 @@
 
 mod cluster;
 mod diagnostic;
+mod identity;
 mod ids;
 pub mod inventory;
 mod observation;
@@ -16,6 +17,7 @@ pub use cluster::{
     kubernetes_minor,
 };
 pub use diagnostic::{Diagnostic, Excerpt, Piece, Place, Related, Role, Severity};
+pub use identity::{MachineIdentity, NotTheMachine};
 pub use ids::{
     ClassName, InvalidId, MacAddr, MachineUuid, NodeName, PcName, System, UserName, is_dns_label,
 };

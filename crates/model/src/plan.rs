@@ -5,7 +5,10 @@ use std::{collections::BTreeMap, fmt, io, net::Ipv4Addr};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use crate::{BootstrapPart, ClusterPlan, ClusterRole, MacAddr, MachineUuid, NodeName, System};
+use crate::{
+    BootstrapPart, ClusterPlan, ClusterRole, MacAddr, MachineIdentity, MachineUuid, NodeName,
+    System,
+};
 
 /// The version of [`Plan`]'s written form.
 pub const PLAN_VERSION: u32 = 1;
@@ -149,15 +152,21 @@ pub struct DiskIdentity {
 
 impl DiskIdentity {
     /// Whether a disk that reports these two is the disk that is meant: every identity that the
-    /// inventory gives must be reported and equal, and at least one must be given.
+    /// inventory gives must be reported and be the same, and at least one must be given. Serial
+    /// numbers are the same letter by letter; WWNs are numbers, whose hexadecimal digits may be of
+    /// either case.
+    ///
+    /// The installer's `find_disk` and nix/lib/disks.nix say the same in their languages.
     pub fn matches(&self, serial: Option<&str>, wwn: Option<&str>) -> bool {
-        let agrees = |want: &Option<String>, got: Option<&str>| match want {
-            None => true,
-            Some(want) => got == Some(want.as_str()),
-        };
-        (self.serial.is_some() || self.wwn.is_some())
-            && agrees(&self.serial, serial)
-            && agrees(&self.wwn, wwn)
+        let same_serial = self
+            .serial
+            .as_deref()
+            .is_none_or(|want| serial == Some(want));
+        let same_wwn = self
+            .wwn
+            .as_deref()
+            .is_none_or(|want| wwn.is_some_and(|got| got.eq_ignore_ascii_case(want)));
+        (self.serial.is_some() || self.wwn.is_some()) && same_serial && same_wwn
     }
 }
 
@@ -415,6 +424,16 @@ pub struct NodePlan {
     pub not_applicable: BTreeMap<NodeState, String>,
 }
 
+impl NodePlan {
+    /// What tells the machine from all others.
+    pub fn identity(&self) -> MachineIdentity<'_> {
+        MachineIdentity {
+            uuid: self.uuid,
+            macs: &self.macs,
+        }
+    }
+}
+
 /// The limits that hold for a plan as a whole.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PlanLimits {
@@ -536,6 +555,8 @@ mod tests {
             (None, some("0x1"), Some("A"), Some("0x1"), true),
             (None, some("0x1"), Some("0x1"), None, false),
             (None, some("0x1"), None, Some("0x2"), false),
+            (None, some("0xAb"), None, Some("0xaB"), true),
+            (some("A"), some("0xAB"), Some("A"), Some("0xab"), true),
             // One of two is not enough.
             (some("A"), some("0x1"), Some("A"), Some("0x1"), true),
             (some("A"), some("0x1"), Some("A"), None, false),

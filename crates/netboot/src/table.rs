@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
 use serde::{Deserialize, Serialize};
-use undercroft_model::{MacAddr, MachineUuid, NodeName, System};
+use undercroft_model::{MacAddr, MachineIdentity, MachineUuid, NodeName, NotTheMachine, System};
 
 use crate::error::NetbootError;
 use crate::script::is_plain_param;
@@ -122,6 +122,14 @@ pub struct Machine {
 }
 
 impl Machine {
+    /// What tells it from all others.
+    pub fn identity(&self) -> MachineIdentity<'_> {
+        MachineIdentity {
+            uuid: self.uuid,
+            macs: &self.macs,
+        }
+    }
+
     /// A machine with no UUID, address or peculiarities.
     pub fn new(name: NodeName, macs: Vec<MacAddr>, system: System, intent: BootIntent) -> Self {
         Self {
@@ -227,19 +235,22 @@ pub struct BootTable {
     unknown: UnknownPolicy,
 }
 
-/// UUIDs that board makers left at their default, so that many machines share them.
-const PLACEHOLDER_UUIDS: [&str; 3] = [
-    "03000200-0400-0500-0006-000700080009",
-    "00020003-0004-0005-0006-000700080009",
-    "12345678-1234-5678-90ab-cddeefaabbcc",
-];
-
-/// Whether a UUID tells machines apart: it is set, and isn't a maker's placeholder.
-pub fn is_telling(uuid: MachineUuid) -> bool {
-    !uuid.is_unset()
-        && !PLACEHOLDER_UUIDS
-            .iter()
-            .any(|text| text.parse::<MachineUuid>() == Ok(uuid))
+/// What it is called when identifiers aren't those of the machine that they led to.
+fn conflict(machine: &Machine, why: NotTheMachine, macs: &[MacAddr]) -> Option<Conflict> {
+    let node = machine.name.clone();
+    match why {
+        NotTheMachine::OtherUuid { planned, shown } => Some(Conflict::NewUuid {
+            node,
+            expected: planned,
+            found: shown,
+        }),
+        NotTheMachine::NoMac => macs.first().map(|found| Conflict::NewMac {
+            node,
+            found: *found,
+        }),
+        // Nothing that was asked for leads to a machine without such identifiers.
+        NotTheMachine::NoUuid { .. } | NotTheMachine::Nameless => None,
+    }
 }
 
 /// Refuses what would break out of a script's line or a packet's option.
@@ -313,7 +324,7 @@ impl BootTable {
             });
         }
         check_words(&machine)?;
-        if let Some(uuid) = machine.uuid.filter(|uuid| is_telling(*uuid)) {
+        if let Some(uuid) = machine.uuid.filter(|uuid| uuid.is_unique()) {
             claim(&mut self.by_uuid, uuid, "UUID", &name)?;
         }
         for mac in &machine.macs {
@@ -382,36 +393,48 @@ impl BootTable {
         mac: Option<MacAddr>,
         pi_serial: Option<u32>,
     ) -> Identity<'_> {
-        let uuid = uuid.filter(|uuid| is_telling(*uuid));
-        let by_mac = mac.and_then(|mac| self.by_mac(mac));
-        let by_uuid = uuid.and_then(|uuid| self.machines.get(self.by_uuid.get(&uuid)?));
+        self.decide_for(uuid, mac.as_slice(), pi_serial)
+    }
+
+    /// Finds out who a machine is that names all of its Ethernet addresses, as an installer does.
+    /// Cards that the table doesn't know say nothing beside one that it does.
+    pub fn identify_all(&self, uuid: Option<MachineUuid>, macs: &[MacAddr]) -> Identity<'_> {
+        self.decide_for(uuid, macs, None)
+    }
+
+    /// The table finds whose the identifiers could be; [`MachineIdentity`] says whether they are.
+    fn decide_for(
+        &self,
+        uuid: Option<MachineUuid>,
+        macs: &[MacAddr],
+        pi_serial: Option<u32>,
+    ) -> Identity<'_> {
+        let unique = uuid.filter(|uuid| uuid.is_unique());
+        let by_uuid = unique.and_then(|uuid| self.machines.get(self.by_uuid.get(&uuid)?));
         let by_serial =
             pi_serial.and_then(|serial| self.machines.get(self.by_serial.get(&serial)?));
-        match (by_uuid, by_mac) {
-            (Some(u), Some(m)) if u.name != m.name => {
-                return Identity::Conflict(Conflict::TwoMachines {
-                    by_uuid: u.name.clone(),
-                    by_mac: m.name.clone(),
-                });
+        let mut owners = macs.iter().filter_map(|mac| self.by_mac(*mac));
+        let by_mac = owners.next();
+        let two = |one: &Machine, other: &Machine| {
+            Identity::Conflict(Conflict::TwoMachines {
+                by_uuid: one.name.clone(),
+                by_mac: other.name.clone(),
+            })
+        };
+        if let Some(m) = by_mac {
+            if let Some(u) = by_uuid.filter(|u| u.name != m.name) {
+                return two(u, m);
             }
-            (None, Some(m)) => {
-                if let (Some(found), Some(expected)) = (uuid, m.uuid.filter(|u| is_telling(*u))) {
-                    return Identity::Conflict(Conflict::NewUuid {
-                        node: m.name.clone(),
-                        expected,
-                        found,
-                    });
-                }
+            if let Some(other) = owners.find(|other| other.name != m.name) {
+                return two(m, other);
             }
-            (Some(u), None) if !u.macs.is_empty() => {
-                if let Some(found) = mac {
-                    return Identity::Conflict(Conflict::NewMac {
-                        node: u.name.clone(),
-                        found,
-                    });
-                }
-            }
-            _ => {}
+        }
+        // Who names no Ethernet address at all is known by what else is said.
+        if let Some(machine) = by_mac.or(by_uuid.filter(|_| !macs.is_empty()))
+            && let Some(why) = machine.identity().refute(uuid, macs)
+            && let Some(conflict) = conflict(machine, why, macs)
+        {
+            return Identity::Conflict(conflict);
         }
         if let (Some(s), Some(m)) = (by_serial, by_mac)
             && s.name != m.name
@@ -424,28 +447,6 @@ impl BootTable {
         match by_uuid.or(by_mac).or(by_serial) {
             Some(machine) => Identity::Known(machine),
             None => Identity::Unknown,
-        }
-    }
-
-    /// Finds out who a machine is that names all of its Ethernet addresses, as an installer does.
-    /// Cards that the table doesn't know say nothing beside one that it does.
-    pub fn identify_all(&self, uuid: Option<MachineUuid>, macs: &[MacAddr]) -> Identity<'_> {
-        let mut found = Identity::Unknown;
-        for mac in macs.iter().filter(|mac| self.by_mac.contains_key(mac)) {
-            match (self.identify(uuid, Some(*mac), None), &found) {
-                (Identity::Known(one), Identity::Known(other)) if one.name != other.name => {
-                    return Identity::Conflict(Conflict::TwoMachines {
-                        by_uuid: other.name.clone(),
-                        by_mac: one.name.clone(),
-                    });
-                }
-                (conflict @ Identity::Conflict(_), _) => return conflict,
-                (known, _) => found = known,
-            }
-        }
-        match found {
-            Identity::Unknown => self.identify(uuid, macs.first().copied(), None),
-            known => known,
         }
     }
 

@@ -9,7 +9,8 @@ use std::{
 
 use serde::Serialize;
 use undercroft_model::{
-    Action, DiskIdentity, NodeName, NodePlan, NodeState, PLAN_VERSION, Plan, Step, StepId,
+    Action, DiskIdentity, MachineUuid, NodeName, NodePlan, NodeState, PLAN_VERSION, Plan, Step,
+    StepId,
 };
 
 /// How bad a finding is.
@@ -403,8 +404,8 @@ impl<'a> Linter<'a> {
                 let message = format!("another machine has its UUID {uuid}");
                 self.of(Severity::Error, name, message);
             }
-            if node.macs.is_empty() && node.uuid.is_none() {
-                let message = "it has neither an Ethernet address nor a UUID";
+            if node.macs.is_empty() && !node.uuid.is_some_and(MachineUuid::is_unique) {
+                let message = "it has neither an Ethernet address nor a UUID that is its own";
                 self.of(Severity::Error, name, message);
             }
         }

@@ -1,8 +1,8 @@
 //! What is to be done with one machine, and why.
 
 use undercroft_model::{
-    Found, InstallerReport, NodeName, NodeObservation, NodeState, Observation, PlannedDisk,
-    SystemTarget,
+    Found, InstallerReport, NodeName, NodeObservation, NodeState, NotTheMachine, Observation,
+    PlannedDisk, SystemTarget,
     inventory::{Builder, Firmware, Inventory, Layout, Node, PowerKind},
 };
 
@@ -336,31 +336,37 @@ fn leave_alone(
 
 /// Why a report can't be this machine's.
 fn foreign(name: &NodeName, node: &Node, report: &InstallerReport) -> Option<Block> {
-    if let (Some(planned), Some(reported)) = (node.uuid, report.uuid)
-        && planned != reported
-    {
-        let why = format!(
-            "an installer in its place reports the UUID {reported}, and the inventory says \
-             {planned}"
-        );
-        let next = format!(
-            "find out which machine has the address {}; if it is {name}, correct its `uuid` in the \
-             inventory",
-            node.address
-        );
-        return Some(Block::new(why, next));
-    }
-    let by_uuid = node.uuid.is_some() && node.uuid == report.uuid;
-    if !by_uuid && !report.macs.iter().any(|mac| node.macs.contains(mac)) {
-        let why = "an installer in its place reports none of its Ethernet addresses";
-        let next = format!(
-            "find out which machine has the address {}; if it is {name}, correct its `macs` in the \
-             inventory",
-            node.address
-        );
-        return Some(Block::new(why, next));
-    }
-    None
+    let (why, key) = match node.identity().refute(report.uuid, &report.macs)? {
+        NotTheMachine::OtherUuid { planned, shown } => (
+            format!(
+                "an installer in its place reports the UUID {shown}, and the inventory says \
+                 {planned}"
+            ),
+            "`uuid`",
+        ),
+        NotTheMachine::NoMac => (
+            "an installer in its place reports none of its Ethernet addresses".to_owned(),
+            "`macs`",
+        ),
+        NotTheMachine::NoUuid { planned } => (
+            format!(
+                "an installer in its place reports no UUID of its own, and {planned} is all by \
+                 which the inventory knows it"
+            ),
+            "`uuid`, or give its `macs`,",
+        ),
+        NotTheMachine::Nameless => (
+            "the inventory gives neither Ethernet addresses nor a UUID that no other machine has"
+                .to_owned(),
+            "`macs`",
+        ),
+    };
+    let next = format!(
+        "find out which machine has the address {}; if it is {name}, correct its {key} in the \
+         inventory",
+        node.address
+    );
+    Some(Block::new(why, next))
 }
 
 /// What a machine lacks, by its installer's own word.

@@ -566,7 +566,12 @@ fn an_installer_in_a_machines_place_is_told_by_its_addresses_and_its_uuid() {
         (Some(7), None, true, None),
         (Some(7), None, false, Some("none of its Ethernet addresses")),
         (Some(7), Some(7), true, None),
-        (Some(7), Some(7), false, None),
+        (
+            Some(7),
+            Some(7),
+            false,
+            Some("none of its Ethernet addresses"),
+        ),
         (Some(7), Some(8), true, Some("reports the UUID")),
         (Some(7), Some(8), false, Some("reports the UUID")),
     ] {

@@ -107,20 +107,9 @@ impl<'a> Context<'a> {
         }
     }
 
-    /// Host at which clients reach the API: the virtual address, the endpoint that was given, or
-    /// the founder's address.
+    /// Host at which clients reach the API.
     pub fn api_host(&self) -> String {
-        let kubernetes = &self.inventory.kubernetes;
-        if let Some(virtual_ip) = kubernetes.virtual_ip {
-            return virtual_ip.to_string();
-        }
-        if let Some(endpoint) = &kubernetes.api_endpoint {
-            return endpoint.clone();
-        }
-        kubernetes
-            .founder
-            .as_ref()
-            .and_then(|name| self.inventory.nodes.get(name))
-            .map_or_else(|| "127.0.0.1".to_owned(), |node| node.address.to_string())
+        let host = self.inventory.api_host();
+        host.unwrap_or_else(|| "127.0.0.1".to_owned())
     }
 }

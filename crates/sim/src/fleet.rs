@@ -116,7 +116,13 @@ pub(crate) fn specs(inventory: &Inventory, profile: &Profile) -> Vec<Spec> {
             Spec {
                 name: name.clone(),
                 class: node.class.to_string(),
-                macs: node.macs.clone(),
+                // Every machine has a network card, whether the inventory names it or not.
+                macs: if node.macs.is_empty() {
+                    let [.., a, b, c, d] = number.to_be_bytes();
+                    vec![MacAddr([0x06, 0, a, b, c, d])]
+                } else {
+                    node.macs.clone()
+                },
                 uuid: node.uuid,
                 address: node.address,
                 disks: node

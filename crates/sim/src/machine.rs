@@ -331,20 +331,23 @@ impl Machine {
             memory_mb: self.spec.memory_mb,
             installer: "undercroft-installer simulated".to_owned(),
             token: None,
-            disks: self
-                .disks
-                .iter()
-                .enumerate()
-                .map(|(place, disk)| ReportedDisk {
-                    path: device(place),
-                    serial: disk.serial.clone(),
-                    wwn: disk.wwn.clone(),
-                    size_bytes: disk.size_bytes,
-                    model: None,
-                    transport: Some("nvme".to_owned()),
-                })
-                .collect(),
+            disks: self.reported_disks(),
         }
+    }
+
+    /// Its disks, as its installer reports them.
+    pub(crate) fn reported_disks(&self) -> Vec<ReportedDisk> {
+        let disks = self.disks.iter().enumerate();
+        disks
+            .map(|(place, disk)| ReportedDisk {
+                path: device(place),
+                serial: disk.serial.clone(),
+                wwn: disk.wwn.clone(),
+                size_bytes: disk.size_bytes,
+                model: None,
+                transport: Some("nvme".to_owned()),
+            })
+            .collect()
     }
 }
 

@@ -214,7 +214,7 @@ fn inspect_has_the_report_and_the_mounts() {
 fn a_disk_with_another_serial_is_never_touched() {
     let machine = Machine::new();
     let arguments = [
-        "--disk",
+        "--serial",
         "rack-02-a",
         "--layout",
         "ext4",
@@ -223,11 +223,18 @@ fn a_disk_with_another_serial_is_never_touched() {
     ];
     let output = machine.run("partition", &arguments, b"");
     insta::assert_snapshot!(said(&output), @r"
-    partition: no disk has the serial number or WWN 'rack-02-a'; this machine has: /dev/vda(serial=rack-01-a,wwn=none)
+    partition: no disk has the serial number 'rack-02-a'; this machine has: /dev/vda(serial=rack-01-a,wwn=none)
     exit 20
     ");
     // A part of a serial number isn't that serial number.
-    let arguments = ["--disk", "rack-01", "--layout", "ext4", "--disk-guid", GUID];
+    let arguments = [
+        "--serial",
+        "rack-01",
+        "--layout",
+        "ext4",
+        "--disk-guid",
+        GUID,
+    ];
     assert_eq!(
         machine.run("partition", &arguments, b"").status.code(),
         Some(20)
@@ -237,7 +244,7 @@ fn a_disk_with_another_serial_is_never_touched() {
 #[test]
 fn partition_refuses_what_is_not_certain() {
     let machine = Machine::new();
-    machine.disk("vdb", 8_388_608, &[("serial", "RACK-01-A")]);
+    machine.disk("vdb", 8_388_608, &[("serial", "rack-01-a")]);
     machine.disk("vdc", 1024, &[("serial", "small")]);
     machine.disk(
         "vdd",
@@ -245,7 +252,7 @@ fn partition_refuses_what_is_not_certain() {
         &[("serial", "raid"), ("vdd1/holders/md0/dev", "9:0")],
     );
     let code = |disk: &str, layout: &str, guid: &str| {
-        let arguments = ["--disk", disk, "--layout", layout, "--disk-guid", guid];
+        let arguments = ["--serial", disk, "--layout", layout, "--disk-guid", guid];
         machine
             .run("partition", &arguments, b"")
             .status
@@ -284,7 +291,7 @@ fn a_disk_whose_name_goes_on_is_another_disk() {
     machine.write("proc/mounts", "/dev/nvme0n10p1 /data ext4 rw 0 0\n");
     let probe = |disk: &str| {
         let arguments = [
-            "--disk",
+            "--serial",
             disk,
             "--layout",
             "ext4",

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use serde_json::{Value, json};
 use undercroft_model::inventory::{self, DiskRole, Distribution, Inventory, Role};
 
-use crate::support::{evaluate, examples, nix_is_here, pure_half, repository};
+use crate::support::{asked_of_nix, evaluate, examples, nix_is_here, pure_half, repository};
 
 fn parsed(text: &str) -> Inventory {
     let parsed = inventory::parse("undercroft.toml", text.as_bytes());
@@ -65,6 +65,125 @@ fn nix_has_the_models_defaults() {
     );
 }
 
+/// Three programs look for a disk by what the inventory says of it: the model, Nix among a
+/// machine's facts, and the installer before it wipes. They mean the same disk.
+#[test]
+fn model_nix_and_installer_mean_the_same_disk() {
+    if !nix_is_here() {
+        return;
+    }
+    let some = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+    for (serial, wwn, shown_serial, shown_wwn, same) in [
+        ("S1", "", "S1", "naa.5000c500a1b2c3d4", true),
+        (
+            "S1",
+            "0x5000c500a1b2c3d4",
+            "S1",
+            "naa.5000c500a1b2c3d4",
+            true,
+        ),
+        (
+            "S1",
+            "0x5000C500A1B2C3D4",
+            "S1",
+            "naa.5000c500a1b2c3d4",
+            true,
+        ),
+        ("", "0x5000C500A1B2C3D4", "S1", "naa.5000c500a1b2c3d4", true),
+        ("", "eui.0025385B71B00C5A", "", "eui.0025385b71b00c5a", true),
+        // All that is given must be there, and be the same.
+        (
+            "S1",
+            "0x5000c500a1b2c3d5",
+            "S1",
+            "naa.5000c500a1b2c3d4",
+            false,
+        ),
+        (
+            "S2",
+            "0x5000c500a1b2c3d4",
+            "S1",
+            "naa.5000c500a1b2c3d4",
+            false,
+        ),
+        ("S1", "0x5000c500a1b2c3d4", "S1", "", false),
+        (
+            "S1",
+            "0x5000c500a1b2c3d4",
+            "",
+            "naa.5000c500a1b2c3d4",
+            false,
+        ),
+        // A serial number is its letters, and no other kind of name.
+        ("s1", "", "S1", "", false),
+        ("S1", "", "S12", "", false),
+        (
+            "0x5000c500a1b2c3d4",
+            "",
+            "S1",
+            "naa.5000c500a1b2c3d4",
+            false,
+        ),
+        ("", "S1", "S1", "", false),
+    ] {
+        let case = format!("{serial:?} {wwn:?} for {shown_serial:?} {shown_wwn:?}");
+        let reported_wwn = match shown_wwn.strip_prefix("naa.") {
+            Some(digits) => format!("0x{digits}"),
+            None => shown_wwn.to_owned(),
+        };
+        let identity = undercroft_model::DiskIdentity {
+            serial: some(serial),
+            wwn: some(wwn),
+        };
+        let model = identity.matches(
+            some(shown_serial).as_deref(),
+            some(&reported_wwn).as_deref(),
+        );
+        assert_eq!(model, same, "the model: {case}");
+
+        let set = |serial: &str, wwn: &str| {
+            let parts = [("serial", serial), ("wwn", wwn)];
+            let given = parts.iter().filter(|(_, value)| !value.is_empty());
+            given
+                .map(|(key, value)| format!("{key} = \"{value}\"; "))
+                .collect::<String>()
+        };
+        let expression = format!(
+            "(import {}/nix/lib/disks.nix).matches {{ {} }} {{ {} }}",
+            repository().display(),
+            set(serial, wwn),
+            set(shown_serial, &reported_wwn)
+        );
+        assert_eq!(asked_of_nix(&expression), json!(same), "Nix: {case}");
+
+        let machine = tempfile::tempdir().unwrap();
+        let block = machine.path().join("sys/block/sda");
+        std::fs::create_dir_all(block.join("device")).unwrap();
+        std::fs::write(block.join("size"), "8388608\n").unwrap();
+        std::fs::write(block.join("serial"), format!("{shown_serial}\n")).unwrap();
+        std::fs::write(block.join("device/wwid"), format!("{shown_wwn}\n")).unwrap();
+        let library = repository().join("crates/build/src/installer/assets/undercroft/lib.sh");
+        let output = std::process::Command::new("sh")
+            .args([
+                "-c",
+                ". \"$1\"; find_disk \"$2\" \"$3\"; echo \"$name\"",
+                "find",
+            ])
+            .arg(&library)
+            .args([serial, wwn])
+            .env("UNDERCROFT_ROOT", machine.path())
+            .output()
+            .unwrap();
+        let found = String::from_utf8_lossy(&output.stdout);
+        assert_eq!(
+            found.trim() == "sda",
+            same,
+            "the installer: {case}: {output:?}"
+        );
+        assert_eq!(output.status.success(), same, "the installer: {case}");
+    }
+}
+
 fn compare(example: &str, inventory: &Inventory, evaluated: &Value) {
     let nodes = evaluated["nodes"].as_object().unwrap();
     let names: BTreeSet<&str> = nodes.keys().map(String::as_str).collect();
@@ -97,6 +216,46 @@ fn compare(example: &str, inventory: &Inventory, evaluated: &Value) {
         });
         assert_eq!(got, want, "{example}, PC {name}");
     }
+}
+
+/// A cluster whose API has a virtual address and no name: with Cilium asking there and the agents
+/// joining at the founder, it went down with the founder.
+#[test]
+fn agents_join_where_everybody_asks_for_the_api() {
+    if !nix_is_here() {
+        return;
+    }
+    let base = "[fleet]\nname = \"bare\"\n[network]\nnode_cidr = \"10.0.0.0/24\"\nserver_address = \"10.0.0.2\"\n\
+         [classes.control]\nkind = \"control\"\n[classes.gpu]\nkind = \"gpu\"\n[classes.gpu.gpu]\nmodel = \"l40s\"\n\
+         [nodes.c1]\nclass = \"control\"\nmacs = [\"52:54:00:00:00:01\"]\naddress = \"10.0.0.11\"\ndisks = [{ serial = \"D1\" }]\n\
+         [nodes.g1]\nclass = \"gpu\"\nmacs = [\"52:54:00:00:00:02\"]\naddress = \"10.0.0.12\"\ndisks = [{ serial = \"D2\" }]\n\
+         [kubernetes]\nfounder = \"c1\"\n";
+    for distribution in ["k3s", "kubeadm"] {
+        for (more, host) in [
+            ("", "10.0.0.11"),
+            ("virtual_ip = \"10.0.0.10\"\n", "10.0.0.10"),
+            ("api_endpoint = \"api.example\"\n", "api.example"),
+            (
+                "virtual_ip = \"10.0.0.10\"\napi_endpoint = \"api.example\"\n",
+                "10.0.0.10",
+            ),
+        ] {
+            let text = format!("{base}distribution = \"{distribution}\"\n{more}");
+            let folder = tempfile::tempdir().unwrap();
+            std::fs::write(folder.path().join("undercroft.toml"), &text).unwrap();
+            let evaluated = evaluate("golden.nix", Some(folder.path()));
+            let inventory = parsed(&text);
+            compare("bare", &inventory, &evaluated);
+            let agent = &evaluated["nodes"]["g1"]["settings"]["kubernetes"];
+            assert_eq!(agent["serverUrl"], format!("https://{host}:6443"), "{text}");
+            assert_eq!(inventory.api_host().as_deref(), Some(host));
+        }
+    }
+}
+
+fn as_set(value: &Value) -> BTreeSet<&str> {
+    let items = value.as_array().unwrap();
+    items.iter().map(|item| item.as_str().unwrap()).collect()
 }
 
 fn what_nix_says(nix: &Value) -> Value {
@@ -141,6 +300,21 @@ fn what_nix_says(nix: &Value) -> Value {
         "taints": kubernetes["taints"],
         "annotation": annotation,
         "founder": kubernetes["founder"],
+        "api": kubernetes["apiEndpoint"],
+        "joins_at": kubernetes["serverUrl"],
+        "virtual_ip": kubernetes["virtualIp"],
+        "sans": as_set(&kubernetes["tlsSans"]),
+        "components": as_set(&kubernetes["components"]),
+        "distribution": kubernetes["distribution"],
+        "version": kubernetes["version"],
+        "network": [node["gateway"], node["nameservers"], node["ntp"], node["prefixLength"]],
+        "reserved": if settings["longhorn"]["enable"] == true {
+            json!([settings["longhorn"]["reservedPercent"], settings["longhorn"]["diskTags"]])
+        } else {
+            Value::Null
+        },
+        "fleet": [settings["fleet"]["name"], settings["fleet"]["domain"]],
+        "admins": settings["users"].as_object().unwrap().keys().collect::<Vec<_>>(),
         "servers": kubernetes["servers"],
         "networks": [kubernetes["podCidr"], kubernetes["serviceCidr"], kubernetes["clusterDomain"]],
         "snapshots": [kubernetes["snapshot"]["intervalH"], kubernetes["snapshot"]["keep"]],
@@ -169,6 +343,34 @@ fn what_the_model_says(inventory: &Inventory, name: &undercroft_model::NodeName)
         .into_iter()
         .map(|name| (name.to_string(), json!(inventory.nodes[name].address)))
         .collect();
+    let founder = kubernetes.founder.as_ref().filter(|_| clustered);
+    let founds = founder == Some(name);
+    let joins_at = match node.role {
+        // A server asks the founder itself: behind the API's own name might be the one that asks.
+        Role::Server if clustered && !founds => {
+            founder.map(|founder| format!("https://{}:6443", inventory.nodes[founder].address))
+        }
+        Role::Agent if clustered => inventory
+            .api_host()
+            .map(|host| format!("https://{host}:6443")),
+        _ => None,
+    };
+    let sans: BTreeSet<String> = inventory
+        .api_host()
+        .into_iter()
+        .chain(clustered.then(|| kubernetes.api_endpoint.clone()).flatten())
+        .chain(kubernetes.tls_sans.iter().cloned())
+        .chain(
+            servers
+                .values()
+                .filter_map(Value::as_str)
+                .map(str::to_owned),
+        )
+        .collect();
+    let components: BTreeSet<String> = (inventory.gitops.components.iter())
+        .filter(|_| clustered)
+        .map(|component| json!(component).as_str().unwrap().to_owned())
+        .collect();
     json!({
         "class": node.class, "kind": node.kind, "system": node.system, "firmware": node.firmware,
         "layout": node.layout, "role": node.role, "address": node.address, "macs": node.macs,
@@ -187,6 +389,23 @@ fn what_the_model_says(inventory: &Inventory, name: &undercroft_model::NodeName)
         "taints": node.taints,
         "annotation": annotation,
         "founder": clustered && kubernetes.founder.as_ref() == Some(name),
+        "api": inventory.api_host(),
+        "joins_at": joins_at,
+        "virtual_ip": kubernetes.virtual_ip,
+        "sans": sans,
+        "components": components,
+        "distribution": kubernetes.distribution,
+        "version": kubernetes.version,
+        "network": [
+            json!(inventory.network.gateway), json!(inventory.network.dns),
+            json!(inventory.network.ntp), json!(inventory.network.node_cidr.prefix_len()),
+        ],
+        "reserved": node.longhorn.as_ref().filter(|_| !annotation.is_null())
+            .map(|l| json!([l.reserved_percent, l.disk_tags])),
+        "fleet": [json!(inventory.fleet.name), json!(inventory.fleet.domain)],
+        "admins": inventory.users.iter()
+            .filter(|(_, user)| user.role == inventory::UserRole::Admin)
+            .map(|(name, _)| name.to_string()).collect::<Vec<_>>(),
         "servers": servers,
         "networks": [json!(kubernetes.pod_cidr), json!(kubernetes.service_cidr), json!(kubernetes.cluster_domain)],
         "snapshots": [kubernetes.snapshot_interval_h, kubernetes.snapshot_keep],

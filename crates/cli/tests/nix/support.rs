@@ -58,6 +58,27 @@ pub(crate) fn evaluate(file: &str, src: Option<&Path>) -> Value {
     serde_json::from_slice(&output.stdout).unwrap()
 }
 
+/// What an expression comes to.
+pub(crate) fn asked_of_nix(expression: &str) -> Value {
+    let output = Command::new("nix-instantiate")
+        .args([
+            "--eval",
+            "--strict",
+            "--json",
+            "--readonly-mode",
+            "-E",
+            expression,
+        ])
+        .output()
+        .unwrap();
+    assert!(
+        output.status.success(),
+        "nix-instantiate failed on {expression}:\n{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
 /// The pure half over an example, without what commands have written into its folder here.
 pub(crate) fn pure_half(example: &str) -> Value {
     let folder = tempfile::tempdir().unwrap();

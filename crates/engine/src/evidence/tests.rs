@@ -107,6 +107,35 @@ fn stands(action: Action, facts: &NodeFacts, evidence: Evidence) {
     assert_eq!(verdict(action, facts, evidence), None);
 }
 
+/// A machine may be known by its UUID alone, but not by one that its maker has put on many.
+#[test]
+fn a_machine_without_known_addresses_is_told_by_its_uuid() {
+    let shared: MachineUuid = "03000200-0400-0500-0006-000700080009".parse().unwrap();
+    let own = MachineUuid([7; 16]);
+    for (planned, reported, same) in [
+        (own, Some(own), true),
+        (own, Some(MachineUuid([8; 16])), false),
+        (own, Some(shared), false),
+        (own, None, false),
+        (shared, Some(shared), false),
+    ] {
+        let node = NodePlan {
+            macs: Vec::new(),
+            uuid: Some(planned),
+            ..node(None)
+        };
+        let report = InstallerReport {
+            uuid: reported,
+            ..report()
+        };
+        assert_eq!(
+            clash(&node, &report).is_none(),
+            same,
+            "{planned} {reported:?}"
+        );
+    }
+}
+
 #[test]
 fn a_report_is_refuted_by_its_addresses_and_its_uuid() {
     // The plan's UUID, the report's UUID and Ethernet addresses, and whether that is a clash.
@@ -120,7 +149,7 @@ fn a_report_is_refuted_by_its_addresses_and_its_uuid() {
         (None, Some(7), vec![9], Some("Ethernet")),
         (Some(7), None, vec![1], None),
         (Some(7), None, vec![9], Some("Ethernet")),
-        (Some(7), Some(7), vec![9], None),
+        (Some(7), Some(7), vec![9], Some("Ethernet")),
         (Some(7), Some(7), vec![1], None),
         // Its own addresses don't make up for another's UUID.
         (Some(7), Some(8), vec![1, 2], Some("UUID")),
@@ -135,6 +164,7 @@ fn a_report_is_refuted_by_its_addresses_and_its_uuid() {
         let found = clash(&node(planned), &report);
         assert_eq!(found.is_some(), why.is_some(), "{case}: {found:?}");
         if let (Some(found), Some(why)) = (found, why) {
+            let found = found.to_string();
             assert!(found.contains(why), "{case}: {found}");
         }
         let seen = Outcome::Done {

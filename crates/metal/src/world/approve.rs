@@ -89,13 +89,8 @@ fn claims(job: &Job<'_>) -> Vec<InstallerReport> {
 
 /// Whether a report can be the machine's by what it says of itself.
 pub(super) fn is_of(job: &Job<'_>, report: &InstallerReport) -> bool {
-    let node = job.node;
-    let same_uuid = match (node.uuid, report.uuid) {
-        (Some(planned), Some(shown)) => planned == shown,
-        _ => true,
-    };
-    let by_uuid = node.uuid.is_some() && node.uuid == report.uuid;
-    same_uuid && (by_uuid || report.macs.iter().any(|mac| node.macs.contains(mac)))
+    let identity = job.node.identity();
+    identity.refute(report.uuid, &report.macs).is_none()
 }
 
 /// What was said already while a step waits.

@@ -4,9 +4,11 @@ use undercroft_model::{
     Action, Evidence, Failure, FailureKind, PlannedDisk, Work, inventory::Layout,
 };
 
+use undercroft_steps::find_disk;
+
 use super::{
     Done, Job, Stop, copy,
-    inspect::{ask, find},
+    inspect::ask,
     installer::{Installer, exit, refused, values},
 };
 use undercroft_journal::TimelineSource;
@@ -33,7 +35,7 @@ pub(super) async fn partition(
         // may have pulled a disk. The programs on the machine compare it once more.
         let found = ask(&installer).await?;
         for disk in disks {
-            find(disk, &found.disks)?;
+            find_disk(disk, &found.disks)?;
         }
     }
     match (disko_script, wiped.as_slice()) {
@@ -56,22 +58,22 @@ async fn own_layout(
     layout: &str,
     work: Work,
 ) -> Done {
-    let identity = disk
-        .identity
-        .serial
-        .as_deref()
-        .or(disk.identity.wwn.as_deref())
-        .ok_or_else(|| Stop::new(FailureKind::Refused, "the planned disk has no identity"))?;
     let guid = disk.table_guid.to_string();
-    let mut words = vec![
-        "/undercroft/partition",
-        "--disk",
-        identity,
-        "--layout",
-        layout,
-        "--disk-guid",
-        &guid,
-    ];
+    let mut words = vec!["/undercroft/partition"];
+    // All that the plan knows of the disk, so that the machine compares the same.
+    for (flag, value) in [
+        ("--serial", &disk.identity.serial),
+        ("--wwn", &disk.identity.wwn),
+    ] {
+        if let Some(value) = value {
+            words.extend([flag, value]);
+        }
+    }
+    if words.len() == 1 {
+        let message = "the planned disk has no identity";
+        return Err(Stop::new(FailureKind::Refused, message));
+    }
+    words.extend(["--layout", layout, "--disk-guid", &guid]);
     if work == Work::Probe {
         words.push("--probe");
     }
@@ -200,7 +202,7 @@ async fn with_disko(
     let found = ask(installer).await?;
     let mut tables = Vec::new();
     for disk in wiped {
-        tables.push((find(disk, &found.disks)?, disk.table_guid.to_string()));
+        tables.push((find_disk(disk, &found.disks)?, disk.table_guid.to_string()));
     }
     let evidence = |wiped| Evidence::Partitioned {
         boot_id: installer.boot_id(),

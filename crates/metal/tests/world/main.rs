@@ -205,7 +205,7 @@ async fn a_wrong_serial_is_refused_before_anything_that_writes_is_run() {
     assert!(
         bench
             .asked()
-            .contains("partition --disk S1 --layout ext4 --disk-guid 07070707-")
+            .contains("partition --serial S1 --layout ext4 --disk-guid 07070707-")
     );
 }
 

@@ -8,7 +8,7 @@ use super::{
     Class, Disk, Firmware, Gpu, Hat, Kind, Layout, Longhorn, Netboot, NodeEntry, Phone, Power,
     RackMachine, Role,
 };
-use crate::{ClassName, MacAddr, MachineUuid, System};
+use crate::{ClassName, MacAddr, MachineIdentity, MachineUuid, System};
 
 /// A machine of the cluster, with everything that it has from its class.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -113,6 +113,14 @@ fn unless_same<T: Clone + PartialEq>(class: &T, own: &T) -> Option<T> {
 }
 
 impl Node {
+    /// What tells the machine from all others.
+    pub fn identity(&self) -> MachineIdentity<'_> {
+        MachineIdentity {
+            uuid: self.uuid,
+            macs: &self.macs,
+        }
+    }
+
     /// Merges an entry with its class.
     pub(crate) fn resolve(entry: NodeEntry, class: &Class) -> Self {
         let mut labels = class.labels.clone();

@@ -225,8 +225,8 @@ section! {
         /// Node that founds the cluster; every other server joins it. It never changes by
         /// itself, so that no second cluster is founded.
         founder: Option<NodeName>;
-        /// Name or address at which clients and nodes reach the API. Without it, the founder's
-        /// address.
+        /// Name or address at which clients and nodes reach the API, where no `virtual_ip` is
+        /// given. Without either, the founder's address.
         api_endpoint: Option<String> => Rule::Text(&forms::HOST);
         /// Address on the nodes' network that moves between the servers and answers for the API
         /// (kube-vip).

@@ -15,7 +15,7 @@ use crate::dhcp::reply::{Boot, Destination, Draft, LeaseOptions, Reply};
 use crate::dhcp::wire::{DhcpPacket, decode, peek_mac};
 use crate::event::{ClientKind, DropReason, EventKind};
 use crate::server::config::{DhcpSettings, Mode};
-use crate::table::{BootTable, Machine, is_telling};
+use crate::table::{BootTable, Machine};
 
 /// The port that a packet came in on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -105,7 +105,7 @@ pub fn handle(incoming: Incoming<'_>, view: ServerView<'_>, leases: &mut LeaseSt
         None => packet
             .client_uuid
             .map(|octets| view.table.read_uuid(octets))
-            .filter(|uuid| is_telling(*uuid)),
+            .filter(|uuid| uuid.is_unique()),
     };
     let request = BootRequest {
         protocol: match (incoming.port, view.mode) {

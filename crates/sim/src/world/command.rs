@@ -1,16 +1,16 @@
 //! Commands over SSH: the connection, the parts of each command, the shared link.
 
 use undercroft_engine::Order;
-use undercroft_model::{
-    Action, DiskIdentity, Evidence, Failure, FailureKind, OpId, Outcome, PlannedDisk,
-};
+use undercroft_model::{Action, Evidence, Failure, FailureKind, OpId, Outcome, PlannedDisk};
+
+use undercroft_steps::{Wanted, find_disks};
 
 use super::{Ev, Sabotage, SimWorld, Stage};
 use crate::{
     faults::FaultKind,
     fleet::boot_id,
     link::FlowId,
-    machine::{FlowEnd, Instance, Loader, Root, Running, Table, Task, device, is_wiped},
+    machine::{FlowEnd, Instance, Loader, Root, Running, Table, Task, is_wiped},
 };
 
 /// How long a connection is tried before nobody is taken to answer, in milliseconds.
@@ -208,45 +208,52 @@ impl SimWorld {
         node: u32,
         disks: &[PlannedDisk],
     ) -> Result<Vec<String>, Failure> {
-        let machine = self.machine(node);
-        disks
-            .iter()
-            .map(|planned| match machine.find_disk(planned) {
-                None => Err(missing(&planned.identity)),
-                Some(place)
-                    if machine
-                        .disks
-                        .get(place)
-                        .is_some_and(|d| d.size_bytes < planned.size_bytes_min) =>
-                {
-                    Err(Failure::new(
-                        FailureKind::Refused,
-                        format!("the disk with {} is too small", planned.identity),
-                    ))
-                }
-                Some(place) => Ok(device(place)),
-            })
-            .collect()
+        find_disks(disks, &self.machine(node).reported_disks())
+    }
+
+    /// What the machine's inspection proves.
+    pub(super) fn inspected(
+        &mut self,
+        node: u32,
+        instance: &Instance,
+        order: &Order,
+    ) -> Result<Evidence, Failure> {
+        let (
+            Some(planned),
+            Some(Action::Inspect {
+                disks,
+                system,
+                memory_mb_min,
+            }),
+        ) = (
+            order.plan.nodes.get(&order.node),
+            order.planned().map(|step| &step.action),
+        )
+        else {
+            return Err(Failure::new(FailureKind::Permanent, "no such inspection"));
+        };
+        let wanted = Wanted {
+            node: planned,
+            disks,
+            system: *system,
+            memory_mb_min: *memory_mb_min,
+        };
+        let found = self.machine(node).report(instance);
+        undercroft_steps::inspect(wanted, instance.boot_id(), &found)
     }
 
     fn inspect(&mut self, node: u32) {
         let Some(instance) = self.instance(node) else {
             return;
         };
-        let disks = self.machine(node).command.as_ref().and_then(|c| c.reply_to);
-        let disks = disks
-            .and_then(|op| self.ops.get(&op))
-            .and_then(|known| match &known.order.planned()?.action {
-                Action::Inspect { disks, .. } => Some(disks.clone()),
-                _ => None,
-            })
-            .unwrap_or_default();
-        let result = self
-            .devices(node, &disks)
-            .map(|disk_paths| Evidence::Inspected {
-                boot_id: instance.boot_id(),
-                disk_paths,
-            });
+        let op = self.machine(node).command.as_ref().and_then(|c| c.reply_to);
+        let known = op.and_then(|op| self.ops.get(&op));
+        let order = known.map(|known| known.order.clone());
+        let result = match order {
+            Some(order) => self.inspected(node, &instance, &order),
+            // Nobody waits for it any more.
+            None => return self.give_up(node, FailureKind::Ambiguous, "its session is gone"),
+        };
         self.end_command(node, result);
     }
 
@@ -586,14 +593,6 @@ impl SimWorld {
         }
         self.schedule_link();
     }
-}
-
-fn missing(identity: &DiskIdentity) -> Failure {
-    Failure::new(
-        FailureKind::Refused,
-        format!("the machine has no disk with {identity}"),
-    )
-    .with_hint("Compare the serials in the installer's report with the inventory.")
 }
 
 fn task_of(action: &Action, profile: &crate::profile::Profile) -> Option<Task> {

@@ -40,23 +40,24 @@ impl SimWorld {
                     Err((after_ms, failure)) => {
                         return self.reply(op, after_ms, Outcome::Failed { failure });
                     }
-                    Ok(instance) => self.probe_installer(node, &instance, &step.action),
+                    Ok(instance) => self.probe_installer(node, &instance, order, &step.action),
                 };
                 self.reply(op, 0, outcome);
             }
         }
     }
 
-    fn probe_installer(&mut self, node: u32, instance: &Instance, action: &Action) -> Outcome {
+    fn probe_installer(
+        &mut self,
+        node: u32,
+        instance: &Instance,
+        order: &Order,
+        action: &Action,
+    ) -> Outcome {
         let boot_id = instance.boot_id();
-        if let Action::Inspect { disks, .. } = action {
-            return match self.devices(node, disks) {
-                Ok(disk_paths) => Outcome::Done {
-                    evidence: Evidence::Inspected {
-                        boot_id,
-                        disk_paths,
-                    },
-                },
+        if matches!(action, Action::Inspect { .. }) {
+            return match self.inspected(node, instance, order) {
+                Ok(evidence) => Outcome::Done { evidence },
                 Err(failure) => Outcome::Failed { failure },
             };
         }

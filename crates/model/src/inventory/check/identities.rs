@@ -1,7 +1,6 @@
 //! What tells machines, disks and phones apart: set, and each given once.
 
 use super::{Check, Seen};
-use crate::MachineUuid;
 
 /// Serial numbers that machines report when nobody set one, in lower case.
 const PLACEHOLDER_SERIALS: &[&str] = &[
@@ -23,11 +22,6 @@ const PLACEHOLDER_SERIALS: &[&str] = &[
 const TEMPLATE_SERIAL: &str = "SERIAL-OF-DISK-";
 /// How the MAC addresses begin that it writes: locally administered ones that no card is made with.
 const TEMPLATE_MAC: [u8; 5] = [0x02, 0, 0, 0, 0];
-
-/// A UUID that many boards of one maker share, because it was never set.
-const SHARED_UUID: MachineUuid = MachineUuid([
-    0x03, 0x00, 0x02, 0x00, 0x04, 0x00, 0x05, 0x00, 0x00, 0x06, 0x00, 0x07, 0x00, 0x08, 0x00, 0x09,
-]);
 
 /// What `undercroft init` has made up and nobody has put their own in the place of.
 fn made_up(c: &mut Check<'_, '_>) {
@@ -99,7 +93,7 @@ pub(super) fn check(c: &mut Check<'_, '_>) {
         }
         if let Some(uuid) = node.uuid {
             let at = ["nodes", name, "uuid"];
-            if uuid.is_unset() || uuid == SHARED_UUID {
+            if !uuid.is_unique() {
                 let message = format!("{uuid} is what firmware reports when no UUID was set");
                 c.error(
                     "unset-uuid",

@@ -234,23 +234,28 @@ partitions_of() {
     done
 }
 
-# Finds the one disk that has this serial number or World Wide Name; sets name.
+# find_disk SERIAL WWN: finds the one disk that is meant; either may be empty, and what is given must
+# be what the disk says. Sets name. It is the rule of DiskIdentity::matches: serial numbers letter by
+# letter, the hexadecimal digits of WWNs in either case.
 find_disk() {
-    wanted=$(lower "$1")
+    wanted_serial=$1
+    wanted_wwn=$(lower "$2")
+    wanted="${1:+serial number '$1'}${1:+${2:+ and }}${2:+WWN '$2'}"
+    [ -n "$wanted" ] || die $EXIT_NO_DISK "a disk without serial number and WWN is no disk"
     found=
     seen=
     for name in $(disks); do
         serial=$(disk_serial "$name")
         wwn=$(disk_wwn "$name")
         seen="$seen /dev/$name(serial=${serial:-none},wwn=${wwn:-none})"
-        if [ "$(lower "$serial")" = "$wanted" ] || [ "$(lower "$wwn")" = "$wanted" ]; then
-            found="$found $name"
-        fi
+        [ -z "$wanted_serial" ] || [ "$serial" = "$wanted_serial" ] || continue
+        [ -z "$wanted_wwn" ] || [ "$(lower "$wwn")" = "$wanted_wwn" ] || continue
+        found="$found $name"
     done
     set -- $found
     case $# in
-    0) die $EXIT_NO_DISK "no disk has the serial number or WWN '$wanted'; this machine has:${seen:- none}" ;;
+    0) die $EXIT_NO_DISK "no disk has the $wanted; this machine has:${seen:- none}" ;;
     1) name=$1 ;;
-    *) die $EXIT_AMBIGUOUS_DISK "more than one disk has the serial number or WWN '$wanted': $*" ;;
+    *) die $EXIT_AMBIGUOUS_DISK "more than one disk has the $wanted: $*" ;;
     esac
 }

@@ -1,0 +1,6 @@
+//! What a step asks of a machine, and what the answer proves. Both worlds, the real one and the
+//! simulated, come to their verdicts here.
+
+mod inspect;
+
+pub use inspect::{Wanted, find_disk, find_disks, inspect};
