@@ -20,7 +20,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("testkit", &[]),
     ("render", &["model"]),
     ("process", &["model"]),
-    ("folder", &[]),
+    ("folder", &["model"]),
     ("ssh", &["model", "process"]),
     (
         "journal",

@@ -8,6 +8,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use undercroft_model::advice::Advice;
 
 use serde::{Deserialize, Serialize};
 
@@ -108,6 +109,8 @@ pub enum InstallerError {
         missing: &'static str,
     },
 }
+
+impl Advice for InstallerError {}
 
 impl InstallerBuilder {
     /// Makes the image, or finds the one that was made from the same inputs.

@@ -6,7 +6,6 @@ use undercroft_process::clock::wall_ms_now;
 
 use crate::{
     error::CliError,
-    journal::store_error,
     text::{ago, plain},
 };
 
@@ -15,7 +14,7 @@ pub(crate) fn of(store: Option<&Store>, node: &NodeName) -> Result<Vec<Alarm>, C
     match store {
         Some(store) => store
             .alarms(node, wall_ms_now())
-            .map_err(|e| store_error(&e)),
+            .map_err(|e| CliError::from(&e)),
         None => Ok(Vec::new()),
     }
 }

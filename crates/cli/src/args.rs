@@ -1,56 +1,10 @@
-//! The command line as a whole.
+//! Arguments that several commands share.
 
 use std::path::{Path, PathBuf};
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, ValueEnum};
 
-use crate::{
-    cmd_approve, cmd_check, cmd_completions, cmd_dev, cmd_doctor, cmd_events, cmd_init,
-    cmd_installer, cmd_journal, cmd_man, cmd_plan, cmd_power, cmd_rack, cmd_rehearse, cmd_render,
-    cmd_secrets, cmd_serve, cmd_ssh, cmd_status, cmd_up, cmd_update, error::CliError, owner::Need,
-};
-
-const LONG_ABOUT: &str = "\
-Brings a rack of machines from powered off to a running NixOS fleet, from one file.
-
-The file is `undercroft.toml`: it names the machines, their addresses and the serial numbers of \
-their disks. Undercroft boots them over the network, has you approve each one's fingerprint, \
-installs their systems over SSH, and proves that each machine runs what was built.";
-
-const AFTER_HELP: &str = "\
-A first try, without any hardware:
-  undercroft init --template rack demo    a folder with an inventory of three virtual machines
-  undercroft rehearse demo                the whole bring-up, simulated, in a moment
-  undercroft rack up demo                 the machines, powered off, under QEMU
-  undercroft up demo                      bring them up for real
-
-Exit codes:
-  0   done                     64  the command line is wrong
-  1   failed                   65  a file that was given is wrong
-  2   there are changes        70  a bug in undercroft
-
-Commands look for undercroft.toml in the current folder and in those above it. What Undercroft \
-knows of the fleet is kept beside it, in .undercroft/. Every command that changes machines can be \
-interrupted at any moment and run again: it goes on where it was.";
-
-/// One file brings a rack from powered off to a running NixOS fleet.
-#[derive(Debug, Parser)]
-#[command(
-    name = "undercroft",
-    version,
-    long_about = LONG_ABOUT,
-    after_long_help = AFTER_HELP,
-    styles = crate::style::HELP,
-    max_term_width = 100,
-    subcommand_required = true,
-    arg_required_else_help = true
-)]
-pub(crate) struct Cli {
-    #[command(flatten)]
-    pub(crate) global: Global,
-    #[command(subcommand)]
-    pub(crate) command: Command,
-}
+use crate::error::CliError;
 
 /// What every command understands.
 #[derive(Debug, Args)]
@@ -129,59 +83,5 @@ pub(crate) fn one_folder<'a>(
         ))
         .hint("Give one of them.")),
         (own, global) => Ok(own.or(global)),
-    }
-}
-
-/// The commands.
-#[derive(Debug, Subcommand)]
-pub(crate) enum Command {
-    Init(cmd_init::InitArgs),
-    Check(cmd_check::CheckArgs),
-    /// Print the JSON Schema of undercroft.toml, for editors
-    #[command(after_help = crate::cmd_schema::EXAMPLES)]
-    Schema,
-    Plan(cmd_plan::PlanArgs),
-    Rehearse(cmd_rehearse::RehearseArgs),
-    Render(cmd_render::RenderArgs),
-    Update(cmd_update::UpdateArgs),
-    Dev(cmd_dev::DevArgs),
-    Up(cmd_up::UpArgs),
-    Serve(cmd_serve::ServeArgs),
-    Status(cmd_status::StatusArgs),
-    Events(cmd_events::EventsArgs),
-    Journal(cmd_journal::JournalArgs),
-    Approve(cmd_approve::ApproveArgs),
-    Power(cmd_power::PowerArgs),
-    /// Use a machine's console
-    #[command(after_help = crate::cmd_console::EXAMPLES)]
-    Console(cmd_rack::ConsoleArgs),
-    Ssh(cmd_ssh::SshArgs),
-    Secrets(cmd_secrets::SecretsArgs),
-    Doctor(cmd_doctor::DoctorArgs),
-    Rack(cmd_rack::RackArgs),
-    Installer(cmd_installer::InstallerArgs),
-    Completions(cmd_completions::CompletionsArgs),
-    Man(cmd_man::ManArgs),
-    /// Panic, to show what a bug looks like
-    #[command(hide = true)]
-    Bug,
-}
-
-impl Command {
-    /// What it needs that an ordinary user may not have.
-    pub(crate) fn need(&self) -> Need {
-        match self {
-            Self::Up(_) | Self::Serve(_) => Need::Ports,
-            Self::Rack(args) => args.need(),
-            _ => Need::Nothing,
-        }
-    }
-
-    /// Whether it uses what is known of the fleet, beside the folder's own files.
-    pub(crate) fn uses_state(&self) -> bool {
-        !matches!(
-            self,
-            Self::Check(_) | Self::Render(_) | Self::Update(_) | Self::Rehearse(_) | Self::Dev(_)
-        )
     }
 }

@@ -11,7 +11,7 @@ pub(crate) const REPORT_AT: &str = concat!(env!("CARGO_PKG_REPOSITORY"), "/issue
 pub(crate) fn install_hook() {
     std::panic::set_hook(Box::new(|info| {
         let _ = anstream::stderr().write_all(crate::text::screen(&describe(info)).as_bytes());
-        crate::cmd_secrets_desk::wipe_own();
+        crate::memory_scratch::wipe_own();
         std::process::exit(i32::from(crate::error::Kind::Bug.exit_code()));
     }));
 }

@@ -119,7 +119,7 @@ impl Source {
         let files = self.project.files();
         for file in ["servers.sops.yaml", "agents.sops.yaml"] {
             let there = files.is_file(format!("{}/{file}", secrets.path));
-            if !there.map_err(|e| CliError::confined(&e))? {
+            if !there.map_err(|e| CliError::from(&e))? {
                 return Err(CliError::input(format!(
                     "{}/{file} isn't there: the machines could not join a cluster",
                     secrets.path

@@ -2,9 +2,10 @@
 
 use std::{error::Error, fmt::Write as _, io};
 
-use undercroft_folder::confined::ConfinedError;
-use undercroft_folder::state::StateError;
-use undercroft_model::Diagnostic;
+use undercroft_model::{
+    Diagnostic,
+    advice::{Advice, ErrorKind, FileFailure, kind_of_io},
+};
 
 /// What kind of thing went wrong, and so what the exit code says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -130,11 +131,11 @@ impl CliError {
 
     /// A failure to use a file.
     pub(crate) fn file(what: &str, path: &std::path::Path, source: &io::Error) -> Self {
-        let kind = match source.kind() {
-            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => Kind::Input,
-            _ => Kind::Failed,
-        };
-        let error = Self::new(kind, format!("can't {what} {}", path.display())).because(source);
+        let error = Self::new(
+            kind_of_io(source).into(),
+            format!("can't {what} {}", path.display()),
+        )
+        .because(source);
         match source.kind() {
             io::ErrorKind::StorageFull => error.hint("The disk is full: free some space."),
             io::ErrorKind::PermissionDenied => error
@@ -144,24 +145,6 @@ impl CliError {
                 .closed(path),
             _ if is_closed(source) => error.closed(path),
             _ => error,
-        }
-    }
-
-    /// A file of a repository that isn't used.
-    pub(crate) fn confined(error: &ConfinedError) -> Self {
-        match error {
-            ConfinedError::Io { what, path, source } => Self::file(what, path, source),
-            other => Self::input(crate::text::plain(&other.to_string()))
-                .maybe_hint(other.hint().map(str::to_owned)),
-        }
-    }
-
-    /// A state folder that isn't used.
-    pub(crate) fn state(error: &StateError) -> Self {
-        match error {
-            StateError::Io { what, path, source } => Self::file(what, path, source),
-            StateError::Confined(error) => Self::confined(error),
-            other => Self::from_error(Kind::Input, other).maybe_hint(other.hint()),
         }
     }
 
@@ -235,6 +218,35 @@ pub(crate) fn is_closed(error: &io::Error) -> bool {
 /// Sets further lines under the first.
 fn indent(text: &str, by: &str) -> String {
     text.trim_end().replace('\n', &format!("\n{by}"))
+}
+
+impl From<ErrorKind> for Kind {
+    fn from(kind: ErrorKind) -> Self {
+        match kind {
+            ErrorKind::Usage => Self::Usage,
+            ErrorKind::Input => Self::Input,
+            ErrorKind::Failed => Self::Failed,
+            ErrorKind::Bug => Self::Bug,
+        }
+    }
+}
+
+impl<E: Advice + 'static> From<&E> for CliError {
+    /// An error of another crate, with its kind, what to try, and what closes a file to this user where that is it.
+    fn from(error: &E) -> Self {
+        let told = Self::from_error(error.kind().into(), error).maybe_hint(error.hint());
+        match error.file() {
+            Some(FileFailure {
+                tried: Some(tried),
+                path,
+                source: Some(source),
+            }) => Self::file(tried, path, source),
+            Some(FileFailure { path, source, .. }) if source.is_none_or(is_closed) => {
+                told.closed(path)
+            }
+            _ => told,
+        }
+    }
 }
 
 impl From<io::Error> for CliError {

@@ -67,7 +67,7 @@ pub(crate) fn read_lock(
     problems: &mut Vec<Problem>,
 ) -> Result<Option<Lock>, CliError> {
     let text = project.files().read_text(LOCK_FILE, LOCK_MAX_BYTES);
-    let Some(text) = text.map_err(|e| CliError::confined(&e))? else {
+    let Some(text) = text.map_err(|e| CliError::from(&e))? else {
         // The version of Kubernetes that this program knows says nothing of the cluster's.
         let mut lock = Lock::defaults();
         lock.kubernetes = None;
@@ -143,7 +143,7 @@ fn read_app(
 ) -> Result<Option<App>, CliError> {
     let settings_path = format!("{}/{APP_FILE}", entry.path);
     let settings = files.read_text(settings_path, MANIFEST_MAX_BYTES);
-    let settings = match settings.map_err(|e| CliError::confined(&e))? {
+    let settings = match settings.map_err(|e| CliError::from(&e))? {
         Some(text) => match AppSettings::parse(&format!("{folder}/{APP_FILE}"), &text) {
             Ok(settings) => settings,
             Err(problem) => {
@@ -297,7 +297,7 @@ struct Entry {
 /// wherever it leads: git brings it along, and what is rendered would depend on whose computer it
 /// is read on.
 fn entries(files: &Confined, folder: &str) -> Result<Vec<Entry>, CliError> {
-    let listed = files.list(folder).map_err(|e| CliError::confined(&e))?;
+    let listed = files.list(folder).map_err(|e| CliError::from(&e))?;
     let mut entries = Vec::new();
     for entry in listed {
         let name = entry.name.into_string().map_err(|name| {
@@ -307,7 +307,7 @@ fn entries(files: &Confined, folder: &str) -> Result<Vec<Entry>, CliError> {
         let path = format!("{folder}/{name}");
         let is_dir = entry.kind == Kind::Folder;
         if !is_dir {
-            files.is_file(&path).map_err(|e| CliError::confined(&e))?;
+            files.is_file(&path).map_err(|e| CliError::from(&e))?;
         }
         entries.push(Entry { name, path, is_dir });
     }
@@ -317,7 +317,5 @@ fn entries(files: &Confined, folder: &str) -> Result<Vec<Entry>, CliError> {
 fn read_text(files: &Confined, path: &str) -> Result<String, CliError> {
     let text = files.read_text(path, MANIFEST_MAX_BYTES);
     // What went away since it was listed is empty.
-    Ok(text
-        .map_err(|e| CliError::confined(&e))?
-        .unwrap_or_default())
+    Ok(text.map_err(|e| CliError::from(&e))?.unwrap_or_default())
 }

@@ -11,8 +11,9 @@ use tokio::{
 };
 
 use crate::{
-    Done, cmd_secrets_desk,
+    done::Done,
     error::{CliError, Kind},
+    memory_scratch,
     progress::Progress,
 };
 
@@ -72,7 +73,7 @@ pub(crate) fn listen(progress: Progress, again: &'static str) -> Signals {
         // What waits for an answer on the terminal hears nothing.
         tokio::time::sleep(INSISTED_MAX).await;
         undercroft_process::end_programs();
-        cmd_secrets_desk::wipe_own();
+        memory_scratch::wipe_own();
         std::process::exit(i32::from(Kind::Failed.exit_code()));
     });
     Signals {

@@ -5,31 +5,7 @@ use std::ops::ControlFlow;
 use undercroft_journal::{Store, StoreError};
 use undercroft_model::{inventory, view::FleetView};
 
-use crate::{
-    access,
-    error::{CliError, Kind},
-    project::Project,
-};
-
-/// An error of the journal, with what to try.
-pub(crate) fn store_error(error: &StoreError) -> CliError {
-    let kind = match error {
-        StoreError::ForeignFleet { .. }
-        | StoreError::NewerVersion { .. }
-        | StoreError::NotAJournal { .. }
-        | StoreError::Rewound { .. }
-        | StoreError::Damaged { .. } => Kind::Input,
-        _ => Kind::Failed,
-    };
-    // SQLite has a number for a file that is closed to this user; what closes it says more.
-    if let StoreError::Sqlite { path, .. } | StoreError::Io { path, .. } = error
-        && access::closed(path).is_some()
-    {
-        return CliError::failed(format!("the journal {} can't be used", path.display()))
-            .closed(path);
-    }
-    CliError::from_error(kind, error).maybe_hint(error.hint().map(str::to_owned))
-}
+use crate::{error::CliError, project::Project};
 
 /// Opens the journal to look at it; `None` where nothing has ever been carried out.
 ///
@@ -40,7 +16,7 @@ pub(crate) fn look(project: &Project) -> Result<Option<Store>, CliError> {
     match Store::open(&project.state(), fleet.as_deref()) {
         Ok(store) => Ok(Some(store)),
         Err(StoreError::Missing { .. }) => Ok(None),
-        Err(error) => Err(store_error(&error)),
+        Err(error) => Err(CliError::from(&error)),
     }
 }
 
@@ -55,6 +31,6 @@ pub(crate) fn fold(project: &Project) -> Result<Option<FleetView>, CliError> {
             view.apply(&entry);
             ControlFlow::Continue(())
         })
-        .map_err(|e| store_error(&e))?;
+        .map_err(|e| CliError::from(&e))?;
     Ok(Some(view))
 }

@@ -13,9 +13,8 @@ use clap_complete::engine::ArgValueCompleter;
 use undercroft_build::debian::{Arch, KernelFlavour, Parts};
 use undercroft_build::installer::InstallerBuilder;
 use undercroft_build::system::{NixStore, SystemBuilder};
-use undercroft_journal::{LockError, StoreError};
 use undercroft_metal::{
-    run::{Fleet, FleetError, InstallerChoice, Settings},
+    run::{Fleet, InstallerChoice, Settings},
     world::{self, DiskKey, InstallOptions, ProgressSink},
 };
 use undercroft_model::{
@@ -26,13 +25,8 @@ use undercroft_rack as rack;
 use undercroft_rack::RackError;
 
 use crate::{
-    cluster,
-    cmd_installer::installer_error,
-    cmd_rack::{rack_dir, rack_error},
-    cmd_ssh::key_error,
-    complete,
-    error::{CliError, Kind, is_closed},
-    journal::store_error,
+    cluster, complete,
+    error::{CliError, Kind},
     project::{Project, cache_dir},
     select,
     ui::Ui,
@@ -212,7 +206,7 @@ impl Selection {
             state_dir: project.state(),
             cache_dir,
             identity_files: self.identity.clone(),
-            rack_state_dir: has_rack.then(|| rack_dir(project)),
+            rack_state_dir: has_rack.then(|| project.rack_dir()),
             installer: Some(installer),
             system_builder,
             generation: self.generation,
@@ -220,7 +214,7 @@ impl Selection {
             progress,
             inventory: Arc::new(inventory),
         })
-        .map_err(|e| fleet_error(&e))
+        .map_err(|e| CliError::from(&e))
     }
 }
 
@@ -275,14 +269,14 @@ pub(crate) fn place(
     only: Option<&BTreeSet<NodeName>>,
     needed: bool,
 ) -> Result<Place, CliError> {
-    let rack = rack_dir(project);
+    let rack = project.rack_dir();
     if !any_in_rack(inventory, only) || rack::is_inside(&rack) {
         return Ok(Place::Here);
     }
     match rack::enter_command(&rack, "true", [] as [&str; 0]) {
         Ok(_) => Ok(Place::InRack(rack)),
         Err(RackError::NotRunning { .. }) if !needed => Ok(Place::Here),
-        Err(error) => Err(rack_error(&error)),
+        Err(error) => Err(CliError::from(&error)),
     }
 }
 
@@ -303,7 +297,7 @@ pub(crate) async fn warm(
     } else {
         fleet.look(only).await
     }
-    .map_err(|e| fleet_error(&e))?;
+    .map_err(|e| CliError::from(&e))?;
     let settings = fleet.settings().clone();
     if !with_installer || settings.installer == Some(InstallerChoice::Flake) {
         return Ok(());
@@ -333,7 +327,7 @@ pub(crate) async fn warm(
         for arch in systems.into_iter().filter_map(Arch::of_system) {
             builder
                 .build(arch, &mut say)
-                .map_err(|e| installer_error(&e))?;
+                .map_err(|e| CliError::from(&e))?;
         }
         Parts::open(&settings.cache_dir)
             .and_then(|parts| parts.ipxe(&mut say))
@@ -356,25 +350,6 @@ pub(crate) fn enter(rack: &Path) -> CliError {
             let error = command.env(PREPARED, "1").exec();
             CliError::failed("can't enter the rack's network").because(&error)
         }
-        Err(error) => rack_error(&error),
-    }
-}
-
-/// An error of the fleet, with what to try.
-pub(crate) fn fleet_error(error: &FleetError) -> CliError {
-    match error {
-        FleetError::Key(error) => key_error(error),
-        FleetError::Store(StoreError::Lock(LockError::Io { path, source }))
-            if is_closed(source) =>
-        {
-            CliError::file("use the lock file", path, source)
-        }
-        FleetError::Store(StoreError::Lock(lock)) => CliError::from_error(Kind::Failed, lock).hint(
-            "Wait until it has ended, or interrupt it; `undercroft status` shows what it does.",
-        ),
-        FleetError::Store(error) => store_error(error),
-        other => {
-            CliError::from_error(Kind::Input, other).maybe_hint(other.hint().map(str::to_owned))
-        }
+        Err(error) => CliError::from(&error),
     }
 }

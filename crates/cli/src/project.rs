@@ -47,7 +47,7 @@ impl Project {
     /// believed.
     fn verify_state(&self) -> Result<(), CliError> {
         let dir = self.state();
-        if state::verify(&dir).map_err(|e| CliError::state(&e))? {
+        if state::verify(&dir).map_err(|e| CliError::from(&e))? {
             state::mend_ignore(&dir);
         }
         Ok(())
@@ -113,7 +113,7 @@ impl Project {
     pub(crate) fn read(&self) -> Result<Vec<u8>, CliError> {
         let name = self.inventory.file_name().unwrap_or_default();
         let read = self.files().read(name, INVENTORY_BYTES_MAX);
-        read.map_err(|e| CliError::confined(&e))?.ok_or_else(|| {
+        read.map_err(|e| CliError::from(&e))?.ok_or_else(|| {
             let missing = std::io::ErrorKind::NotFound.into();
             CliError::file("read", &self.inventory, &missing)
         })
@@ -161,6 +161,11 @@ impl Project {
         })
     }
 
+    /// The folder of the project's rack.
+    pub(crate) fn rack_dir(&self) -> PathBuf {
+        self.state().join("rack")
+    }
+
     /// The folder with what Undercroft knows; it may not be there yet.
     pub(crate) fn state(&self) -> PathBuf {
         if self.dir == Path::new(".") {
@@ -173,7 +178,7 @@ impl Project {
     /// The same, made if it wasn't there: closed to others, and unknown to git.
     pub(crate) fn make_state(&self) -> Result<PathBuf, CliError> {
         let dir = self.state();
-        state::make(&dir).map_err(|e| CliError::state(&e))?;
+        state::make(&dir).map_err(|e| CliError::from(&e))?;
         Ok(dir)
     }
 }

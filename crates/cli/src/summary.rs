@@ -1,6 +1,7 @@
 //! What a run has come to, for people: which machines are up and what proves it, how long each
 //! phase took, and why the others aren't up.
 
+use crate::{style::HINT, text::plain};
 use serde::Serialize;
 use undercroft_model::{
     Action, NodeName, NodeState, Plan, RunEnd,
@@ -8,7 +9,6 @@ use undercroft_model::{
 };
 
 use crate::{
-    cmd_status::failure_words,
     style::{BAD, BOLD, DIM, GOOD, WARN, paint},
     text::{Table, count, duration},
 };
@@ -263,4 +263,35 @@ fn ours(view: &FleetView) -> Option<String> {
         tenths / 10,
         tenths % 10
     ))
+}
+
+/// Why a machine failed, in full, for the end of a report; empty where it didn't.
+pub(crate) fn failure_words(name: &NodeName, node: &NodeView) -> String {
+    let Some(failed) = &node.failed else {
+        return String::new();
+    };
+    let mut out = format!(
+        "\n{} {} at {}: {}\n",
+        paint(BOLD, name.as_str()),
+        paint(BAD, "failed"),
+        failed.action.unwrap_or("a step"),
+        plain(&failed.failure.message)
+    );
+    if let Some(command) = &failed.failure.command {
+        let exit = command.exit_code.map_or_else(
+            || "was ended".to_owned(),
+            |code| format!("exit code {code}"),
+        );
+        out.push_str(&format!(
+            "  command: {} ({exit})\n",
+            plain(&command.command)
+        ));
+        for line in plain(&command.output_tail).lines() {
+            out.push_str(&format!("  {} {line}\n", paint(DIM, "|")));
+        }
+    }
+    if let Some(hint) = &failed.failure.hint {
+        out.push_str(&format!("  {} {}\n", paint(HINT, "hint:"), plain(hint)));
+    }
+    out
 }

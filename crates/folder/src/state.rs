@@ -6,10 +6,11 @@
 
 use std::{
     fs::{DirBuilder, Permissions},
-    io::ErrorKind,
+    io,
     os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
 };
+use undercroft_model::advice::{Advice, ErrorKind, FileFailure, kind_of_io};
 
 use crate::{
     confined::{Confined, ConfinedError, Kind, Modes, is_ours},
@@ -105,9 +106,16 @@ fn of_link(path: &Path, link: &Path) -> String {
     }
 }
 
-impl StateError {
-    /// What to do, in a sentence or two.
-    pub fn hint(&self) -> Option<String> {
+impl Advice for StateError {
+    fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Io { source, .. } => kind_of_io(source),
+            Self::Confined(error) => error.kind(),
+            _ => ErrorKind::Input,
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
         let shown = |path: &Path| path.display().to_string();
         match self {
             Self::Tracked { path, .. } => {
@@ -134,11 +142,23 @@ impl StateError {
                 "Nothing was read from it. Look at who made {}, and take it away.",
                 shown(what)
             )),
-            Self::Confined(error) => error.hint().map(ToOwned::to_owned),
-            Self::Io { source, .. } if source.kind() == ErrorKind::StorageFull => {
+            Self::Confined(error) => error.hint(),
+            Self::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull => {
                 Some("The disk is full: free some space.".to_owned())
             }
             Self::Io { .. } => None,
+        }
+    }
+
+    fn file(&self) -> Option<FileFailure<'_>> {
+        match self {
+            Self::Io { what, path, source } => Some(FileFailure {
+                tried: Some(what),
+                path,
+                source: Some(source),
+            }),
+            Self::Confined(error) => error.file(),
+            _ => None,
         }
     }
 }
@@ -161,7 +181,7 @@ pub fn verify(dir: &Path) -> Result<bool, StateError> {
     }
     let meta = match std::fs::symlink_metadata(dir) {
         Ok(meta) => meta,
-        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(false),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(false),
         Err(source) => {
             return Err(StateError::Io {
                 what: "look at",

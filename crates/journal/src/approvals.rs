@@ -2,6 +2,7 @@
 
 use rusqlite::{OptionalExtension, TransactionBehavior, params};
 use serde::{Deserialize, Serialize};
+use undercroft_model::advice::{Advice, ErrorKind, FileFailure};
 use undercroft_model::{Approval, InstallerReport, NodeName};
 
 use super::{
@@ -74,17 +75,31 @@ pub enum ApprovalError {
     Store(#[from] StoreError),
 }
 
-impl ApprovalError {
-    /// What to try, in a sentence.
-    pub fn hint(&self) -> Option<&'static str> {
+impl Advice for ApprovalError {
+    fn kind(&self) -> ErrorKind {
         match self {
+            Self::Store(error) => error.kind(),
+            _ => ErrorKind::Failed,
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        let hint = match self {
             Self::NotWaiting { .. } => {
                 Some("`undercroft approve` without a name lists the machines that wait.")
             }
             Self::Mismatch { .. } => Some(
                 "Compare with the machine's own screen. If the screen shows what you gave, something else on the boot network reported in its place: approve none of it, and wait until the machine itself is listed, or run `undercroft doctor NODE` to see who reports.",
             ),
-            Self::Store(error) => error.hint(),
+            Self::Store(error) => return error.hint(),
+        };
+        hint.map(str::to_owned)
+    }
+
+    fn file(&self) -> Option<FileFailure<'_>> {
+        match self {
+            Self::Store(error) => error.file(),
+            _ => None,
         }
     }
 }

@@ -243,6 +243,7 @@ mod tests {
     use super::*;
     use crate::FleetJournal;
     use proptest::prelude::*;
+    use undercroft_model::advice::Advice as _;
     use undercroft_model::{Record, RunEnd};
 
     fn ended() -> Record {

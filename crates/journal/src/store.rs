@@ -4,6 +4,7 @@ use std::{
     path::{Path, PathBuf},
     time::Duration,
 };
+use undercroft_model::advice::{Advice, ErrorKind, FileFailure};
 
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension};
 use undercroft_model::JOURNAL_VERSION;
@@ -117,10 +118,21 @@ pub enum StoreError {
     },
 }
 
-impl StoreError {
-    /// What to try, in a sentence.
-    pub fn hint(&self) -> Option<&'static str> {
+impl Advice for StoreError {
+    fn kind(&self) -> ErrorKind {
         match self {
+            Self::ForeignFleet { .. }
+            | Self::NewerVersion { .. }
+            | Self::NotAJournal { .. }
+            | Self::Rewound { .. }
+            | Self::Damaged { .. } => ErrorKind::Input,
+            Self::State(error) => error.kind(),
+            _ => ErrorKind::Failed,
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        let hint = match self {
             Self::Missing { .. } => {
                 Some("Run `undercroft up` first, or name the repository's folder.")
             }
@@ -142,7 +154,7 @@ impl StoreError {
             Self::DiskFull { .. } => {
                 Some("Free some space and run the same command again; it goes on where it stopped.")
             }
-            Self::Confined(error) | Self::Lock(LockError::Confined(error)) => error.hint(),
+            Self::Confined(error) | Self::Lock(LockError::Confined(error)) => return error.hint(),
             Self::Lock(_) => Some(
                 "Wait until it has ended, or interrupt it; `undercroft status` shows what it does.",
             ),
@@ -150,6 +162,28 @@ impl StoreError {
                 Some("Look at who made the folder; where it is moved away, a new one is made.")
             }
             Self::Io { .. } | Self::Sqlite { .. } => None,
+        };
+        hint.map(str::to_owned)
+    }
+
+    fn file(&self) -> Option<FileFailure<'_>> {
+        match self {
+            Self::Sqlite { path, .. } => Some(FileFailure {
+                tried: None,
+                path,
+                source: None,
+            }),
+            Self::Io { path, source } => Some(FileFailure {
+                tried: None,
+                path,
+                source: Some(source),
+            }),
+            Self::Lock(LockError::Io { path, source }) => Some(FileFailure {
+                tried: Some("use the lock file"),
+                path,
+                source: Some(source),
+            }),
+            _ => None,
         }
     }
 }

@@ -17,6 +17,7 @@ mod serve;
 mod systems;
 
 use std::{sync::Arc, time::Duration};
+use undercroft_model::advice::{Advice, ErrorKind, FileFailure};
 
 use tokio::{
     sync::{broadcast, mpsc, watch},
@@ -100,14 +101,20 @@ pub enum RunError {
     NotEnding,
 }
 
-impl RunError {
-    /// What to try, in a sentence.
-    pub fn hint(&self) -> Option<String> {
+impl Advice for RunError {
+    fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Store(error) => error.kind(),
+            _ => ErrorKind::Failed,
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
         match self {
             Self::Boot(error) => error.hint(),
             Self::Power(error) => error.hint(),
-            Self::Key(error) => error.hint().map(str::to_owned),
-            Self::Store(error) => error.hint().map(str::to_owned),
+            Self::Key(error) => error.hint(),
+            Self::Store(error) => error.hint(),
             Self::Secrets(_) | Self::NoDiskKey { .. } => Some(
                 "`undercroft secrets init` makes what is missing, and `undercroft secrets check` says what is wrong. Or name a key of your own with --disk-encryption-keys.".to_owned(),
             ),
@@ -115,6 +122,13 @@ impl RunError {
                 "`undercroft secrets rotate {secret}` makes one, as long as the disk isn't encrypted yet."
             )),
             Self::Netboot(_) | Self::Journal(_) | Self::NotEnding => None,
+        }
+    }
+
+    fn file(&self) -> Option<FileFailure<'_>> {
+        match self {
+            Self::Store(error) => error.file(),
+            _ => None,
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Undercroft's vocabulary: inventory, observation, plan, records; no I/O.
 
+pub mod advice;
 mod cluster;
 mod diagnostic;
 mod identity;

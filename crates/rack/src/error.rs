@@ -2,6 +2,7 @@
 
 use std::io;
 use std::path::PathBuf;
+use undercroft_model::advice::{Advice, ErrorKind, FileFailure};
 
 use serde::{Deserialize, Serialize};
 
@@ -164,8 +165,23 @@ impl RackError {
         })
     }
 
-    /// What to try, in a sentence.
-    pub fn hint(&self) -> Option<String> {
+    pub(crate) fn to_refusal(&self) -> Refusal {
+        Refusal {
+            message: self.to_string(),
+            hint: self.hint(),
+        }
+    }
+}
+
+impl Advice for RackError {
+    fn kind(&self) -> ErrorKind {
+        match self {
+            Self::BadSpec { .. } => ErrorKind::Input,
+            _ => ErrorKind::Failed,
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
         match self {
             Self::MissingProgram { hint, .. }
             | Self::MissingFirmware { hint, .. }
@@ -209,10 +225,14 @@ impl RackError {
         }
     }
 
-    pub(crate) fn to_refusal(&self) -> Refusal {
-        Refusal {
-            message: self.to_string(),
-            hint: self.hint(),
+    fn file(&self) -> Option<FileFailure<'_>> {
+        match self {
+            Self::Io { path, source, .. } => Some(FileFailure {
+                tried: None,
+                path,
+                source: Some(source),
+            }),
+            _ => None,
         }
     }
 }

@@ -245,6 +245,7 @@ pub(crate) fn find_qemu(system: System) -> Result<PathBuf, RackError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use undercroft_model::advice::Advice as _;
 
     fn descriptor(architecture: &str, machine: &str, features: &str) -> String {
         format!(

@@ -4,6 +4,7 @@ use std::{
     collections::BTreeSet,
     path::{Path, PathBuf},
 };
+use undercroft_model::advice::Advice as _;
 
 use serde::Serialize;
 use undercroft_model::NodeName;
@@ -102,7 +103,7 @@ impl Vault {
                         file: self.shown(&format!("{HOST_KEYS_DIR}/{node}.pub")),
                         line: None,
                         message: error.to_string(),
-                        hint: error.hint().map(ToOwned::to_owned),
+                        hint: error.hint(),
                     });
                 }
             }

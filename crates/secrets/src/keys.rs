@@ -26,6 +26,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{Arc, Mutex, OnceLock, PoisonError},
 };
+use undercroft_model::advice::{Advice, ErrorKind, FileFailure};
 
 use age::secrecy::{ExposeSecret, SecretString};
 use ssh_key::{Algorithm, LineEnding, PrivateKey, rand_core::OsRng};
@@ -157,10 +158,17 @@ pub enum KeyError {
     },
 }
 
-impl KeyError {
-    /// What to try, in a sentence.
-    pub fn hint(&self) -> Option<&'static str> {
+impl Advice for KeyError {
+    fn kind(&self) -> ErrorKind {
         match self {
+            Self::Io { .. } | Self::NotAgreed | Self::NoOperator => ErrorKind::Failed,
+            Self::NobodyAgreed { .. } => ErrorKind::Usage,
+            _ => ErrorKind::Input,
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        let hint = match self {
             Self::BadRecipient { .. } => Some(
                 "A recipient is `age1…`, or an SSH public key of the kind ssh-ed25519 or ssh-rsa.",
             ),
@@ -173,7 +181,7 @@ impl KeyError {
             Self::HalfMissing { .. } => Some(
                 "Bring the missing file back from the repository's history. If no machine runs with this key, delete the other file and a new key is made.",
             ),
-            Self::Confined(error) => error.hint(),
+            Self::Confined(error) => return error.hint(),
             Self::Swapped { .. } | Self::Foreign { .. } => Some(
                 "No machine was touched, the others neither: whoever could exchange one file here could exchange more. Don't use either file before you know who changed it: `git log -p -- FILE` shows that, and `git checkout COMMIT -- FILE` brings both back as they were when the machine was installed. Then give the command again.",
             ),
@@ -184,6 +192,18 @@ impl KeyError {
                 Some("Run it at a terminal, which asks; or give --yes once you know each of them.")
             }
             Self::Io { .. } | Self::BadKey { .. } | Self::NotAgreed => None,
+        };
+        hint.map(str::to_owned)
+    }
+
+    fn file(&self) -> Option<FileFailure<'_>> {
+        match self {
+            Self::Io { path, source, .. } => Some(FileFailure {
+                tried: None,
+                path,
+                source: Some(source),
+            }),
+            _ => None,
         }
     }
 }

@@ -17,6 +17,7 @@ mod vault;
 mod tests;
 
 use std::path::PathBuf;
+use undercroft_model::advice::{Advice, ErrorKind, FileFailure};
 
 pub use age::secrecy::{ExposeSecret, SecretString};
 use undercroft_sops::SopsError;
@@ -177,14 +178,33 @@ impl From<ConfinedError> for SecretsError {
     }
 }
 
-impl SecretsError {
-    /// What to try, in a sentence.
-    pub fn hint(&self) -> Option<String> {
+impl Advice for SecretsError {
+    fn kind(&self) -> ErrorKind {
         match self {
-            Self::Key(error) => error.hint().map(ToOwned::to_owned),
+            Self::Key(
+                error @ (KeyError::Io { .. } | KeyError::NobodyAgreed { .. } | KeyError::NotAgreed),
+            ) => error.kind(),
+            Self::Key(_)
+            | Self::Locked { .. }
+            | Self::Unmakable { .. }
+            | Self::ChangedMeanwhile { .. }
+            | Self::Busy { .. }
+            | Self::NoOwnIdentity { .. } => ErrorKind::Failed,
+            Self::NoSuchSecret { .. }
+            | Self::Ambiguous { .. }
+            | Self::Follows { .. }
+            | Self::MustBeGiven { .. }
+            | Self::NoSuchFile { .. } => ErrorKind::Usage,
+            _ => ErrorKind::Input,
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::Key(error) => error.hint(),
             Self::File { source, .. }
             | Self::Locked { source, .. }
-            | Self::Recipient { source, .. } => source.hint().map(ToOwned::to_owned),
+            | Self::Recipient { source, .. } => source.hint().map(str::to_owned),
             Self::HalfMissing { missing, .. } => Some(format!(
                 "Bring {missing} back from the repository's history; if no machine uses the pair, take the other half away with `undercroft secrets edit`, and `undercroft secrets init` makes both."
             )),
@@ -218,6 +238,13 @@ impl SecretsError {
                 "The text came back without a single secret, as from an editor that failed. To take secrets away for good, take them out one by one and leave the others.".to_owned(),
             ),
             Self::Underivable { .. } | Self::Unmakable { .. } => None,
+        }
+    }
+
+    fn file(&self) -> Option<FileFailure<'_>> {
+        match self {
+            Self::Key(error) => error.file(),
+            _ => None,
         }
     }
 }

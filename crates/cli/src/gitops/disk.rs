@@ -48,7 +48,7 @@ impl Comparison {
         let files = project.files();
         let read = |path: &String| -> Result<Option<Vec<u8>>, CliError> {
             let read = files.read(path, MANIFEST_MAX_BYTES);
-            read.map_err(|e| CliError::confined(&e))
+            read.map_err(|e| CliError::from(&e))
         };
         let digests = layout.digests();
         let recorded = match read(&digests)? {
@@ -152,7 +152,7 @@ impl Comparison {
                 (Change::Create | Change::Update, Some(text)) => self
                     .files
                     .replace(path, text.as_bytes(), Modes::PUBLIC)
-                    .map_err(|e| CliError::confined(&e))?,
+                    .map_err(|e| CliError::from(&e))?,
             }
         }
         Ok(())
@@ -183,7 +183,7 @@ impl Comparison {
 
     /// Removes a file, and the folders of the tree that are empty without it.
     fn remove(&self, path: &str, layout: &Layout) -> Result<(), CliError> {
-        let failed = |e| CliError::confined(&e);
+        let failed = |e| CliError::from(&e);
         self.files.remove(path).map_err(failed)?;
         let above = Path::new(path).ancestors().skip(1);
         for folder in above.take_while(|folder| folder.starts_with(layout.path())) {

@@ -26,7 +26,7 @@ pub(crate) fn standing(
     let repository = project.files();
     let read = |path: &str| {
         let text = repository.read_text(path, MANIFEST_MAX_BYTES);
-        text.map_err(|e| CliError::confined(&e))
+        text.map_err(|e| CliError::from(&e))
     };
     let file = layout.choices();
     if let Some(text) = read(&file)? {

@@ -1,6 +1,7 @@
 //! Why something beneath a folder was refused.
 
 use std::path::PathBuf;
+use undercroft_model::advice::{Advice, ErrorKind, FileFailure, kind_of_io};
 
 /// Why a file or a folder was not used.
 #[derive(Debug, thiserror::Error)]
@@ -87,10 +88,16 @@ pub enum ConfinedError {
     },
 }
 
-impl ConfinedError {
-    /// What to try, in a sentence.
-    pub fn hint(&self) -> Option<&'static str> {
+impl Advice for ConfinedError {
+    fn kind(&self) -> ErrorKind {
         match self {
+            Self::Io { source, .. } => kind_of_io(source),
+            _ => ErrorKind::Input,
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        let hint = match self {
             Self::Outside { .. } => Some("Names are relative to the folder, without '..'."),
             Self::Link { .. } => Some(
                 "A link in a repository may lead anywhere on the computer of whoever uses it: put the file or the folder itself there.",
@@ -110,6 +117,18 @@ impl ConfinedError {
                 "Look at who put it there. If it is yours, give it back to yourself with chown(1).",
             ),
             Self::Io { .. } => None,
+        };
+        hint.map(str::to_owned)
+    }
+
+    fn file(&self) -> Option<FileFailure<'_>> {
+        match self {
+            Self::Io { what, path, source } => Some(FileFailure {
+                tried: Some(what),
+                path,
+                source: Some(source),
+            }),
+            _ => None,
         }
     }
 }

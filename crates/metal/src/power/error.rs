@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::Ipv4Addr;
+use undercroft_model::advice::Advice;
 
 use undercroft_model::NodeName;
 
@@ -85,9 +86,8 @@ fn tail(output: &str) -> String {
     }
 }
 
-impl PowerError {
-    /// What to try, in a sentence.
-    pub fn hint(&self) -> Option<String> {
+impl Advice for PowerError {
+    fn hint(&self) -> Option<String> {
         match self {
             Self::Incomplete { hint, .. } | Self::Unsupported { hint, .. } => {
                 Some((*hint).to_owned())

@@ -1,4 +1,5 @@
 use std::time::Duration;
+use undercroft_model::advice::Advice as _;
 
 use proptest::prelude::*;
 use tokio::net::UdpSocket;

@@ -1,6 +1,7 @@
 //! A fleet as one operator has it: its inventory, its repository, its state.
 
 use std::{collections::BTreeSet, ops::RangeInclusive, path::PathBuf, sync::Arc};
+use undercroft_model::advice::{Advice, ErrorKind, FileFailure};
 
 use undercroft_model::{
     Action, Entry, Failure, FailureKind, NodeName, Observation, Plan,
@@ -108,12 +109,28 @@ pub enum FleetError {
     Option(#[from] crate::world::OptionError),
 }
 
-impl FleetError {
-    /// What to try, in a sentence.
-    pub fn hint(&self) -> Option<&'static str> {
+impl Advice for FleetError {
+    fn kind(&self) -> ErrorKind {
         match self {
-            Self::Key(error) => error.hint(),
-            Self::Store(error) => error.hint(),
+            Self::Key(error) => error.kind(),
+            Self::Store(error) => error.kind(),
+            Self::Option(_) => ErrorKind::Input,
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        let hint = match self {
+            Self::Key(error) => return error.hint(),
+            Self::Store(error) => return error.hint(),
+            Self::Option(_) => None,
+        };
+        hint.map(str::to_owned)
+    }
+
+    fn file(&self) -> Option<FileFailure<'_>> {
+        match self {
+            Self::Key(error) => error.file(),
+            Self::Store(error) => error.file(),
             Self::Option(_) => None,
         }
     }

@@ -6,6 +6,7 @@ use std::{
     process::Command,
     sync::Arc,
 };
+use undercroft_model::advice::Advice;
 
 use tokio::sync::broadcast;
 use undercroft_model::{
@@ -73,11 +74,10 @@ pub enum BootError {
     Stopped,
 }
 
-impl BootError {
-    /// What to try, in a sentence.
-    pub fn hint(&self) -> Option<String> {
+impl Advice for BootError {
+    fn hint(&self) -> Option<String> {
         match self {
-            Self::Pi(PiError::Confined(error)) => error.hint().map(str::to_owned),
+            Self::Pi(PiError::Confined(error)) => error.hint(),
             Self::NoInterface { .. } => Some(
                 "Give the machine that address on the nodes' network, or name the interface as network.interface.".to_owned(),
             ),

@@ -4,6 +4,7 @@ use std::{collections::BTreeSet, future::Future, time::Duration};
 
 use tokio::sync::{broadcast, watch};
 use undercroft_engine::{Engine, PlanRefused, ResumeError};
+use undercroft_model::advice::{Advice, ErrorKind, FileFailure};
 use undercroft_model::{Entry, NodeName, Observation, Plan, PlanId, RunEnd, view::FleetView};
 use undercroft_netboot::NetbootEvent;
 
@@ -43,6 +44,45 @@ pub struct ClusterRefused {
     pub message: String,
     /// What to try.
     pub hint: Option<String>,
+}
+
+impl Advice for ClusterRefused {
+    fn kind(&self) -> ErrorKind {
+        ErrorKind::Input
+    }
+
+    fn hint(&self) -> Option<String> {
+        self.hint.clone()
+    }
+}
+
+impl ServeError {
+    /// The error beneath that says what to try, where it does.
+    fn beneath(&self) -> Option<&dyn Advice> {
+        match self {
+            Self::Fleet(error) => Some(error),
+            Self::Run(error) => Some(error),
+            Self::Cluster(error) => Some(error),
+            Self::Refused(_) | Self::Resume(_) => None,
+        }
+    }
+}
+
+impl Advice for ServeError {
+    fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Refused(_) => ErrorKind::Bug,
+            other => other.beneath().map_or(ErrorKind::Failed, Advice::kind),
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        self.beneath().and_then(Advice::hint)
+    }
+
+    fn file(&self) -> Option<FileFailure<'_>> {
+        self.beneath().and_then(Advice::file)
+    }
 }
 
 /// Starts the boot servers, looks at the fleet, plans, carries the plan out, and begins again after `interval`, until it is

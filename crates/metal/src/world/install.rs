@@ -2,6 +2,7 @@
 
 use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest, Sha256};
+use undercroft_model::advice::Advice as _;
 use undercroft_model::{Evidence, Failure, FailureKind, Work};
 
 use super::{

@@ -1,6 +1,7 @@
 //! What is around the machines: their power, their consoles, and what they boot.
 
 use std::{collections::BTreeMap, future::Future, path::Path, pin::Pin, sync::Arc, time::Duration};
+use undercroft_model::advice::Advice as _;
 
 use tokio::process::Command;
 use undercroft_model::{

@@ -8,9 +8,10 @@ use undercroft_journal::Store;
 use undercroft_model::{Entry, NodeName};
 
 use crate::{
-    Done, complete,
+    complete,
+    done::Done,
     error::CliError,
-    journal::{fold, look, store_error},
+    journal::{fold, look},
     narrate::Narrator,
     project::Project,
     select::{self, WhereArgs},
@@ -119,7 +120,7 @@ impl Told<'_> {
                     Err(_) => ControlFlow::Break(()),
                 }
             })
-            .map_err(|e| store_error(&e))?;
+            .map_err(|e| CliError::from(&e))?;
         result
     }
 

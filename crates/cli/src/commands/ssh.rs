@@ -15,14 +15,13 @@ use undercroft_model::{
     view::NodeView,
 };
 use undercroft_rack as rack;
-use undercroft_secrets::keys::{HostKeys, IdentitySource, KeyError, OperatorKey};
+use undercroft_secrets::keys::{HostKeys, IdentitySource, OperatorKey};
 use undercroft_ssh::{Connection, Endpoint, HostKey};
 
 use crate::{
-    Done,
-    cmd_rack::{rack_dir, rack_error},
     complete,
-    error::{CliError, Kind, is_closed},
+    done::Done,
+    error::{CliError, Kind},
     journal::fold,
     project::Project,
     ui::Ui,
@@ -70,7 +69,7 @@ pub(crate) fn run(ui: Ui, at: Option<&Path>, args: &SshArgs) -> Result<Done, Cli
         ),
     };
     let key = OperatorKey::find(&project.state())
-        .map_err(|e| key_error(&e))?
+        .map_err(|e| CliError::from(&e))?
         .ok_or_else(|| {
             CliError::failed("no key to log in with was made for this fleet yet")
                 .hint("`undercroft up` makes it, and has the machines let it in.")
@@ -85,16 +84,16 @@ pub(crate) fn run(ui: Ui, at: Option<&Path>, args: &SshArgs) -> Result<Done, Cli
         .map(Into::into)
         .collect();
     words.extend(remote(&args.command));
-    let rack = rack_dir(&project);
+    let rack = project.rack_dir();
     let command = if node.power.kind == PowerKind::Rack && !rack::is_inside(&rack) {
-        rack::enter_command(&rack, "ssh", words).map_err(|e| rack_error(&e))?
+        rack::enter_command(&rack, "ssh", words).map_err(|e| CliError::from(&e))?
     } else {
         let mut command = std::process::Command::new("ssh");
         command.args(words);
         undercroft_process::trace::started(&command);
         command
     };
-    let code = crate::block_on(wait(command))?;
+    let code = crate::runtime::block_on(wait(command))?;
     if code == SSH_FAILED {
         ui.hint(&format!(
             "Only the host key {expected} is accepted from {} at {address}. `undercroft doctor {}` \
@@ -184,8 +183,8 @@ fn installed(
     let source = IdentitySource::usual(project.state(), Vec::new());
     let secrets = &inventory.secrets;
     let keys = HostKeys::open_in(&project.dir, &secrets.path, &secrets.operators, source)
-        .map_err(|e| key_error(&e))?;
-    let key = keys.public(node).map_err(|e| key_error(&e))?;
+        .map_err(|e| CliError::from(&e))?;
+    let key = keys.public(node).map_err(|e| CliError::from(&e))?;
     let key = key.ok_or_else(|| {
         CliError::failed(format!(
             "no host key was made for {node} yet, so nothing can be pinned"
@@ -202,20 +201,6 @@ fn installed(
             "Unless it is to be installed anew with another key, somebody has changed it: `git log -p -- secrets/host-keys`.",
         )),
         _ => Ok(key),
-    }
-}
-
-/// An error of the keys, with what to try.
-pub(crate) fn key_error(error: &KeyError) -> CliError {
-    let kind = match error {
-        KeyError::Io { .. } | KeyError::NotAgreed | KeyError::NoOperator => Kind::Failed,
-        KeyError::NobodyAgreed { .. } => Kind::Usage,
-        _ => Kind::Input,
-    };
-    let told = CliError::from_error(kind, error).maybe_hint(error.hint().map(str::to_owned));
-    match error {
-        KeyError::Io { path, source, .. } if is_closed(source) => told.closed(path),
-        _ => told,
     }
 }
 

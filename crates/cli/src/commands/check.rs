@@ -7,8 +7,8 @@ use serde::Serialize;
 use undercroft_model::{Diagnostic, inventory};
 
 use crate::{
-    Done,
     args::DirArg,
+    done::Done,
     error::CliError,
     gitops::version_diagnostics,
     project::Project,

@@ -2,9 +2,9 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, CommandFactory as _};
+use clap::Args;
 
-use crate::{Done, args::Cli, error::CliError, ui::Ui};
+use crate::{done::Done, error::CliError, ui::Ui};
 
 /// Print the manual page, or write those of all commands
 #[derive(Debug, Args)]
@@ -20,8 +20,7 @@ Examples:
   undercroft man | man -l -
   undercroft man --dir ~/.local/share/man/man1";
 
-pub(crate) fn run(ui: Ui, args: &ManArgs) -> Result<Done, CliError> {
-    let command = Cli::command();
+pub(crate) fn run(ui: Ui, args: &ManArgs, command: clap::Command) -> Result<Done, CliError> {
     let Some(folder) = &args.to else {
         let mut page = Vec::new();
         clap_mangen::Man::new(command)

@@ -1,6 +1,6 @@
 //! `undercroft rack`.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use clap::{Args, Subcommand, ValueEnum};
 use clap_complete::engine::ArgValueCompleter;
@@ -12,10 +12,10 @@ use undercroft_rack::{
 };
 
 use crate::{
-    Done,
     args::DirArg,
     complete,
-    error::{CliError, Kind, is_closed},
+    done::Done,
+    error::CliError,
     owner::Need,
     project::Project,
     rack_spec::{self, Override},
@@ -207,26 +207,8 @@ struct DownArgs {
     delete: bool,
 }
 
-/// The folder of a project's rack.
-pub(crate) fn rack_dir(project: &Project) -> PathBuf {
-    project.state().join("rack")
-}
-
-/// An error of the rack, with what to try.
-pub(crate) fn rack_error(error: &RackError) -> CliError {
-    let kind = match error {
-        RackError::BadSpec { .. } => Kind::Input,
-        _ => Kind::Failed,
-    };
-    let told = CliError::from_error(kind, error).maybe_hint(error.hint());
-    match error {
-        RackError::Io { path, source, .. } if is_closed(source) => told.closed(path),
-        _ => told,
-    }
-}
-
 pub(crate) fn run(ui: Ui, at: Option<&Path>, args: &RackArgs) -> Result<Done, CliError> {
-    crate::block_on(async {
+    crate::runtime::block_on(async {
         match &args.command {
             RackCommand::Up(args) => up(ui, at, args).await,
             RackCommand::Status(args) => status(ui, at, args).await,
@@ -240,7 +222,7 @@ pub(crate) fn run(ui: Ui, at: Option<&Path>, args: &RackArgs) -> Result<Done, Cl
                 client
                     .power(&args.node, PowerAction::Cut)
                     .await
-                    .map_err(|e| rack_error(&e))?;
+                    .map_err(|e| CliError::from(&e))?;
                 ui.note(&format!("{}: its plug is pulled", args.node));
                 Ok(Done::Well)
             }
@@ -250,7 +232,7 @@ pub(crate) fn run(ui: Ui, at: Option<&Path>, args: &RackArgs) -> Result<Done, Cl
                 client
                     .set_plugged(&args.node, plugged)
                     .await
-                    .map_err(|e| rack_error(&e))?;
+                    .map_err(|e| CliError::from(&e))?;
                 let what = if plugged { "plugged in" } else { "unplugged" };
                 ui.note(&format!("{}: its network cables are {what}", args.node));
                 Ok(Done::Well)
@@ -262,9 +244,9 @@ pub(crate) fn run(ui: Ui, at: Option<&Path>, args: &RackArgs) -> Result<Done, Cl
                 } else {
                     Disks::Keep
                 };
-                rack::down(&rack_dir(&project), disks)
+                rack::down(&project.rack_dir(), disks)
                     .await
-                    .map_err(|e| rack_error(&e))?;
+                    .map_err(|e| CliError::from(&e))?;
                 ui.note(if args.delete {
                     "The rack is down, and its disks are deleted."
                 } else {
@@ -277,9 +259,9 @@ pub(crate) fn run(ui: Ui, at: Option<&Path>, args: &RackArgs) -> Result<Done, Cl
 }
 
 pub(crate) async fn connect(project: &Project) -> Result<RackClient, CliError> {
-    RackClient::connect(&rack_dir(project))
+    RackClient::connect(&project.rack_dir())
         .await
-        .map_err(|e| rack_error(&e))
+        .map_err(|e| CliError::from(&e))
 }
 
 async fn up(ui: Ui, at: Option<&Path>, args: &UpArgs) -> Result<Done, CliError> {
@@ -292,15 +274,15 @@ async fn up(ui: Ui, at: Option<&Path>, args: &UpArgs) -> Result<Done, CliError> 
     };
     let spec = rack_spec::spec(&inventory, accelerator, &args.set)?;
     project.make_state()?;
-    let supervisor = SupervisorCommand::current_exe(SUPERVISOR).map_err(|e| rack_error(&e))?;
-    let dir = rack_dir(&project);
+    let supervisor = SupervisorCommand::current_exe(SUPERVISOR).map_err(|e| CliError::from(&e))?;
+    let dir = project.rack_dir();
     let up = rack::overheard(&dir, true, rack::up(&dir, &spec, &supervisor));
     let client = match up.await {
         Ok(client) => client,
         Err(RackError::AlreadyRunning { .. }) if args.if_down => return Ok(Done::Well),
-        Err(error) => return Err(rack_error(&error)),
+        Err(error) => return Err(CliError::from(&error)),
     };
-    let status = client.status().await.map_err(|e| rack_error(&e))?;
+    let status = client.status().await.map_err(|e| CliError::from(&e))?;
     let names: Vec<&str> = status.machines.iter().map(|m| m.name.as_str()).collect();
     ui.note(&format!(
         "The rack is up with {}, all off: {} ({}).",
@@ -315,7 +297,7 @@ async fn up(ui: Ui, at: Option<&Path>, args: &UpArgs) -> Result<Done, CliError> 
 async fn status(ui: Ui, at: Option<&Path>, args: &StatusArgs) -> Result<Done, CliError> {
     let project = Project::find(args.dir.or(at)?)?;
     let client = connect(&project).await?;
-    let status = client.status().await.map_err(|e| rack_error(&e))?;
+    let status = client.status().await.map_err(|e| CliError::from(&e))?;
     if args.json {
         ui.json(&status)?;
         return Ok(Done::Well);
@@ -391,7 +373,7 @@ pub(crate) async fn console(
     let console = client
         .console(&args.node, HISTORY_BYTES)
         .await
-        .map_err(|e| rack_error(&e))?;
+        .map_err(|e| CliError::from(&e))?;
     if !args.watch {
         ui.note(&format!("The console of {}; Ctrl-] leaves it.", args.node));
     }
@@ -406,7 +388,7 @@ async fn power(ui: Ui, at: Option<&Path>, args: &PowerArgs) -> Result<Done, CliE
         client
             .next_boot(&args.node, NextBoot::NetworkOnce)
             .await
-            .map_err(|e| rack_error(&e))?;
+            .map_err(|e| CliError::from(&e))?;
     }
     let (action, said) = match args.action {
         Action::On => (PowerAction::On, "on"),
@@ -416,9 +398,9 @@ async fn power(ui: Ui, at: Option<&Path>, args: &PowerArgs) -> Result<Done, CliE
         Action::Reset => (PowerAction::Reset, "reset"),
     };
     let done = client.power(&args.node, action);
-    rack::overheard(&rack_dir(&project), false, done)
+    rack::overheard(&project.rack_dir(), false, done)
         .await
-        .map_err(|e| rack_error(&e))?;
+        .map_err(|e| CliError::from(&e))?;
     ui.note(&format!("{}: {said}", args.node));
     Ok(Done::Well)
 }

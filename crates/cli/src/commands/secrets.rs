@@ -1,9 +1,12 @@
 //! `undercroft secrets`.
 
+mod check;
+mod edit;
+
+use crate::consent::consent;
 use std::{
     io::Read as _,
     path::{Path, PathBuf},
-    sync::Arc,
     time::{SystemTime, UNIX_EPOCH},
 };
 
@@ -11,22 +14,16 @@ use clap::{Args, Subcommand};
 use clap_complete::engine::ArgValueCompleter;
 use serde::Serialize;
 use undercroft_model::inventory::SecretsBackend;
-use undercroft_secrets::keys::{
-    Consent, IdentitySource, KeyError, OPERATORS_PUBLIC_FILE, OperatorKey, ReaderChange,
-};
-use undercroft_secrets::{
-    Audience, Changed, Make, Rekeyed, SecretFile, SecretString, SecretsError, Vault,
-};
+use undercroft_secrets::keys::{IdentitySource, OPERATORS_PUBLIC_FILE, OperatorKey};
+use undercroft_secrets::{Audience, Changed, Make, Rekeyed, SecretFile, SecretString, Vault};
 use zeroize::Zeroizing;
 
 use crate::{
-    Done,
     args::DirArg,
     busy::Busy,
-    cmd_secrets_check, cmd_secrets_edit,
-    cmd_ssh::key_error,
     complete,
-    error::{CliError, Kind},
+    done::Done,
+    error::CliError,
     project::Project,
     style::{BAD, BOLD, DIM, GOOD, HINT, WARN, paint},
     text::{Table, plain},
@@ -237,7 +234,7 @@ pub(crate) fn run(ui: Ui, at: Option<&Path>, args: &SecretsArgs) -> Result<Done,
         SecretsCommand::List(args) => show(ui, &open(ui, args.dir.or(at)?, &args.at)?, args),
         SecretsCommand::Edit(args) => {
             let vault = open_to_change(ui, at, &args.at, &args.agreement)?;
-            cmd_secrets_edit::edit(ui, &vault, &args.file)
+            edit::edit(ui, &vault, &args.file)
         }
         SecretsCommand::Rotate(args) => {
             let vault = open_to_change(ui, at, &args.at, &args.agreement)?;
@@ -253,7 +250,7 @@ pub(crate) fn run(ui: Ui, at: Option<&Path>, args: &SecretsArgs) -> Result<Done,
             rekey(ui, &vault, args)
         }
         SecretsCommand::Check(args) => {
-            cmd_secrets_check::run(ui, &open(ui, args.dir.or(at)?, &args.at)?, args.json)
+            check::run(ui, &open(ui, args.dir.or(at)?, &args.at)?, args.json)
         }
     }
 }
@@ -286,69 +283,7 @@ fn vault_of(ui: Ui, project: &Project, place: &Where) -> Result<Vault, CliError>
         .hint("The cluster's secrets come from the backend that it names."));
     }
     let source = IdentitySource::usual(project.state(), place.identity.clone());
-    Vault::open(&project.dir, &inventory, source).map_err(|e| secrets_error(&e))
-}
-
-/// Who agrees to readers of secrets that come and go: the command line, or a person who is shown
-/// each of them. Without either, nobody.
-pub(crate) fn consent(ui: Ui, yes: bool) -> Consent {
-    let show = move |changes: &[ReaderChange]| {
-        let (come, go): (Vec<_>, Vec<_>) = changes.iter().partition(|change| change.comes);
-        for (words, changes) in [
-            ("These will be able to read secrets:", come),
-            ("These will no longer be able to read secrets:", go),
-        ] {
-            if !changes.is_empty() {
-                ui.stderr(words);
-            }
-            for change in changes {
-                ui.stderr(&format!("  {}", plain(&change.to_string())));
-            }
-        }
-    };
-    if yes {
-        return Consent::Ask(Arc::new(move |changes| {
-            show(changes);
-            true
-        }));
-    }
-    if !ui.can_ask() {
-        return Consent::Nobody;
-    }
-    Consent::Ask(Arc::new(move |changes| {
-        show(changes);
-        // Whether the answer was no, or couldn't be read: nobody has agreed.
-        ui.confirm(
-            "Do you know each of them, and is that what you want?",
-            "Give --yes.",
-        )
-        .unwrap_or(false)
-    }))
-}
-
-/// An error of the vault, with what to try.
-pub(crate) fn secrets_error(error: &SecretsError) -> CliError {
-    if let SecretsError::Key(
-        error @ (KeyError::Io { .. } | KeyError::NobodyAgreed { .. } | KeyError::NotAgreed),
-    ) = error
-    {
-        return key_error(error);
-    }
-    let kind = match error {
-        SecretsError::Key(_)
-        | SecretsError::Locked { .. }
-        | SecretsError::Unmakable { .. }
-        | SecretsError::ChangedMeanwhile { .. }
-        | SecretsError::Busy { .. }
-        | SecretsError::NoOwnIdentity { .. } => Kind::Failed,
-        SecretsError::NoSuchSecret { .. }
-        | SecretsError::Ambiguous { .. }
-        | SecretsError::Follows { .. }
-        | SecretsError::MustBeGiven { .. }
-        | SecretsError::NoSuchFile { .. } => Kind::Usage,
-        _ => Kind::Input,
-    };
-    CliError::from_error(kind, error).maybe_hint(error.hint())
+    Vault::open(&project.dir, &inventory, source).map_err(|e| CliError::from(&e))
 }
 
 /// The moment that files are said to be changed at.
@@ -360,12 +295,12 @@ pub(crate) fn now_s() -> u64 {
 
 fn init(ui: Ui, project: &Project, vault: &Vault, json: bool) -> Result<Done, CliError> {
     let busy = Busy::in_lines(ui, "making keys and encrypting");
-    let done = vault.init(now_s()).map_err(|e| secrets_error(&e))?;
+    let done = vault.init(now_s()).map_err(|e| CliError::from(&e))?;
     drop(busy);
     // The flake lets in whoever has a key in there, and sees it once git knows the file.
     let fleet = project.load(Ui::new(true))?.fleet.name;
-    let key = OperatorKey::ensure(&project.state(), &fleet).map_err(|e| key_error(&e))?;
-    let published = key.publish(&project.dir).map_err(|e| key_error(&e))?;
+    let key = OperatorKey::ensure(&project.state(), &fleet).map_err(|e| CliError::from(&e))?;
+    let published = key.publish(&project.dir).map_err(|e| CliError::from(&e))?;
     if json {
         #[derive(Serialize)]
         struct Report<'a> {
@@ -439,7 +374,7 @@ fn init(ui: Ui, project: &Project, vault: &Vault, json: bool) -> Result<Done, Cl
     if done.made.is_empty() && done.host_keys.is_empty() {
         ui.line("all secrets that can be made are there")?;
     }
-    for (name, line) in vault.public_halves().map_err(|e| secrets_error(&e))? {
+    for (name, line) in vault.public_halves().map_err(|e| CliError::from(&e))? {
         if done.made.iter().any(|made| made.name == name) {
             ui.line(&format!(
                 "{} the public half of {name}, for the git server's deploy keys (read-only):\n  {line}",
@@ -447,7 +382,7 @@ fn init(ui: Ui, project: &Project, vault: &Vault, json: bool) -> Result<Done, Cl
             ))?;
         }
     }
-    let waiting = vault.rekey(now_s(), true).map_err(|e| secrets_error(&e))?;
+    let waiting = vault.rekey(now_s(), true).map_err(|e| CliError::from(&e))?;
     if !waiting.is_empty() {
         ui.hint(
             "Others should be able to open some files, or no longer: `undercroft secrets rekey`.",
@@ -466,7 +401,7 @@ fn audience(file: &SecretFile) -> String {
 
 fn show(ui: Ui, vault: &Vault, args: &ListArgs) -> Result<Done, CliError> {
     if args.public {
-        for (name, line) in vault.public_halves().map_err(|e| secrets_error(&e))? {
+        for (name, line) in vault.public_halves().map_err(|e| CliError::from(&e))? {
             ui.line(&format!("{}\n  {line}", paint(BOLD, &name)))?;
         }
         return Ok(Done::Well);
@@ -484,7 +419,7 @@ fn show(ui: Ui, vault: &Vault, args: &ListArgs) -> Result<Done, CliError> {
         // Names are readable without a key.
         let present = vault
             .read(&file.path)
-            .map_err(|e| secrets_error(&e))?
+            .map_err(|e| CliError::from(&e))?
             .map(|encrypted| encrypted.names())
             .unwrap_or_default();
         let readers = audience(file);
@@ -553,7 +488,7 @@ fn rotate(ui: Ui, vault: &Vault, args: &RotateArgs) -> Result<Done, CliError> {
     let given = if args.stdin { Some(given()?) } else { None };
     let changed = vault
         .rotate(&args.name, given, now_s())
-        .map_err(|e| secrets_error(&e))?;
+        .map_err(|e| CliError::from(&e))?;
     if args.json {
         ui.json(&changed)?;
         return Ok(Done::Well);
@@ -609,7 +544,7 @@ fn rekey(ui: Ui, vault: &Vault, args: &RekeyArgs) -> Result<Done, CliError> {
     let busy = Busy::in_lines(ui, "encrypting to those who are to read");
     let done: Vec<Rekeyed> = vault
         .rekey(now_s(), args.dry_run)
-        .map_err(|e| secrets_error(&e))?;
+        .map_err(|e| CliError::from(&e))?;
     drop(busy);
     let changes = args.dry_run && !done.is_empty();
     let ended = if changes { Done::Changes } else { Done::Well };

@@ -8,10 +8,10 @@ use undercroft_model::{NodeName, Plan, inventory::Inventory, view::FleetView};
 use undercroft_planner::{PlanOptions, PlanReport, Severity, check, explain, plan_with};
 
 use crate::{
-    Done,
+    done::Done,
     error::CliError,
     gitops::refuse_versions,
-    prepare::{self, Place, Selection, Until, fleet_error, is_prepared},
+    prepare::{self, Place, Selection, Until, is_prepared},
     progress::{Form, Progress},
     project::Project,
     select::WhereArgs,
@@ -68,21 +68,21 @@ pub(crate) fn run(ui: Ui, at: Option<&Path>, args: &PlanArgs) -> Result<Done, Cl
         undercroft_metal::world::InstallOptions::default(),
         Arc::new(move |told| sink.told(&told)),
     )?;
-    crate::block_on(async {
+    crate::runtime::block_on(async {
         if let Place::InRack(rack) = &place {
             prepare::warm(&fleet, only.as_ref(), false).await?;
             return Err(prepare::enter(rack));
         }
-        let entries = fleet.entries().map_err(|e| fleet_error(&e))?;
+        let entries = fleet.entries().map_err(|e| CliError::from(&e))?;
         let view = FleetView::fold(&entries);
         let prepared = fleet
             .look(only.as_ref())
             .await
-            .map_err(|e| fleet_error(&e))?;
+            .map_err(|e| CliError::from(&e))?;
         let observation = fleet
             .observe(&prepared, &view)
             .await
-            .map_err(|e| fleet_error(&e))?;
+            .map_err(|e| CliError::from(&e))?;
         let (plan, report) = decide(&fleet, &args.selection, only.as_ref(), &observation, &view)?;
         progress.end();
         if args.json {

@@ -3,17 +3,16 @@
 use std::{path::Path, sync::Arc, time::Duration};
 
 use clap::Args;
-use undercroft_metal::run::{ServeError, serve};
+use undercroft_metal::run::serve;
 use undercroft_planner::{PlanOptions, plan_with};
 
 use crate::{
-    Done,
-    cmd_secrets::consent,
-    cmd_up::run_error,
-    error::{CliError, Kind},
+    consent::consent,
+    done::Done,
+    error::CliError,
     gitops::refuse_versions,
     interrupt, ports,
-    prepare::{self, InstallArgs, Place, Selection, fleet_error},
+    prepare::{self, InstallArgs, Place, Selection},
     progress::{Form, Progress},
     project::Project,
     select::WhereArgs,
@@ -87,12 +86,12 @@ pub(crate) fn run(ui: Ui, at: Option<&Path>, args: &ServeArgs) -> Result<Done, C
     )?;
     project.make_state()?;
     let fleet = fleet.agreeing(consent(ui, args.yes));
-    crate::block_on(async {
+    crate::runtime::block_on(async {
         let signals = interrupt::listen(progress.clone(), "undercroft serve");
         let work = async {
             let journal = fleet
                 .journal("undercroft serve")
-                .map_err(|e| fleet_error(&e))?;
+                .map_err(|e| CliError::from(&e))?;
             if let Place::InRack(rack) = &place {
                 drop(journal);
                 let warm = prepare::warm(&fleet, only.as_ref(), true);
@@ -119,7 +118,7 @@ pub(crate) fn run(ui: Ui, at: Option<&Path>, args: &ServeArgs) -> Result<Done, C
                 move |entry| shown.entry(entry),
             )
             .await
-            .map_err(|e| serve_error(&e))?;
+            .map_err(|e| CliError::from(&e))?;
             Ok(stopped(ui))
         };
         signals.unless_insisted(work).await
@@ -130,16 +129,4 @@ pub(crate) fn run(ui: Ui, at: Option<&Path>, args: &ServeArgs) -> Result<Done, C
 fn stopped(ui: Ui) -> Done {
     ui.hint("`undercroft serve` goes on from here.");
     Done::Well
-}
-
-fn serve_error(error: &ServeError) -> CliError {
-    match error {
-        ServeError::Fleet(error) => fleet_error(error),
-        ServeError::Run(error) => run_error(error),
-        ServeError::Refused(_) => CliError::from_error(Kind::Bug, error),
-        ServeError::Cluster(error) => {
-            CliError::from_error(Kind::Input, error).maybe_hint(error.hint.clone())
-        }
-        ServeError::Resume(_) => CliError::from_error(Kind::Failed, error),
-    }
 }

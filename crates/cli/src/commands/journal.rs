@@ -7,10 +7,10 @@ use serde::Serialize;
 use undercroft_journal::{Head, accept_journal};
 
 use crate::{
-    Done,
     args::DirArg,
+    done::Done,
     error::CliError,
-    journal::{look, store_error},
+    journal::look,
     project::Project,
     style::{GOOD, paint},
     ui::Ui,
@@ -62,10 +62,10 @@ pub(crate) fn run(ui: Ui, at: Option<&Path>, args: &JournalArgs) -> Result<Done,
             ui.note("Nothing was changed.");
             return Ok(Done::Failed);
         }
-        accept_journal(&project.state(), "undercroft journal").map_err(|e| store_error(&e))?
+        accept_journal(&project.state(), "undercroft journal").map_err(|e| CliError::from(&e))?
     } else {
         match look(&project)? {
-            Some(store) => store.head().map_err(|e| store_error(&e))?,
+            Some(store) => store.head().map_err(|e| CliError::from(&e))?,
             None => None,
         }
     };

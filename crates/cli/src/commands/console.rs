@@ -8,8 +8,8 @@ use undercroft_model::{
 };
 
 use crate::{
-    Done,
-    cmd_rack::{self, ConsoleArgs},
+    commands::rack::{self, ConsoleArgs},
+    done::Done,
     error::CliError,
     project::Project,
     ui::Ui,
@@ -25,9 +25,9 @@ pub(crate) fn run(ui: Ui, at: Option<&Path>, args: &ConsoleArgs) -> Result<Done,
     let inventory = project.load(ui)?;
     let node = project.node(&inventory, &args.node)?;
     if node.power.kind == PowerKind::Rack {
-        return crate::block_on(async {
-            let client = cmd_rack::connect(&project).await?;
-            cmd_rack::console(ui, &client, args).await
+        return crate::runtime::block_on(async {
+            let client = rack::connect(&project).await?;
+            rack::console(ui, &client, args).await
         });
     }
     let words = words(&args.node, node);

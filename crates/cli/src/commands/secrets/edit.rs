@@ -10,10 +10,10 @@ use std::{
 use undercroft_secrets::{SecretsError, Vault};
 
 use crate::{
-    Done,
-    cmd_secrets::{now_s, secrets_error},
-    cmd_secrets_desk::Desk,
+    commands::secrets::now_s,
+    done::Done,
     error::CliError,
+    memory_scratch::MemoryScratch,
     style::{GOOD, paint},
     ui::Ui,
 };
@@ -23,8 +23,8 @@ const MISTAKES_MAX: usize = 100;
 
 /// Changes a file in the user's editor.
 pub(crate) fn edit(ui: Ui, vault: &Vault, file: &str) -> Result<Done, CliError> {
-    let edit = vault.edit(file).map_err(|e| secrets_error(&e))?;
-    let desk = Desk::new()?;
+    let edit = vault.edit(file).map_err(|e| CliError::from(&e))?;
+    let desk = MemoryScratch::new()?;
     desk.write(edit.to_plain().as_bytes())?;
     for _ in 0..MISTAKES_MAX {
         run_editor(&desk)?;
@@ -47,19 +47,19 @@ pub(crate) fn edit(ui: Ui, vault: &Vault, file: &str) -> Result<Done, CliError> 
                 | SecretsError::NotText { .. }
                 | SecretsError::Emptied { .. }),
             ) if std::io::stdin().is_terminal() => {
-                ui.stderr(&secrets_error(&error).render());
+                ui.stderr(&CliError::from(&error).render());
                 if !ui.confirm("Open the editor again?", "Run it at a terminal.")? {
                     return Err(CliError::input("the file was left as it was"));
                 }
             }
-            Err(error) => return Err(secrets_error(&error)),
+            Err(error) => return Err(CliError::from(&error)),
         }
     }
     Err(CliError::input("the file was left as it was"))
 }
 
 /// Lets the user's editor have the text.
-fn run_editor(desk: &Desk) -> Result<(), CliError> {
+fn run_editor(desk: &MemoryScratch) -> Result<(), CliError> {
     let editor = ["VISUAL", "EDITOR"]
         .into_iter()
         .filter_map(|name| std::env::var(name).ok())

@@ -3,7 +3,7 @@
 use clap::Args;
 use clap_complete::{Shell, env::Shells};
 
-use crate::{Done, complete, error::CliError, ui::Ui};
+use crate::{complete, done::Done, error::CliError, ui::Ui};
 
 /// Print the completions for a shell
 ///

@@ -10,8 +10,8 @@ use undercroft_folder::confined::{Confined, Modes};
 use undercroft_model::is_dns_label;
 
 use crate::{
-    Done,
     args::one_folder,
+    done::Done,
     error::CliError,
     owner,
     project::INVENTORY_FILE,
@@ -57,9 +57,9 @@ enum Template {
 impl Template {
     fn inventory(self) -> &'static str {
         match self {
-            Self::Metal => include_str!("../templates/metal.toml"),
-            Self::Cluster => include_str!("../templates/cluster.toml"),
-            Self::Rack => include_str!("../templates/rack.toml"),
+            Self::Metal => include_str!("../../templates/metal.toml"),
+            Self::Cluster => include_str!("../../templates/cluster.toml"),
+            Self::Rack => include_str!("../../templates/rack.toml"),
         }
     }
 }
@@ -71,7 +71,7 @@ pub(crate) fn run(ui: Ui, at: Option<&Path>, args: &InitArgs) -> Result<Done, Cl
     let is_there = |name: &str| {
         let kind = folder.kind(name);
         kind.map(|kind| kind.is_some())
-            .map_err(|e| CliError::confined(&e))
+            .map_err(|e| CliError::from(&e))
     };
     let inventory = dir.join(INVENTORY_FILE);
     if is_there(INVENTORY_FILE)? {
@@ -85,9 +85,9 @@ pub(crate) fn run(ui: Ui, at: Option<&Path>, args: &InitArgs) -> Result<Done, Cl
     fs::create_dir_all(dir).map_err(|e| CliError::file("make the folder", dir, &e))?;
     // The inventory comes last: without it the same command can simply be given again.
     let files = [
-        (".gitignore", include_str!("../templates/gitignore")),
-        ("README.md", include_str!("../templates/README.md")),
-        ("flake.nix", include_str!("../templates/flake.nix")),
+        (".gitignore", include_str!("../../templates/gitignore")),
+        ("README.md", include_str!("../../templates/README.md")),
+        ("flake.nix", include_str!("../../templates/flake.nix")),
         (INVENTORY_FILE, args.template.inventory()),
     ];
     for (name, text) in files {
@@ -99,7 +99,7 @@ pub(crate) fn run(ui: Ui, at: Option<&Path>, args: &InitArgs) -> Result<Done, Cl
         let text = text.replace("@FLEET@", &fleet);
         folder
             .write_new(name, text.as_bytes(), Modes::PUBLIC)
-            .map_err(|e| CliError::confined(&e))?;
+            .map_err(|e| CliError::from(&e))?;
         ui.note(&format!("wrote  {}", path.display()));
     }
     let there = if dir == Path::new(".") {

@@ -43,7 +43,7 @@ static OWN: Mutex<Option<PathBuf>> = Mutex::new(None);
 
 /// A folder in memory that only the user can enter; what is in it is wiped at its end, and when
 /// the program is told to end. What a program left that was killed is wiped by the next.
-pub(crate) struct Desk {
+pub(crate) struct MemoryScratch {
     folder: TempDir,
     file: PathBuf,
     /// Locked for as long as the folder is in use, so that the next knows what was left behind.
@@ -64,7 +64,7 @@ impl Running {
     }
 }
 
-impl Desk {
+impl MemoryScratch {
     pub(crate) fn new() -> Result<Self, CliError> {
         let memory = Path::new(MEMORY);
         let refuse = |detail: String| {
@@ -139,7 +139,7 @@ impl Desk {
     }
 }
 
-impl Drop for Desk {
+impl Drop for MemoryScratch {
     fn drop(&mut self) {
         wipe(self.folder.path());
     }
@@ -271,7 +271,7 @@ mod tests {
 
     #[test]
     fn the_plain_text_is_the_users_alone_and_gone_afterwards() {
-        let desk = Desk::new().unwrap();
+        let desk = MemoryScratch::new().unwrap();
         desk.write(b"a: b\n").unwrap();
         let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
         assert_eq!((mode(desk.folder.path()), mode(&desk.file)), (0o700, 0o600));

@@ -4,15 +4,9 @@ use std::path::Path;
 
 use clap::{Args, Subcommand, ValueEnum};
 use undercroft_build::debian::{Arch, KernelFlavour};
-use undercroft_build::installer::{InstallerBuilder, InstallerError, InstallerImage};
+use undercroft_build::installer::{InstallerBuilder, InstallerImage};
 
-use crate::{
-    Done,
-    error::{CliError, Kind},
-    project::cache_dir,
-    text::Table,
-    ui::Ui,
-};
+use crate::{done::Done, error::CliError, project::cache_dir, text::Table, ui::Ui};
 
 /// The system that machines boot over the network while they are installed
 ///
@@ -136,10 +130,5 @@ fn build(
                 ui.note(line);
             }
         })
-        .map_err(|e| installer_error(&e))
-}
-
-/// An error of the installer's builder.
-pub(crate) fn installer_error(error: &InstallerError) -> CliError {
-    CliError::from_error(Kind::Failed, error)
+        .map_err(|e| CliError::from(&e))
 }

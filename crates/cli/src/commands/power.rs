@@ -8,10 +8,9 @@ use undercroft_metal::power::{PowerControl, PowerOutcome, PowerReading, PowerTar
 use undercroft_model::NodeName;
 
 use crate::{
-    Done,
-    cmd_rack::rack_dir,
     complete,
-    error::{CliError, Kind},
+    done::Done,
+    error::CliError,
     project::Project,
     style::{DIM, GOOD, WARN, paint},
     ui::Ui,
@@ -64,14 +63,10 @@ pub(crate) fn run(ui: Ui, at: Option<&Path>, args: &PowerArgs) -> Result<Done, C
         mac: node.macs.first().copied(),
         broadcast: inventory.network.node_cidr.broadcast(),
     };
-    crate::block_on(async {
-        let failed = |error| CliError::from_error(Kind::Failed, &error);
-        let control = PowerControl::new(&node.power, &target, Some(&rack_dir(&project)))
+    crate::runtime::block_on(async {
+        let control = PowerControl::new(&node.power, &target, Some(&project.rack_dir()))
             .await
-            .map_err(|e| {
-                let hint = e.hint();
-                failed(e).maybe_hint(hint)
-            })?;
+            .map_err(|e| CliError::from(&e))?;
         let outcome = match args.action {
             Action::Status => Ok(PowerOutcome::Done),
             Action::On => control.on().await,
@@ -79,17 +74,11 @@ pub(crate) fn run(ui: Ui, at: Option<&Path>, args: &PowerArgs) -> Result<Done, C
             Action::Cycle => control.cycle().await,
             Action::Network => control.start_from_network().await,
         };
-        let outcome = outcome.map_err(|e| {
-            let hint = e.hint();
-            failed(e).maybe_hint(hint)
-        })?;
+        let outcome = outcome.map_err(|e| CliError::from(&e))?;
         if let PowerOutcome::Ask(sentence) = outcome {
             ui.stderr(&format!("{} {sentence}", paint(WARN, "By hand:")));
         }
-        let reading = control.status().await.map_err(|e| {
-            let hint = e.hint();
-            failed(e).maybe_hint(hint)
-        })?;
+        let reading = control.status().await.map_err(|e| CliError::from(&e))?;
         if args.json {
             ui.json(&serde_json::json!({ "node": args.node, "power": reading }))?;
             return Ok(Done::Well);

@@ -9,10 +9,10 @@ use undercroft_model::inventory::{Inventory, PowerKind};
 use undercroft_sim::{Faults, Profile, Rehearsal, RehearseOptions, Report, Violation, rehearse};
 
 use crate::{
-    Done,
     args::DirArg,
     bug::REPORT_AT,
     busy::Busy,
+    done::Done,
     error::{CliError, Kind},
     project::Project,
     rehearse_seeds,

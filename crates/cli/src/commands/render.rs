@@ -7,9 +7,9 @@ use serde::Serialize;
 use undercroft_render::{Change, Difference, Input, LOCK_FILE, Layout, Lock, Tree, render};
 
 use crate::{
-    Done,
     args::DirArg,
     busy::Busy,
+    done::Done,
     error::CliError,
     gitops::{self, Comparison, Parting, Sources},
     project::Project,

@@ -4,9 +4,8 @@ use serde::Serialize;
 use undercroft_secrets::{Finding, Severity, Vault};
 
 use crate::{
-    Done,
     busy::Busy,
-    cmd_secrets::secrets_error,
+    done::Done,
     error::CliError,
     style::{BAD, GOOD, HINT, WARN, paint},
     text::{count, list, plain},
@@ -16,7 +15,7 @@ use crate::{
 /// Says what is wrong with the fleet's secrets.
 pub(crate) fn run(ui: Ui, vault: &Vault, json: bool) -> Result<Done, CliError> {
     let busy = Busy::new(ui, "looking through the repository");
-    let findings: Vec<Finding> = vault.check().map_err(|e| secrets_error(&e))?;
+    let findings: Vec<Finding> = vault.check().map_err(|e| CliError::from(&e))?;
     drop(busy);
     let errors = findings
         .iter()

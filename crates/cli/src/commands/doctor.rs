@@ -11,13 +11,13 @@ use undercroft_netboot::timeline::{Diagnosis, Timeline, timeline};
 use undercroft_process::clock::wall_ms_now;
 
 use crate::{
-    Done, alarms,
-    cmd_status::failure_words,
-    complete,
+    alarms, complete,
+    done::Done,
     error::CliError,
-    journal::{fold, look, store_error},
+    journal::{fold, look},
     project::Project,
     style::{BOLD, DIM, GOOD, HINT, WARN, paint},
+    summary::failure_words,
     text::{Table, clock, plain},
     ui::Ui,
     verdict,
@@ -67,8 +67,8 @@ pub(crate) fn run(ui: Ui, at: Option<&Path>, args: &DoctorArgs) -> Result<Done, 
     let store = look(&project)?;
     let (rows, waiting) = match &store {
         Some(store) => (
-            store.timeline(&args.node).map_err(|e| store_error(&e))?,
-            store.pending().map_err(|e| store_error(&e))?,
+            store.timeline(&args.node).map_err(|e| CliError::from(&e))?,
+            store.pending().map_err(|e| CliError::from(&e))?,
         ),
         None => (Vec::new(), Vec::new()),
     };

@@ -1,6 +1,6 @@
 //! `undercroft schema`.
 
-use crate::{Done, error::CliError, ui::Ui};
+use crate::{done::Done, error::CliError, ui::Ui};
 
 pub(crate) const EXAMPLES: &str = "\
 Example:

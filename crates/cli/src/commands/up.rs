@@ -6,23 +6,23 @@ use clap::Args;
 use undercroft_engine::Engine;
 use undercroft_journal::FleetJournal;
 use undercroft_metal::{
-    run::{FACTS_DIR, Finished, Fleet, Prepared, Run, RunError, carry_out, write_facts},
+    run::{FACTS_DIR, Finished, Fleet, Prepared, Run, carry_out, write_facts},
     world::ClusterParts,
 };
 use undercroft_model::{NodeName, Plan, RunEnd, view::FleetView};
 use undercroft_planner::{PlanReport, explain};
 
 use crate::{
-    Done, cluster,
-    cmd_plan::decide,
-    cmd_secrets::consent,
-    error::{CliError, Kind},
+    cluster,
+    commands::plan::decide,
+    consent::consent,
+    done::Done,
+    error::CliError,
     gitops::refuse_versions,
     interrupt::{self, Signals},
-    journal::store_error,
     narrate::short,
     ports,
-    prepare::{self, InstallArgs, Place, Selection, fleet_error, is_prepared},
+    prepare::{self, InstallArgs, Place, Selection, is_prepared},
     progress::{Form, Progress},
     project::Project,
     select::WhereArgs,
@@ -93,7 +93,7 @@ pub(crate) fn run(ui: Ui, at: Option<&Path>, args: &UpArgs) -> Result<Done, CliE
     )?;
     project.make_state()?;
     let fleet = fleet.agreeing(consent(ui, args.yes));
-    crate::block_on(async {
+    crate::runtime::block_on(async {
         let up = Up {
             ui,
             args,
@@ -120,14 +120,14 @@ impl Up<'_> {
     fn journal(&self) -> Result<FleetJournal, CliError> {
         self.fleet
             .journal("undercroft up")
-            .map_err(|e| fleet_error(&e))
+            .map_err(|e| CliError::from(&e))
     }
 
     async fn prepare(&self) -> Result<Prepared, CliError> {
         self.progress.mute(is_prepared());
         let prepared = self.fleet.prepare(self.only.as_ref()).await;
         self.progress.mute(false);
-        prepared.map_err(|e| fleet_error(&e))
+        prepared.map_err(|e| CliError::from(&e))
     }
 
     async fn go(&self, place: &Place, signals: &Signals) -> Result<Done, CliError> {
@@ -159,7 +159,7 @@ impl Up<'_> {
         let mut journal = self.journal()?;
         let mut replan = self.args.replan || !self.args.selection.reinstall.is_empty();
         loop {
-            let entries = journal.load().map_err(|e| store_error(&e))?;
+            let entries = journal.load().map_err(|e| CliError::from(&e))?;
             let view = FleetView::fold(&entries);
             let Some(prepared) = signals.unless_asked(self.prepare()).await else {
                 return Ok(self.stopped());
@@ -203,7 +203,7 @@ impl Up<'_> {
             };
             let finished = carry_out(run, move |entry| shown.entry(entry)).await;
             self.progress.end();
-            let finished = finished.map_err(|e| run_error(&e))?;
+            let finished = finished.map_err(|e| CliError::from(&e))?;
             journal = match self.conclude(finished)? {
                 // What an earlier `up` had planned is done; there may be more to do by now.
                 (RunEnd::Complete, journal) if goes_on => journal,
@@ -241,7 +241,7 @@ impl Up<'_> {
             .fleet
             .observe(prepared, view)
             .await
-            .map_err(|e| fleet_error(&e))?;
+            .map_err(|e| CliError::from(&e))?;
         let (plan, report) = decide(
             &self.fleet,
             &self.args.selection,
@@ -307,8 +307,8 @@ impl Up<'_> {
 
     /// Keeps what the machines showed of themselves, beside the inventory.
     fn keep_facts(&self, view: &FleetView) -> Result<(), CliError> {
-        let changed = write_facts(&self.fleet.settings().repository, view)
-            .map_err(|e| fleet_error(&e.into()))?;
+        let changed =
+            write_facts(&self.fleet.settings().repository, view).map_err(|e| CliError::from(&e))?;
         if !changed.is_empty() {
             let files: Vec<String> = changed
                 .iter()
@@ -328,7 +328,7 @@ impl Up<'_> {
             faults,
             journal,
         } = finished;
-        let entries = journal.load().map_err(|e| store_error(&e))?;
+        let entries = journal.load().map_err(|e| CliError::from(&e))?;
         let view = FleetView::fold(&entries);
         self.keep_facts(&view)?;
         if self.args.json {
@@ -373,13 +373,5 @@ fn exit(end: RunEnd) -> Done {
     match end {
         RunEnd::Complete => Done::Well,
         RunEnd::Incomplete | RunEnd::Interrupted => Done::Failed,
-    }
-}
-
-/// An error of a run, with what to try.
-pub(crate) fn run_error(error: &RunError) -> CliError {
-    match error {
-        RunError::Store(error) => store_error(error),
-        other => CliError::from_error(Kind::Failed, other).maybe_hint(other.hint()),
     }
 }

@@ -11,9 +11,9 @@ use undercroft_model::PcName;
 use undercroft_render::{Difference, Input, K3D_FILE, K3D_MOUNTS, Layout, dev_cluster, render};
 
 use crate::{
-    Done,
     args::DirArg,
-    cmd_render::refuse_edited,
+    commands::render::refuse_edited,
+    done::Done,
     error::CliError,
     gitops::{self, Comparison, Sources},
     project::Project,
@@ -126,7 +126,7 @@ fn config(ui: Ui, at: Option<&Path>, args: &ConfigArgs) -> Result<Done, CliError
     project
         .files()
         .make_executable(layout.file(K3D_MOUNTS))
-        .map_err(|e| CliError::confined(&e))?;
+        .map_err(|e| CliError::from(&e))?;
     // k3d wants the script's path whole.
     let folder = project.dir.join(&out);
     let folder = folder

@@ -1,5 +1,6 @@
 //! `undercroft status`.
 
+use crate::summary::failure_words;
 use std::{collections::BTreeMap, path::Path};
 
 use clap::Args;
@@ -13,12 +14,12 @@ use undercroft_model::{
 use undercroft_process::clock::wall_ms_now;
 
 use crate::{
-    Done,
+    done::Done,
     error::CliError,
-    journal::{look, store_error},
+    journal::look,
     project::Project,
     select::{self, WhereArgs},
-    style::{BAD, BOLD, DIM, GOOD, HINT, WARN, paint},
+    style::{BAD, BOLD, DIM, GOOD, WARN, paint},
     text::{Table, ago, plain},
     ui::Ui,
 };
@@ -94,8 +95,8 @@ pub(crate) fn run(ui: Ui, at: Option<&Path>, args: &StatusArgs) -> Result<Done, 
             let mut view = FleetView::default();
             let head = store
                 .for_all_entries(|entry| view.apply(entry))
-                .map_err(|e| store_error(&e))?;
-            (view, store.pending().map_err(|e| store_error(&e))?, head)
+                .map_err(|e| CliError::from(&e))?;
+            (view, store.pending().map_err(|e| CliError::from(&e))?, head)
         }
         None => (FleetView::default(), Vec::new(), None),
     };
@@ -278,35 +279,4 @@ fn now_words(view: &FleetView, node: &NodeView, name: &NodeName) -> String {
         }
         (_, None) => String::new(),
     }
-}
-
-/// Why a machine failed, in full, for the end of a report; empty where it didn't.
-pub(crate) fn failure_words(name: &NodeName, node: &NodeView) -> String {
-    let Some(failed) = &node.failed else {
-        return String::new();
-    };
-    let mut out = format!(
-        "\n{} {} at {}: {}\n",
-        paint(BOLD, name.as_str()),
-        paint(BAD, "failed"),
-        failed.action.unwrap_or("a step"),
-        plain(&failed.failure.message)
-    );
-    if let Some(command) = &failed.failure.command {
-        let exit = command.exit_code.map_or_else(
-            || "was ended".to_owned(),
-            |code| format!("exit code {code}"),
-        );
-        out.push_str(&format!(
-            "  command: {} ({exit})\n",
-            plain(&command.command)
-        ));
-        for line in plain(&command.output_tail).lines() {
-            out.push_str(&format!("  {} {line}\n", paint(DIM, "|")));
-        }
-    }
-    if let Some(hint) = &failed.failure.hint {
-        out.push_str(&format!("  {} {}\n", paint(HINT, "hint:"), plain(hint)));
-    }
-    out
 }

@@ -13,9 +13,10 @@ use undercroft_netboot::timeline::timeline;
 use undercroft_process::clock::wall_ms_now;
 
 use crate::{
-    Done, alarms, complete,
+    alarms, complete,
+    done::Done,
     error::{CliError, Kind},
-    journal::{fold, look, store_error},
+    journal::{fold, look},
     project::Project,
     style::{BOLD, GOOD, paint},
     text::{Table, ago, duration},
@@ -60,7 +61,7 @@ pub(crate) fn run(ui: Ui, at: Option<&Path>, args: &ApproveArgs) -> Result<Done,
     let pending = match approval::pending(&state) {
         Ok(pending) => pending,
         Err(ApprovalError::Store(StoreError::Missing { .. })) => Vec::new(),
-        Err(error) => return Err(approval_error(&error)),
+        Err(error) => return Err(CliError::from(&error)),
     };
     let store = look(&project)?;
     let Some(node) = &args.node else {
@@ -92,7 +93,7 @@ pub(crate) fn run(ui: Ui, at: Option<&Path>, args: &ApproveArgs) -> Result<Done,
         })
         .unwrap_or_else(|| format!("uid {}", rustix::process::getuid().as_raw()));
     let granted = approval::approve(&state, node, &fingerprint, &by, wall_ms_now())
-        .map_err(|e| approval_error(&e))?;
+        .map_err(|e| CliError::from(&e))?;
     ui.note(&format!(
         "{}: {} approved; good for {}.",
         paint(BOLD, node.as_str()),
@@ -147,7 +148,7 @@ fn warn(ui: Ui, node: Option<&NodeName>, store: Option<&Store>) -> Result<Done, 
     };
     let all = store
         .all_alarms(wall_ms_now())
-        .map_err(|e| store_error(&e))?;
+        .map_err(|e| CliError::from(&e))?;
     for (of, alarm) in &all {
         if node.is_none() || of.is_none() || of.as_ref() == node {
             let of = of.as_ref().map_or("the boot network", NodeName::as_str);
@@ -173,7 +174,7 @@ fn not_waiting(
         others,
     };
     let rows = match store {
-        Some(store) => store.timeline(node).map_err(|e| store_error(&e))?,
+        Some(store) => store.timeline(node).map_err(|e| CliError::from(&e))?,
         None => Vec::new(),
     };
     let (events, marks) = events_and_marks(&rows);
@@ -240,13 +241,4 @@ fn ask(
         "Give the fingerprint as the machine's screen shows it: undercroft approve NODE FINGERPRINT.",
     )?;
     Ok(same.then(|| report.fingerprint.clone()))
-}
-
-fn approval_error(error: &ApprovalError) -> CliError {
-    match error {
-        ApprovalError::Store(error) => store_error(error),
-        other => {
-            CliError::from_error(Kind::Failed, other).maybe_hint(other.hint().map(str::to_owned))
-        }
-    }
 }

@@ -12,7 +12,8 @@ use undercroft_render::{
 };
 
 use crate::{
-    Done, complete,
+    complete,
+    done::Done,
     error::CliError,
     gitops,
     project::Project,
@@ -93,9 +94,7 @@ pub(crate) fn run(ui: Ui, at: Option<&Path>, args: &UpdateArgs) -> Result<Done, 
         return Err(gitops::refuse(ui, &project, &problems));
     };
     let files = project.files();
-    let there = files
-        .is_file(LOCK_FILE)
-        .map_err(|e| CliError::confined(&e))?;
+    let there = files.is_file(LOCK_FILE).map_err(|e| CliError::from(&e))?;
     let written = lock.print();
     lock.complete(&Lock::defaults());
     let wanted = wanted(&lock, &args.components)?;
@@ -127,7 +126,7 @@ pub(crate) fn run(ui: Ui, at: Option<&Path>, args: &UpdateArgs) -> Result<Done, 
         files.clear_leftovers("");
         files
             .replace(LOCK_FILE, text.as_bytes(), Modes::PUBLIC)
-            .map_err(|e| CliError::confined(&e))?;
+            .map_err(|e| CliError::from(&e))?;
     }
     if args.json {
         ui.json(&Report {
