@@ -9,11 +9,6 @@ use undercroft_model::{
 
 use crate::NodeFacts;
 
-/// How far the wall clock may have gone back since an approval was granted before the approval is
-/// asked for anew: more than a time server corrects a running machine by, far less than a person
-/// needs to walk to a machine.
-pub(crate) const CLOCK_BACK_MS_MAX: u64 = 60_000;
-
 /// What an operation's outcome comes to, after its evidence was compared with what is known.
 pub(crate) fn judge(
     node: &NodePlan,
@@ -220,9 +215,7 @@ pub(crate) fn expired(approval: &Approval, now: Now, seen_mono_ms: Option<u64>) 
         .expires_wall_ms
         .saturating_sub(approval.granted_wall_ms);
     let elapsed = |seen: u64| now.mono_ms.saturating_sub(seen) >= good_for_ms;
-    now.wall_ms >= approval.expires_wall_ms
-        || now.wall_ms.saturating_add(CLOCK_BACK_MS_MAX) < approval.granted_wall_ms
-        || seen_mono_ms.is_some_and(elapsed)
+    !approval.is_good_at(now.wall_ms) || seen_mono_ms.is_some_and(elapsed)
 }
 
 #[cfg(test)]

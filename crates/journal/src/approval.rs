@@ -2,19 +2,15 @@
 
 use std::{path::Path, time::Duration};
 
-use undercroft_model::{Approval, InstallerReport, NodeName};
+use undercroft_model::{APPROVAL_EXPIRES_MS, Approval, NodeName};
 
 use crate::{ApprovalError, GrantedApproval, PendingReport, Store};
 
 /// How often a running controller looks for approvals that were given by other processes.
 pub const APPROVAL_POLL_INTERVAL: Duration = Duration::from_millis(500);
-/// How long an approval is good for where no plan says otherwise, in milliseconds: 15 minutes,
-/// long enough to walk from the machine's screen to the keyboard, short enough that nobody uses it
-/// the next day.
-pub const APPROVAL_EXPIRES_MS: u64 = 15 * 60 * 1000;
-
 /// Approves a fingerprint that a machine waits with, as `undercroft approve NODE FINGERPRINT`
-/// does. The fingerprint may be given with or without its `SHA256:`.
+/// does. The fingerprint may be given with or without its `SHA256:`. It is good for as long as the
+/// plan says that the machine waits by.
 ///
 /// # Errors
 /// When there is no journal, the machine doesn't wait, or it waits with another fingerprint.
@@ -26,13 +22,14 @@ pub fn approve(
     wall_ms: u64,
 ) -> Result<GrantedApproval, ApprovalError> {
     let mut store = Store::open(state_dir, None)?;
+    let good_for_ms = store.approval_term(node)?.unwrap_or(APPROVAL_EXPIRES_MS);
     store.approve(
         node,
         Approval {
             fingerprint: normalize_fingerprint(fingerprint),
             by: format!("operator {by}"),
             granted_wall_ms: wall_ms,
-            expires_wall_ms: wall_ms.saturating_add(APPROVAL_EXPIRES_MS),
+            expires_wall_ms: wall_ms.saturating_add(good_for_ms),
         },
     )
 }
@@ -56,30 +53,10 @@ pub fn normalize_fingerprint(text: &str) -> String {
     }
 }
 
-/// What an installer's console line says, every ten seconds.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ConsoleIdentity {
-    /// The fingerprint of the ephemeral host key.
-    pub fingerprint: String,
-    /// The nonce of that boot.
-    pub nonce: String,
-    /// The boot id.
-    pub boot_id: String,
-}
-
-impl ConsoleIdentity {
-    /// Whether the console shows the very boot that a report is of.
-    pub fn confirms(&self, report: &InstallerReport) -> bool {
-        self.fingerprint == report.fingerprint
-            && self.nonce == report.nonce
-            && self.boot_id == report.boot_id
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use undercroft_model::{INSTALLER_REPORT_VERSION, ReportedFirmware, System};
+    use undercroft_model::{INSTALLER_REPORT_VERSION, InstallerReport, ReportedFirmware, System};
 
     fn report(fingerprint: &str) -> InstallerReport {
         InstallerReport {
@@ -125,6 +102,20 @@ mod tests {
         assert_eq!(store.approval(&node, "SHA256:abc", late).unwrap(), None);
         store.clear_pending(&node).unwrap();
         assert_eq!(store.pending().unwrap(), []);
+    }
+
+    /// A plan may give people less time, or more: what it says is what they are told and given.
+    #[test]
+    fn an_approval_is_good_for_as_long_as_the_plan_says() {
+        let dir = tempfile::tempdir().unwrap();
+        let node = NodeName::new("gpu-01").unwrap();
+        waiting(dir.path(), &node, "SHA256:abc");
+        for term_ms in [60_000, 2 * APPROVAL_EXPIRES_MS] {
+            let store = Store::open(dir.path(), None).unwrap();
+            store.set_approval_term(&node, term_ms).unwrap();
+            let granted = approve(dir.path(), &node, "abc", "ada", 1000).unwrap();
+            assert_eq!(granted.approval.expires_wall_ms, 1000 + term_ms);
+        }
     }
 
     #[test]

@@ -156,6 +156,36 @@ impl Store {
         write().map_err(|e| self.err(e))
     }
 
+    /// Says how long the plan that a machine waits by gives an approval, in milliseconds.
+    ///
+    /// # Errors
+    /// When the database can't be written.
+    pub fn set_approval_term(&self, node: &NodeName, good_for_ms: u64) -> Result<(), StoreError> {
+        self.connection
+            .execute(
+                "INSERT OR REPLACE INTO approval_terms (node, good_for_ms) VALUES (?1, ?2)",
+                params![node.as_str(), signed(good_for_ms)],
+            )
+            .map(drop)
+            .map_err(|e| self.err(e))
+    }
+
+    /// How long the plan that a machine waits by gives an approval, in milliseconds; `None` where
+    /// none has said so.
+    ///
+    /// # Errors
+    /// When the database can't be read.
+    pub fn approval_term(&self, node: &NodeName) -> Result<Option<u64>, StoreError> {
+        self.connection
+            .query_row(
+                "SELECT good_for_ms FROM approval_terms WHERE node = ?1",
+                [node.as_str()],
+                |row| Ok(unsigned(row.get(0)?)),
+            )
+            .optional()
+            .map_err(|e| self.err(e))
+    }
+
     /// Takes all who wait in a machine's name from those that wait.
     ///
     /// # Errors

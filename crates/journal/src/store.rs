@@ -372,7 +372,11 @@ impl Store {
     fn add_tables(&self) -> Result<(), StoreError> {
         self.connection
             .execute_batch(
-                "CREATE TABLE IF NOT EXISTS claims (
+                "CREATE TABLE IF NOT EXISTS approval_terms (
+                     node TEXT PRIMARY KEY,
+                     good_for_ms INTEGER NOT NULL
+                 ) STRICT;
+                 CREATE TABLE IF NOT EXISTS claims (
                      node TEXT NOT NULL,
                      fingerprint TEXT NOT NULL,
                      place INTEGER NOT NULL,

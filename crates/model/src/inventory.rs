@@ -125,6 +125,19 @@ impl Inventory {
         keys.into_iter().collect()
     }
 
+    /// The lines of root's `authorized_keys`, on machines and in their installer alike: the
+    /// operator's own key, where there is one, and [`Self::root_keys`].
+    pub fn authorized_keys(&self, operator: &str) -> Vec<String> {
+        let operator = Some(operator).filter(|key| !key.is_empty());
+        let mut keys: Vec<String> = operator.map(str::to_owned).into_iter().collect();
+        for key in self.root_keys() {
+            if operator != Some(key) {
+                keys.push(key.to_owned());
+            }
+        }
+        keys
+    }
+
     /// SHA-256 of the canonical form ([`print`]) in hexadecimal: the same for all files that
     /// mean the same.
     pub fn digest(&self) -> String {

@@ -28,7 +28,7 @@ pub use plan::{
     PlanLimits, PlannedDisk, Resource, RetryPolicy, Step, StepId, SystemTarget,
 };
 pub use record::{
-    Approval, Entry, Evidence, FailedCommand, Failure, FailureKind, JOURNAL_VERSION, Now, OpId,
-    Outcome, Record, RunEnd, Work,
+    APPROVAL_EXPIRES_MS, Approval, CLOCK_BACK_MS_MAX, Entry, Evidence, FailedCommand, Failure,
+    FailureKind, JOURNAL_VERSION, Now, OpId, Outcome, Record, RunEnd, Work,
 };
 pub use report::{INSTALLER_REPORT_VERSION, InstallerReport, ReportedDisk, ReportedFirmware};

@@ -53,6 +53,33 @@ pub struct Approval {
     pub expires_wall_ms: u64,
 }
 
+/// How long an approval is good for until the first connection must have been made, in milliseconds,
+/// in every plan, and where no plan says otherwise: 15 minutes, long enough to walk back from the
+/// machine's screen, short enough that a fingerprint that was confirmed and forgotten opens nothing.
+pub const APPROVAL_EXPIRES_MS: u64 = 15 * 60 * 1000;
+
+/// How far the wall clock may have gone back since an approval was granted before the approval is
+/// asked for anew: more than a time server corrects a running machine by, far less than a person
+/// needs to walk to a machine.
+pub const CLOCK_BACK_MS_MAX: u64 = 60_000;
+
+impl Approval {
+    /// Whether it is good at that time of the wall clock: neither run out nor from so far in the
+    /// future that the clock must have been set back since, so that nobody can tell when it ends.
+    pub fn is_good_at(&self, wall_ms: u64) -> bool {
+        wall_ms < self.expires_wall_ms
+            && self.granted_wall_ms <= wall_ms.saturating_add(CLOCK_BACK_MS_MAX)
+    }
+
+    /// The approval as a plan takes it: good for no longer than the plan says, whoever granted it
+    /// and for how long.
+    pub fn within(mut self, good_for_ms: u64) -> Self {
+        let latest = self.granted_wall_ms.saturating_add(good_for_ms);
+        self.expires_wall_ms = self.expires_wall_ms.min(latest);
+        self
+    }
+}
+
 /// What proves that a step is done.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "is")]

@@ -62,3 +62,25 @@ fn a_disk_is_named_by_what_it_is_known_by() {
     assert_eq!(shown(None, Some("0x1")), "WWN 0x1");
     assert_eq!(shown(None, None), "a disk without identity");
 }
+
+/// The installer and the rack's systems are given the same keys as the machines that Nix makes.
+#[test]
+fn root_is_everybody_who_may_be_whoever_makes_the_machine() {
+    let text = "[fleet]\nname = \"keys\"\nadmin_keys = [\"ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBB fleet\"]\n\
+        [network]\nnode_cidr = \"10.0.0.0/24\"\nserver_address = \"10.0.0.2\"\n\
+        [users.ada]\nrole = \"admin\"\nssh_keys = [\"ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAICCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCC ada\"]\n\
+        [users.kim]\nssh_keys = [\"ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIDDDDDDDDDDDDDDDDDDDDDDDDDDDDDDDDDDDDDDDDDDD kim\"]\n";
+    let parsed = undercroft_model::inventory::parse("undercroft.toml", text.as_bytes());
+    let inventory = parsed.inventory.expect("it is sound");
+    let keys = inventory.authorized_keys("ssh-ed25519 OPERATOR");
+    let whose: Vec<&str> = keys
+        .iter()
+        .filter_map(|key| key.split(' ').nth(2))
+        .collect();
+    assert_eq!(
+        keys.first().map(String::as_str),
+        Some("ssh-ed25519 OPERATOR")
+    );
+    assert_eq!(whose, ["fleet", "ada"]);
+    assert_eq!(inventory.authorized_keys("").len(), 2);
+}

@@ -4,15 +4,12 @@ use std::collections::BTreeMap;
 
 use sha2::{Digest, Sha256};
 use undercroft_model::{
-    Action, ApprovalMode, DiskIdentity, MachineUuid, NodeName, NodePlan, NodeState, PlannedDisk,
-    Resource, RetryPolicy, Step, StepId, SystemTarget,
+    APPROVAL_EXPIRES_MS, Action, ApprovalMode, DiskIdentity, MachineUuid, NodeName, NodePlan,
+    NodeState, PlannedDisk, Resource, RetryPolicy, Step, StepId, SystemTarget,
     inventory::{DiskRole, Distribution, Inventory, Node, PowerKind, Role},
 };
 
-use crate::{
-    APPROVAL_EXPIRES_MS,
-    verdict::{Delivery, Install},
-};
+use crate::verdict::{Delivery, Install};
 
 /// The room that a root disk needs beside the boot partition when the closure's size isn't known,
 /// in bytes.

@@ -31,5 +31,5 @@ pub use check::{Finding, Severity, check};
 pub use cluster::{NodeWants, node_wants};
 pub use estimate::{Estimate, estimate, typical_ms};
 pub use explain::explain;
-pub use plan::{APPROVAL_EXPIRES_MS, PlanOptions, plan, plan_with};
+pub use plan::{PlanOptions, plan, plan_with};
 pub use report::{DestroyedDisk, NodeReport, NodeStatus, PlanReport, Summary};

@@ -13,11 +13,6 @@ use crate::{
     verdict::{self, Asked, Verdict},
 };
 
-/// How long an approval is good for until the first connection must have been made, in
-/// milliseconds: long enough to walk back from the machine's screen, short enough that a
-/// fingerprint that was confirmed and forgotten opens nothing.
-pub const APPROVAL_EXPIRES_MS: u64 = 15 * 60 * 1000;
-
 /// How many servers join at a time: a second one that comes while the first is half way into etcd
 /// can end in neither being in (k3s-io/k3s#4335).
 pub(crate) const SERVER_JOINS_MAX: u32 = 1;

@@ -3,8 +3,8 @@
 use std::{collections::BTreeMap, net::Ipv4Addr};
 
 use undercroft_model::{
-    ApprovalMode, BootstrapPart, DiskIdentity, InstallerReport, MacAddr, MachineUuid, NodeName,
-    NodeState, PlannedDisk, ReportedFirmware, RetryPolicy, StepId, System,
+    ApprovalMode, BootstrapPart, CLOCK_BACK_MS_MAX, DiskIdentity, InstallerReport, MacAddr,
+    MachineUuid, NodeName, NodeState, PlannedDisk, ReportedFirmware, RetryPolicy, StepId, System,
 };
 
 use super::*;
@@ -105,6 +105,22 @@ fn is_refuted(
 
 fn stands(action: Action, facts: &NodeFacts, evidence: Evidence) {
     assert_eq!(verdict(action, facts, evidence), None);
+}
+
+/// Whoever granted it, and for how long: an approval opens nothing after the plan's time.
+#[test]
+fn an_approval_is_good_for_no_longer_than_the_plan_says() {
+    let granted = Approval {
+        fingerprint: "SHA256:a".into(),
+        by: "operator ada".into(),
+        granted_wall_ms: 1_000_000,
+        expires_wall_ms: 9_000_000,
+    };
+    let within = granted.clone().within(60_000);
+    assert!(within.is_good_at(1_059_999));
+    assert!(!within.is_good_at(1_060_000));
+    assert!(!granted.clone().within(0).is_good_at(1_000_000));
+    assert!(granted.is_good_at(8_999_999));
 }
 
 /// A machine may be known by its UUID alone, but not by one that its maker has put on many.

@@ -9,7 +9,7 @@ use undercroft_model::{
     view::FleetView,
 };
 
-use super::{BootError, InstallerChoice, RunError, Systems, netboot::images, systems, tell};
+use super::{InstallerChoice, RunError, Systems, systems, tell};
 use crate::{
     observe::{Looking, observe},
     world::{EncryptionKeySource, InstallOptions, ProgressSink},
@@ -319,34 +319,14 @@ impl Fleet {
         host_keys: HostKeys,
         operator: OperatorKey,
     ) -> Result<Prepared, FleetError> {
-        let mut authorized = vec![operator.authorized_key.clone()];
-        authorized.retain(|key| !key.is_empty());
         let inventory = &self.settings.inventory;
-        authorized.extend(inventory.fleet.admin_keys.iter().cloned());
+        let authorized = inventory.authorized_keys(&operator.authorized_key);
         let systems = systems::build(&self.settings, &nodes, authorized).await;
         Ok(Prepared {
             host_keys,
             operator,
             systems,
         })
-    }
-
-    /// Makes what the boot servers will serve to those machines, or to all, so that it is in the
-    /// cache: for a controller that runs where no package mirror can be reached, such as inside the
-    /// virtual rack's network.
-    ///
-    /// # Errors
-    /// When the installer or iPXE can't be had.
-    pub async fn fetch_boot_files(
-        &self,
-        only: Option<&BTreeSet<NodeName>>,
-    ) -> Result<(), BootError> {
-        let nodes = self.settings.inventory.nodes.iter();
-        let systems = nodes
-            .filter(|(name, _)| only.is_none_or(|only| only.contains(*name)))
-            .map(|(_, node)| node.system)
-            .collect();
-        images(&self.settings, systems).await.map(drop)
     }
 
     /// Looks at the fleet.

@@ -211,13 +211,8 @@ async fn config(
         })?,
     };
     let mut config = config_of(inventory, interface);
-    let mut keys = operator.authorized_key.clone();
-    for key in &inventory.fleet.admin_keys {
-        keys.push('\n');
-        keys.push_str(key);
-    }
-    keys.push('\n');
-    config.authorized_keys = keys;
+    let keys = inventory.authorized_keys(&operator.authorized_key);
+    config.authorized_keys = format!("{}\n", keys.join("\n"));
     config.lease_file = Some(settings.state_dir.join(LEASE_FILE));
     config.token_key = Some(operator.token_key()?);
 

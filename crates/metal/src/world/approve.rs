@@ -20,9 +20,6 @@ const CONSOLE_SETTLE: Duration = Duration::from_secs(45);
 /// How long a probe listens for an installer that asks for an approval: it repeats its report every
 /// 15 seconds.
 const HEAR_WAIT: Duration = Duration::from_secs(20);
-/// How far in the future an approval may have been granted, in milliseconds: the engine's own
-/// limit for a clock that was set back.
-const CLOCK_BACK_MS_MAX: u64 = 60_000;
 
 /// Waits until one of the reports in the machine's name is approved; a probe looks once. Nobody is
 /// connected to before: what a report says is the word of whoever sent it.
@@ -31,7 +28,7 @@ pub(super) async fn wait(job: &Job<'_>, mode: ApprovalMode, expires_ms: u64, wor
     loop {
         let claims = claims(job);
         for report in &claims {
-            if let Some(approval) = given(job, report)? {
+            if let Some(approval) = given(job, report, expires_ms)? {
                 return approved(job, approval, report);
             }
         }
@@ -60,7 +57,7 @@ pub(super) async fn wait(job: &Job<'_>, mode: ApprovalMode, expires_ms: u64, wor
         if work == Work::Probe {
             return Err(not_approved(job, !claims.is_empty()).await);
         }
-        told.waiting(job, mode, &claims)?;
+        told.waiting(job, mode, expires_ms, &claims)?;
         tokio::time::sleep(APPROVAL_POLL_INTERVAL).await;
     }
 }
@@ -107,6 +104,7 @@ impl Told {
         &mut self,
         job: &Job<'_>,
         mode: ApprovalMode,
+        expires_ms: u64,
         claims: &[InstallerReport],
     ) -> Result<(), Failure> {
         if self.waits_for == claims {
@@ -119,6 +117,10 @@ impl Told {
         job.shared
             .store()
             .set_pending(job.name(), &pending)
+            .map_err(store_failure)?;
+        job.shared
+            .store()
+            .set_approval_term(job.name(), expires_ms)
             .map_err(store_failure)?;
         for report in claims {
             let known = |known: &InstallerReport| known.fingerprint == report.fingerprint;
@@ -205,14 +207,19 @@ fn approved(job: &Job<'_>, approval: Approval, report: &InstallerReport) -> Done
 
 /// The approval that an operator has given from another process, if it is good now. One from the
 /// future is of a clock that was set back since: when it ends can't be told.
-fn given(job: &Job<'_>, report: &InstallerReport) -> Result<Option<Approval>, Failure> {
+fn given(
+    job: &Job<'_>,
+    report: &InstallerReport,
+    expires_ms: u64,
+) -> Result<Option<Approval>, Failure> {
     let now = wall_ms_now();
     let given = job
         .shared
         .store()
         .approval(job.name(), &report.fingerprint, now)
         .map_err(store_failure)?;
-    Ok(given.filter(|a| a.granted_wall_ms <= now.saturating_add(CLOCK_BACK_MS_MAX)))
+    let given = given.map(|approval| approval.within(expires_ms));
+    Ok(given.filter(|approval| approval.is_good_at(now)))
 }
 
 /// Whether a console shows the very boot that was reported. A report without a token, or a console

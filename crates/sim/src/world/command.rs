@@ -51,7 +51,7 @@ impl SimWorld {
                     return fail(0, FailureKind::PreconditionLost, other_key);
                 }
                 if !instance.contacted {
-                    if now.wall_ms > approval.expires_wall_ms {
+                    if now.wall_ms >= approval.expires_wall_ms {
                         let message = "the approval has expired";
                         return fail(0, FailureKind::PreconditionLost, message);
                     }

@@ -9,10 +9,6 @@ use crate::{
     machine::{Instance, Loader, Running},
 };
 
-/// How far in the future an approval may have been granted, as the clock may have been set back a
-/// little since; an older one is asked for anew. In milliseconds.
-const CLOCK_BACK_MS_MAX: u64 = 60_000;
-
 impl SimWorld {
     pub(super) fn probe(&mut self, op: OpId, node: u32, order: &Order) {
         let Some(step) = order.planned() else {
@@ -155,10 +151,7 @@ impl SimWorld {
         let good = |fingerprint: &String| {
             self.approvals
                 .get(fingerprint)
-                .filter(|approval| {
-                    wall_ms <= approval.expires_wall_ms
-                        && approval.granted_wall_ms <= wall_ms + CLOCK_BACK_MS_MAX
-                })
+                .filter(|approval| approval.is_good_at(wall_ms))
                 .cloned()
         };
         let heard = own.is_some() || forged;
