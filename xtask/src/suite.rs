@@ -9,7 +9,7 @@ use std::{
 use crate::{
     packages, peers,
     run::{Failed, Step, repo_root},
-    tidy,
+    tidy, timed,
 };
 
 /// Runs every test of the workspace. Test binaries run one after another, and the rack's tests one
@@ -32,12 +32,14 @@ pub(crate) fn run(filter: &[&str]) -> Result<(), Failed> {
             .join()
             .map_err(|_| Failed::new("test", "building the peers panicked"))
     })?;
+    let (variable, runner) = timed::runner()?;
     // Passing tests' output is asked for so that a test that skipped itself can be counted.
     let mut child = Step::new("test", "cargo")
         .args(["test", "--workspace", "--no-fail-fast", "--"])
         .args(filter.iter().copied())
         .args(["--show-output"])
         .path_first(&tools)
+        .env(&variable, runner)
         .env("UNDERCROFT_PEERS", peers)
         .env("UNDERCROFT_SEEDS_FROM", seeds_from())
         .spawn_piped()?;
@@ -54,6 +56,10 @@ pub(crate) fn run(filter: &[&str]) -> Result<(), Failed> {
         .wait()
         .map_err(|e| Failed::new("test", e.to_string()))?;
     tidy::run(&repo_root())?;
+    let slowest = timed::slowest(&tally.times);
+    if !slowest.is_empty() {
+        println!("\nthe slowest tests:\n{}", slowest.trim_end());
+    }
     println!("\n{}", tally.summary());
     if status.success() && tally.failed == 0 {
         Ok(())
@@ -94,6 +100,7 @@ struct Tally {
     failed: u64,
     ignored: u64,
     skipped: BTreeSet<String>,
+    times: Vec<(String, f64)>,
     in_successes: bool,
     current: String,
 }
@@ -101,6 +108,9 @@ struct Tally {
 impl Tally {
     /// Takes a line, and says whether a person wants to see it.
     fn take(&mut self, line: &str) -> bool {
+        if let Some((name, seconds)) = timed::seconds(line) {
+            self.times.push((name.to_owned(), seconds));
+        }
         if line.starts_with("running ") || line == "failures:" {
             self.in_successes = false;
         }
