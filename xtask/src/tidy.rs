@@ -1,5 +1,7 @@
 //! The house rules that a program can check. It is a task, and a test.
 
+mod functions;
+
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
@@ -198,6 +200,10 @@ fn text(root: &Path, file: &Path, findings: &mut Vec<String>) {
     let lines = content.lines().count();
     if (is_rust || is_nix) && lines > FILE_LINES_MAX {
         findings.push(format!("{shown}: {lines} lines; is it two things?"));
+    }
+    let is_source = shown.to_string().contains("src/") && !shown.to_string().contains("tests");
+    if is_rust && is_source {
+        functions::check(file, &content, findings);
     }
     for (number, line) in content.lines().enumerate() {
         let number = number + 1;
