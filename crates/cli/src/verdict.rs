@@ -170,7 +170,7 @@ mod tests {
             seq: 0,
             wall_ms: 0,
             record: Record::PlanAccepted {
-                plan: Box::new(plan),
+                plan: std::sync::Arc::new(plan),
             },
         };
         let view = FleetView::fold(&[entry]);

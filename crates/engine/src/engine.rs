@@ -45,7 +45,7 @@ pub(crate) enum Phase {
     Backoff(u64),
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Node {
     pub(crate) name: NodeName,
     pub(crate) progress: Progress,
@@ -59,19 +59,19 @@ pub(crate) struct Node {
 }
 
 /// The state machines of one plan. See the crate's page for the rules.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Engine {
     pub(crate) plan: Arc<Plan>,
     /// In the order of the plan's names.
     pub(crate) nodes: Vec<Node>,
     /// For each step, its machine and its place among the machine's steps.
-    pub(crate) places: Vec<(NodeIndex, usize)>,
+    pub(crate) places: Arc<Vec<(NodeIndex, usize)>>,
     /// For each step, how many steps of other machines it still waits for.
     pub(crate) blockers: Vec<u32>,
     /// What waits for steps that need not succeed.
     pub(crate) gates: Gates,
     /// Steps of other machines that wait for a step.
-    pub(crate) dependents: BTreeMap<StepId, Vec<StepId>>,
+    pub(crate) dependents: Arc<BTreeMap<StepId, Vec<StepId>>>,
     pub(crate) semaphores: BTreeMap<Resource, Semaphore>,
     /// At most one for each machine.
     pub(crate) timers: BTreeSet<(u64, NodeIndex)>,
@@ -94,7 +94,8 @@ impl Engine {
     ///
     /// # Errors
     /// When [`undercroft_planner::check`] finds errors in the plan.
-    pub fn new(plan: Plan) -> Result<Self, PlanRefused> {
+    pub fn new(plan: impl Into<Arc<Plan>>) -> Result<Self, PlanRefused> {
+        let plan = plan.into();
         let findings = undercroft_planner::check(&plan);
         if findings.iter().any(|f| f.severity == Severity::Error) {
             return Err(PlanRefused { findings });
@@ -135,11 +136,11 @@ impl Engine {
             .collect();
         Ok(Self {
             gates: Gates::new(&plan),
-            plan: Arc::new(plan),
+            plan,
             nodes,
-            places,
+            places: Arc::new(places),
             blockers,
-            dependents,
+            dependents: Arc::new(dependents),
             semaphores,
             timers: BTreeSet::new(),
             ops: BTreeMap::new(),
@@ -226,7 +227,7 @@ impl Engine {
             record(
                 out,
                 Record::PlanAccepted {
-                    plan: Box::new(self.plan.as_ref().clone()),
+                    plan: Arc::clone(&self.plan),
                 },
             );
         }

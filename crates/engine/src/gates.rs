@@ -1,34 +1,35 @@
 //! Steps that wait for others to be settled: done, or out of the question in this run.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use undercroft_model::{Plan, StepId};
 
 use crate::engine::slot;
 
 /// For every step, how many of the steps in its `after_settled` are still to be settled.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Gates {
     /// Steps that wait for a step to be settled.
-    dependents: BTreeMap<StepId, Vec<StepId>>,
+    dependents: Arc<BTreeMap<StepId, Vec<StepId>>>,
     settled: Vec<bool>,
     open: Vec<u32>,
 }
 
 impl Gates {
     pub(crate) fn new(plan: &Plan) -> Self {
-        let mut gates = Self {
-            dependents: BTreeMap::new(),
-            settled: vec![false; plan.steps.len()],
-            open: vec![0; plan.steps.len()],
-        };
-        for (step, open) in plan.steps.iter().zip(&mut gates.open) {
+        let mut dependents: BTreeMap<StepId, Vec<StepId>> = BTreeMap::new();
+        let mut open = vec![0u32; plan.steps.len()];
+        for (step, open) in plan.steps.iter().zip(&mut open) {
             for needed in &step.after_settled {
                 *open = open.saturating_add(1);
-                gates.dependents.entry(*needed).or_default().push(step.id);
+                dependents.entry(*needed).or_default().push(step.id);
             }
         }
-        gates
+        Self {
+            dependents: Arc::new(dependents),
+            settled: vec![false; plan.steps.len()],
+            open,
+        }
     }
 
     /// Whether a step waits for no other to be settled.
@@ -75,10 +76,10 @@ mod tests {
     #[test]
     fn a_step_that_is_settled_twice_counts_once() {
         let mut gates = Gates {
-            dependents: BTreeMap::from([
+            dependents: Arc::new(BTreeMap::from([
                 (StepId(0), vec![StepId(2)]),
                 (StepId(1), vec![StepId(2)]),
-            ]),
+            ])),
             settled: vec![false; 3],
             open: vec![0, 0, 2],
         };

@@ -46,4 +46,5 @@ mod world;
 pub use driver::Driver;
 pub use engine::{Engine, PROBE_TIMEOUT_MS_MAX};
 pub use fault::{EngineFault, PlanRefused, ResumeError};
+pub use resume::Resumption;
 pub use world::{Effect, Event, Journal, JournalError, NodeFacts, Order, World};

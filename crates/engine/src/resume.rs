@@ -1,10 +1,75 @@
 //! An engine from a journal: the records are folded by the functions that made them.
 
-use std::borrow::Borrow;
+use std::{borrow::Borrow, sync::Arc};
 
 use undercroft_model::{Entry, JOURNAL_VERSION, NodeName, OpId, Plan, Record, StepId};
 
 use crate::{Engine, ResumeError, engine::slot, progress::Running, schedule::NodeIndex};
+
+/// What a journal says of the plan that it accepted last, entry by entry: a fold that can be kept, and
+/// gone on with as the journal grows.
+#[derive(Debug, Clone, Default)]
+pub struct Resumption {
+    engine: Option<Engine>,
+    next_op: u64,
+    next_seq: Option<u64>,
+}
+
+impl Resumption {
+    /// Folds the journal's next entry.
+    ///
+    /// # Errors
+    /// When it contradicts those before it, or holds a plan that is refused. Then there is nothing to go on
+    /// from, whatever comes after it.
+    pub fn apply(&mut self, entry: &Entry) -> Result<(), ResumeError> {
+        let seq = entry.seq;
+        let contradiction = |what: String| ResumeError::Contradiction { seq, what };
+        if self.next_seq.is_some_and(|next| next != seq) {
+            return Err(contradiction(
+                "the records before it are missing".to_owned(),
+            ));
+        }
+        self.next_seq = Some(seq.saturating_add(1));
+        match &entry.record {
+            Record::Opened { version, .. } => {
+                if *version > JOURNAL_VERSION {
+                    return Err(ResumeError::Version { found: *version });
+                }
+            }
+            Record::PlanAccepted { plan } => {
+                let mut accepted = Engine::new(Arc::clone(plan))?;
+                accepted.in_journal = true;
+                self.engine = Some(accepted);
+            }
+            record => {
+                if let Record::OpStarted { op, .. } = record {
+                    self.next_op = self.next_op.max(op.0.saturating_add(1));
+                }
+                let Some(engine) = &mut self.engine else {
+                    return Err(contradiction("no plan was accepted before it".to_owned()));
+                };
+                engine.fold(record).map_err(contradiction)?;
+                engine.todo.clear();
+            }
+        }
+        Ok(())
+    }
+
+    /// The plan that was accepted last.
+    pub fn plan(&self) -> Option<&Arc<Plan>> {
+        self.engine.as_ref().map(Engine::plan)
+    }
+
+    /// An engine that goes on with that plan, as [`Engine::resume`] gives it.
+    ///
+    /// # Errors
+    /// When no plan was accepted.
+    pub fn engine(&self) -> Result<Engine, ResumeError> {
+        let mut engine = self.engine.clone().ok_or(ResumeError::NoPlan)?;
+        engine.next_op = self.next_op;
+        Ok(engine)
+    }
+}
 
 impl Engine {
     /// An engine that goes on with the plan that the journal's last `PlanAccepted` holds. It takes
@@ -18,45 +83,11 @@ impl Engine {
     pub fn resume<E: Borrow<Entry>>(
         entries: impl IntoIterator<Item = E>,
     ) -> Result<Self, ResumeError> {
-        let mut engine: Option<Self> = None;
-        let mut next_op = 0;
-        let mut next_seq = None;
+        let mut resumption = Resumption::default();
         for entry in entries {
-            let entry = entry.borrow();
-            let seq = entry.seq;
-            let contradiction = |what: String| ResumeError::Contradiction { seq, what };
-            if next_seq.is_some_and(|next| next != seq) {
-                return Err(contradiction(
-                    "the records before it are missing".to_owned(),
-                ));
-            }
-            next_seq = Some(seq.saturating_add(1));
-            match &entry.record {
-                Record::Opened { version, .. } => {
-                    if *version > JOURNAL_VERSION {
-                        return Err(ResumeError::Version { found: *version });
-                    }
-                }
-                Record::PlanAccepted { plan } => {
-                    let mut accepted = Self::new(Plan::clone(plan))?;
-                    accepted.in_journal = true;
-                    engine = Some(accepted);
-                }
-                record => {
-                    if let Record::OpStarted { op, .. } = record {
-                        next_op = next_op.max(op.0.saturating_add(1));
-                    }
-                    let Some(engine) = &mut engine else {
-                        return Err(contradiction("no plan was accepted before it".to_owned()));
-                    };
-                    engine.fold(record).map_err(contradiction)?;
-                }
-            }
+            resumption.apply(entry.borrow())?;
         }
-        let mut engine = engine.ok_or(ResumeError::NoPlan)?;
-        engine.next_op = next_op;
-        engine.todo.clear();
-        Ok(engine)
+        resumption.engine()
     }
 
     fn fold(&mut self, record: &Record) -> Result<(), String> {

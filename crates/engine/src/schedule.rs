@@ -8,7 +8,7 @@ use undercroft_model::{RetryPolicy, StepId};
 pub(crate) type NodeIndex = usize;
 
 /// So many may hold it at once; the others wait, the lowest step first.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Semaphore {
     pub(crate) limit: u32,
     pub(crate) held: u32,

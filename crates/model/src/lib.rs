@@ -10,6 +10,7 @@ mod observation;
 mod plan;
 mod record;
 mod report;
+mod tagged;
 pub mod text;
 pub mod view;
 

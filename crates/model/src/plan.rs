@@ -7,7 +7,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::{
     BootstrapPart, ClusterPlan, ClusterRole, MacAddr, MachineIdentity, MachineUuid, NodeName,
-    System,
+    System, tagged::tagged,
 };
 
 /// The version of [`Plan`]'s written form.
@@ -222,10 +222,10 @@ pub enum ApprovalMode {
     Console,
 }
 
+tagged! {
+"do", ActionRead;
 /// One thing to do to one machine. Each is idempotent, and each has a probe that tells whether it
 /// is done already.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case", tag = "do")]
 pub enum Action {
     /// Start the machine from the network, and wait for its installer's report.
     NetworkBoot,
@@ -310,6 +310,7 @@ pub enum Action {
         /// Which part.
         part: BootstrapPart,
     },
+}
 }
 
 impl Action {

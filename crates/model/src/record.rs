@@ -1,10 +1,12 @@
 //! What happened: the journal's records, from which every view of the fleet is folded.
 
-use std::fmt;
+mod entry;
+
+use std::{fmt, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{BootstrapPart, InstallerReport, NodeName, Plan, PlanId, StepId};
+use crate::{BootstrapPart, InstallerReport, NodeName, Plan, PlanId, StepId, tagged::tagged};
 
 /// The version of the journal's written form.
 pub const JOURNAL_VERSION: u32 = 1;
@@ -80,9 +82,9 @@ impl Approval {
     }
 }
 
+tagged! {
+"is", EvidenceRead;
 /// What proves that a step is done.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case", tag = "is")]
 pub enum Evidence {
     /// An installer reported in.
     Seen {
@@ -164,6 +166,7 @@ pub enum Evidence {
         shown: String,
     },
 }
+}
 
 /// How a failure is to be taken; the engine acts on nothing else of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -235,9 +238,9 @@ impl Failure {
     }
 }
 
+tagged! {
+"ended", OutcomeRead;
 /// How an operation ended.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case", tag = "ended")]
 pub enum Outcome {
     /// The step is done: by this operation, or, as a probe has found, before it.
     Done {
@@ -256,6 +259,7 @@ pub enum Outcome {
     /// The controller was stopped, or died, while it ran. It may have happened.
     Orphaned,
 }
+}
 
 /// How a run ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -269,9 +273,9 @@ pub enum RunEnd {
     Interrupted,
 }
 
+tagged! {
+"record", RecordRead;
 /// One thing that happened.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case", tag = "record")]
 pub enum Record {
     /// The journal begins. Always the first record.
     Opened {
@@ -283,7 +287,7 @@ pub enum Record {
     /// A plan was accepted; it is here whole.
     PlanAccepted {
         /// The plan.
-        plan: Box<Plan>,
+        plan: Arc<Plan>,
     },
     /// A controller began to carry out the accepted plan, or went on with it.
     RunStarted {
@@ -355,9 +359,10 @@ pub enum Record {
         end: RunEnd,
     },
 }
+}
 
 /// A record in its place.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Entry {
     /// Its number, from 0, without gaps.
     pub seq: u64,

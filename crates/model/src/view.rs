@@ -7,7 +7,7 @@
 mod fold;
 mod node;
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use serde::Serialize;
 
@@ -67,7 +67,7 @@ pub struct FleetView {
     /// Records that the fold could not place. Always 0 in a journal of Undercroft's.
     pub unplaced: u64,
     #[serde(skip)]
-    plan: Option<Box<Plan>>,
+    plan: Option<Arc<Plan>>,
     #[serde(skip)]
     next_op: u64,
     #[serde(skip)]

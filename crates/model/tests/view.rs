@@ -92,7 +92,7 @@ fn begun() -> Vec<Record> {
             fleet: "cellar".to_owned(),
         },
         Record::PlanAccepted {
-            plan: Box::new(plan()),
+            plan: std::sync::Arc::new(plan()),
         },
         Record::RunStarted {
             plan: plan().id,
@@ -221,7 +221,7 @@ fn what_was_installed_outlives_its_plan() {
     let a = name("a");
     let first = "7d4b1c1e-8f4e-4a53-9c34-0d7a3e1b2c3d";
     let accepted = |plan| Record::PlanAccepted {
-        plan: Box::new(plan),
+        plan: std::sync::Arc::new(plan),
     };
     let mut records = begun();
     records[1] = accepted(partitioning(first));

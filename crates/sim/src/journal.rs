@@ -1,7 +1,8 @@
 //! The simulated journal: the bytes that a disk would hold, and what a crash leaves of them.
 
 use sha2::{Digest, Sha256};
-use undercroft_model::{Entry, Record};
+use undercroft_engine::{ResumeError, Resumption};
+use undercroft_model::{Entry, Record, view::FleetView};
 
 /// The table of CRC-32 (ISO 3309, reflected polynomial 0xEDB88320).
 const CRC_TABLE: [u32; 256] = {
@@ -43,41 +44,85 @@ pub(crate) struct Damaged {
     reason: String,
 }
 
+/// What was read back of a journal: the folds that a controller begins with.
+#[derive(Debug, Default)]
+pub(crate) struct Folded {
+    pub(crate) view: FleetView,
+    pub(crate) resumption: Resumption,
+}
+
+/// Why a journal can't be gone on from.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Unreadable {
+    #[error(transparent)]
+    Damaged(#[from] Damaged),
+    #[error(transparent)]
+    Resume(#[from] ResumeError),
+}
+
 /// An append-only journal: one line for each entry, `CRC32 JSON`.
 ///
 /// An append is whole or not there: it counts once its last line is whole, and what a crash left
-/// of it goes when the journal is opened again.
+/// of it goes when the journal is opened again. What a controller knows after a crash comes from these
+/// bytes alone, and each of them is read once: what was read is folded, and the fold is gone on with.
 pub(crate) struct SimJournal {
-    bytes: Vec<u8>,
-    keep: bool,
+    /// What was written since the journal was last read.
+    tail: Vec<u8>,
+    /// What was read, where somebody wants it.
+    read: Option<Vec<u8>>,
+    /// Whether it is ever read.
+    recovers: bool,
+    /// The lines that were read.
+    lines: usize,
+    folded: Folded,
     digest: Sha256,
     next_seq: u64,
+    /// The number of the entry that follows those that were read.
+    read_seq: u64,
     length: u64,
+    /// The length of what was read.
+    read_length: u64,
+}
+
+/// What is done with a journal's bytes beside digesting them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Keep {
+    /// Nothing: for runs in which the controller can't die.
+    Nothing,
+    /// They are read back.
+    Folded,
+    /// They are read back, and kept.
+    Bytes,
 }
 
 impl SimJournal {
-    /// An empty journal. Where `keep` is false only the digest is kept, not the bytes: for runs
-    /// in which the controller can't die.
-    pub(crate) fn new(keep: bool) -> Self {
+    /// An empty journal.
+    pub(crate) fn new(keep: Keep) -> Self {
         Self {
-            bytes: Vec::new(),
-            keep,
+            tail: Vec::new(),
+            read: (keep == Keep::Bytes).then(Vec::new),
+            recovers: keep != Keep::Nothing,
+            lines: 0,
+            folded: Folded::default(),
             digest: Sha256::new(),
             next_seq: 0,
+            read_seq: 0,
             length: 0,
+            read_length: 0,
         }
     }
 
     /// Appends records as one whole.
     pub(crate) fn append(&mut self, wall_ms: u64, records: Vec<Record>) -> Vec<Entry> {
         let entries = self.entries(wall_ms, records);
-        let written = Self::written(&entries);
+        let start = self.tail.len();
+        Self::write(&mut self.tail, &entries);
+        let written = self.tail.get(start..).unwrap_or_default();
         self.length += u64::try_from(written.len()).unwrap_or(0);
         self.next_seq += u64::try_from(entries.len()).unwrap_or(0);
-        if self.keep {
-            self.bytes.extend_from_slice(&written);
-        } else {
-            self.digest.update(&written);
+        if !self.recovers {
+            self.digest.update(written);
+            self.tail.clear();
         }
         entries
     }
@@ -85,30 +130,46 @@ impl SimJournal {
     /// The controller dies while it appends: of the bytes only the first `per_1024` in 1,024 reach
     /// the disk, and never the last one.
     pub(crate) fn tear(&mut self, wall_ms: u64, records: Vec<Record>, per_1024: u64) {
-        let written = Self::written(&self.entries(wall_ms, records));
-        let whole = u64::try_from(written.len()).unwrap_or(0);
+        let entries = self.entries(wall_ms, records);
+        let start = self.tail.len();
+        Self::write(&mut self.tail, &entries);
+        let whole = u64::try_from(self.tail.len() - start).unwrap_or(0);
         let kept = (whole * per_1024 / 1024).min(whole.saturating_sub(1));
-        let kept = usize::try_from(kept).unwrap_or(0);
-        self.bytes.extend(written.iter().take(kept));
+        self.tail
+            .truncate(start + usize::try_from(kept).unwrap_or(0));
     }
 
-    /// Opens the journal as it stands on the disk after a crash: reads it back, and cuts off a
-    /// torn tail.
+    /// Opens the journal as it stands on the disk after a crash: reads back what was written since it
+    /// was last opened, and cuts off a torn tail.
     ///
     /// # Errors
-    /// When anything but the tail is damaged.
-    pub(crate) fn recover(&mut self) -> Result<Vec<Entry>, Damaged> {
-        let (entries, good) = Self::read(&self.bytes)?;
-        self.bytes.truncate(good);
-        self.next_seq = entries.last().map_or(0, |e| e.seq + 1);
-        self.length = u64::try_from(good).unwrap_or(0);
-        Ok(entries)
+    /// When anything but the tail is damaged, or the records contradict each other.
+    pub(crate) fn recover(&mut self) -> Result<&Folded, Unreadable> {
+        let (entries, good) = Self::read(&self.tail, self.lines)?;
+        for entry in &entries {
+            self.folded.view.apply(entry);
+            self.folded.resumption.apply(entry)?;
+        }
+        let read = self.tail.get(..good).unwrap_or_default();
+        self.digest.update(read);
+        if let Some(all) = &mut self.read {
+            all.extend_from_slice(read);
+        }
+        self.tail.clear();
+        self.lines += entries.len();
+        self.read_seq = entries.last().map_or(self.read_seq, |e| e.seq + 1);
+        self.next_seq = self.read_seq;
+        self.read_length += u64::try_from(good).unwrap_or(0);
+        self.length = self.read_length;
+        #[cfg(test)]
+        self.agrees_with_the_whole();
+        Ok(&self.folded)
     }
 
-    /// The entries in the bytes, and how many bytes of them are whole appends. A line that ends
-    /// an append has `.` behind its checksum, one that doesn't has `,`.
-    fn read(bytes: &[u8]) -> Result<(Vec<Entry>, usize), Damaged> {
-        let (mut entries, mut pending) = (Vec::new(), Vec::new());
+    /// The entries in the bytes, and how many bytes of them are whole appends; `before` lines were
+    /// read earlier. A line that ends an append has `.` behind its checksum, one that doesn't has `,`.
+    fn read(bytes: &[u8], before: usize) -> Result<(Vec<Entry>, usize), Damaged> {
+        let (mut entries, mut whole) = (Vec::new(), 0);
         let (mut good, mut at) = (0, 0);
         let mut lines = bytes
             .split_inclusive(|b| *b == b'\n')
@@ -118,22 +179,43 @@ impl SimJournal {
             at += line.len();
             match Self::parse_line(line) {
                 Ok((entry, last)) => {
-                    pending.push(entry);
+                    entries.push(entry);
                     if last {
-                        entries.append(&mut pending);
+                        whole = entries.len();
                         good = at;
                     }
                 }
                 Err(_) if lines.peek().is_none() => break,
                 Err(reason) => {
                     return Err(Damaged {
-                        line: index + 1,
+                        line: before + index + 1,
                         reason,
                     });
                 }
             }
         }
+        entries.truncate(whole);
         Ok((entries, good))
+    }
+
+    /// The journal's entries, all of them, read from the kept bytes in one go.
+    #[cfg(test)]
+    fn read_whole(&self) -> Option<Vec<Entry>> {
+        let mut bytes = self.read.clone()?;
+        bytes.extend_from_slice(&self.tail);
+        Some(Self::read(&bytes, 0).ok()?.0)
+    }
+
+    /// What was folded part by part is what the whole journal gives, read in one go.
+    #[cfg(test)]
+    fn agrees_with_the_whole(&self) {
+        let Some(entries) = self.read_whole() else {
+            return;
+        };
+        assert_eq!(self.folded.view, FleetView::fold(&entries));
+        let whole = undercroft_engine::Engine::resume(&entries);
+        let kept = self.folded.resumption.engine();
+        assert_eq!(format!("{kept:?}"), format!("{whole:?}"));
     }
 
     fn parse_line(line: &[u8]) -> Result<(Entry, bool), String> {
@@ -162,13 +244,12 @@ impl SimJournal {
             .collect()
     }
 
-    fn written(entries: &[Entry]) -> Vec<u8> {
-        let mut out = Vec::with_capacity(entries.len() * 256);
+    fn write(out: &mut Vec<u8>, entries: &[Entry]) {
         for (index, entry) in entries.iter().enumerate() {
             let start = out.len();
             out.extend_from_slice(b"00000000.");
             // Writing to memory can't fail, and no record has a map with keys that aren't text.
-            let _ = serde_json::to_writer(&mut out, entry);
+            let _ = serde_json::to_writer(&mut *out, entry);
             let crc = crc32(out.get(start + 9..).unwrap_or_default());
             let end = if index + 1 == entries.len() { '.' } else { ',' };
             let head = format!("{crc:08x}{end}");
@@ -177,22 +258,17 @@ impl SimJournal {
             }
             out.push(b'\n');
         }
-        out
     }
 
     /// The SHA-256 of all bytes, in hexadecimal.
     pub(crate) fn digest(&self) -> String {
-        let digest = if self.keep {
-            Sha256::digest(&self.bytes)
-        } else {
-            self.digest.clone().finalize()
-        };
+        let digest = self.digest.clone().chain_update(&self.tail).finalize();
         digest.iter().map(|b| format!("{b:02x}")).collect()
     }
 
-    /// Whether the bytes are kept, so that they can be read back.
+    /// Whether it can be read back.
     pub(crate) fn is_kept(&self) -> bool {
-        self.keep
+        self.recovers
     }
 
     /// The number of entries.
@@ -207,7 +283,9 @@ impl SimJournal {
 
     /// The bytes, where they were kept.
     pub(crate) fn into_bytes(self) -> Option<Vec<u8>> {
-        self.keep.then_some(self.bytes)
+        let mut bytes = self.read?;
+        bytes.extend_from_slice(&self.tail);
+        Some(bytes)
     }
 }
 
@@ -234,40 +312,80 @@ mod tests {
         assert_eq!(crc32(b"123456789"), 0xCBF4_3926);
     }
 
+    fn accepted() -> Record {
+        let text = include_bytes!("../../../examples/basement/undercroft.toml");
+        let inventory = undercroft_model::inventory::parse("undercroft.toml", text).inventory;
+        let (plan, _) = undercroft_planner::plan(
+            &inventory.unwrap(),
+            &undercroft_model::Observation::default(),
+            None,
+        );
+        Record::PlanAccepted {
+            plan: std::sync::Arc::new(plan),
+        }
+    }
+
     #[test]
     fn whatever_a_crash_leaves_of_an_append_is_gone_after_it() {
+        let accepted = accepted();
         for per_1024 in 0..=1024 {
-            let mut journal = SimJournal::new(true);
-            let first = journal.append(7, vec![opened()]);
+            let mut journal = SimJournal::new(Keep::Bytes);
+            let first = journal.append(7, vec![opened(), accepted.clone()]);
             journal.tear(8, vec![ended(), ended(), ended()], per_1024);
-            assert_eq!(journal.recover().unwrap(), first);
+            assert_eq!(journal.recover().unwrap().view.next_seq, 2);
+            assert_eq!(journal.read_whole().unwrap(), first);
             let next = journal.append(9, vec![ended()]);
-            assert_eq!(next[0].seq, 1);
-            assert_eq!(journal.recover().unwrap().len(), 2);
+            assert_eq!(next[0].seq, 2);
+            assert_eq!(journal.recover().unwrap().view.next_seq, 3);
+            assert_eq!(journal.entry_count(), 3);
+            assert_eq!(
+                journal
+                    .into_bytes()
+                    .unwrap()
+                    .iter()
+                    .filter(|b| **b == b'\n')
+                    .count(),
+                3
+            );
         }
     }
 
     #[test]
     fn damage_before_the_tail_is_an_error() {
-        let mut journal = SimJournal::new(true);
-        journal.append(7, vec![opened()]);
+        let mut journal = SimJournal::new(Keep::Folded);
+        journal.append(6, vec![opened()]);
+        journal.recover().unwrap();
+        journal.append(7, vec![accepted()]);
         journal.append(8, vec![ended()]);
-        journal.bytes[12] ^= 1;
+        journal.tail[12] ^= 1;
         let error = journal.recover().unwrap_err().to_string();
         assert_eq!(
             error,
-            "line 1 of the journal is damaged, and it is not the last: the checksum differs"
+            "line 2 of the journal is damaged, and it is not the last: the checksum differs"
         );
     }
 
     #[test]
-    fn the_digest_is_the_same_whether_bytes_are_kept_or_not() {
-        let (mut kept, mut streamed) = (SimJournal::new(true), SimJournal::new(false));
-        for journal in [&mut kept, &mut streamed] {
-            journal.append(7, vec![opened(), ended()]);
+    fn the_digest_is_the_same_whatever_is_kept() {
+        let mut journals = [Keep::Nothing, Keep::Folded, Keep::Bytes].map(SimJournal::new);
+        for journal in &mut journals {
+            journal.append(7, vec![opened(), accepted()]);
+            if journal.is_kept() {
+                journal.recover().unwrap();
+            }
             journal.append(8, vec![ended()]);
         }
-        assert_eq!(kept.digest(), streamed.digest());
-        assert_eq!(kept.byte_count(), streamed.byte_count());
+        let [nothing, folded, bytes] = journals;
+        assert_eq!(nothing.digest(), folded.digest());
+        assert_eq!(nothing.digest(), bytes.digest());
+        assert_eq!(nothing.byte_count(), folded.byte_count());
+        let (length, digest) = (bytes.byte_count(), bytes.digest());
+        let bytes = bytes.into_bytes().unwrap();
+        assert_eq!(length, bytes.len() as u64);
+        let whole: String = Sha256::digest(&bytes)
+            .iter()
+            .map(|b| format!("{b:02x}"))
+            .collect();
+        assert_eq!(digest, whole);
     }
 }

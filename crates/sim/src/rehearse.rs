@@ -18,7 +18,6 @@ use undercroft_engine::{Driver, Engine, Event};
 use undercroft_model::{
     Found, JOURNAL_VERSION, NodeName, NodeObservation, Observation, Plan, PlanId, Record, RunEnd,
     inventory::{Inventory, ScaleError, scale_to},
-    view::FleetView,
 };
 use undercroft_planner::{PlanOptions, PlanReport, plan_with};
 
@@ -26,7 +25,7 @@ use crate::{
     checkers::{Checkers, Rule, Violation},
     faults::{Dice, FaultKind, Faults},
     fleet,
-    journal::SimJournal,
+    journal::{Folded, Keep, SimJournal},
     machine::{Machine, Running},
     profile::Profile,
     report::{Report, build},
@@ -200,7 +199,11 @@ impl<'a> Run<'a> {
                 .collect(),
             ..Observation::default()
         };
-        let keep = options.keep_journal || options.faults != Faults::None;
+        let keep = match options.faults {
+            _ if options.keep_journal => Keep::Bytes,
+            Faults::None => Keep::Nothing,
+            Faults::Some | Faults::Many => Keep::Folded,
+        };
         let shared = Rc::new(RefCell::new(Shared::new(
             Dice::new(options.seed, options.faults),
             Checkers::new(&specs),
@@ -326,7 +329,7 @@ impl<'a> Run<'a> {
         observation.nodes = self.look();
         observation.cluster = self.world.look_at_cluster();
         if parent.is_some() && self.shared.borrow().journal.is_kept() {
-            observation.installed = self.view()?.installed().clone();
+            observation.installed = self.read(|folded| folded.view.installed().clone())?;
         }
         let options = PlanOptions {
             only,
@@ -375,11 +378,12 @@ impl<'a> Run<'a> {
             .collect()
     }
 
-    fn view(&self) -> Checked<FleetView> {
-        let entries = self.shared.borrow_mut().journal.recover();
-        match entries {
-            Ok(entries) => Ok(FleetView::fold(&entries)),
-            Err(damaged) => self.broken(Rule::Replay, damaged.to_string()),
+    /// What the journal says, as a controller reads it that is started now.
+    fn read<T>(&self, what: impl FnOnce(&Folded) -> T) -> Checked<T> {
+        let mut shared = self.shared.borrow_mut();
+        match shared.journal.recover().map(what) {
+            Ok(read) => Ok(read),
+            Err(unreadable) => self.broken(Rule::Replay, unreadable.to_string()),
         }
     }
 
@@ -392,12 +396,7 @@ impl<'a> Run<'a> {
     }
 
     fn resume(&self) -> Checked<Engine> {
-        let entries = self.shared.borrow_mut().journal.recover();
-        let entries = match entries {
-            Ok(entries) => entries,
-            Err(damaged) => return self.broken(Rule::Replay, damaged.to_string()),
-        };
-        match Engine::resume(&entries) {
+        match self.read(|folded| folded.resumption.engine())? {
             Ok(engine) => Ok(engine),
             Err(error) => self.broken(Rule::Replay, error.to_string()),
         }
@@ -624,13 +623,9 @@ impl<'a> Run<'a> {
         let now_ms = self.world.now_ms();
         self.shared.borrow_mut().at(now_ms);
         self.shared.borrow_mut().killed = false;
-        let entries = self.shared.borrow_mut().journal.recover();
-        let accepted = entries.as_ref().is_ok_and(|entries| {
-            entries.iter().rev().find_map(|entry| match &entry.record {
-                Record::PlanAccepted { plan } => Some(plan.id.clone()),
-                _ => None,
-            }) == self.plans.last().map(|plan| plan.id.clone())
-        });
+        let wanted = self.plans.last().map(|plan| plan.id.clone());
+        let accepted =
+            self.read(|folded| folded.resumption.plan().map(|plan| &plan.id) == wanted.as_ref())?;
         let engine = if accepted {
             self.resume()?
         } else {
@@ -664,7 +659,7 @@ impl<'a> Run<'a> {
                 Dice::new(0, Faults::None),
                 Checkers::new(&[]),
                 Trace::new(false),
-                SimJournal::new(false),
+                SimJournal::new(Keep::Nothing),
             )
         };
         let shared = Rc::try_unwrap(shared).map_or_else(|_| empty(), RefCell::into_inner);

@@ -112,7 +112,7 @@ fn a_bring_up_reads_as_a_story() {
             fleet: "demo".to_owned(),
         },
         Record::PlanAccepted {
-            plan: Box::new(plan.clone()),
+            plan: std::sync::Arc::new(plan.clone()),
         },
         Record::RunStarted {
             plan: plan.id.clone(),

@@ -68,7 +68,7 @@ fn hostile_history(sandbox: &Sandbox) {
             1_767_225_600_000,
             vec![
                 Record::PlanAccepted {
-                    plan: Box::new(plan.clone()),
+                    plan: std::sync::Arc::new(plan.clone()),
                 },
                 Record::RunStarted {
                     plan: plan.id.clone(),

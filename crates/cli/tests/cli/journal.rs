@@ -76,7 +76,7 @@ fn history(sandbox: &Sandbox) {
         Failure::new(FailureKind::Permanent, "it has no network card").with_hint("Put one in.");
     let records = vec![
         Record::PlanAccepted {
-            plan: Box::new(plan.clone()),
+            plan: std::sync::Arc::new(plan.clone()),
         },
         Record::RunStarted {
             plan: plan.id.clone(),

@@ -59,7 +59,7 @@ fn planned(inventory: &Inventory, observation: &Observation) -> (Plan, PlanRepor
 /// The journal of a fleet that is installed by a plan.
 fn journal(plan: &Plan) -> FleetView {
     let fleet = plan.fleet.clone();
-    let plan = Box::new(plan.clone());
+    let plan = std::sync::Arc::new(plan.clone());
     let entries = [
         Record::Opened { version: 1, fleet },
         Record::PlanAccepted { plan },

@@ -102,7 +102,7 @@ fn journal(plan: &Plan, report: &InstallerReport, past: Past) -> FleetView {
             fleet: plan.fleet.clone(),
         },
         Record::PlanAccepted {
-            plan: Box::new(plan.clone()),
+            plan: std::sync::Arc::new(plan.clone()),
         },
         Record::RunStarted {
             plan: plan.id.clone(),

@@ -1,5 +1,7 @@
 //! The fold itself.
 
+use std::sync::Arc;
+
 use super::{Current, Failed, FleetView, NodeStatus, NodeView, Quarantine, RunView, Waits};
 use crate::{
     Action, Entry, Evidence, Failure, FailureKind, Installed, NodeState, OpId, Outcome, Plan,
@@ -89,7 +91,7 @@ impl FleetView {
         self.last_wall_ms = Some(wall_ms);
     }
 
-    fn plan_accepted(&mut self, plan: &Plan) {
+    fn plan_accepted(&mut self, plan: &Arc<Plan>) {
         self.plan_id = Some(plan.id.clone());
         self.plans = self.plans.saturating_add(1);
         self.run = None;
@@ -122,7 +124,7 @@ impl FleetView {
             };
             self.installed.insert(name.clone(), installed);
         }
-        self.plan = Some(Box::new(plan.clone()));
+        self.plan = Some(Arc::clone(plan));
         self.settle_all();
     }
 

@@ -235,7 +235,7 @@ fn it_is_said_which_step_of_another_machine_one_waits_for() {
     let fold = |records: &[Record]| {
         let mut all = begun();
         all[1] = Record::PlanAccepted {
-            plan: Box::new(plan.clone()),
+            plan: std::sync::Arc::new(plan.clone()),
         };
         all.extend_from_slice(records);
         FleetView::fold(&entries(all))

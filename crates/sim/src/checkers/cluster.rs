@@ -236,7 +236,7 @@ mod tests {
                 next: 0,
             };
             bench.record(Record::PlanAccepted {
-                plan: Box::new(plan),
+                plan: std::sync::Arc::new(plan),
             });
             let machines = bench.plan.steps.iter();
             let machines = machines.filter(|step| !step.action.is_of_cluster());

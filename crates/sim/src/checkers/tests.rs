@@ -40,7 +40,7 @@ impl Bench {
             seq: 0,
         };
         bench.record(Record::PlanAccepted {
-            plan: Box::new(plan),
+            plan: std::sync::Arc::new(plan),
         });
         bench
     }
@@ -422,7 +422,7 @@ fn a_plan_destroys_only_what_the_inventory_gives_up() {
     let step = plan.steps.iter_mut().find(|s| !s.destroys.is_empty());
     step.unwrap().destroys[0].serial = Some("OTHER".to_owned());
     bench.record(Record::PlanAccepted {
-        plan: Box::new(plan),
+        plan: std::sync::Arc::new(plan),
     });
     assert_eq!(bench.rule(), Some(Rule::PlanMatchesInventory));
 }

@@ -15,7 +15,8 @@ mod strike;
 mod trouble;
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    cmp::Reverse,
+    collections::{BTreeMap, BinaryHeap, VecDeque},
     rc::Rc,
 };
 
@@ -148,8 +149,8 @@ pub(crate) struct SimWorld {
     link_generation: u64,
     flows: BTreeMap<FlowId, u32>,
     next_number: u64,
-    /// When each person is free again.
-    people: Vec<u64>,
+    /// When each person is free again, the first one foremost.
+    people: BinaryHeap<Reverse<u64>>,
     /// What was approved, by fingerprint: the controller's own table of approvals.
     approvals: BTreeMap<String, Approval>,
 }
@@ -193,7 +194,7 @@ impl SimWorld {
             link_generation: 0,
             flows: BTreeMap::new(),
             next_number: seed ^ 0x0b07,
-            people: vec![0; people],
+            people: vec![Reverse(0); people].into(),
             approvals: BTreeMap::new(),
         };
         for node in impersonated {
@@ -491,9 +492,10 @@ impl SimWorld {
     fn person(&mut self, takes_ms: u64) -> u64 {
         let now_ms = self.now_ms();
         self.chores.person_ms += takes_ms;
-        let Some(free) = self.people.iter_mut().min() else {
+        let Some(mut first) = self.people.peek_mut() else {
             return takes_ms;
         };
+        let Reverse(free) = &mut *first;
         *free = (*free).max(now_ms) + takes_ms;
         *free - now_ms
     }
