@@ -139,6 +139,8 @@ pub(crate) struct SimWorld {
     pub(crate) chores: Chores,
     pub(crate) wiped: Vec<(u32, String)>,
     pub(crate) cluster: Cluster,
+    /// Whether a machine has lost its disk.
+    disk_lost: bool,
     #[cfg(test)]
     pub(crate) sabotage: Option<Sabotage>,
     #[cfg(test)]
@@ -185,6 +187,7 @@ impl SimWorld {
             chores: Chores::default(),
             wiped: Vec::new(),
             cluster: Cluster::default(),
+            disk_lost: false,
             #[cfg(test)]
             sabotage: None,
             #[cfg(test)]

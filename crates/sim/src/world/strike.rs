@@ -149,10 +149,12 @@ impl SimWorld {
                 }
                 let machine = self.machine(node);
                 machine.lost_disk = machine.ever_up;
+                let lost = machine.lost_disk;
                 machine.root = Root::empty();
                 for disk in &mut machine.disks {
                     disk.table = Table::Foreign;
                 }
+                self.disk_lost |= lost;
                 self.shared.borrow_mut().checkers.on_disk_lost(node);
                 self.soon(node, 30_000, Turn::PowerBack);
                 true

@@ -77,7 +77,7 @@ impl SimWorld {
         let mut members = self.cluster.members.keys();
         let spared = members.all(|m| self.machines.get(*m as usize).is_some_and(sound))
             && self.cluster.voters() >= 3;
-        let once = !self.machines.iter().any(|m| m.lost_disk);
+        let once = !self.disk_lost;
         let machine = self.machine(node);
         let member = machine.root.joined && sound(machine);
         let agent = machine.spec.role == Some(ClusterRole::Agent);
@@ -85,6 +85,7 @@ impl SimWorld {
             return;
         }
         self.cut(node);
+        self.disk_lost = true;
         let machine = self.machine(node);
         machine.lost_disk = true;
         machine.root = Root::empty();
