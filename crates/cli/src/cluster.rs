@@ -6,7 +6,7 @@ use serde_json::json;
 use undercroft_kube as kube;
 use undercroft_kube::{Chart, Helm, Manifest};
 use undercroft_metal::{
-    run::ClusterRefused,
+    run::Refused,
     world::{BootstrapItem, ClusterParts, SecretSource},
 };
 use undercroft_model::{
@@ -37,6 +37,7 @@ const ARGOCD_COMPONENT: &str = "argo-cd";
 const DEFAULT_NAMESPACE: &str = "argocd";
 
 /// Where the parts are taken from. It is asked for each plan anew: a service outlives many trees.
+#[derive(Clone)]
 pub(crate) struct Source {
     pub(crate) ui: Ui,
     pub(crate) project: Project,
@@ -46,6 +47,14 @@ pub(crate) struct Source {
 }
 
 impl Source {
+    /// The same for an inventory as it stands by now.
+    pub(crate) fn of(&self, inventory: &Arc<Inventory>) -> Self {
+        Self {
+            inventory: Arc::clone(inventory),
+            ..self.clone()
+        }
+    }
+
     /// What the steps of a plan need. Refused before anything is begun where it can't be had.
     ///
     /// # Errors
@@ -70,10 +79,10 @@ impl Source {
     }
 
     /// The same for a service, which has no findings to show.
-    pub(crate) fn parts_for_service(&self, plan: &Plan) -> Result<ClusterParts, ClusterRefused> {
+    pub(crate) fn parts_for_service(&self, plan: &Plan) -> Result<ClusterParts, Refused> {
         self.parts(plan).map_err(|error| {
             let (message, hint) = error.told();
-            ClusterRefused { message, hint }
+            Refused { message, hint }
         })
     }
 

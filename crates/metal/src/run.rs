@@ -8,12 +8,15 @@
 //! Everything may be stopped at any moment: the journal is durable before anything is done, and
 //! the next run goes on from it.
 
+mod between;
 mod facts;
 mod fleet;
+mod inputs;
 mod narrate;
 mod netboot;
 mod pi_files;
 mod serve;
+mod service;
 mod systems;
 
 use std::{sync::Arc, time::Duration};
@@ -32,8 +35,9 @@ pub use self::{
     fleet::{Fleet, FleetError, Prepared, Settings},
     netboot::{BootError, InstallerChoice, config_of as boot_config, table as boot_table},
     pi_files::PiError,
-    serve::{ClusterRefused, ServeError, serve},
-    systems::Systems,
+    serve::{ServeError, Served},
+    service::{Intent, Refused, Service, serve},
+    systems::{KeptSystems, Systems},
 };
 use self::{
     narrate::{Kept, Narrator},

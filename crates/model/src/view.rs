@@ -11,7 +11,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use serde::Serialize;
 
-use crate::{Entry, Installed, NodeName, OpId, Plan, PlanId, RunEnd, Step, StepId};
+use crate::{Entry, Installed, NodeName, OpId, Plan, PlanId, RunEnd, Step, StepId, SystemTarget};
 
 pub use node::{Current, Failed, NodeStatus, NodeView, Phase, Quarantine, Waits};
 
@@ -69,9 +69,24 @@ pub struct FleetView {
     #[serde(skip)]
     plan: Option<Arc<Plan>>,
     #[serde(skip)]
+    plan_seq: Option<u64>,
+    #[serde(skip)]
     next_op: u64,
     #[serde(skip)]
     installed: BTreeMap<NodeName, Installed>,
+    #[serde(skip)]
+    refused: BTreeMap<NodeName, RefusedNode>,
+}
+
+/// A machine that was refused by the latest plan that had it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RefusedNode {
+    /// Why.
+    pub reason: String,
+    /// The digest of the inventory that the plan was made from.
+    pub inventory_digest: String,
+    /// The system that it was to get.
+    pub target: Option<SystemTarget>,
 }
 
 impl FleetView {
@@ -89,6 +104,11 @@ impl FleetView {
         self.plan.as_deref()
     }
 
+    /// The number of the entry that holds the accepted plan: whoever goes on with it needs none before.
+    pub fn plan_seq(&self) -> Option<u64> {
+        self.plan_seq
+    }
+
     /// The id that the next operation may have: above all that the journal names.
     pub fn next_op(&self) -> OpId {
         OpId(self.next_op)
@@ -98,6 +118,12 @@ impl FleetView {
     /// planner must know to recognise its own work.
     pub fn installed(&self) -> &BTreeMap<NodeName, Installed> {
         &self.installed
+    }
+
+    /// The machines that were refused by the latest plan that had them, so that only a person takes them up
+    /// again.
+    pub fn refused(&self) -> &BTreeMap<NodeName, RefusedNode> {
+        &self.refused
     }
 
     /// Whether there is an accepted plan with machines that aren't done, so that the next `up` goes

@@ -23,13 +23,19 @@ mod cluster;
 mod estimate;
 mod explain;
 mod members;
+mod next;
 mod plan;
 mod report;
+mod rounds;
 mod verdict;
 
 pub use check::{Finding, Severity, check};
 pub use cluster::{NodeWants, node_wants};
 pub use estimate::{Estimate, estimate, typical_ms};
 pub use explain::explain;
+pub use next::{
+    FaultyPlan, Held, LOOK_AGE_MS_MAX, Next, Replaced, Scope, Waiting, Waits, next, resumes,
+};
 pub use plan::{PlanOptions, plan, plan_with};
 pub use report::{DestroyedDisk, NodeReport, NodeStatus, PlanReport, Summary};
+pub use rounds::{FAULTS_KEPT_MAX, MachineEnd, REMIND_MS, RETRY_MS_MAX, RETRY_MS_MIN, Rounds};

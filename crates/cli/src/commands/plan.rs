@@ -3,9 +3,8 @@
 use std::{path::Path, sync::Arc};
 
 use clap::Args;
-use undercroft_metal::run::Fleet;
-use undercroft_model::{NodeName, Plan, inventory::Inventory, view::FleetView};
-use undercroft_planner::{PlanOptions, PlanReport, Severity, check, explain, plan_with};
+use undercroft_model::{NodeName, view::FleetView};
+use undercroft_planner::{FaultyPlan, Next, PlanOptions, Scope, explain, next, resumes};
 
 use crate::{
     done::Done,
@@ -83,53 +82,60 @@ pub(crate) fn run(ui: Ui, at: Option<&Path>, args: &PlanArgs) -> Result<Done, Cl
             .observe(&prepared, &view)
             .await
             .map_err(|e| CliError::from(&e))?;
-        let (plan, report) = decide(&fleet, &args.selection, only.as_ref(), &observation, &view)?;
+        let inventory = &fleet.settings().inventory;
+        let goes_on = {
+            let scope = scope(&args.selection, only.as_ref(), false);
+            resumes(&view, &observation.targets, inventory, &scope).is_ok()
+        };
+        // What is shown is what there is to do by now, whatever is under way.
+        let scope = scope(&args.selection, only.as_ref(), true);
+        let next = next(&view, &observation, inventory, &scope).map_err(|e| faulty(&e))?;
         progress.end();
+        let well = matches!(next, Next::Nothing { .. });
+        let (Next::CarryOut { plan, report, .. }
+        | Next::Wait { plan, report, .. }
+        | Next::Nothing { plan, report }) = next
+        else {
+            return Err(CliError::bug(
+                "a plan was asked for, and another is gone on with",
+            ));
+        };
         if args.json {
             ui.json(&serde_json::json!({ "plan": plan, "report": report }))?;
         } else {
             ui.print(&explain(&plan, &report))?;
-            if view.unfinished() {
-                ui.hint("An earlier plan isn't done; `undercroft up` goes on with it, or replaces it by this one where they differ.");
+            if goes_on {
+                ui.hint("An earlier plan isn't done, and nothing has changed since: `undercroft up` goes on with it.");
+            } else if view.unfinished() {
+                ui.hint("An earlier plan isn't done; `undercroft up` replaces it by this one.");
             }
         }
-        Ok(if plan.is_empty() && report.is_converged() {
-            Done::Well
-        } else {
-            Done::Changes
-        })
+        Ok(if well { Done::Well } else { Done::Changes })
     })
 }
 
-/// Plans, and refuses a plan that the lints find a fault in.
-pub(crate) fn decide(
-    fleet: &Fleet,
+/// What is asked for.
+pub(crate) fn scope(
     selection: &Selection,
     only: Option<&std::collections::BTreeSet<NodeName>>,
-    observation: &undercroft_model::Observation,
-    view: &FleetView,
-) -> Result<(Plan, PlanReport), CliError> {
-    let inventory: &Inventory = &fleet.settings().inventory;
-    let options = PlanOptions {
-        only: only.cloned(),
-        reinstall: selection.reinstall.iter().cloned().collect(),
-        inspect_only: selection.inspect_only,
-        until: selection.until.map(Until::state),
-    };
-    let (plan, report) = plan_with(inventory, observation, view.plan_id.as_ref(), &options);
-    let faults: Vec<String> = check(&plan)
-        .iter()
-        .filter(|finding| finding.severity == Severity::Error)
-        .map(ToString::to_string)
-        .collect();
-    if faults.is_empty() {
-        Ok((plan, report))
-    } else {
-        Err(
-            CliError::bug(format!("the plan has a fault: {}", faults.join("; "))).hint(format!(
-                "Nothing was done. Please report it at {}.",
-                crate::bug::REPORT_AT
-            )),
-        )
+    replan: bool,
+) -> Scope {
+    Scope {
+        options: PlanOptions {
+            only: only.cloned(),
+            reinstall: selection.reinstall.iter().cloned().collect(),
+            inspect_only: selection.inspect_only,
+            until: selection.until.map(Until::state),
+        },
+        replan,
+        ..Scope::default()
     }
+}
+
+/// A plan that the lints find a fault in is carried out by nobody.
+pub(crate) fn faulty(fault: &FaultyPlan) -> CliError {
+    CliError::bug(fault.to_string()).hint(format!(
+        "Nothing was done. Please report it at {}.",
+        crate::bug::REPORT_AT
+    ))
 }

@@ -3,8 +3,10 @@
 use std::{path::Path, sync::Arc, time::Duration};
 
 use clap::Args;
-use undercroft_metal::run::serve;
-use undercroft_planner::{PlanOptions, plan_with};
+use undercroft_metal::run::{Intent, Refused, Served, Service, serve};
+use undercroft_model::{Entry, Plan, inventory::Inventory};
+use undercroft_planner::{PlanOptions, Scope};
+use undercroft_secrets::keys::Consent;
 
 use crate::{
     consent::consent,
@@ -101,25 +103,36 @@ pub(crate) fn run(ui: Ui, at: Option<&Path>, args: &ServeArgs) -> Result<Done, C
                 };
             }
             let shown = progress.clone();
-            let cluster = args.selection.cluster(ui, &project, &fleet);
-            let options = PlanOptions {
-                only,
-                until: args.selection.until.map(prepare::Until::state),
-                ..PlanOptions::default()
+            let scope = Scope {
+                options: PlanOptions {
+                    until: args.selection.until.map(prepare::Until::state),
+                    ..PlanOptions::default()
+                },
+                unattended: true,
+                ..Scope::default()
             };
-            let inventory = Arc::clone(&fleet.settings().inventory);
-            serve(
-                &fleet,
-                journal,
-                Duration::from_secs(args.interval),
-                signals.asked(),
-                move |observation, parent| plan_with(&inventory, observation, parent, &options).0,
-                move |plan| cluster.parts_for_service(plan),
-                move |entry| shown.entry(entry),
-            )
-            .await
-            .map_err(|e| CliError::from(&e))?;
-            Ok(stopped(ui))
+            let source = args.selection.cluster(ui, &project, &fleet);
+            let read = Reader {
+                ui: Ui { quiet: true, ..ui },
+                project: &project,
+                args,
+                machines: &named.machines,
+                progress: progress.clone(),
+            };
+            let service = Service {
+                interval: Duration::from_secs(args.interval),
+                scope,
+                intent: move || read.intent(),
+                cluster: move |inventory: &Arc<Inventory>, plan: &Plan| {
+                    source.of(inventory).parts_for_service(plan)
+                },
+                observer: move |entry: &Entry| shown.entry(entry),
+                interrupt: signals.asked(),
+            };
+            let served = serve(fleet, journal, service)
+                .await
+                .map_err(|e| CliError::from(&e))?;
+            ended(ui, &served)
         };
         signals.unless_insisted(work).await
     })
@@ -129,4 +142,56 @@ pub(crate) fn run(ui: Ui, at: Option<&Path>, args: &ServeArgs) -> Result<Done, C
 fn stopped(ui: Ui) -> Done {
     ui.hint("`undercroft serve` goes on from here.");
     Done::Well
+}
+
+/// The end of a service: a fault of the engine's own is no good one.
+fn ended(ui: Ui, served: &Served) -> Result<Done, CliError> {
+    match served.faults.first() {
+        None => Ok(stopped(ui)),
+        Some(fault) => Err(CliError::bug(format!(
+            "the engine broke a promise of its own: {fault}"
+        ))
+        .hint(format!(
+            "Please report it at {}, with `undercroft events --json`.",
+            crate::bug::REPORT_AT
+        ))),
+    }
+}
+
+/// Reads the inventory, for each round anew.
+struct Reader<'a> {
+    ui: Ui,
+    project: &'a Project,
+    args: &'a ServeArgs,
+    machines: &'a [String],
+    progress: Progress,
+}
+
+impl Reader<'_> {
+    fn intent(&self) -> Result<Intent, Refused> {
+        self.read().map_err(|error| {
+            let (message, hint) = error.told();
+            Refused { message, hint }
+        })
+    }
+
+    fn read(&self) -> Result<Intent, CliError> {
+        let Self {
+            ui,
+            project,
+            args,
+            machines,
+            progress,
+        } = self;
+        let inventory = project.load(*ui)?;
+        refuse_versions(*ui, project, &inventory)?;
+        let only = args.selection.only(project, &inventory, machines)?;
+        let options = args.install.options()?;
+        let sink = progress.clone();
+        let sink = Arc::new(move |told| sink.told(&told));
+        let fleet = args.selection.fleet(project, inventory, options, sink)?;
+        // Nobody is there to agree to new readers of secrets: --yes was said of the inventory of then.
+        let fleet = fleet.agreeing(Consent::Nobody);
+        Ok(Intent { fleet, only })
+    }
 }

@@ -10,11 +10,11 @@ use undercroft_metal::{
     world::ClusterParts,
 };
 use undercroft_model::{NodeName, Plan, RunEnd, view::FleetView};
-use undercroft_planner::{PlanReport, explain};
+use undercroft_planner::{Next, Scope, explain, next, resumes};
 
 use crate::{
     cluster,
-    commands::plan::decide,
+    commands::plan::{faulty, scope},
     consent::consent,
     done::Done,
     error::CliError,
@@ -165,7 +165,9 @@ impl Up<'_> {
                 return Ok(self.stopped());
             };
             let prepared = prepared?;
-            let goes_on = !replan && self.goes_on(&view, &prepared);
+            let scope = scope(&self.args.selection, self.only.as_ref(), replan);
+            let inventory = &self.fleet.settings().inventory;
+            let goes_on = resumes(&view, &prepared.systems.targets, inventory, &scope).is_ok();
             let (engine, cluster) = if goes_on {
                 let plan = view.plan_id.as_ref().map_or("", |id| short(&id.0));
                 self.progress.say(&format!("Going on with plan {plan}."));
@@ -174,17 +176,20 @@ impl Up<'_> {
                 let cluster = self.cluster.parts(engine.plan())?;
                 (engine, cluster)
             } else {
-                let Some(next) = signals.unless_asked(self.plan(&view, &prepared)).await else {
+                let Some(next) = signals
+                    .unless_asked(self.plan(&view, &prepared, &scope))
+                    .await
+                else {
                     return Ok(self.stopped());
                 };
                 match next? {
-                    Next::Carry(plan, cluster) => {
+                    Begin::Plan(plan, cluster) => {
                         let engine = Engine::new(*plan)
                             .map_err(|e| CliError::bug("the plan was refused").because(&e))?
                             .numbered_from(view.next_op());
                         (engine, cluster)
                     }
-                    Next::Nothing(done) => return Ok(done),
+                    Begin::Nothing(done) => return Ok(done),
                 }
             };
             for entry in &entries {
@@ -213,66 +218,48 @@ impl Up<'_> {
         }
     }
 
-    /// Whether the plan that the journal holds is the one to carry out: a run of it was cut short,
-    /// and what it was made from is the same as now.
-    fn goes_on(&self, view: &FleetView, prepared: &Prepared) -> bool {
-        let Some(plan) = view.plan().filter(|_| view.unfinished()) else {
-            return false;
-        };
-        let cut_short = match view.run.as_ref().and_then(|run| run.end) {
-            None | Some(RunEnd::Interrupted) => true,
-            Some(RunEnd::Complete | RunEnd::Incomplete) => false,
-        };
-        let inspect_only = self.args.selection.inspect_only;
-        let same_systems = plan.nodes.iter().all(|(name, node)| match &node.target {
-            Some(planned) => {
-                let built = prepared.systems.targets.get(name);
-                !inspect_only && matches!(built, Some(Ok(built)) if built == planned)
-            }
-            None => inspect_only,
-        });
-        cut_short
-            && same_systems
-            && plan.inventory_digest == self.fleet.settings().inventory.digest()
-    }
-
-    async fn plan(&self, view: &FleetView, prepared: &Prepared) -> Result<Next, CliError> {
+    async fn plan(
+        &self,
+        view: &FleetView,
+        prepared: &Prepared,
+        scope: &Scope,
+    ) -> Result<Begin, CliError> {
         let observation = self
             .fleet
             .observe(prepared, view)
             .await
             .map_err(|e| CliError::from(&e))?;
-        let (plan, report) = decide(
-            &self.fleet,
-            &self.args.selection,
-            self.only.as_ref(),
-            &observation,
-            view,
-        )?;
-        self.progress.say(explain(&plan, &report).trim_end());
-        if plan.is_empty() {
-            return Ok(Next::Nothing(self.nothing(&report)));
-        }
+        let inventory = &self.fleet.settings().inventory;
+        let next = next(view, &observation, inventory, scope).map_err(|e| faulty(&e))?;
+        let plan = match next {
+            Next::Nothing { plan, report } => {
+                self.progress.say(explain(&plan, &report).trim_end());
+                self.progress.say(&paint(
+                    GOOD,
+                    "Nothing to do: every machine runs what it should.",
+                ));
+                return Ok(Begin::Nothing(Done::Well));
+            }
+            Next::Wait { plan, report, .. } => {
+                self.progress.say(explain(&plan, &report).trim_end());
+                self.ui.stderr(&format!(
+                    "{} nothing can be done now, and not every machine runs what it should: each line above says what stands in its way; `undercroft doctor NODE` shows more",
+                    paint(BAD, "error:")
+                ));
+                return Ok(Begin::Nothing(Done::Failed));
+            }
+            Next::CarryOut { plan, report, .. } => {
+                self.progress.say(explain(&plan, &report).trim_end());
+                plan
+            }
+            Next::Resume { .. } => {
+                return Err(CliError::bug("a plan is gone on with, and was not"));
+            }
+        };
         // What the cluster lacks is said before a disk is wiped for it.
         let cluster = self.cluster.parts(&plan)?;
         self.confirm(&plan)?;
-        Ok(Next::Carry(Box::new(plan), cluster))
-    }
-
-    /// There is nothing to do: because all is well, or because nothing can be done.
-    fn nothing(&self, report: &PlanReport) -> Done {
-        if report.is_converged() {
-            self.progress.say(&paint(
-                GOOD,
-                "Nothing to do: every machine runs what it should.",
-            ));
-            return Done::Well;
-        }
-        self.ui.stderr(&format!(
-            "{} nothing can be done now, and not every machine runs what it should: each line above says what stands in its way; `undercroft doctor NODE` shows more",
-            paint(BAD, "error:")
-        ));
-        Done::Failed
+        Ok(Begin::Plan(plan, cluster))
     }
 
     fn confirm(&self, plan: &Plan) -> Result<(), CliError> {
@@ -364,8 +351,8 @@ impl Up<'_> {
 }
 
 /// What follows from a look at the fleet.
-enum Next {
-    Carry(Box<Plan>, ClusterParts),
+enum Begin {
+    Plan(Box<Plan>, ClusterParts),
     Nothing(Done),
 }
 

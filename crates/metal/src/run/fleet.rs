@@ -8,8 +8,9 @@ use undercroft_model::{
     inventory::{Inventory, Layout, SecretsBackend},
     view::FleetView,
 };
+use undercroft_planner::Rounds;
 
-use super::{InstallerChoice, RunError, Systems, systems, tell};
+use super::{InstallerChoice, KeptSystems, RunError, Systems, systems, tell};
 use crate::{
     observe::{Looking, observe},
     world::{EncryptionKeySource, InstallOptions, ProgressSink},
@@ -261,6 +262,40 @@ impl Fleet {
     /// When a key can't be made. A system that can't be built is in [`Systems::targets`] with its
     /// reason.
     pub async fn prepare(&self, only: Option<&BTreeSet<NodeName>>) -> Result<Prepared, FleetError> {
+        let (nodes, host_keys, operator) = self.make_keys(only)?;
+        self.build(nodes, host_keys, operator).await
+    }
+
+    /// The same for a service: what was built in an earlier round from the same is not built again, and what
+    /// couldn't be built is tried again when `rounds` says so.
+    ///
+    /// # Errors
+    /// As [`Fleet::prepare`].
+    pub async fn prepare_kept(
+        &self,
+        only: Option<&BTreeSet<NodeName>>,
+        kept: &mut KeptSystems,
+        rounds: &mut Rounds,
+        now_ms: u64,
+    ) -> Result<Prepared, FleetError> {
+        let (nodes, host_keys, operator) = self.make_keys(only)?;
+        let inventory = &self.settings.inventory;
+        let authorized = inventory.authorized_keys(&operator.authorized_key);
+        let systems = kept
+            .build(&self.settings, &nodes, authorized, rounds, now_ms)
+            .await;
+        Ok(Prepared {
+            host_keys,
+            operator,
+            systems,
+        })
+    }
+
+    /// Makes the keys that are missing of those machines, or of all.
+    fn make_keys(
+        &self,
+        only: Option<&BTreeSet<NodeName>>,
+    ) -> Result<(Vec<NodeName>, HostKeys, OperatorKey), FleetError> {
         let (host_keys, operator) = self.keys()?;
         let nodes = self.nodes(only);
         let mut made = 0_usize;
@@ -289,7 +324,7 @@ impl Fleet {
                 ),
             );
         }
-        self.build(nodes, host_keys, operator).await
+        Ok((nodes, host_keys, operator))
     }
 
     /// Builds systems for those machines, or for all, to look at. No key is made, and nothing is

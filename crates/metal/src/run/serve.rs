@@ -1,350 +1,426 @@
-//! Netboot and reconcile as a service: look, plan, carry out, and again.
+//! The rounds of a service: look, decide, carry out, rest, and again.
+//!
+//! What is decided stands in the planner ([`undercroft_planner::next`], [`undercroft_planner::Rounds`]); what is
+//! done is behind [`Hands`]; this is the order of it. Nothing that fails ends the service but a journal that
+//! can't be believed.
 
-use std::{collections::BTreeSet, future::Future, time::Duration};
-
-use tokio::sync::{broadcast, watch};
-use undercroft_engine::{Engine, PlanRefused, ResumeError};
-use undercroft_model::advice::{Advice, ErrorKind, FileFailure};
-use undercroft_model::{Entry, NodeName, Observation, Plan, PlanId, RunEnd, view::FleetView};
-use undercroft_netboot::NetbootEvent;
-
-use super::{
-    BootServers, Finished, Fleet, FleetError, Run, RunError, carry_out,
-    narrate::{Kept, Narrator},
-    tell, write_facts,
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::ControlFlow,
 };
-use crate::world::ClusterParts;
-use undercroft_journal::FleetJournal;
+
+use undercroft_engine::{Engine, ResumeError};
+use undercroft_model::{
+    NodeName, Observation, Plan, RunEnd, SystemTarget,
+    advice::{Advice, ErrorKind, FileFailure},
+    inventory::Inventory,
+    view::{FleetView, NodeStatus},
+};
+use undercroft_planner::{
+    MachineEnd, Next, PlanReport, Replaced, Rounds, Scope, Waits, next, resumes,
+};
+
+use super::{Finished, FleetError, Refused};
+use undercroft_journal::{FleetJournal, StoreError};
 
 /// Why a service has ended by itself.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
-    /// The fleet could not be made ready.
+    /// The journal can't be believed, or is another's: a person has to look at it.
     #[error(transparent)]
     Fleet(#[from] FleetError),
-    /// A run could not be begun.
-    #[error(transparent)]
-    Run(#[from] RunError),
-    /// What a plan's cluster needs can't be had.
-    #[error(transparent)]
-    Cluster(#[from] ClusterRefused),
-    /// A plan was refused.
-    #[error(transparent)]
-    Refused(#[from] PlanRefused),
-    /// The journal can't be gone on from.
+    /// The journal contradicts itself.
     #[error(transparent)]
     Resume(#[from] ResumeError),
 }
 
-/// What a plan's cluster needs can't be had.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{message}")]
-pub struct ClusterRefused {
-    /// What is wrong.
-    pub message: String,
-    /// What to try.
-    pub hint: Option<String>,
-}
-
-impl Advice for ClusterRefused {
-    fn kind(&self) -> ErrorKind {
-        ErrorKind::Input
-    }
-
-    fn hint(&self) -> Option<String> {
-        self.hint.clone()
-    }
-}
-
-impl ServeError {
-    /// The error beneath that says what to try, where it does.
-    fn beneath(&self) -> Option<&dyn Advice> {
-        match self {
-            Self::Fleet(error) => Some(error),
-            Self::Run(error) => Some(error),
-            Self::Cluster(error) => Some(error),
-            Self::Refused(_) | Self::Resume(_) => None,
-        }
-    }
+/// What a service has seen by the time that it was told to end.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Served {
+    /// How many rounds it did.
+    pub rounds: u64,
+    /// The engine's own faults, the first of them. Empty, or there is a bug.
+    pub faults: Vec<String>,
 }
 
 impl Advice for ServeError {
     fn kind(&self) -> ErrorKind {
         match self {
-            Self::Refused(_) => ErrorKind::Bug,
-            other => other.beneath().map_or(ErrorKind::Failed, Advice::kind),
+            Self::Fleet(error) => error.kind(),
+            Self::Resume(_) => ErrorKind::Failed,
         }
     }
 
     fn hint(&self) -> Option<String> {
-        self.beneath().and_then(Advice::hint)
+        match self {
+            Self::Fleet(error) => error.hint(),
+            Self::Resume(_) => None,
+        }
     }
 
     fn file(&self) -> Option<FileFailure<'_>> {
-        self.beneath().and_then(Advice::file)
-    }
-}
-
-/// Starts the boot servers, looks at the fleet, plans, carries the plan out, and begins again after `interval`, until it is
-/// interrupted. A plan that a former run has left unfinished is gone on with first.
-///
-/// `plan` is the planner; what it gives for a converged fleet is empty. `cluster` gives what the
-/// steps of a plan's cluster bring in. `observer` is shown every entry of the journal.
-///
-/// # Errors
-/// When the fleet can't be made ready, or a run can't be begun. That machines fail is no error.
-pub async fn serve(
-    fleet: &Fleet,
-    mut journal: FleetJournal,
-    interval: Duration,
-    mut interrupt: watch::Receiver<bool>,
-    mut plan: impl FnMut(&Observation, Option<&PlanId>) -> Plan,
-    mut cluster: impl FnMut(&Plan) -> Result<ClusterParts, ClusterRefused>,
-    observer: impl FnMut(&Entry) + Send + Clone + 'static,
-) -> Result<RunEnd, ServeError> {
-    let only: Option<&BTreeSet<NodeName>> = None;
-    let (_, operator) = fleet.keys()?;
-    let started = tokio::select! {
-        biased;
-        () = interrupted(&mut interrupt) => return Ok(RunEnd::Interrupted),
-        started = BootServers::start(fleet, &operator) => started,
-    };
-    let servers = started.map_err(RunError::from)?;
-    let nodes: Vec<NodeName> = fleet.settings().inventory.nodes.keys().cloned().collect();
-    loop {
-        let entries = journal.load().map_err(FleetError::from)?;
-        let view = FleetView::fold(&entries);
-        let looked = async {
-            let prepared = fleet.prepare(only).await?;
-            let observation = fleet.observe(&prepared, &view).await?;
-            Ok::<_, FleetError>((prepared, observation))
-        };
-        let mut between = Between::new(servers.netboot.events(), &nodes, &mut interrupt);
-        let Some(looked) = between.during(&journal, looked).await else {
-            return Ok(RunEnd::Interrupted);
-        };
-        let (prepared, observation) = looked?;
-        let new = plan(&observation, view.plan_id.as_ref());
-        let engine = if view.in_flight() {
-            Some(Engine::resume(&entries)?)
-        } else if new.is_empty() {
-            None
-        } else {
-            Some(Engine::new(new)?.numbered_from(view.next_op()))
-        };
-        match engine {
-            None => tell(fleet.settings(), "everything is as it should be"),
-            Some(engine) => {
-                let cluster = cluster(engine.plan())?;
-                let run = Run {
-                    fleet,
-                    prepared,
-                    engine,
-                    journal,
-                    view: &view,
-                    servers: Some(servers.clone()),
-                    cluster,
-                    interrupt: interrupt.clone(),
-                };
-                let Finished {
-                    end, journal: back, ..
-                } = carry_out(run, observer.clone()).await?;
-                journal = back;
-                let entries = journal.load().map_err(FleetError::from)?;
-                write_facts(&fleet.settings().repository, &FleetView::fold(&entries))
-                    .map_err(FleetError::from)?;
-                if end == RunEnd::Interrupted {
-                    return Ok(end);
-                }
-            }
-        }
-        let mut between = Between::new(servers.netboot.events(), &nodes, &mut interrupt);
-        let rest = tokio::time::sleep(interval);
-        if between.during(&journal, rest).await.is_none() {
-            return Ok(RunEnd::Interrupted);
+        match self {
+            Self::Fleet(error) => error.file(),
+            Self::Resume(_) => None,
         }
     }
 }
 
-/// What the boot servers see while no run is under way is kept for `undercroft doctor` as it is during one:
-/// timelines, alarms, machines that nobody knows, and what the servers say of themselves.
-struct Between<'a> {
-    events: broadcast::Receiver<NetbootEvent>,
-    nodes: &'a [NodeName],
-    interrupt: &'a mut watch::Receiver<bool>,
-    narrator: Narrator,
+/// Why a round was left.
+pub(super) enum Left {
+    /// It was told to end.
+    Interrupted,
+    /// Something could not be done; it is tried again later.
+    Refused(Refused),
+    /// Nothing more may be done.
+    Ended(ServeError),
 }
 
-impl<'a> Between<'a> {
-    fn new(
-        events: broadcast::Receiver<NetbootEvent>,
-        nodes: &'a [NodeName],
-        interrupt: &'a mut watch::Receiver<bool>,
-    ) -> Self {
-        Self {
-            events,
-            nodes,
-            interrupt,
-            narrator: Narrator::default(),
+impl From<Refused> for Left {
+    fn from(refused: Refused) -> Self {
+        Self::Refused(refused)
+    }
+}
+
+impl From<StoreError> for Left {
+    fn from(error: StoreError) -> Self {
+        match error {
+            // Nothing may be done on its word, and no waiting mends it.
+            StoreError::NotAJournal { .. }
+            | StoreError::ForeignFleet { .. }
+            | StoreError::NewerVersion { .. }
+            | StoreError::Damaged { .. }
+            | StoreError::Rewound { .. } => Self::Ended(ServeError::Fleet(error.into())),
+            other => Self::Refused(Refused {
+                message: other.to_string(),
+                hint: other.hint(),
+            }),
         }
     }
+}
 
-    /// Keeps what is seen until the work is done; `None` where an interruption was asked for before that.
-    async fn during<T>(
+/// What a round works with.
+pub(super) trait Hands {
+    /// Keys and systems.
+    type Prepared;
+
+    /// Milliseconds of a clock that never goes back.
+    fn now_ms(&self) -> u64;
+    /// Reads the inventory anew; gives it, and the machines that are asked for.
+    fn read(&mut self) -> Result<(std::sync::Arc<Inventory>, Option<BTreeSet<NodeName>>), Left>;
+    /// Opens the journal, which a run that could not be begun has closed.
+    fn journal(&mut self) -> Result<FleetJournal, Left>;
+    /// Has the boot servers serve that inventory. `changed`: it is another than before.
+    async fn boot_servers(&mut self, journal: &FleetJournal, changed: bool) -> Result<(), Left>;
+    /// Makes keys, and builds what has to be built.
+    async fn prepare(
         &mut self,
         journal: &FleetJournal,
-        work: impl Future<Output = T>,
-    ) -> Option<T> {
-        let mut work = std::pin::pin!(work);
-        let mut open = true;
+        rounds: &mut Rounds,
+    ) -> Result<Self::Prepared, Left>;
+    /// The systems of what was prepared.
+    fn targets(prepared: &Self::Prepared) -> &BTreeMap<NodeName, Result<SystemTarget, String>>;
+    /// Looks at the machines.
+    async fn observe(
+        &mut self,
+        journal: &FleetJournal,
+        prepared: &Self::Prepared,
+        view: &FleetView,
+    ) -> Result<Observation, Left>;
+    /// Carries a plan out.
+    async fn run(
+        &mut self,
+        prepared: Self::Prepared,
+        engine: Engine,
+        journal: FleetJournal,
+        view: &FleetView,
+    ) -> Result<Finished, Left>;
+    /// Keeps what the machines showed of themselves.
+    fn keep(&mut self, view: &FleetView) -> Result<(), Left>;
+    /// Rests; whether it may go on after that.
+    async fn rest(&mut self, journal: Option<&FleetJournal>, rest_ms: u64) -> bool;
+    /// Says a line, of a machine or of none.
+    fn say(&self, node: Option<&NodeName>, text: &str);
+}
+
+/// A service at work.
+pub(super) struct Serving<H> {
+    pub(super) hands: H,
+    pub(super) rounds: Rounds,
+    scope: Scope,
+    journal: Option<FleetJournal>,
+    /// The fold of the journal, extended by what is new.
+    view: FleetView,
+    served: Served,
+}
+
+impl<H: Hands> Serving<H> {
+    pub(super) fn new(hands: H, interval_ms: u64, scope: Scope, journal: FleetJournal) -> Self {
+        Self {
+            hands,
+            rounds: Rounds::new(interval_ms),
+            scope,
+            journal: Some(journal),
+            view: FleetView::default(),
+            served: Served::default(),
+        }
+    }
+
+    /// Rounds until it is told to end.
+    pub(super) async fn go(&mut self) -> Result<Served, ServeError> {
         loop {
-            let event = tokio::select! {
-                biased;
-                () = interrupted(self.interrupt) => return None,
-                done = &mut work => return Some(done),
-                event = self.events.recv(), if open => event,
+            let done = self.round().await;
+            self.served.rounds += 1;
+            let now_ms = self.hands.now_ms();
+            let rest_ms = match done {
+                Ok(()) => {
+                    self.rounds.settled("failure");
+                    self.rounds.over(now_ms, None)
+                }
+                Err(Left::Interrupted) => break,
+                Err(Left::Ended(error)) => return Err(error),
+                Err(Left::Refused(refused)) => {
+                    let rest_ms = self.rounds.over(now_ms, Some(&refused.message));
+                    let text = refused.sentence();
+                    if self.rounds.says("failure", &text, now_ms) {
+                        let again = rest_ms / 1000;
+                        let text = format!(
+                            "{text}; it is tried again in {again} s, and then after longer rests"
+                        );
+                        self.hands.say(None, &text);
+                    }
+                    rest_ms
+                }
             };
-            match event {
-                Ok(event) => {
-                    let store = journal.store();
-                    for kept in self.narrator.keep(event, self.nodes) {
-                        // They are a help for people: that one can't be written stops nothing.
-                        let _ = match kept {
-                            Kept::Row(node, row) => store.note(&node, &row),
-                            Kept::Alarm(node, alarm) => store.note_alarm(node.as_ref(), &alarm),
-                            Kept::Stranger(stranger) => store.note_stranger(&stranger),
-                        };
+            if !self.hands.rest(self.journal.as_ref(), rest_ms).await {
+                break;
+            }
+        }
+        Ok(self.served.clone())
+    }
+
+    async fn round(&mut self) -> Result<(), Left> {
+        let (inventory, only) = self.hands.read()?;
+        let nodes: BTreeSet<NodeName> = inventory.nodes.keys().cloned().collect();
+        let changed = self.rounds.inventory(&inventory.digest(), &nodes);
+        if changed {
+            let text = "the inventory has changed: what follows is decided by the new one";
+            self.hands.say(None, text);
+        }
+        if self.journal.is_none() {
+            self.journal = Some(self.hands.journal()?);
+        }
+        self.extend()?;
+        let Some(journal) = &self.journal else {
+            return Ok(());
+        };
+        self.hands.boot_servers(journal, changed).await?;
+        let prepared = self.hands.prepare(journal, &mut self.rounds).await?;
+        self.scope.options.only = only;
+        self.scope.held = self.rounds.held(self.hands.now_ms());
+        let targets = H::targets(&prepared);
+        let observation = if resumes(&self.view, targets, &inventory, &self.scope).is_ok() {
+            // The engine looks at what was begun before it goes on.
+            Observation {
+                targets: targets.clone(),
+                ..Observation::default()
+            }
+        } else {
+            self.hands.observe(journal, &prepared, &self.view).await?
+        };
+        let next = next(&self.view, &observation, &inventory, &self.scope);
+        let next = next.map_err(|fault| Refused {
+            message: fault.to_string(),
+            hint: Some("nothing was done; this is a bug of Undercroft's".to_owned()),
+        })?;
+        self.show(&next, &inventory);
+        let engine = match next {
+            Next::Nothing { .. } | Next::Wait { .. } => return Ok(()),
+            Next::Resume { .. } => self.resumed()?,
+            Next::CarryOut { plan, .. } => self.begun(*plan)?,
+        };
+        self.carry(prepared, engine).await
+    }
+
+    fn begun(&self, plan: Plan) -> Result<Engine, Left> {
+        let engine = Engine::new(plan).map_err(|error| Refused {
+            message: error.to_string(),
+            hint: None,
+        })?;
+        Ok(engine.numbered_from(self.view.next_op()))
+    }
+
+    /// The engine of the accepted plan, from its own entries alone.
+    fn resumed(&self) -> Result<Engine, Left> {
+        let Some(journal) = &self.journal else {
+            return Err(Left::Ended(ResumeError::NoPlan.into()));
+        };
+        let from = self.view.plan_seq().unwrap_or(0);
+        let entries = journal.store().entries(from, usize::MAX)?;
+        let engine = Engine::resume(&entries).map_err(|e| Left::Ended(e.into()))?;
+        Ok(engine.numbered_from(self.view.next_op()))
+    }
+
+    /// Takes into the view what the journal has gained.
+    fn extend(&mut self) -> Result<(), Left> {
+        if let Some(journal) = &self.journal {
+            let view = &mut self.view;
+            journal.store().for_each_entry(view.next_seq, |entry| {
+                view.apply(&entry);
+                ControlFlow::Continue(())
+            })?;
+        }
+        Ok(())
+    }
+
+    async fn carry(&mut self, prepared: H::Prepared, engine: Engine) -> Result<(), Left> {
+        let Some(journal) = self.journal.take() else {
+            return Ok(());
+        };
+        let planned: BTreeSet<NodeName> = engine.plan().nodes.keys().cloned().collect();
+        let ran = self.hands.run(prepared, engine, journal, &self.view).await;
+        let Finished {
+            end,
+            faults,
+            journal,
+        } = ran.map_err(|left| self.not_run(left, &planned))?;
+        self.journal = Some(journal);
+        self.extend()?;
+        for fault in &faults {
+            let fault = fault.to_string();
+            self.rounds.fault(&fault);
+            let text = format!(
+                "the engine broke a promise of its own, which is a bug; please report it, with `undercroft events --json`: {fault}"
+            );
+            self.hands.say(None, &text);
+        }
+        self.served.faults = self.rounds.faults().0.iter().cloned().collect();
+        let now_ms = self.hands.now_ms();
+        let nodes = self.view.nodes.iter();
+        let ends: Vec<_> = nodes
+            .filter_map(|(name, node)| match (&node.status, &node.failed) {
+                (NodeStatus::Done, _) => Some((name.clone(), MachineEnd::Done)),
+                (_, Some(failed)) => {
+                    let why = failed.failure.message.clone();
+                    Some((name.clone(), MachineEnd::Failed(why)))
+                }
+                _ => None,
+            })
+            .collect();
+        self.rounds.ran(now_ms, ends);
+        if end == RunEnd::Interrupted {
+            return Err(Left::Interrupted);
+        }
+        self.hands.keep(&self.view)
+    }
+
+    /// A run that could not be begun: its machines are no worse than before, and the next round says so.
+    fn not_run(&mut self, left: Left, planned: &BTreeSet<NodeName>) -> Left {
+        match left {
+            Left::Refused(mut refused) => {
+                let count = planned.len();
+                refused.message = format!(
+                    "the plan of {count} machines could not be carried out: {}",
+                    refused.message
+                );
+                Left::Refused(refused)
+            }
+            other => other,
+        }
+    }
+
+    /// Says what is decided, as often as it is news.
+    fn show(&mut self, next: &Next, inventory: &Inventory) {
+        let now_ms = self.hands.now_ms();
+        match next {
+            Next::Resume { plan } => {
+                let text = format!("going on with plan {plan:.12}");
+                self.hands.say(None, &text);
+            }
+            Next::CarryOut { replaces, .. } => {
+                if let Some(why) = replaced(*replaces) {
+                    let text = format!("the plan that isn't done is replaced: {why}");
+                    if self.rounds.says("replaced", &text, now_ms) {
+                        self.hands.say(None, &text);
                     }
                 }
-                Err(broadcast::error::RecvError::Lagged(_)) => {}
-                Err(broadcast::error::RecvError::Closed) => open = false,
+            }
+            Next::Wait { .. } => {}
+            Next::Nothing { report, .. } => {
+                let text = well(report, inventory);
+                if self.rounds.says("decision", &text, now_ms) {
+                    self.hands.say(None, &text);
+                }
+            }
+        }
+        if let (Some(waits), Next::CarryOut { report, .. } | Next::Wait { report, .. }) =
+            (next.waits(), next)
+        {
+            self.show_waits(waits, report, now_ms);
+        }
+    }
+
+    fn show_waits(&mut self, waits: &Waits, report: &PlanReport, now_ms: u64) {
+        let mut lines = Vec::new();
+        for (name, waiting) in waits {
+            lines.push((name, format!("left alone: {}", waiting.sentence())));
+            let next = report
+                .nodes
+                .get(name)
+                .into_iter()
+                .flat_map(|node| &node.next);
+            lines.extend(next.map(|next| (name, format!("next: {next}"))));
+        }
+        if lines.is_empty() {
+            return;
+        }
+        let well = report.summary.converged;
+        let head = format!(
+            "{well} machines run what they should; {} are left alone for the reasons that follow",
+            waits.len()
+        );
+        let whole: Vec<String> = lines.iter().map(|(n, l)| format!("{n}: {l}")).collect();
+        if self
+            .rounds
+            .says("decision", &format!("{head}\n{}", whole.join("\n")), now_ms)
+        {
+            self.hands.say(None, &head);
+            for (name, line) in lines {
+                self.hands.say(Some(name), &line);
             }
         }
     }
+
+    #[cfg(test)]
+    pub(super) fn view(&self) -> &FleetView {
+        &self.view
+    }
 }
 
-/// Waits until an interruption is asked for; for ever where nobody can ask any longer.
-async fn interrupted(interrupt: &mut watch::Receiver<bool>) {
-    if interrupt.wait_for(|asked| *asked).await.is_err() {
-        std::future::pending::<()>().await;
+fn replaced(why: Option<Replaced>) -> Option<&'static str> {
+    match why? {
+        Replaced::Asked => Some("that was asked for"),
+        // What failed is planned anew: nothing to wonder about.
+        Replaced::RunEnded => None,
+        Replaced::InventoryChanged => Some("the inventory has changed"),
+        Replaced::SystemsChanged => Some("a machine is to run another system by now"),
+        Replaced::BeyondScope => Some("it goes beyond what is asked for"),
+    }
+}
+
+/// That all is well, and of what.
+fn well(report: &PlanReport, inventory: &Inventory) -> String {
+    let looked_at = report.nodes.len();
+    let rest = inventory.nodes.len().saturating_sub(looked_at);
+    match (looked_at, rest) {
+        (0, _) => "no machine is asked for, and none was looked at".to_owned(),
+        (1, 0) => "everything is as it should be: the one machine runs what it should".to_owned(),
+        (n, 0) => format!("everything is as it should be: all {n} machines run what they should"),
+        (n, rest) => format!(
+            "what was asked for is as it should be: {n} of the machines; {rest} others were not looked at"
+        ),
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use std::net::Ipv4Addr;
-
-    use super::*;
-    use undercroft_journal::{AlarmKind, events_and_marks};
-    use undercroft_model::MacAddr;
-    use undercroft_netboot::{
-        DropReason, EventKind,
-        event::Service,
-        timeline::{Missing, timeline},
-    };
-
-    const SENDER: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 66);
-
-    fn event(node: Option<&NodeName>, kind: EventKind) -> NetbootEvent {
-        NetbootEvent {
-            at_ms: 1_767_225_600_000,
-            node: node.cloned(),
-            mac: Some(MacAddr([2, 0, 0, 0, 0, 1])),
-            uuid: None,
-            address: Some(SENDER),
-            kind,
-        }
-    }
-
-    /// What was kept of these events by the time that the work was done.
-    async fn kept(events: Vec<NetbootEvent>) -> (tempfile::TempDir, FleetJournal) {
-        let dir = tempfile::tempdir().unwrap();
-        let journal = FleetJournal::open(dir.path(), "basement", "a test").unwrap();
-        let nodes = ["gpu-01", "gpu-02"].map(|name| NodeName::new(name).unwrap());
-        let (sender, receiver) = broadcast::channel(64);
-        let (_asks, mut interrupt) = watch::channel(false);
-        let mut between = Between::new(receiver, &nodes, &mut interrupt);
-        for event in events {
-            sender.send(event).unwrap();
-        }
-        // The servers are gone when all was taken in: the work ends after that.
-        drop(sender);
-        let work = async {
-            for _ in 0..100 {
-                tokio::task::yield_now().await;
-            }
-        };
-        assert!(between.during(&journal, work).await.is_some());
-        (dir, journal)
-    }
-
-    fn doctor(journal: &FleetJournal, node: &str) -> (Missing, String) {
-        let node = NodeName::new(node).unwrap();
-        let rows = journal.store().timeline(&node).unwrap();
-        let (events, marks) = events_and_marks(&rows);
-        let found = timeline(&events, &marks, u64::MAX).diagnosis;
-        (found.missing, found.summary)
-    }
-
-    #[tokio::test]
-    async fn what_is_seen_between_two_runs_is_kept_for_doctor() {
-        let node = NodeName::new("gpu-01").unwrap();
-        let gone = "the interface boot0 is gone or was made anew";
-        let (_dir, journal) = kept(vec![
-            event(
-                Some(&node),
-                EventKind::Dropped {
-                    service: Service::Dhcp,
-                    reason: DropReason::Truncated,
-                },
-            ),
-            NetbootEvent {
-                mac: None,
-                address: None,
-                ..event(None, EventKind::Server { text: gone.into() })
-            },
-            event(
-                None,
-                EventKind::Dropped {
-                    service: Service::Tftp,
-                    reason: DropReason::TooMany,
-                },
-            ),
-            event(
-                Some(&node),
-                EventKind::ReportRefused {
-                    reason: "another address".into(),
-                    claimed: None,
-                    planned: None,
-                },
-            ),
-        ])
-        .await;
-        // A packet that can't be read, with its machine's Ethernet address.
-        let (missing, summary) = doctor(&journal, "gpu-01");
-        assert_eq!(missing, Missing::DhcpDiscover);
-        assert!(summary.contains("can't be read: truncated"), "{summary}");
-        // What the servers say of themselves, on each machine.
-        let (_, summary) = doctor(&journal, "gpu-02");
-        assert!(summary.contains(gone), "{summary}");
-        // Whoever is at work on the network, by address.
-        let alarms = journal.store().alarms(&node, 1_767_225_600_001).unwrap();
-        let kinds: Vec<_> = alarms.iter().map(|a| (a.kind, a.sender)).collect();
-        assert_eq!(
-            kinds,
-            [(AlarmKind::Report, SENDER), (AlarmKind::Flood, SENDER)]
-        );
-    }
-
-    #[tokio::test]
-    async fn a_wish_to_stop_ends_what_is_done_between_two_runs() {
-        let dir = tempfile::tempdir().unwrap();
-        let journal = FleetJournal::open(dir.path(), "basement", "a test").unwrap();
-        let (_sender, receiver) = broadcast::channel(1);
-        let (asks, mut interrupt) = watch::channel(false);
-        let mut between = Between::new(receiver, &[], &mut interrupt);
-        asks.send(true).unwrap();
-        let endless = std::future::pending::<()>();
-        assert!(between.during(&journal, endless).await.is_none());
-    }
-}
+mod tests;

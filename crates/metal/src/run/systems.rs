@@ -3,8 +3,9 @@
 use std::{collections::BTreeMap, path::PathBuf};
 
 use undercroft_model::{NodeName, SystemTarget, inventory::Builder};
+use undercroft_planner::Rounds;
 
-use super::{Settings, tell};
+use super::{Settings, inputs, tell};
 use crate::world::Progress;
 use undercroft_build::debian::Arch;
 use undercroft_build::system::{NixStore, NodeSystem, SystemBuilder, SystemSecrets};
@@ -92,6 +93,73 @@ pub(super) async fn build(
             .insert(name.clone(), target.map_err(|why| brief(&why)));
     }
     systems
+}
+
+/// Systems that were built in an earlier round, with what from.
+#[derive(Debug, Default)]
+pub struct KeptSystems {
+    stamp: Option<String>,
+    systems: Systems,
+}
+
+impl KeptSystems {
+    /// Builds what isn't there yet, and what is to be built from something else by now. `rounds` says which of
+    /// those that couldn't be built are tried again already.
+    pub(super) async fn build(
+        &mut self,
+        settings: &Settings,
+        nodes: &[NodeName],
+        authorized_keys: Vec<String>,
+        rounds: &mut Rounds,
+        now_ms: u64,
+    ) -> Systems {
+        let builder = builder(settings);
+        let stamp = inputs::stamp(settings, &builder, &authorized_keys);
+        if stamp.is_none() || stamp != self.stamp {
+            self.systems = Systems {
+                // What couldn't be built is said as that until it was tried again.
+                targets: std::mem::take(&mut self.systems.targets)
+                    .into_iter()
+                    .filter(|(_, target)| target.is_err())
+                    .collect(),
+                ..Systems::default()
+            };
+        }
+        rounds.inputs(stamp.as_deref());
+        let due: Vec<NodeName> = nodes
+            .iter()
+            .filter(|name| !self.is_there(name) && rounds.build_is_due(name, now_ms))
+            .cloned()
+            .collect();
+        if !due.is_empty() {
+            let built = build(settings, &due, authorized_keys).await;
+            for (name, target) in &built.targets {
+                let failed = target.as_ref().err().map(String::as_str);
+                rounds.built(name, now_ms, failed);
+            }
+            self.systems.targets.extend(built.targets);
+            self.systems.stores.extend(built.stores);
+        }
+        self.stamp = stamp;
+        let asked = |name: &NodeName| nodes.contains(name);
+        self.systems.targets.retain(|name, _| asked(name));
+        self.systems.stores.retain(|name, _| asked(name));
+        self.systems.clone()
+    }
+
+    /// Whether a machine's system was built and is in its store still: a collection of garbage may have
+    /// taken it.
+    fn is_there(&self, name: &NodeName) -> bool {
+        let (Some(Ok(target)), Some(store)) = (
+            self.systems.targets.get(name),
+            self.systems.stores.get(name),
+        ) else {
+            return false;
+        };
+        let scripts = target.disko_script.iter();
+        let mut paths = scripts.chain([&target.toplevel]);
+        paths.all(|path| store.physical(path).exists())
+    }
 }
 
 /// A failure in one line, for reports on what was told whole when it happened: what failed, and the

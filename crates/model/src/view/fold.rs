@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use super::{Current, Failed, FleetView, NodeStatus, NodeView, Quarantine, RunView, Waits};
+use super::{
+    Current, Failed, FleetView, NodeStatus, NodeView, Quarantine, RefusedNode, RunView, Waits,
+};
 use crate::{
     Action, Entry, Evidence, Failure, FailureKind, Installed, NodeState, OpId, Outcome, Plan,
     PlannedDisk, Record, Step, StepId, Work, inventory::DiskRole,
@@ -19,6 +21,7 @@ impl FleetView {
             }
             Record::PlanAccepted { plan } => {
                 self.plan_accepted(plan);
+                self.plan_seq = Some(entry.seq);
                 Some(())
             }
             Record::RunStarted { plan, undercroft } => {
@@ -49,13 +52,16 @@ impl FleetView {
                 step,
                 failure,
             } => self
-                .with_node(node, |view, plan| {
-                    view.failed = Some(Failed {
-                        step: *step,
-                        action: plan.step(*step).map(|step| step.action.verb()),
-                        failure: failure.clone(),
-                        wall_ms,
-                    });
+                .note_refusal(node, failure)
+                .and_then(|()| {
+                    self.with_node(node, |view, plan| {
+                        view.failed = Some(Failed {
+                            step: *step,
+                            action: plan.step(*step).map(|step| step.action.verb()),
+                            failure: failure.clone(),
+                            wall_ms,
+                        });
+                    })
                 })
                 .map(|()| self.settle_one(node)),
             Record::Quarantined {
@@ -97,6 +103,7 @@ impl FleetView {
         self.run = None;
         self.nodes.clear();
         for (name, planned) in &plan.nodes {
+            self.refused.remove(name);
             let mut view = NodeView::new();
             view.steps = count(planned.steps.len());
             self.nodes.insert(name.clone(), view);
@@ -197,6 +204,21 @@ impl FleetView {
         });
         self.plan = Some(plan);
         self.settle_one(&placed?);
+        Some(())
+    }
+
+    /// Keeps what was refused, beyond the plan that refused it.
+    fn note_refusal(&mut self, node: &crate::NodeName, failure: &Failure) -> Option<()> {
+        let plan = self.plan.as_deref()?;
+        let planned = plan.nodes.get(node)?;
+        if failure.kind == FailureKind::Refused {
+            let refused = RefusedNode {
+                reason: failure.message.clone(),
+                inventory_digest: plan.inventory_digest.clone(),
+                target: planned.target.clone(),
+            };
+            self.refused.insert(node.clone(), refused);
+        }
         Some(())
     }
 

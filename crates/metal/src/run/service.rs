@@ -1,0 +1,330 @@
+//! Netboot and reconcile as a service, with the real fleet.
+
+use std::{collections::BTreeMap, collections::BTreeSet, sync::Arc, time::Duration};
+
+use tokio::{sync::watch, time::Instant};
+use undercroft_engine::Engine;
+use undercroft_model::{
+    Entry, NodeName, Observation, Plan, SystemTarget, advice::Advice as _, inventory::Inventory,
+    view::FleetView,
+};
+use undercroft_netboot::Netboot;
+use undercroft_planner::{Rounds, Scope};
+
+use super::{
+    BootServers, Finished, Fleet, FleetError, KeptSystems, Prepared, Run, RunError, ServeError,
+    Served,
+    between::{Between, interrupted},
+    carry_out,
+    serve::{Hands, Left, Serving},
+    write_facts,
+};
+use crate::world::{ClusterParts, Progress};
+use undercroft_journal::FleetJournal;
+
+/// Something that can't be had or done now.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct Refused {
+    /// What is wrong.
+    pub message: String,
+    /// What to try.
+    pub hint: Option<String>,
+}
+
+impl Refused {
+    /// Both in one line.
+    pub fn sentence(&self) -> String {
+        match &self.hint {
+            Some(hint) => format!("{} ({hint})", self.message),
+            None => self.message.clone(),
+        }
+    }
+}
+
+impl From<FleetError> for Left {
+    fn from(error: FleetError) -> Self {
+        match error {
+            FleetError::Store(error) => error.into(),
+            other => Self::Refused(Refused {
+                message: other.to_string(),
+                hint: other.hint(),
+            }),
+        }
+    }
+}
+
+impl From<RunError> for Left {
+    fn from(error: RunError) -> Self {
+        match error {
+            RunError::Store(error) => error.into(),
+            other => Self::Refused(Refused {
+                message: other.to_string(),
+                hint: other.hint(),
+            }),
+        }
+    }
+}
+
+/// What is wanted now.
+#[derive(Debug)]
+pub struct Intent {
+    /// The fleet with the inventory as it stands.
+    pub fleet: Fleet,
+    /// The machines that are asked for; `None` for all.
+    pub only: Option<BTreeSet<NodeName>>,
+}
+
+/// What a service is given.
+pub struct Service<I, C, O> {
+    /// How long to rest between two rounds.
+    pub interval: Duration,
+    /// What is asked for, beside the machines.
+    pub scope: Scope,
+    /// Reads the inventory. It is asked in each round.
+    pub intent: I,
+    /// What the steps of a plan's cluster bring in.
+    pub cluster: C,
+    /// Shown every entry of the journal.
+    pub observer: O,
+    /// Set to true to end.
+    pub interrupt: watch::Receiver<bool>,
+}
+
+impl<I, C, O> std::fmt::Debug for Service<I, C, O> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Service")
+            .field("interval", &self.interval)
+            .field("scope", &self.scope)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Reads the inventory, looks at the fleet, decides, carries the plan out, and begins again after the
+/// interval, until it is interrupted. What fails is said and tried again after longer and longer rests.
+///
+/// # Errors
+/// When the journal can't be believed.
+pub async fn serve<I, C, O>(
+    fleet: Fleet,
+    journal: FleetJournal,
+    service: Service<I, C, O>,
+) -> Result<Served, ServeError>
+where
+    I: FnMut() -> Result<Intent, Refused>,
+    C: FnMut(&Arc<Inventory>, &Plan) -> Result<ClusterParts, Refused>,
+    O: FnMut(&Entry) + Send + Clone + 'static,
+{
+    let Service {
+        interval,
+        scope,
+        intent,
+        cluster,
+        observer,
+        interrupt,
+    } = service;
+    let nodes = fleet.settings().inventory.nodes.keys().cloned().collect();
+    let hands = RealHands {
+        fleet,
+        only: None,
+        nodes,
+        kept: KeptSystems::default(),
+        servers: None,
+        started: Instant::now(),
+        intent,
+        cluster,
+        observer,
+        interrupt,
+    };
+    let interval_ms = u64::try_from(interval.as_millis()).unwrap_or(u64::MAX);
+    Serving::new(hands, interval_ms, scope, journal).go().await
+}
+
+struct RealHands<I, C, O> {
+    fleet: Fleet,
+    only: Option<BTreeSet<NodeName>>,
+    nodes: Vec<NodeName>,
+    kept: KeptSystems,
+    servers: Option<BootServers>,
+    started: Instant,
+    intent: I,
+    cluster: C,
+    observer: O,
+    interrupt: watch::Receiver<bool>,
+}
+
+/// Does some work while what the boot servers see is kept.
+async fn beside<T>(
+    servers: Option<&BootServers>,
+    nodes: &[NodeName],
+    interrupt: &mut watch::Receiver<bool>,
+    journal: Option<&FleetJournal>,
+    work: impl Future<Output = T>,
+) -> Option<T> {
+    match (servers, journal) {
+        (Some(servers), Some(journal)) => {
+            let events = servers.netboot.events();
+            Between::new(events, nodes, interrupt)
+                .during(journal, work)
+                .await
+        }
+        _ => tokio::select! {
+            biased;
+            () = interrupted(interrupt) => None,
+            done = work => Some(done),
+        },
+    }
+}
+
+impl<I, C, O> RealHands<I, C, O> {
+    async fn stop_servers(&mut self) {
+        if let Some(servers) = self.servers.take()
+            && let Ok(netboot) = Arc::try_unwrap(servers.netboot)
+        {
+            Netboot::stop(netboot).await;
+        }
+    }
+}
+
+impl<I, C, O> Hands for RealHands<I, C, O>
+where
+    I: FnMut() -> Result<Intent, Refused>,
+    C: FnMut(&Arc<Inventory>, &Plan) -> Result<ClusterParts, Refused>,
+    O: FnMut(&Entry) + Send + Clone + 'static,
+{
+    type Prepared = Prepared;
+
+    fn now_ms(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    fn read(&mut self) -> Result<(Arc<Inventory>, Option<BTreeSet<NodeName>>), Left> {
+        let intent = (self.intent)()?;
+        let (before, now) = (
+            &self.fleet.settings().inventory,
+            &intent.fleet.settings().inventory,
+        );
+        if before.fleet.name != now.fleet.name {
+            return Err(Left::Refused(Refused {
+                message: format!(
+                    "the inventory is of the fleet {} by now, and this service is {}'s",
+                    now.fleet.name, before.fleet.name
+                ),
+                hint: Some("start it anew for another fleet".to_owned()),
+            }));
+        }
+        if before.digest() != now.digest() {
+            self.nodes = now.nodes.keys().cloned().collect();
+            self.fleet = intent.fleet;
+        }
+        self.only.clone_from(&intent.only);
+        Ok((Arc::clone(&self.fleet.settings().inventory), intent.only))
+    }
+
+    fn journal(&mut self) -> Result<FleetJournal, Left> {
+        Ok(self.fleet.journal("undercroft serve")?)
+    }
+
+    async fn boot_servers(&mut self, journal: &FleetJournal, changed: bool) -> Result<(), Left> {
+        if changed {
+            self.stop_servers().await;
+        }
+        if self.servers.is_some() {
+            return Ok(());
+        }
+        let (_, operator) = self.fleet.keys()?;
+        let start = BootServers::start(&self.fleet, &operator);
+        let nodes = &self.nodes;
+        let started = beside(None, nodes, &mut self.interrupt, Some(journal), start).await;
+        let started = started.ok_or(Left::Interrupted)?;
+        self.servers = Some(started.map_err(RunError::from)?);
+        Ok(())
+    }
+
+    async fn prepare(
+        &mut self,
+        journal: &FleetJournal,
+        rounds: &mut Rounds,
+    ) -> Result<Prepared, Left> {
+        let now_ms = self.now_ms();
+        let only = self.only.as_ref();
+        let work = self
+            .fleet
+            .prepare_kept(only, &mut self.kept, rounds, now_ms);
+        let servers = self.servers.as_ref();
+        let done = beside(
+            servers,
+            &self.nodes,
+            &mut self.interrupt,
+            Some(journal),
+            work,
+        )
+        .await;
+        Ok(done.ok_or(Left::Interrupted)??)
+    }
+
+    fn targets(prepared: &Prepared) -> &BTreeMap<NodeName, Result<SystemTarget, String>> {
+        &prepared.systems.targets
+    }
+
+    async fn observe(
+        &mut self,
+        journal: &FleetJournal,
+        prepared: &Prepared,
+        view: &FleetView,
+    ) -> Result<Observation, Left> {
+        let work = self.fleet.observe(prepared, view);
+        let servers = self.servers.as_ref();
+        let done = beside(
+            servers,
+            &self.nodes,
+            &mut self.interrupt,
+            Some(journal),
+            work,
+        )
+        .await;
+        Ok(done.ok_or(Left::Interrupted)??)
+    }
+
+    async fn run(
+        &mut self,
+        prepared: Prepared,
+        engine: Engine,
+        journal: FleetJournal,
+        view: &FleetView,
+    ) -> Result<Finished, Left> {
+        let cluster = (self.cluster)(&self.fleet.settings().inventory, engine.plan())?;
+        let run = Run {
+            fleet: &self.fleet,
+            prepared,
+            engine,
+            journal,
+            view,
+            servers: self.servers.clone(),
+            cluster,
+            interrupt: self.interrupt.clone(),
+        };
+        Ok(carry_out(run, self.observer.clone()).await?)
+    }
+
+    fn keep(&mut self, view: &FleetView) -> Result<(), Left> {
+        let repository = &self.fleet.settings().repository;
+        write_facts(repository, view)
+            .map(drop)
+            .map_err(|e| FleetError::from(e).into())
+    }
+
+    async fn rest(&mut self, journal: Option<&FleetJournal>, rest_ms: u64) -> bool {
+        let work = tokio::time::sleep(Duration::from_millis(rest_ms));
+        let servers = self.servers.as_ref();
+        let rested = beside(servers, &self.nodes, &mut self.interrupt, journal, work).await;
+        rested.is_some()
+    }
+
+    fn say(&self, node: Option<&NodeName>, text: &str) {
+        (self.fleet.settings().progress)(Progress::Line {
+            node: node.cloned(),
+            text: text.to_owned(),
+        });
+    }
+}
