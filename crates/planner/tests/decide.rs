@@ -42,7 +42,7 @@ fn journal(records: Vec<Record>) -> FleetView {
 /// A journal with that plan, and runs of it that ended so.
 fn planned(plan: &Plan, ends: &[Option<RunEnd>]) -> FleetView {
     let mut records = vec![Record::PlanAccepted {
-        plan: Box::new(plan.clone()),
+        plan: plan.clone().into(),
     }];
     for end in ends {
         records.push(Record::RunStarted {
@@ -232,7 +232,7 @@ fn a_service_leaves_what_was_refused_alone_and_a_person_does_not() {
         failure: Failure::new(FailureKind::Refused, "its disk isn't there"),
     };
     let accepted = |plan: &Plan| Record::PlanAccepted {
-        plan: Box::new(plan.clone()),
+        plan: plan.clone().into(),
     };
     let ended = Record::RunEnded {
         end: RunEnd::Incomplete,
