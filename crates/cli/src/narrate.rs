@@ -325,8 +325,8 @@ fn proof(evidence: &Evidence) -> String {
         Evidence::Bootstrapped { part, shown } => {
             let state = match part {
                 BootstrapPart::Network => "networked",
-                BootstrapPart::Secrets => "entrusted",
-                BootstrapPart::ArgoCd => "delivering",
+                BootstrapPart::Secrets => "secrets-ready",
+                BootstrapPart::ArgoCd => "argocd-ready",
                 BootstrapPart::RootApp => "synced",
             };
             format!("{state}: {shown}")

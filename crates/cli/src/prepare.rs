@@ -286,7 +286,7 @@ pub(crate) fn is_prepared() -> bool {
 }
 
 /// Makes everything that needs the internet, for a process that will have none.
-pub(crate) async fn warm(
+pub(crate) async fn prefetch(
     fleet: &Fleet,
     only: Option<&BTreeSet<NodeName>>,
     with_installer: bool,

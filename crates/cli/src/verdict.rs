@@ -55,7 +55,7 @@ pub(crate) fn judge(
     };
     let why = |node: &NodeView| {
         let failure = node.failed.as_ref().map(|failed| &failed.failure);
-        let failure = failure.or(node.trouble.as_ref());
+        let failure = failure.or(node.last_failure.as_ref());
         let message = failure.map_or("its step gave no reason", |f| f.message.as_str());
         let hint = failure.and_then(|f| f.hint.clone());
         (message.to_owned(), hint)

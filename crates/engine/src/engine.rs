@@ -240,7 +240,7 @@ impl Engine {
         );
         self.run_started();
         for n in 0..self.nodes.len() {
-            self.take_up(n, out);
+            self.recover_node(n, out);
         }
     }
 
@@ -265,14 +265,14 @@ impl Engine {
         for n in 0..self.nodes.len() {
             let node = self.nodes.get(n);
             if node.is_some_and(|node| node.progress.failed.is_some()) {
-                self.gets_no_further(n);
+                self.settle_unreachable(n);
             }
         }
     }
 
     /// Settles the steps of a machine that gets no further in this run, and those of others that
     /// can't be done without them: nobody waits for what can't come.
-    pub(crate) fn gets_no_further(&mut self, n: NodeIndex) {
+    pub(crate) fn settle_unreachable(&mut self, n: NodeIndex) {
         let plan = Arc::clone(&self.plan);
         let cursor = self.nodes.get(n).map_or(0, |node| node.progress.cursor);
         let mut ended = vec![(n, cursor)];
@@ -302,11 +302,11 @@ impl Engine {
     }
 
     /// Settles what an earlier run left open, and looks at the machine.
-    fn take_up(&mut self, n: NodeIndex, out: &mut Vec<Effect>) {
+    fn recover_node(&mut self, n: NodeIndex, out: &mut Vec<Effect>) {
         let Some(running) = self.nodes.get(n).and_then(|node| node.progress.running) else {
             let refused = self.nodes.get(n).and_then(|node| {
-                let trouble = node.progress.trouble.clone()?;
-                node.progress.failed.is_none().then_some(trouble)
+                let last_failure = node.progress.last_failure.clone()?;
+                node.progress.failed.is_none().then_some(last_failure)
             });
             match refused {
                 // Only a refusal outlives its run without having failed its machine: the

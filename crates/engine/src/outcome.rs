@@ -106,8 +106,8 @@ impl Engine {
         let Some(progress) = self.nodes.get(n).map(|node| &node.progress) else {
             return;
         };
-        let (attempt, blind) = (progress.attempt, progress.blind);
-        let trouble = progress.trouble.clone();
+        let (attempt, inconclusive_probes) = (progress.attempt, progress.inconclusive_probes);
+        let last_failure = progress.last_failure.clone();
         match outcome {
             Outcome::Done { .. } => {
                 self.release(n);
@@ -121,11 +121,11 @@ impl Engine {
                 if attempt >= step.retry.attempts_max
                     && matches!(step.action, Action::Approve { .. }) =>
             {
-                let failure = trouble
+                let failure = last_failure
                     .unwrap_or_else(|| Failure::new(FailureKind::Ambiguous, "nobody approved it"));
                 self.restart(n, step, failure, out);
             }
-            Outcome::NotDone => self.try_again(now, n, step, attempt, trouble, out),
+            Outcome::NotDone => self.try_again(now, n, step, attempt, last_failure, out),
             Outcome::Orphaned => self.todo.push_back(n),
             Outcome::Failed { failure } => match failure.kind {
                 FailureKind::PreconditionLost => self.restart(n, step, failure.clone(), out),
@@ -133,7 +133,7 @@ impl Engine {
                     self.fail(n, failure.clone(), out);
                 }
                 FailureKind::Transient | FailureKind::Ambiguous if work == Work::Probe => {
-                    self.look_again(now, n, step, blind, trouble, out);
+                    self.look_again(now, n, step, inconclusive_probes, last_failure, out);
                 }
                 // Its tries are used up. Before the machine is given up, a look tells whether what the
                 // step stands on is gone: then more than another try would be needed.
@@ -142,12 +142,14 @@ impl Engine {
                 {
                     self.wait(now, n, step, attempt);
                 }
-                FailureKind::Transient => self.try_again(now, n, step, attempt, trouble, out),
+                FailureKind::Transient => self.try_again(now, n, step, attempt, last_failure, out),
                 FailureKind::Ambiguous => self.todo.push_back(n),
             },
             // An act may have happened: the probe follows at once and keeps what the act held.
             Outcome::TimedOut if work == Work::Act => self.todo.push_back(n),
-            Outcome::TimedOut => self.look_again(now, n, step, blind, trouble, out),
+            Outcome::TimedOut => {
+                self.look_again(now, n, step, inconclusive_probes, last_failure, out)
+            }
         }
     }
 
@@ -159,23 +161,26 @@ impl Engine {
         now: Now,
         n: NodeIndex,
         step: &Step,
-        blind: u32,
-        trouble: Option<Failure>,
+        inconclusive_probes: u32,
+        last_failure: Option<Failure>,
         out: &mut Vec<Effect>,
     ) {
-        match trouble {
-            Some(trouble) if blind >= step.retry.attempts_max && step.restart_from.is_some() => {
+        match last_failure {
+            Some(last_failure)
+                if inconclusive_probes >= step.retry.attempts_max
+                    && step.restart_from.is_some() =>
+            {
                 let failure = Failure {
                     kind: FailureKind::PreconditionLost,
                     message: format!(
-                        "{blind} looks could not tell whether it is done; the last one: {}",
-                        trouble.message
+                        "{inconclusive_probes} looks could not tell whether it is done; the last one: {}",
+                        last_failure.message
                     ),
-                    ..trouble
+                    ..last_failure
                 };
                 self.restart(n, step, failure, out);
             }
-            trouble => self.try_again(now, n, step, blind, trouble, out),
+            last_failure => self.try_again(now, n, step, inconclusive_probes, last_failure, out),
         }
     }
 
@@ -186,11 +191,11 @@ impl Engine {
         n: NodeIndex,
         step: &Step,
         failed: u32,
-        trouble: Option<Failure>,
+        last_failure: Option<Failure>,
         out: &mut Vec<Effect>,
     ) {
         if failed >= step.retry.attempts_max {
-            let failure = trouble.unwrap_or_else(|| {
+            let failure = last_failure.unwrap_or_else(|| {
                 Failure::new(FailureKind::Transient, "it was not done when it was tried")
             });
             self.fail(n, failure, out);
@@ -308,7 +313,7 @@ impl Engine {
                 failure,
             },
         );
-        self.gets_no_further(n);
+        self.settle_unreachable(n);
         self.failed = self.failed.saturating_add(1);
         let failure_budget = self.plan.limits.failure_budget;
         if self.failed > failure_budget && !self.stopped {
@@ -323,7 +328,7 @@ impl Engine {
             for other in 0..self.nodes.len() {
                 let begun = |node: &crate::engine::Node| node.progress.begun;
                 if !self.nodes.get(other).is_some_and(begun) {
-                    self.gets_no_further(other);
+                    self.settle_unreachable(other);
                 }
             }
         }

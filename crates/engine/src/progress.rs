@@ -32,14 +32,14 @@ pub(crate) struct Progress {
     /// Tries of the current step in this run. An orphaned one doesn't count.
     pub(crate) attempt: u32,
     /// Probes in a row that could not tell.
-    pub(crate) blind: u32,
+    pub(crate) inconclusive_probes: u32,
     /// What comes next for the current step.
     pub(crate) next: Work,
     /// Steps before this place were done once since the machine became a member, and are looked at
     /// before they are done again.
     pub(crate) look_before: usize,
     /// Why the current step isn't done yet.
-    pub(crate) trouble: Option<Failure>,
+    pub(crate) last_failure: Option<Failure>,
     /// Restarts in this run.
     pub(crate) restarts: u32,
     /// How its part of the plan has ended, if it has without success.
@@ -66,10 +66,10 @@ impl Progress {
             begun: false,
             running: None,
             attempt: 0,
-            blind: 0,
+            inconclusive_probes: 0,
             next: first_work(first),
             look_before: 0,
-            trouble: None,
+            last_failure: None,
             restarts: 0,
             failed: None,
             past_boots: Vec::new(),
@@ -80,15 +80,15 @@ impl Progress {
     /// `RunStarted`: fresh tries, except after a refusal.
     pub(crate) fn run_started(&mut self) {
         self.attempt = 0;
-        self.blind = 0;
+        self.inconclusive_probes = 0;
         self.restarts = 0;
         self.quarantined = 0;
         if self.failed != Some(FailureKind::Refused) {
             self.failed = None;
         }
         let refused = |f: &Failure| f.kind == FailureKind::Refused;
-        if !self.trouble.as_ref().is_some_and(refused) {
-            self.trouble = None;
+        if !self.last_failure.as_ref().is_some_and(refused) {
+            self.last_failure = None;
         }
         if self.begun {
             self.next = Work::Probe;
@@ -117,12 +117,12 @@ impl Progress {
                     first_work(after)
                 };
                 self.attempt = 0;
-                self.blind = 0;
-                self.trouble = None;
+                self.inconclusive_probes = 0;
+                self.last_failure = None;
             }
             Outcome::NotDone => {
                 self.next = Work::Act;
-                self.blind = 0;
+                self.inconclusive_probes = 0;
             }
             Outcome::Failed { failure } => {
                 let again = failure.kind == FailureKind::Transient
@@ -132,14 +132,14 @@ impl Progress {
                     Work::Act => self.next = Work::Probe,
                     Work::Probe => self.could_not_tell(),
                 }
-                self.trouble = Some(failure.clone());
+                self.last_failure = Some(failure.clone());
             }
             Outcome::TimedOut => {
                 match work {
                     Work::Act => self.next = Work::Probe,
                     Work::Probe => self.could_not_tell(),
                 }
-                self.trouble = Some(timed_out(step, work));
+                self.last_failure = Some(timed_out(step, work));
             }
             Outcome::Orphaned => {
                 if work == Work::Act {
@@ -151,7 +151,7 @@ impl Progress {
     }
 
     fn could_not_tell(&mut self) {
-        self.blind = self.blind.saturating_add(1);
+        self.inconclusive_probes = self.inconclusive_probes.saturating_add(1);
         self.next = Work::Probe;
     }
 
@@ -168,8 +168,8 @@ impl Progress {
         self.cursor = cursor;
         self.running = None;
         self.attempt = 0;
-        self.blind = 0;
-        self.trouble = None;
+        self.inconclusive_probes = 0;
+        self.last_failure = None;
         self.next = if member { Work::Probe } else { Work::Act };
         self.restarts = count;
         self.forget(from.reaches);

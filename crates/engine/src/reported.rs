@@ -61,7 +61,7 @@ impl Engine {
         let Some(node) = self.nodes.get_mut(n) else {
             return;
         };
-        let spare = node.progress.blind.saturating_add(1) < tries;
+        let spare = node.progress.inconclusive_probes.saturating_add(1) < tries;
         if let Phase::Backoff(at) = node.phase
             && node.progress.next == Work::Probe
             && node.hinted != Some(id)

@@ -27,8 +27,8 @@ mod entries;
 mod head;
 mod lock;
 mod store;
-mod strangers;
 mod timeline;
+mod unknown_machines;
 
 pub use alarms::{ALARM_SHOWN_MS, ALARMS_MAX, Alarm, AlarmKind};
 pub use approvals::{ApprovalError, GrantedApproval, PendingReport};
@@ -36,7 +36,7 @@ pub use entries::{Chain, FleetJournal};
 pub use head::{HEAD_FILE, Head, accept_journal};
 pub use lock::{ControllerLock, LockError, LockHolder};
 pub use store::{JOURNAL_FILE, STORE_VERSION, Store, StoreError};
-pub use strangers::{STRANGERS_MAX, Stranger};
 pub use timeline::{
     TIMELINE_ROWS_PER_NODE_MAX, TimelineDetail, TimelineRow, TimelineSource, events_and_marks,
 };
+pub use unknown_machines::{UNKNOWN_MACHINES_MAX, UnknownMachine};

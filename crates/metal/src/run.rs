@@ -360,7 +360,7 @@ impl Loop {
                 match kept {
                     Kept::Row(node, row) => self.world.note(&node, &row),
                     Kept::Alarm(node, alarm) => self.world.note_alarm(node.as_ref(), &alarm),
-                    Kept::Stranger(stranger) => self.world.note_stranger(&stranger),
+                    Kept::UnknownMachine(stranger) => self.world.note_unknown_machine(&stranger),
                 }
             }
         }

@@ -42,7 +42,7 @@ use undercroft_netboot::timeline::MarkKind;
 pub use self::{
     cluster::{BootstrapItem, ClusterParts, SecretSource},
     options::{DiskKey, InstallOptions, OptionError, Phase},
-    room::{MachineRoom, Pending, Room, RoomParts},
+    room::{Facilities, Pending, Room, RoomParts},
 };
 pub(crate) use self::{
     cluster::{Machine, part_health},
@@ -50,7 +50,7 @@ pub(crate) use self::{
     reports::ReportBoard,
 };
 use undercroft_build::system::NixStore;
-use undercroft_journal::{Alarm, Store, StoreError, Stranger, TimelineRow, TimelineSource};
+use undercroft_journal::{Alarm, Store, StoreError, TimelineRow, TimelineSource, UnknownMachine};
 use undercroft_process::clock::wall_ms_now;
 use undercroft_secrets::keys::{HostKeys, OperatorKey};
 
@@ -99,7 +99,7 @@ pub type ProgressSink = Arc<dyn Fn(Progress) + Send + Sync>;
 /// Everything that operations share.
 pub struct WorldParts {
     /// Power, consoles and boot servers.
-    pub room: Arc<dyn MachineRoom>,
+    pub room: Arc<dyn Facilities>,
     /// The machines' host keys.
     pub host_keys: HostKeys,
     /// The key to log in with.
@@ -174,9 +174,9 @@ impl MetalWorld {
     }
 
     /// Remembers a machine that the inventory doesn't know.
-    pub fn note_stranger(&self, stranger: &Stranger) {
+    pub fn note_unknown_machine(&self, stranger: &UnknownMachine) {
         // As with timelines: a help for people.
-        let _ = self.shared.store().note_stranger(stranger);
+        let _ = self.shared.store().note_unknown_machine(stranger);
     }
 }
 

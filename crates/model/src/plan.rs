@@ -58,9 +58,11 @@ pub enum NodeState {
     /// Kubernetes calls it Ready, and it carries its labels, annotations and taints.
     Ready,
     /// The founder alone: the cluster has the secrets that its bootstrap needs.
-    Entrusted,
+    #[serde(alias = "entrusted")]
+    SecretsReady,
     /// The founder alone: Argo CD is there and healthy.
-    Delivering,
+    #[serde(rename = "argocd-ready", alias = "delivering")]
+    ArgoCdReady,
     /// The founder alone: the root application is synced and healthy.
     Synced,
 }
@@ -80,8 +82,8 @@ impl NodeState {
         Self::Joined,
         Self::Networked,
         Self::Ready,
-        Self::Entrusted,
-        Self::Delivering,
+        Self::SecretsReady,
+        Self::ArgoCdReady,
         Self::Synced,
     ];
 
@@ -100,8 +102,8 @@ impl NodeState {
             Self::Joined => "joined",
             Self::Networked => "networked",
             Self::Ready => "ready",
-            Self::Entrusted => "entrusted",
-            Self::Delivering => "delivering",
+            Self::SecretsReady => "secrets-ready",
+            Self::ArgoCdReady => "argocd-ready",
             Self::Synced => "synced",
         }
     }
@@ -541,6 +543,24 @@ impl io::Write for Digest {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_state_is_written_as_people_read_it_and_the_former_names_are_read_too() {
+        for state in NodeState::ALL {
+            let written = serde_json::to_value(state).unwrap();
+            assert_eq!(written, state.as_str());
+            assert_eq!(serde_json::from_value::<NodeState>(written).unwrap(), state);
+        }
+        for (former, state) in [
+            ("entrusted", NodeState::SecretsReady),
+            ("delivering", NodeState::ArgoCdReady),
+        ] {
+            assert_eq!(
+                serde_json::from_value::<NodeState>(former.into()).unwrap(),
+                state
+            );
+        }
+    }
 
     /// A disk is wiped by what this says: a table of all that it may be asked.
     #[test]

@@ -9,7 +9,7 @@ use undercroft_model::{
     inventory::{DiskRole, Distribution, Inventory, Node, PowerKind, Role},
 };
 
-use crate::verdict::{Delivery, Install};
+use crate::verdict::{Install, SystemToInstall};
 
 /// The room that a root disk needs beside the boot partition when the closure's size isn't known,
 /// in bytes.
@@ -231,7 +231,7 @@ pub(crate) fn build_running(
     inventory: &Inventory,
     name: &NodeName,
     node: &Node,
-    delivery: &Delivery,
+    delivery: &SystemToInstall,
     generation: u32,
     steps: &mut Vec<Step>,
 ) -> NodePlan {
@@ -260,7 +260,7 @@ fn node_plan(
     }
 }
 
-fn prove(inventory: &Inventory, delivery: &Delivery) -> Draft {
+fn prove(inventory: &Inventory, delivery: &SystemToInstall) -> Draft {
     Draft {
         action: Action::Prove {
             toplevel: delivery.target.toplevel.clone(),

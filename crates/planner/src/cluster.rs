@@ -13,7 +13,7 @@ use crate::{
     chain::{self, Draft},
     members::{role, stays_member},
     report::Block,
-    verdict::Delivery,
+    verdict::SystemToInstall,
 };
 
 /// What to do where there is no cluster to join.
@@ -49,7 +49,7 @@ pub(crate) struct Drafting<'a> {
     pub(crate) options: &'a PlanOptions,
     /// Machines that run what they should, and have no steps yet: what was delivered to each, and
     /// how often it was installed anew.
-    pub(crate) running: BTreeMap<NodeName, (Delivery, u32)>,
+    pub(crate) running: BTreeMap<NodeName, (SystemToInstall, u32)>,
     pub(crate) nodes: &'a mut BTreeMap<NodeName, NodePlan>,
     pub(crate) reports: &'a mut BTreeMap<NodeName, NodeReport>,
     pub(crate) steps: &'a mut Vec<Step>,
@@ -360,7 +360,7 @@ impl Drafting<'_> {
         } else if self
             .options
             .until
-            .is_some_and(|until| until < NodeState::Entrusted)
+            .is_some_and(|until| until < NodeState::SecretsReady)
         {
             Some("no Argo CD was asked for")
         } else {
@@ -369,8 +369,8 @@ impl Drafting<'_> {
         if let Some(reason) = reason {
             if let Some(node) = self.nodes.get_mut(founder) {
                 for state in [
-                    NodeState::Entrusted,
-                    NodeState::Delivering,
+                    NodeState::SecretsReady,
+                    NodeState::ArgoCdReady,
                     NodeState::Synced,
                 ] {
                     node.not_applicable.insert(state, reason.to_owned());
@@ -384,12 +384,12 @@ impl Drafting<'_> {
         let drafts = [
             (
                 BootstrapPart::Secrets,
-                NodeState::Entrusted,
+                NodeState::SecretsReady,
                 timeouts.secrets_s,
             ),
             (
                 BootstrapPart::ArgoCd,
-                NodeState::Delivering,
+                NodeState::ArgoCdReady,
                 timeouts.argocd_s,
             ),
             (BootstrapPart::RootApp, NodeState::Synced, timeouts.sync_s),

@@ -28,8 +28,8 @@ fn parts(inventory: &Inventory, until: Option<NodeState>) -> &'static [Bootstrap
         return &[BootstrapPart::Network];
     }
     match until {
-        Some(until) if until < NodeState::Entrusted => &[BootstrapPart::Network],
-        Some(until) if until < NodeState::Delivering => {
+        Some(until) if until < NodeState::SecretsReady => &[BootstrapPart::Network],
+        Some(until) if until < NodeState::ArgoCdReady => {
             &[BootstrapPart::Network, BootstrapPart::Secrets]
         }
         Some(until) if until < NodeState::Synced => &[

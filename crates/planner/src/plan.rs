@@ -10,7 +10,7 @@ use undercroft_model::{
 use crate::{
     NodeReport, PlanReport, Summary, chain, cluster,
     estimate::{estimate, typical_ms},
-    verdict::{self, Asked, Verdict},
+    verdict::{self, NodeScope, Verdict},
 };
 
 /// How many servers join at a time: a second one that comes while the first is half way into etcd
@@ -60,7 +60,7 @@ pub fn plan_with(
             continue;
         }
         let reinstall = options.reinstall.contains(name);
-        let asked = Asked {
+        let asked = NodeScope {
             reinstall,
             inspect_only: options.inspect_only,
             until: options.until,

@@ -17,7 +17,7 @@ const NEXT_BUILD: &str = "mend what its build says; `undercroft plan` builds it 
 #[derive(Debug)]
 pub(crate) struct Install {
     /// What is put on the machine; `None` where it is only looked at.
-    pub(crate) system: Option<Delivery>,
+    pub(crate) system: Option<SystemToInstall>,
     pub(crate) generation: u32,
     pub(crate) disks: Vec<PlannedDisk>,
     /// An installer was seen on the machine.
@@ -26,14 +26,14 @@ pub(crate) struct Install {
 
 /// What is put on a machine.
 #[derive(Debug)]
-pub(crate) struct Delivery {
+pub(crate) struct SystemToInstall {
     pub(crate) target: SystemTarget,
     pub(crate) host_key_fingerprint: String,
 }
 
 /// What the operator wants of a machine.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Asked<'a> {
+pub(crate) struct NodeScope<'a> {
     /// It is wiped although it runs.
     pub(crate) reinstall: bool,
     /// It is only looked at.
@@ -47,7 +47,7 @@ pub(crate) struct Asked<'a> {
 pub(crate) enum Verdict {
     LeaveAlone(NodeReport),
     /// It runs what it should, was installed so many times, and joins.
-    Join(Delivery, u32, NodeReport),
+    Join(SystemToInstall, u32, NodeReport),
     Install(Install, NodeReport),
 }
 
@@ -56,9 +56,9 @@ pub(crate) fn judge(
     observation: &Observation,
     name: &NodeName,
     node: &Node,
-    asked: Asked<'_>,
+    asked: NodeScope<'_>,
 ) -> Verdict {
-    let Asked {
+    let NodeScope {
         reinstall,
         inspect_only,
         until,
@@ -205,7 +205,7 @@ fn delivery(
     name: &NodeName,
     node: &Node,
     reasons: &mut Vec<Block>,
-) -> Option<Delivery> {
+) -> Option<SystemToInstall> {
     let target = match observation.targets.get(name) {
         Some(Ok(target)) => Some(target),
         Some(Err(why)) => {
@@ -255,7 +255,7 @@ fn delivery(
             "set `layout = \"ext4\"`, or `builder = \"flake\"` under [fleet]",
         ));
     }
-    Some(Delivery {
+    Some(SystemToInstall {
         target: target?.clone(),
         host_key_fingerprint: host_key?.clone(),
     })

@@ -1,5 +1,12 @@
 //! Go on, carry out another plan, wait, or nothing: decided once, with a reason for each machine that waits.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "what helps tests may end them"
+)]
+
 mod fleet;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -61,7 +68,8 @@ fn each_reason_to_wait_has_its_type_and_none_is_called_well() {
         proved_up: true,
         ..Installed::default()
     };
-    let cases: [(Found, Option<&str>, fn(&Waiting) -> bool); 5] = [
+    type Case<'a> = (Found, Option<&'a str>, fn(&Waiting) -> bool);
+    let cases: [Case<'_>; 5] = [
         (
             Found::Unreachable {
                 reason: "no route".into(),

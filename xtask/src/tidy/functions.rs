@@ -36,7 +36,6 @@ const ALLOWED: &[(&str, &str, &str)] = &[
     ("crates/engine/src/evidence.rs", "refute", CASES),
     ("crates/journal/src/store.rs", "inspect", SEQUENCE),
     ("crates/metal/src/run.rs", "carry_out", SEQUENCE),
-    ("crates/metal/src/run/serve.rs", "serve", OLD),
     ("crates/metal/src/run/systems.rs", "build", OLD),
     ("crates/metal/src/world.rs", "carry_out", CASES),
     ("crates/metal/src/world/cluster/ready.rs", "ready", OLD),

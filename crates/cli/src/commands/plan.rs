@@ -69,7 +69,7 @@ pub(crate) fn run(ui: Ui, at: Option<&Path>, args: &PlanArgs) -> Result<Done, Cl
     )?;
     crate::runtime::block_on(async {
         if let Place::InRack(rack) = &place {
-            prepare::warm(&fleet, only.as_ref(), false).await?;
+            prepare::prefetch(&fleet, only.as_ref(), false).await?;
             return Err(prepare::enter(rack));
         }
         let entries = fleet.entries().map_err(|e| CliError::from(&e))?;

@@ -96,9 +96,9 @@ pub(crate) fn run(ui: Ui, at: Option<&Path>, args: &ServeArgs) -> Result<Done, C
                 .map_err(|e| CliError::from(&e))?;
             if let Place::InRack(rack) = &place {
                 drop(journal);
-                let warm = prepare::warm(&fleet, only.as_ref(), true);
-                return match signals.unless_asked(warm).await {
-                    Some(warm) => warm.and_then(|()| Err(prepare::enter(rack))),
+                let prefetched = prepare::prefetch(&fleet, only.as_ref(), true);
+                return match signals.unless_asked(prefetched).await {
+                    Some(prefetched) => prefetched.and_then(|()| Err(prepare::enter(rack))),
                     None => Ok(stopped(ui)),
                 };
             }

@@ -134,11 +134,11 @@ impl Up<'_> {
         if let Place::InRack(rack) = place {
             // Whoever is the controller already says so at once, not after minutes of building.
             drop(self.journal()?);
-            let warm = prepare::warm(&self.fleet, self.only.as_ref(), true);
-            let Some(warm) = signals.unless_asked(warm).await else {
+            let prefetched = prepare::prefetch(&self.fleet, self.only.as_ref(), true);
+            let Some(prefetched) = signals.unless_asked(prefetched).await else {
                 return Ok(self.stopped());
             };
-            warm?;
+            prefetched?;
             self.progress.end();
             return Err(prepare::enter(rack));
         }

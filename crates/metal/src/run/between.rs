@@ -55,7 +55,7 @@ impl<'a> Between<'a> {
                         let _ = match kept {
                             Kept::Row(node, row) => store.note(&node, &row),
                             Kept::Alarm(node, alarm) => store.note_alarm(node.as_ref(), &alarm),
-                            Kept::Stranger(stranger) => store.note_stranger(&stranger),
+                            Kept::UnknownMachine(stranger) => store.note_unknown_machine(&stranger),
                         };
                     }
                 }

@@ -9,7 +9,7 @@ use std::{
 use undercroft_model::NodeName;
 use undercroft_netboot::{DropReason, EventKind, NetbootEvent, event::Service, timeline::timeline};
 
-use undercroft_journal::{Alarm, AlarmKind, Stranger, TimelineRow, TimelineSource};
+use undercroft_journal::{Alarm, AlarmKind, TimelineRow, TimelineSource, UnknownMachine};
 
 /// How long the same event of the same machine isn't written again: firmware repeats itself, and
 /// anybody on the boot network can make it seem to.
@@ -34,7 +34,7 @@ pub(super) enum Kept {
     /// Among what somebody does, to a machine or to the network as a whole.
     Alarm(Option<NodeName>, Alarm),
     /// Among the machines that the inventory doesn't know.
-    Stranger(Stranger),
+    UnknownMachine(UnknownMachine),
 }
 
 #[derive(Debug, Default)]
@@ -75,7 +75,7 @@ impl Narrator {
         }
         kept.extend(match event.node.clone() {
             Some(node) => self.row(&node, event).map(|row| Kept::Row(node, row)),
-            None => self.stranger(event).map(Kept::Stranger),
+            None => self.stranger(event).map(Kept::UnknownMachine),
         });
         kept
     }
@@ -141,7 +141,7 @@ impl Narrator {
 
     /// What an event tells of a machine that the inventory doesn't know; `None` for a repetition,
     /// and where it has no Ethernet address.
-    fn stranger(&mut self, event: NetbootEvent) -> Option<Stranger> {
+    fn stranger(&mut self, event: NetbootEvent) -> Option<UnknownMachine> {
         let text = text(&event);
         let (wall_ms, mac) = (event.at_ms, event.mac);
         let report = match event.kind {
@@ -150,7 +150,7 @@ impl Narrator {
         };
         let mac = mac.or_else(|| report.as_ref()?.macs.first().copied())?;
         self.is_news((mac.to_string(), text.clone()), REPEAT_AFTER)
-            .then_some(Stranger {
+            .then_some(UnknownMachine {
                 mac,
                 wall_ms,
                 text,

@@ -23,7 +23,7 @@ const CONSOLE_LISTEN: Duration = Duration::from_secs(12);
 pub type Pending<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// The surroundings of the machines, as operations use them.
-pub trait MachineRoom: Send + Sync {
+pub trait Facilities: Send + Sync {
     /// Lets the boot servers offer the installer to a machine from now on, or its own disk.
     ///
     /// # Errors
@@ -150,7 +150,7 @@ fn power_failure(error: &PowerError) -> Failure {
     }
 }
 
-impl MachineRoom for Room {
+impl Facilities for Room {
     fn offer(&self, node: &NodeName, installer: bool) -> Result<(), Failure> {
         let intent = if installer {
             BootIntent::Install

@@ -18,7 +18,7 @@ use undercroft_engine::{NodeFacts, Order, World as _};
 use undercroft_journal::Store;
 use undercroft_kube::{API_PORT, Access, Cluster};
 use undercroft_metal::world::{
-    ClusterParts, InstallOptions, MachineRoom, MetalWorld, Pending, WorldParts,
+    ClusterParts, Facilities, InstallOptions, MetalWorld, Pending, WorldParts,
 };
 use undercroft_model::{
     Action, Failure, NodeName, Observation, OpId, Outcome, Plan, SystemTarget, Work,
@@ -67,7 +67,7 @@ fn evaluated() -> Value {
 
 struct NoRoom;
 
-impl MachineRoom for NoRoom {
+impl Facilities for NoRoom {
     fn offer(&self, _: &NodeName, _: bool) -> Result<(), Failure> {
         Ok(())
     }

@@ -21,7 +21,7 @@ use undercroft_journal::Store;
 use undercroft_kube::{Apply, Cluster, Manifest};
 use undercroft_metal::{
     observe::{Looking, observe},
-    world::{ClusterParts, InstallOptions, MachineRoom, MetalWorld, Pending, Progress, WorldParts},
+    world::{ClusterParts, Facilities, InstallOptions, MetalWorld, Pending, Progress, WorldParts},
 };
 use undercroft_model::{
     Action, ClusterPlan, Failure, GitopsSource, MacAddr, NodeName, NodePlan, NodeState,
@@ -63,7 +63,7 @@ pub(crate) fn name(text: &str) -> NodeName {
 
 struct NoRoom;
 
-impl MachineRoom for NoRoom {
+impl Facilities for NoRoom {
     fn offer(&self, _: &NodeName, _: bool) -> Result<(), Failure> {
         Ok(())
     }

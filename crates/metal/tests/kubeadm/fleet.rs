@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 use undercroft_engine::{NodeFacts, Order, World as _};
 use undercroft_journal::Store;
 use undercroft_metal::world::{
-    ClusterParts, InstallOptions, MachineRoom, MetalWorld, Pending, WorldParts,
+    ClusterParts, Facilities, InstallOptions, MetalWorld, Pending, WorldParts,
 };
 use undercroft_model::{
     Action, Failure, NodeName, Observation, OpId, Outcome, Plan, SystemTarget, Work,
@@ -54,7 +54,7 @@ pub(crate) fn inventory() -> Inventory {
 
 struct NoRoom;
 
-impl MachineRoom for NoRoom {
+impl Facilities for NoRoom {
     fn offer(&self, _: &NodeName, _: bool) -> Result<(), Failure> {
         Ok(())
     }

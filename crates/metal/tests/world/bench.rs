@@ -16,7 +16,7 @@ use tokio::sync::mpsc;
 use undercroft_engine::{NodeFacts, Order, World};
 use undercroft_journal::Store;
 use undercroft_metal::world::{
-    ClusterParts, EncryptionKeySource, InstallOptions, MachineRoom, MetalWorld, Pending, Progress,
+    ClusterParts, EncryptionKeySource, Facilities, InstallOptions, MetalWorld, Pending, Progress,
     WorldParts,
 };
 use undercroft_model::{
@@ -56,7 +56,7 @@ pub(crate) struct FakeRoom {
     pub(crate) boots: Mutex<u32>,
 }
 
-impl MachineRoom for FakeRoom {
+impl Facilities for FakeRoom {
     fn offer(&self, _: &NodeName, installer: bool) -> Result<(), Failure> {
         self.offered.lock().unwrap().push(installer);
         Ok(())

@@ -44,7 +44,7 @@ impl FleetView {
                 .with_node(node, |view, plan| {
                     view.restart(plan, node, *from);
                     view.restarts = *count;
-                    view.trouble = Some(failure.clone());
+                    view.last_failure = Some(failure.clone());
                 })
                 .map(|()| self.settle_one(node)),
             Record::NodeFailed {
@@ -270,7 +270,7 @@ impl NodeView {
         match outcome {
             Outcome::Done { evidence } => {
                 self.state = step.reaches;
-                self.trouble = None;
+                self.last_failure = None;
                 self.learn(evidence);
                 let steps = plan.nodes.get(&step.node).map(|node| &node.steps);
                 let place = steps.and_then(|steps| steps.iter().position(|id| *id == step.id));
@@ -280,10 +280,10 @@ impl NodeView {
                     self.done_wall_ms = Some(wall_ms);
                 }
             }
-            Outcome::Failed { failure } => self.trouble = Some(failure.clone()),
+            Outcome::Failed { failure } => self.last_failure = Some(failure.clone()),
             Outcome::TimedOut => {
                 let message = format!("{} took too long and was called off", step.action.verb());
-                self.trouble = Some(Failure::new(FailureKind::Ambiguous, message));
+                self.last_failure = Some(Failure::new(FailureKind::Ambiguous, message));
             }
             Outcome::NotDone | Outcome::Orphaned => {}
         }
@@ -411,7 +411,7 @@ impl NodeView {
             NodeStatus::Planned | NodeStatus::Waiting => {
                 let tried = self.current.as_ref().is_some_and(|c| c.work.is_some());
                 Some(match next.and_then(|step| step.resource) {
-                    _ if tried && self.trouble.is_some() => Waits::NextTry,
+                    _ if tried && self.last_failure.is_some() => Waits::NextTry,
                     Some(resource) => Waits::Resource { resource },
                     None => Waits::Steps,
                 })

@@ -119,7 +119,7 @@ pub struct NodeView {
     /// How often its steps have begun again in the latest run.
     pub restarts: u32,
     /// The last thing that went wrong with the current step, or why it began again.
-    pub trouble: Option<Failure>,
+    pub last_failure: Option<Failure>,
     /// Why its part of the plan ended without success.
     pub failed: Option<Failed>,
     /// The latest report that wasn't believed.
@@ -164,7 +164,7 @@ impl NodeView {
             current: None,
             waits: None,
             restarts: 0,
-            trouble: None,
+            last_failure: None,
             failed: None,
             quarantine: None,
             phases: BTreeMap::new(),

@@ -162,7 +162,7 @@ fn a_machine_that_begins_again_forgets_what_is_no_longer_so() {
         assert_eq!((node.state, node.steps_done), (state, from));
         assert_eq!((node.restarts, node.done_wall_ms), (2, None));
         assert_eq!(node.current.unwrap().step, StepId(from));
-        assert_eq!(node.trouble.unwrap().message, "its power went");
+        assert_eq!(node.last_failure.unwrap().message, "its power went");
         assert_eq!(node.report.is_some(), keeps_report, "{from}");
         assert_eq!(node.boot_id.is_some(), keeps_report, "{from}");
         assert_eq!(node.installer_boot_id.is_some(), keeps_report, "{from}");

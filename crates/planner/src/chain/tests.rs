@@ -103,7 +103,7 @@ fn steps_have_the_inventory_s_time_limits_and_tries() {
     let inventory = inventory("");
     let (name, node) = inventory.nodes.first_key_value().unwrap();
     let install = Install {
-        system: Some(Delivery {
+        system: Some(SystemToInstall {
             target: SystemTarget {
                 toplevel: "/nix/store/x".to_owned(),
                 disko_script: None,

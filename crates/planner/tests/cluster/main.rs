@@ -292,8 +292,8 @@ fn until_up_leaves_the_cluster_and_until_ready_argo_cd_out() {
         format!("{MACHINE} found network ready")
     );
     for (state, parts) in [
-        (NodeState::Entrusted, "secrets"),
-        (NodeState::Delivering, "secrets argocd"),
+        (NodeState::SecretsReady, "secrets"),
+        (NodeState::ArgoCdReady, "secrets argocd"),
         (NodeState::Synced, "secrets argocd sync"),
     ] {
         let (plan, _) = planned(&inventory, &prepared(&inventory), &until(state));
@@ -479,8 +479,8 @@ fn a_fleet_that_is_as_far_as_it_was_asked_for_gives_an_empty_plan() {
     let (plan, report) = planned(&inventory, &observation, &until(NodeState::Ready));
     assert!(plan.is_empty() && report.is_converged());
     for (part, state) in [
-        (BootstrapPart::Secrets, NodeState::Entrusted),
-        (BootstrapPart::ArgoCd, NodeState::Delivering),
+        (BootstrapPart::Secrets, NodeState::SecretsReady),
+        (BootstrapPart::ArgoCd, NodeState::ArgoCdReady),
     ] {
         let (plan, _) = planned(&inventory, &observation, &until(state));
         assert!(!plan.is_empty(), "{state:?}");

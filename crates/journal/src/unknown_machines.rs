@@ -12,7 +12,7 @@ use super::{
 
 /// How many are remembered; the least recent is forgotten first. Anybody on the boot network can
 /// make up Ethernet addresses.
-pub const STRANGERS_MAX: u64 = 256;
+pub const UNKNOWN_MACHINES_MAX: u64 = 256;
 /// The most characters of what one did last.
 const TEXT_CHARS_MAX: usize = 500;
 /// The most bytes of a report that are kept.
@@ -20,7 +20,7 @@ const REPORT_BYTES_MAX: usize = 16 * 1024;
 
 /// A machine that the inventory doesn't know.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Stranger {
+pub struct UnknownMachine {
     /// Its Ethernet address.
     pub mac: MacAddr,
     /// When it was seen last, in milliseconds since the Unix epoch.
@@ -41,13 +41,13 @@ impl Store {
     ///
     /// # Errors
     /// When the database can't be written.
-    pub fn note_stranger(&self, stranger: &Stranger) -> Result<(), StoreError> {
-        let text: String = undercroft_process::printable(&stranger.text)
+    pub fn note_unknown_machine(&self, machine: &UnknownMachine) -> Result<(), StoreError> {
+        let text: String = undercroft_process::printable(&machine.text)
             .replace('\n', " ")
             .chars()
             .take(TEXT_CHARS_MAX)
             .collect();
-        let report = stranger
+        let report = machine
             .report
             .as_ref()
             .and_then(|report| serde_json::to_string(report).ok())
@@ -61,8 +61,8 @@ impl Store {
                      text = excluded.text,
                      report = COALESCE(excluded.report, strangers.report)",
                 params![
-                    stranger.mac.to_string(),
-                    signed(stranger.wall_ms),
+                    machine.mac.to_string(),
+                    signed(machine.wall_ms),
                     text,
                     report
                 ],
@@ -70,7 +70,7 @@ impl Store {
             tx.execute(
                 "DELETE FROM strangers WHERE mac NOT IN (
                      SELECT mac FROM strangers ORDER BY wall_ms DESC LIMIT ?1)",
-                [signed(STRANGERS_MAX)],
+                [signed(UNKNOWN_MACHINES_MAX)],
             )?;
             tx.commit()
         };
@@ -81,7 +81,7 @@ impl Store {
     ///
     /// # Errors
     /// When the database can't be read.
-    pub fn strangers(&self) -> Result<Vec<Stranger>, StoreError> {
+    pub fn unknown_machines(&self) -> Result<Vec<UnknownMachine>, StoreError> {
         let read = || -> rusqlite::Result<Vec<Row>> {
             let mut statement = self.connection.prepare_cached(
                 "SELECT mac, wall_ms, text, report FROM strangers ORDER BY wall_ms DESC, mac",
@@ -95,7 +95,7 @@ impl Store {
         Ok(rows
             .into_iter()
             .filter_map(|(mac, wall_ms, text, report)| {
-                Some(Stranger {
+                Some(UnknownMachine {
                     mac: mac.parse().ok()?,
                     wall_ms: unsigned(wall_ms),
                     text,
@@ -115,10 +115,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::create(dir.path(), "basement").unwrap();
         let store = store.second().unwrap();
-        for wall_ms in 0..STRANGERS_MAX + 3 {
+        for wall_ms in 0..UNKNOWN_MACHINES_MAX + 3 {
             let [high, low] = u16::try_from(wall_ms).unwrap().to_be_bytes();
             store
-                .note_stranger(&Stranger {
+                .note_unknown_machine(&UnknownMachine {
                     mac: MacAddr([2, 0, 0, 0, high, low]),
                     wall_ms,
                     text: "DISCOVER\nfrom \u{1b}[2J".into(),
@@ -126,9 +126,9 @@ mod tests {
                 })
                 .unwrap();
         }
-        let seen = store.strangers().unwrap();
-        assert_eq!(seen.len() as u64, STRANGERS_MAX);
-        assert_eq!(seen[0].wall_ms, STRANGERS_MAX + 2);
+        let seen = store.unknown_machines().unwrap();
+        assert_eq!(seen.len() as u64, UNKNOWN_MACHINES_MAX);
+        assert_eq!(seen[0].wall_ms, UNKNOWN_MACHINES_MAX + 2);
         assert_eq!(seen[0].text, "DISCOVER from \\u{1b}[2J");
     }
 }
