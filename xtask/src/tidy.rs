@@ -1,5 +1,6 @@
 //! The house rules that a program can check. It is a task, and a test.
 
+mod drawing;
 mod functions;
 
 use std::{
@@ -118,6 +119,7 @@ fn crates(root: &Path, findings: &mut Vec<String>) -> Result<(), Failed> {
     let folder = root.join("crates");
     let entries = std::fs::read_dir(&folder)
         .map_err(|e| Failed::new("tidy", format!("{}: {e}", folder.display())))?;
+    let mut edges_found = drawing::Edges::new();
     for entry in entries.flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
         let manifest = read(&entry.path().join("Cargo.toml"))?;
@@ -129,6 +131,14 @@ fn crates(root: &Path, findings: &mut Vec<String>) -> Result<(), Failed> {
             .and_then(|table| table.as_table_like())
             .map(|table| table.iter().map(|(key, _)| key.to_owned()).collect())
             .unwrap_or_default();
+        let used = dependencies.iter();
+        let used = used.filter_map(|name| name.strip_prefix("undercroft-"));
+        edges_found.insert(name.clone(), used.map(str::to_owned).collect());
+        if !architecture.contains(&format!("| `{name}` |")) {
+            findings.push(format!(
+                "ARCHITECTURE.md doesn't say what crates/{name} is for"
+            ));
+        }
         let Some(edges) = allowed.get(name.as_str()) else {
             findings.push(format!("crates/{name}: no room in xtask's list of crates"));
             continue;
@@ -165,6 +175,7 @@ fn crates(root: &Path, findings: &mut Vec<String>) -> Result<(), Failed> {
             ));
         }
     }
+    drawing::check(&architecture, &edges_found, findings);
     Ok(())
 }
 
