@@ -71,6 +71,11 @@ impl Step {
         self
     }
 
+    pub(crate) fn envs(mut self, all: impl IntoIterator<Item = (String, OsString)>) -> Self {
+        self.command.envs(all);
+        self
+    }
+
     /// Lets the program read the terminal.
     pub(crate) fn interactive(mut self) -> Self {
         self.command.stdin(Stdio::inherit());

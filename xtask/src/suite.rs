@@ -32,14 +32,14 @@ pub(crate) fn run(filter: &[&str]) -> Result<(), Failed> {
             .join()
             .map_err(|_| Failed::new("test", "building the peers panicked"))
     })?;
-    let (variable, runner) = timed::runner()?;
+    let runner = timed::runner()?;
     // Passing tests' output is asked for so that a test that skipped itself can be counted.
     let mut child = Step::new("test", "cargo")
         .args(["test", "--workspace", "--no-fail-fast", "--"])
         .args(filter.iter().copied())
         .args(["--show-output"])
         .path_first(&tools)
-        .env(&variable, runner)
+        .envs(runner)
         .env("UNDERCROFT_PEERS", peers)
         .env("UNDERCROFT_SEEDS_FROM", seeds_from())
         .spawn_piped()?;

@@ -3,7 +3,7 @@
 
 use std::{ffi::OsString, os::unix::process::CommandExt as _, path::Path, process::Command};
 
-use crate::run::{Failed, Step};
+use crate::run::{Failed, Step, cache_dir};
 
 /// The hidden task that cargo calls, followed by the binary and its arguments.
 pub(crate) const TASK: &str = "run-a-test-binary";
@@ -12,8 +12,9 @@ const SLOWEST_SHOWN: usize = 10;
 /// The length of the hash at the end of a test binary's name.
 const HASH_CHARS: usize = 16;
 
-/// The variable by which cargo is told of this program, and its value.
-pub(crate) fn runner() -> Result<(String, OsString), Failed> {
+/// The variable by which cargo is told of this program, and its value; `None` where cargo couldn't read it, and then
+/// nothing is measured.
+pub(crate) fn runner() -> Result<Option<(String, OsString)>, Failed> {
     let version = Step::new("the compiler's host", "rustc")
         .args(["-vV"])
         .output()?;
@@ -22,12 +23,29 @@ pub(crate) fn runner() -> Result<(String, OsString), Failed> {
         .find_map(|line| line.strip_prefix("host: "))
         .ok_or_else(|| Failed::new("test", "`rustc -vV` names no host"))?;
     let name = host.to_uppercase().replace('-', "_");
-    let program = std::env::current_exe()
-        .map_err(|e| Failed::new("test", format!("can't find the running program: {e}")))?;
-    let mut value = program.into_os_string();
-    value.push(" ");
-    value.push(TASK);
-    Ok((format!("CARGO_TARGET_{name}_RUNNER"), value))
+    // Building the tests may have made this program anew, so that the running one has no file any more.
+    let folder = cache_dir();
+    let program = folder.join("test-runner");
+    std::fs::create_dir_all(&folder)
+        .and_then(|()| std::fs::remove_file(&program).or_else(none_there))
+        .and_then(|()| std::fs::copy("/proc/self/exe", &program))
+        .map_err(|e| Failed::new("test", format!("{}: {e}", program.display())))?;
+    // Cargo takes what is between blanks for words.
+    let Some(path) = program
+        .to_str()
+        .filter(|path| !path.contains(char::is_whitespace))
+    else {
+        return Ok(None);
+    };
+    let value = format!("{path} {TASK}");
+    Ok(Some((format!("CARGO_TARGET_{name}_RUNNER"), value.into())))
+}
+
+fn none_there(error: std::io::Error) -> std::io::Result<()> {
+    match error.kind() {
+        std::io::ErrorKind::NotFound => Ok(()),
+        _ => Err(error),
+    }
 }
 
 /// Becomes the test binary; it returns only where that fails.

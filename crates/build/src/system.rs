@@ -56,6 +56,8 @@ pub enum SystemBuilder {
         toplevel: String,
         /// The script that partitions, formats and mounts; `None` for undercroft's own layout.
         disko_script: Option<String>,
+        /// The devices that the script makes anew, as it names them, where that is known.
+        disko_devices: Option<Vec<String>>,
         /// The store that they are in.
         store: NixStore,
     },
@@ -77,6 +79,8 @@ pub struct SystemTarget {
     pub toplevel: String,
     /// The disko script's store path, if the system brings one.
     pub disko_script: Option<String>,
+    /// The devices that the script makes anew, as it names them; `None` where that can't be told.
+    pub disko_devices: Option<Vec<String>>,
     /// The architecture that it is for.
     pub arch: Arch,
     /// The store that it is in, on this machine.
@@ -177,17 +181,28 @@ impl SystemBuilder {
         node: &NodeSystem,
         progress: Progress<'_>,
     ) -> Result<SystemTarget, SystemError> {
-        let (toplevel, disko_script, store) = match self {
+        let (toplevel, disko_script, disko_devices, store) = match self {
             SystemBuilder::Flake { dir, cache_dir } => {
                 let store = NixStore::choose(cache_dir)?;
-                let (toplevel, disko) = flake::build(dir, &node.name, &store, progress)?;
-                (toplevel, disko, store)
+                let built = flake::build(dir, &node.name, &store, progress)?;
+                (
+                    built.toplevel,
+                    built.disko_script,
+                    built.disko_devices,
+                    store,
+                )
             }
             SystemBuilder::StorePaths {
                 toplevel,
                 disko_script,
+                disko_devices,
                 store,
-            } => (toplevel.clone(), disko_script.clone(), store.clone()),
+            } => (
+                toplevel.clone(),
+                disko_script.clone(),
+                disko_devices.clone(),
+                store.clone(),
+            ),
             SystemBuilder::RackDebian {
                 cache_dir,
                 generation,
@@ -196,7 +211,7 @@ impl SystemBuilder {
                 let store = NixStore::choose_kept(cache_dir)?;
                 let toplevel =
                     rack::build(cache_dir, node, *generation, *broken, &store, progress)?;
-                (toplevel, None, store)
+                (toplevel, None, None, store)
             }
         };
         check_system(&toplevel, &store, node)?;
@@ -211,6 +226,7 @@ impl SystemBuilder {
         Ok(SystemTarget {
             toplevel,
             disko_script,
+            disko_devices,
             arch: node.arch,
             store,
             closure_bytes,

@@ -82,6 +82,15 @@ pub(crate) struct Selection {
     /// the script means Undercroft's own layout
     #[arg(long, value_names = ["DISKO", "TOPLEVEL"], num_args = 2, conflicts_with = "flake")]
     store_paths: Vec<String>,
+    /// With a disko script: the disks that it makes anew, as it names them; it runs only where they
+    /// are the disks that the inventory means
+    #[arg(
+        long,
+        value_name = "DEVICE",
+        value_delimiter = ',',
+        requires = "store_paths"
+    )]
+    disko_devices: Vec<String>,
     /// A file with your age identity or SSH private key, beside the usual places
     #[arg(long, value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
     identity: Vec<PathBuf>,
@@ -165,11 +174,18 @@ impl Selection {
         cache_dir: &Path,
     ) -> Result<Option<SystemBuilder>, CliError> {
         if let [disko, toplevel] = self.store_paths.as_slice() {
+            if (disko == "-") != self.disko_devices.is_empty() {
+                return Err(CliError::usage(
+                    "--store-paths with a disko script and --disko-devices belong together",
+                )
+                .hint("Name the disks that the script makes anew, as `disko.devices.disk.NAME.device` has them; on the machine they are compared with the inventory's."));
+            }
             let store = NixStore::choose(cache_dir)
                 .map_err(|e| CliError::failed("can't find the Nix store").because(&e))?;
             return Ok(Some(SystemBuilder::StorePaths {
                 toplevel: toplevel.clone(),
                 disko_script: (disko != "-").then(|| disko.clone()),
+                disko_devices: (disko != "-").then(|| self.disko_devices.clone()),
                 store,
             }));
         }

@@ -355,9 +355,16 @@ async fn carry_out(shared: &Shared, order: Order) -> Outcome {
                 disks,
                 layout,
                 disko_script,
+                disko_devices,
             },
             work,
-        ) => disks::partition(&job, disks, layout, disko_script.as_deref(), work).await,
+        ) => {
+            let script = disko_script.as_deref().map(|path| disks::Script {
+                path,
+                devices: disko_devices.as_deref(),
+            });
+            disks::partition(&job, disks, layout, script, work).await
+        }
         (
             Action::CopyClosure {
                 toplevel,

@@ -206,6 +206,9 @@ pub struct SystemTarget {
     /// The store path of its disko script, where the layout is disko's business.
     #[serde(default)]
     pub disko_script: Option<String>,
+    /// The devices that the disko script makes anew, as it names them; `None` where that can't be told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disko_devices: Option<Vec<String>>,
     /// What it runs on.
     pub system: System,
     /// The size of the whole closure in bytes, where known: for progress and for the disk's size.
@@ -256,6 +259,10 @@ pub enum Action {
         /// The disko script to use in place of our own layout.
         #[serde(default)]
         disko_script: Option<String>,
+        /// The devices that the disko script makes anew, as it names them; `None` where that can't be told, and then
+        /// it isn't run.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        disko_devices: Option<Vec<String>>,
     },
     /// Copy the closure onto the mounted disk.
     CopyClosure {

@@ -323,6 +323,7 @@ fn drafts(inventory: &Inventory, node: &Node, install: &Install) -> Vec<Draft> {
                 disks: install.disks.clone(),
                 layout: node.layout.as_str().to_owned(),
                 disko_script: target.disko_script.clone(),
+                disko_devices: target.disko_devices.clone(),
             },
             NodeState::Partitioned,
             timeouts.partition_s,

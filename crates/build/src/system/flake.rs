@@ -14,28 +14,32 @@ const OFFLINE_HINT: &str = "read the output above; a flake's inputs need the net
 /// `src/libcmd/installable-flake.cc` since).
 const NO_ATTRIBUTE: &str = "does not provide attribute";
 
+/// The devices that disko makes anew, as its script names them (`disko.devices.disk.<name>.device`; disko,
+/// `lib/types/disk.nix`). A script that another module made has none that could be told.
+const DISKO_DEVICES: &str = "config: if config ? disko \
+    then map (disk: disk.device) (builtins.attrValues config.disko.devices.disk) else null";
+
+/// What a flake gave for a machine.
+pub(super) struct Built {
+    /// The system.
+    pub(super) toplevel: String,
+    /// The disko script, if it has one.
+    pub(super) disko_script: Option<String>,
+    /// The devices that the script makes anew, as it names them; `None` where that can't be told.
+    pub(super) disko_devices: Option<Vec<String>>,
+}
+
 /// Builds `nixosConfigurations.NAME`: the toplevel, and the disko script if it has one.
 pub(super) fn build(
     dir: &Path,
     name: &str,
     store: &NixStore,
     progress: Progress<'_>,
-) -> Result<(String, Option<String>), SystemError> {
+) -> Result<Built, SystemError> {
     let dir = std::path::absolute(dir).map_err(PartsError::io("find", dir))?;
     flake_file(&dir).ok_or_else(|| SystemError::NoFlake { dir: dir.clone() })?;
     let flake = dir.display();
-    let eval = |attribute: &str, apply: &str| {
-        Nix::new("nix")
-            .args([
-                "eval",
-                "--json",
-                &format!("{flake}#{attribute}"),
-                "--apply",
-                apply,
-            ])
-            .store(store)
-            .hint(OFFLINE_HINT)
-    };
+    let eval = |attribute: &str, apply: &str| evaluate(&dir, attribute, apply, store);
     check_seen(&dir, READ_FOR_SYSTEMS)?;
     let listed = eval("nixosConfigurations", "builtins.attrNames").run(progress);
     let outputs = match listed {
@@ -68,10 +72,37 @@ pub(super) fn build(
         built_path(&output)
     };
     let toplevel = build("toplevel")?;
-    let disko_script = if has_disko {
-        Some(build("diskoScript")?)
-    } else {
-        None
-    };
-    Ok((toplevel, disko_script))
+    if !has_disko {
+        return Ok(Built {
+            toplevel,
+            disko_script: None,
+            disko_devices: None,
+        });
+    }
+    let disko_script = Some(build("diskoScript")?);
+    Ok(Built {
+        toplevel,
+        disko_script,
+        disko_devices: disko_devices(&dir, name, store, progress)?,
+    })
+}
+
+fn evaluate(dir: &Path, attribute: &str, apply: &str, store: &NixStore) -> Nix {
+    let installable = format!("{}#{attribute}", dir.display());
+    Nix::new("nix")
+        .args(["eval", "--json", &installable, "--apply", apply])
+        .store(store)
+        .hint(OFFLINE_HINT)
+}
+
+/// The devices that a machine's disko script makes anew, as it names them; `None` where that can't be told.
+pub(super) fn disko_devices(
+    dir: &Path,
+    name: &str,
+    store: &NixStore,
+    progress: Progress<'_>,
+) -> Result<Option<Vec<String>>, SystemError> {
+    let config = format!("nixosConfigurations.\"{name}\".config");
+    let devices = evaluate(dir, &config, DISKO_DEVICES, store).run(progress)?;
+    Ok(serde_json::from_str(&devices).unwrap_or_default())
 }

@@ -228,6 +228,36 @@ fn a_foreign_flake_is_refused_with_what_it_has() {
 }
 
 #[test]
+fn what_disko_makes_anew_is_read_off_the_configuration() {
+    if !has_nix() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let flake = dir.path().join("flake");
+    fs::create_dir(&flake).unwrap();
+    let text = r#"{ outputs = _: { nixosConfigurations = {
+      two.config.disko.devices.disk = {
+        root = { device = "/dev/disk/by-id/ata-S1"; type = "disk"; };
+        other.device = "/dev/sdb";
+      };
+      none.config.disko.devices.disk = { };
+      own.config.system.build.diskoScript = "somebody's";
+    }; }; }"#;
+    fs::write(flake.join("flake.nix"), text).unwrap();
+    if !git(&flake, &["init", "-q"]) || !git(&flake, &["add", "flake.nix"]) {
+        println!("SKIPPED: git can't `init` here");
+        return;
+    }
+    let store = NixStore::choose(&dir.path().join("cache")).unwrap();
+    let devices = |name: &str| flake::disko_devices(&flake, name, &store, &mut |_| {}).unwrap();
+    // In the order of their names.
+    let two = ["/dev/sdb", "/dev/disk/by-id/ata-S1"].map(str::to_owned);
+    assert_eq!(devices("two").unwrap(), two);
+    assert_eq!(devices("none"), Some(vec![]));
+    assert_eq!(devices("own"), None);
+}
+
+#[test]
 fn the_same_inputs_give_the_same_closure_and_another_generation_another() {
     let cache = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../.cache");
     if !cache.join("parts/index.json").is_file() {

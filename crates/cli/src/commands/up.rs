@@ -64,7 +64,8 @@ Examples:
   undercroft up --only gpu,control       all nodes of two classes
   undercroft up --inspect-only           boot the machines and look at them; change nothing
   undercroft up --reinstall vm-02        wipe vm-02 and install it anew
-  undercroft up --only gpu-01 --store-paths /nix/store/…-disko /nix/store/…-nixos-system-gpu-01
+  undercroft up --only gpu-01 --store-paths /nix/store/…-disko /nix/store/…-nixos-system-gpu-01 \\
+      --disko-devices /dev/disk/by-id/nvme-…
 
 Exit codes: 0 all machines that were asked for are up, 1 some aren't, or it was interrupted.
 

@@ -320,6 +320,7 @@ fn of_the_installer(boot_id: &str) -> Vec<(Action, Evidence)> {
                 disks: Vec::new(),
                 layout: "ext4".to_owned(),
                 disko_script: None,
+                disko_devices: None,
             },
             Evidence::Partitioned {
                 boot_id: boot_id(),

@@ -67,6 +67,7 @@ pub(super) async fn build(
                 Ok(SystemTarget {
                     toplevel: built.toplevel,
                     disko_script: built.disko_script,
+                    disko_devices: built.disko_devices,
                     system: built.arch.into(),
                     closure_bytes: Some(built.closure_bytes),
                 })

@@ -4,7 +4,7 @@ use undercroft_model::{
     Action, Evidence, Failure, FailureKind, PlannedDisk, Work, inventory::Layout,
 };
 
-use undercroft_steps::find_disk;
+use undercroft_steps::{find_disk, script_devices, script_wipes_what_is_planned};
 
 use super::{
     Done, Job, Stop, copy,
@@ -16,12 +16,21 @@ use undercroft_journal::TimelineSource;
 /// The mount point of the new system.
 const MOUNT_POINT: &str = "/mnt";
 
+/// A disko script.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Script<'a> {
+    /// Its store path.
+    pub(super) path: &'a str,
+    /// The devices that it makes anew, as it names them, where that is known.
+    pub(super) devices: Option<&'a [String]>,
+}
+
 /// Lays out the disks; a probe mounts them if they are laid out by this plan already.
 pub(super) async fn partition(
     job: &Job<'_>,
     disks: &[PlannedDisk],
     layout: &str,
-    disko_script: Option<&str>,
+    disko_script: Option<Script<'_>>,
     work: Work,
 ) -> Done {
     let installer = Installer::of(job)?;
@@ -195,7 +204,7 @@ async fn run_script(job: &Job<'_>, installer: &Installer<'_>, script: &str) -> R
 async fn with_disko(
     job: &Job<'_>,
     installer: &Installer<'_>,
-    script: &str,
+    script: Script<'_>,
     wiped: &[&PlannedDisk],
     work: Work,
 ) -> Done {
@@ -222,9 +231,10 @@ async fn with_disko(
         Committed::No if work == Work::Probe => return Err(Stop::NotDone),
         Committed::No => {}
     }
+    lays_out_what_is_planned(installer, script, &tables).await?;
     spares_other_pools(installer, &tables).await?;
     let keys = deliver_keys(job, installer).await?;
-    let ended = run_script(job, installer, script).await;
+    let ended = run_script(job, installer, script.path).await;
     // Whatever became of the script; its own failure says more than one to clean up.
     let forgotten = forget_keys(installer, &keys).await;
     ended?;
@@ -245,6 +255,29 @@ async fn with_disko(
             ),
         )),
     }
+}
+
+/// Where a script's names lead on this machine, a line each. A name that leads nowhere stays itself, and is no disk that
+/// was found.
+const RESOLVE: &str = "for name; do readlink -f -- \"$name\" || printf '%s\\n' \"$name\"; done";
+
+/// The disks were found by their identities, and the script has names of its own for what it wipes: that both mean the
+/// same is seen on the machine before it runs.
+async fn lays_out_what_is_planned(
+    installer: &Installer<'_>,
+    script: Script<'_>,
+    tables: &[(String, String)],
+) -> Result<(), Stop> {
+    let named = script_devices(script.devices)?;
+    let mut words = vec!["sh", "-c", RESOLVE, "undercroft"];
+    words.extend(named.iter().map(String::as_str));
+    let output = installer.run(&words).await?;
+    if output.code != exit::DONE {
+        return Err(refused(&output).into());
+    }
+    let resolved: Vec<String> = output.stdout.lines().map(str::to_owned).collect();
+    let wiped: Vec<String> = tables.iter().map(|(device, _)| device.clone()).collect();
+    Ok(script_wipes_what_is_planned(named, &resolved, &wiped)?)
 }
 
 /// Where disko wipes a disk that has a pool's label, or the rest of one, it clears that pool's label

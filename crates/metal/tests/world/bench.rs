@@ -369,6 +369,7 @@ pub(crate) fn plan(action: Action) -> Plan {
         target: Some(SystemTarget {
             toplevel: TOPLEVEL.into(),
             disko_script: None,
+            disko_devices: None,
             system: System::X86_64Linux,
             closure_bytes: None,
         }),
@@ -406,6 +407,7 @@ pub(crate) fn partition(serial: &str) -> Action {
         disks: vec![disk(serial)],
         layout: "ext4".into(),
         disko_script: None,
+        disko_devices: None,
     }
 }
 

@@ -114,10 +114,16 @@ fn encrypted() -> Action {
 }
 
 fn with_layout(layout: &str) -> Action {
+    with_devices(layout, Some(&["/dev/vda"]))
+}
+
+fn with_devices(layout: &str, devices: Option<&[&str]>) -> Action {
+    let owned = |all: &[&str]| all.iter().map(|one| (*one).to_owned()).collect();
     Action::Partition {
         disks: vec![disk("S1")],
         layout: layout.into(),
         disko_script: Some(SCRIPT.into()),
+        disko_devices: devices.map(owned),
     }
 }
 
@@ -290,5 +296,48 @@ async fn a_pool_on_another_disk_whose_name_a_wiped_disk_knows_is_spared() {
 
     fs::write(bench.path("trace"), b"\0\x01name\0\0zroot\0\xff\0").unwrap();
     evidence(bench.act(with_layout("zfs-encrypted")).await);
+    assert!(bench.path("disko-ran").exists());
+}
+
+/// The plan's disks are found by their serial numbers; the script has names of its own.
+#[tokio::test]
+async fn a_script_that_would_make_another_disk_anew_is_not_run() {
+    if !inside("a_script_that_would_make_another_disk_anew_is_not_run") {
+        return;
+    }
+    let (mut bench, asked) = bench();
+    let by_id = bench.path("by-id-of-s1").display().to_string();
+    std::os::unix::fs::symlink("/dev/vda", &by_id).unwrap();
+    for (devices, kind, says) in [
+        (
+            Some(&["/dev/vdb"][..]),
+            FailureKind::Refused,
+            "the disko script would make /dev/vdb anew, which is /dev/vdb on this machine, and the plan wipes only /dev/vda",
+        ),
+        (
+            Some(&[&by_id, "/dev/vdb"]),
+            FailureKind::Refused,
+            "would make /dev/vdb anew",
+        ),
+        (
+            Some(&["/dev/disk/by-id/nowhere"]),
+            FailureKind::Refused,
+            "/dev/disk/by-id/nowhere",
+        ),
+        (None, FailureKind::Permanent, "it can't be told which disks"),
+    ] {
+        let failed = failure(bench.act(with_devices("zfs-encrypted", devices)).await);
+        assert_eq!(failed.kind, kind, "{failed:?}");
+        assert!(failed.message.contains(says), "{failed:?}");
+        assert!(failed.hint.is_some(), "{failed:?}");
+    }
+    assert!(!bench.path("disko-ran").exists());
+    assert_eq!(asked.load(Ordering::SeqCst), 0, "the key wasn't brought");
+
+    evidence(
+        bench
+            .act(with_devices("zfs-encrypted", Some(&[&by_id])))
+            .await,
+    );
     assert!(bench.path("disko-ran").exists());
 }
