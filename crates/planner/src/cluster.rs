@@ -203,11 +203,11 @@ impl Drafting<'_> {
                 resource: Some(Resource::ServerJoin),
             },
         );
-        // Servers of an earlier cluster that are wiped by this plan must have left it.
-        let wiped: Vec<StepId> = self
-            .inventory
-            .servers()
-            .into_iter()
+        // Servers of an earlier cluster that are wiped by this plan must have left it before another is founded. Where
+        // the cluster stands its servers are wiped one after the other, each once it has the one before it again.
+        let servers = self.inventory.servers().into_iter();
+        let wiped: Vec<StepId> = servers
+            .filter(|_| self.founds_anew(founder))
             .filter(|name| *name != founder && self.options.reinstall.contains(*name))
             .filter_map(|name| self.nodes.get(name)?.steps.first().copied())
             .collect();
@@ -280,31 +280,30 @@ impl Drafting<'_> {
     /// Whether the cluster may know a machine as it was before it was installed anew. A member that
     /// stays one comes back as what it was, and a cluster that is founded anew knows nobody.
     fn replaces(&self, name: &NodeName, role: ClusterRole, founder: &NodeName) -> bool {
-        let stays = |name| {
-            let installs = self.reports.get(name).map(|report| &report.status);
-            let installs = installs.is_some_and(NodeStatus::is_installed);
-            let reinstall = self.options.reinstall.contains(name);
-            stays_member(
-                self.inventory,
-                self.observation,
-                name,
-                installs.then_some(reinstall),
-            )
-        };
-        let founds_anew = self
-            .reports
-            .get(founder)
-            .is_some_and(|report| report.status.is_installed())
-            && !stays(founder);
         let before = self.observation.installed.get(name);
         let seen = self.observation.cluster.as_ref();
         let known = self.options.reinstall.contains(name)
             || before.is_some_and(|before| before.member || before.generation > 0)
             || seen.is_some_and(|seen| seen.nodes.contains_key(name));
         // An agent has nothing to lose: what was there before it was installed is never itself.
-        let status = self.reports.get(name).map(|report| &report.status);
-        let agent = status.is_some_and(NodeStatus::is_installed) && role == ClusterRole::Agent;
-        known && !founds_anew && (agent || !stays(name))
+        let agent = self.is_installed(name) && role == ClusterRole::Agent;
+        known && !self.founds_anew(founder) && (agent || !self.stays(name))
+    }
+
+    /// Whether the founder begins another cluster, rather than looking after the one that it has.
+    fn founds_anew(&self, founder: &NodeName) -> bool {
+        self.is_installed(founder) && !self.stays(founder)
+    }
+
+    fn is_installed(&self, name: &NodeName) -> bool {
+        let report = self.reports.get(name);
+        report.is_some_and(|report| report.status.is_installed())
+    }
+
+    fn stays(&self, name: &NodeName) -> bool {
+        let reinstall = self.options.reinstall.contains(name);
+        let installs = self.is_installed(name).then_some(reinstall);
+        stays_member(self.inventory, self.observation, name, installs)
     }
 
     /// A server that is wiped is begun only when the one before it votes again.

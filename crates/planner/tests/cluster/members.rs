@@ -30,6 +30,16 @@ fn servers_that_are_wiped_are_so_one_after_the_other() {
     let (plan, _) = planned(&inventory, &observation, &options);
     let first = step(&plan, "control-03", "network-boot");
     assert!(first.after.contains(&step(&plan, "control-02", "ready").id));
+    // The founder may have something to do meanwhile, in the cluster that stands: it waits for none of them.
+    let mut observation = observation;
+    let seen = observation.cluster.as_mut().unwrap();
+    seen.parts.remove(&BootstrapPart::RootApp);
+    let (busy, _) = planned(&inventory, &observation, &options);
+    assert_eq!(check(&busy), []);
+    assert!(step(&busy, "control-01", "found").after_settled.is_empty());
+    let first = step(&busy, "control-03", "network-boot");
+    assert!(first.after.contains(&step(&busy, "control-02", "ready").id));
+    let first = step(&plan, "control-03", "network-boot");
     // Whoever changes that is told.
     let mut side_by_side = plan.clone();
     side_by_side.steps[first.id.0 as usize].after.clear();
