@@ -212,7 +212,11 @@ fn text(root: &Path, file: &Path, findings: &mut Vec<String>) {
     if (is_rust || is_nix) && lines > FILE_LINES_MAX {
         findings.push(format!("{shown}: {lines} lines; is it two things?"));
     }
-    let is_source = shown.to_string().contains("src/") && !shown.to_string().contains("tests");
+    let folders: Vec<_> = file.iter().collect();
+    let is_source = folders.iter().any(|part| *part == "src")
+        && !folders
+            .iter()
+            .any(|part| *part == "tests" || *part == "tests.rs");
     if is_rust && is_source {
         functions::check(file, &content, findings);
     }

@@ -27,8 +27,9 @@ use undercroft_rack::RackError;
 use crate::{
     cluster, complete,
     error::{CliError, Kind},
+    gitops::refuse_versions,
     project::{Project, cache_dir},
-    select,
+    select::{self, WhereArgs},
     ui::Ui,
 };
 
@@ -137,10 +138,20 @@ impl InstallArgs {
     }
 }
 
+/// What a command that plans begins with.
+pub(crate) struct Begun {
+    pub(crate) project: Project,
+    pub(crate) inventory: Inventory,
+    /// The words for machines.
+    pub(crate) words: Vec<String>,
+    /// The machines that they and `--only` mean; `None` for all.
+    pub(crate) only: Option<BTreeSet<NodeName>>,
+}
+
 impl Selection {
     /// The machines that `--only` and the command's own words name; `None` for all. Whatever is named
     /// must be there.
-    pub(crate) fn only(
+    fn only(
         &self,
         project: &Project,
         inventory: &Inventory,
@@ -165,6 +176,37 @@ impl Selection {
             )));
         }
         Ok(only)
+    }
+
+    /// Finds the project, and reads its inventory and which machines are meant.
+    pub(crate) fn begin(
+        &self,
+        ui: Ui,
+        at: Option<&Path>,
+        place: &WhereArgs,
+    ) -> Result<Begun, CliError> {
+        let named = place.split(at)?;
+        let project = Project::find(named.folder.as_deref())?;
+        let (inventory, only) = self.read(ui, &project, &named.machines)?;
+        Ok(Begun {
+            project,
+            inventory,
+            words: named.machines,
+            only,
+        })
+    }
+
+    /// Reads the inventory as it stands, and which of its machines are meant.
+    pub(crate) fn read(
+        &self,
+        ui: Ui,
+        project: &Project,
+        words: &[String],
+    ) -> Result<(Inventory, Option<BTreeSet<NodeName>>), CliError> {
+        let inventory = project.load(ui)?;
+        refuse_versions(ui, project, &inventory)?;
+        let only = self.only(project, &inventory, words)?;
+        Ok((inventory, only))
     }
 
     /// The builder that the command line asks for; `None`: as the inventory says.

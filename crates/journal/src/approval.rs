@@ -8,6 +8,7 @@ use crate::{ApprovalError, GrantedApproval, PendingReport, Store};
 
 /// How often a running controller looks for approvals that were given by other processes.
 pub const APPROVAL_POLL_INTERVAL: Duration = Duration::from_millis(500);
+
 /// Approves a fingerprint that a machine waits with, as `undercroft approve NODE FINGERPRINT`
 /// does. The fingerprint may be given with or without its `SHA256:`. It is good for as long as the
 /// plan says that the machine waits by.

@@ -9,10 +9,8 @@ use undercroft_planner::{FaultyPlan, Next, PlanOptions, Scope, explain, next, re
 use crate::{
     done::Done,
     error::CliError,
-    gitops::refuse_versions,
-    prepare::{self, Place, Selection, Until, is_prepared},
+    prepare::{self, Begun, Place, Selection, Until, is_prepared},
     progress::{Form, Progress},
-    project::Project,
     select::WhereArgs,
     ui::Ui,
 };
@@ -47,11 +45,12 @@ With --json: {\"plan\": {\"id\", \"nodes\", \"steps\": [{\"node\", \"action\", \
 \"report\": {\"nodes\": {NAME: {\"status\", \"waits_on\", \"destroys\", \"notes\", \"next\"}}, \"summary\", \"estimate_ms\"}}";
 
 pub(crate) fn run(ui: Ui, at: Option<&Path>, args: &PlanArgs) -> Result<Done, CliError> {
-    let named = args.place.split(at)?;
-    let project = Project::find(named.folder.as_deref())?;
-    let inventory = project.load(ui)?;
-    refuse_versions(ui, &project, &inventory)?;
-    let only = args.selection.only(&project, &inventory, &named.machines)?;
+    let Begun {
+        project,
+        inventory,
+        only,
+        ..
+    } = args.selection.begin(ui, at, &args.place)?;
     let place = prepare::place(&project, &inventory, only.as_ref(), false)?;
     // The plan is the report: what is built on the way is told beside it.
     let form = match Form::of(ui, false) {

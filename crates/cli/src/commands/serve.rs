@@ -12,9 +12,8 @@ use crate::{
     consent::consent,
     done::Done,
     error::CliError,
-    gitops::refuse_versions,
     interrupt, ports,
-    prepare::{self, InstallArgs, Place, Selection},
+    prepare::{self, Begun, InstallArgs, Place, Selection},
     progress::{Form, Progress},
     project::Project,
     select::WhereArgs,
@@ -52,11 +51,12 @@ Examples:
   undercroft serve --yes --json >> /var/log/undercroft.jsonl";
 
 pub(crate) fn run(ui: Ui, at: Option<&Path>, args: &ServeArgs) -> Result<Done, CliError> {
-    let named = args.place.split(at)?;
-    let project = Project::find(named.folder.as_deref())?;
-    let inventory = project.load(ui)?;
-    refuse_versions(ui, &project, &inventory)?;
-    let only = args.selection.only(&project, &inventory, &named.machines)?;
+    let Begun {
+        project,
+        inventory,
+        only,
+        words,
+    } = args.selection.begin(ui, at, &args.place)?;
     if !args.selection.reinstall.is_empty() {
         return Err(CliError::usage("a service reinstalls nothing")
             .hint("Use `undercroft up --reinstall NODE`."));
@@ -116,7 +116,7 @@ pub(crate) fn run(ui: Ui, at: Option<&Path>, args: &ServeArgs) -> Result<Done, C
                 ui: Ui { quiet: true, ..ui },
                 project: &project,
                 args,
-                machines: &named.machines,
+                machines: &words,
                 progress: progress.clone(),
             };
             let service = Service {
@@ -183,9 +183,7 @@ impl Reader<'_> {
             machines,
             progress,
         } = self;
-        let inventory = project.load(*ui)?;
-        refuse_versions(*ui, project, &inventory)?;
-        let only = args.selection.only(project, &inventory, machines)?;
+        let (inventory, only) = args.selection.read(*ui, project, machines)?;
         let options = args.install.options()?;
         let sink = progress.clone();
         let sink = Arc::new(move |told| sink.told(&told));

@@ -18,13 +18,11 @@ use crate::{
     consent::consent,
     done::Done,
     error::CliError,
-    gitops::refuse_versions,
     interrupt::{self, Signals},
     narrate::short,
     ports,
-    prepare::{self, InstallArgs, Place, Selection, is_prepared},
+    prepare::{self, Begun, InstallArgs, Place, Selection, is_prepared},
     progress::{Form, Progress},
-    project::Project,
     select::WhereArgs,
     style::{BAD, BOLD, GOOD, paint},
     summary::{self, Summary},
@@ -74,11 +72,12 @@ With --json, lines: the journal's records as `undercroft events --json` has them
 \"took_ms\", \"view\"}}.";
 
 pub(crate) fn run(ui: Ui, at: Option<&Path>, args: &UpArgs) -> Result<Done, CliError> {
-    let named = args.place.split(at)?;
-    let project = Project::find(named.folder.as_deref())?;
-    let inventory = project.load(ui)?;
-    refuse_versions(ui, &project, &inventory)?;
-    let only = args.selection.only(&project, &inventory, &named.machines)?;
+    let Begun {
+        project,
+        inventory,
+        only,
+        ..
+    } = args.selection.begin(ui, at, &args.place)?;
     let options = args.install.options()?;
     let place = prepare::place(&project, &inventory, only.as_ref(), true)?;
     if let Place::Here = place {

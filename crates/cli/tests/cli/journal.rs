@@ -375,6 +375,16 @@ fn what_up_refuses_before_it_begins() {
             "store_paths_of_many",
             &["--store-paths", "-", "/nix/store/x"],
         ),
+        (
+            "store_paths_of_unnamed_disks",
+            &[
+                "--only",
+                "vm-01",
+                "--store-paths",
+                "/nix/store/a-disko",
+                "/nix/store/b-nixos",
+            ],
+        ),
         ("phases", &["--phases", "kexec"]),
         ("extra_files", &["--extra-files", "nowhere"]),
     ] {

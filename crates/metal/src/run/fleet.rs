@@ -120,12 +120,11 @@ impl Advice for FleetError {
     }
 
     fn hint(&self) -> Option<String> {
-        let hint = match self {
-            Self::Key(error) => return error.hint(),
-            Self::Store(error) => return error.hint(),
+        match self {
+            Self::Key(error) => error.hint(),
+            Self::Store(error) => error.hint(),
             Self::Option(_) => None,
-        };
-        hint.map(str::to_owned)
+        }
     }
 
     fn file(&self) -> Option<FileFailure<'_>> {

@@ -91,10 +91,7 @@ impl From<StoreError> for Left {
             | StoreError::NewerVersion { .. }
             | StoreError::Damaged { .. }
             | StoreError::Rewound { .. } => Self::Ended(ServeError::Fleet(error.into())),
-            other => Self::Refused(Refused {
-                message: other.to_string(),
-                hint: other.hint(),
-            }),
+            other => Self::Refused((&other).into()),
         }
     }
 }

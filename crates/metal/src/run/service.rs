@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, collections::BTreeSet, sync::Arc, time::Duratio
 use tokio::{sync::watch, time::Instant};
 use undercroft_engine::Engine;
 use undercroft_model::{
-    Entry, NodeName, Observation, Plan, SystemTarget, advice::Advice as _, inventory::Inventory,
+    Entry, NodeName, Observation, Plan, SystemTarget, advice::Advice, inventory::Inventory,
     view::FleetView,
 };
 use undercroft_netboot::Netboot;
@@ -42,14 +42,20 @@ impl Refused {
     }
 }
 
+impl<E: Advice> From<&E> for Refused {
+    fn from(error: &E) -> Self {
+        Self {
+            message: error.to_string(),
+            hint: error.hint(),
+        }
+    }
+}
+
 impl From<FleetError> for Left {
     fn from(error: FleetError) -> Self {
         match error {
             FleetError::Store(error) => error.into(),
-            other => Self::Refused(Refused {
-                message: other.to_string(),
-                hint: other.hint(),
-            }),
+            other => Self::Refused((&other).into()),
         }
     }
 }
@@ -58,10 +64,7 @@ impl From<RunError> for Left {
     fn from(error: RunError) -> Self {
         match error {
             RunError::Store(error) => error.into(),
-            other => Self::Refused(Refused {
-                message: other.to_string(),
-                hint: other.hint(),
-            }),
+            other => Self::Refused((&other).into()),
         }
     }
 }
@@ -127,14 +130,16 @@ where
     let hands = RealHands {
         fleet,
         only: None,
-        nodes,
         kept: KeptSystems::default(),
-        servers: None,
+        watch: Watch {
+            nodes,
+            servers: None,
+            interrupt,
+        },
         started: Instant::now(),
         intent,
         cluster,
         observer,
-        interrupt,
     };
     let interval_ms = u64::try_from(interval.as_millis()).unwrap_or(u64::MAX);
     Serving::new(hands, interval_ms, scope, journal).go().await
@@ -143,40 +148,44 @@ where
 struct RealHands<I, C, O> {
     fleet: Fleet,
     only: Option<BTreeSet<NodeName>>,
-    nodes: Vec<NodeName>,
     kept: KeptSystems,
-    servers: Option<BootServers>,
+    watch: Watch,
     started: Instant,
     intent: I,
     cluster: C,
     observer: O,
+}
+
+/// What goes on beside all work: the boot servers, and whether somebody wants an end.
+struct Watch {
+    nodes: Vec<NodeName>,
+    servers: Option<BootServers>,
     interrupt: watch::Receiver<bool>,
 }
 
-/// Does some work while what the boot servers see is kept.
-async fn beside<T>(
-    servers: Option<&BootServers>,
-    nodes: &[NodeName],
-    interrupt: &mut watch::Receiver<bool>,
-    journal: Option<&FleetJournal>,
-    work: impl Future<Output = T>,
-) -> Option<T> {
-    match (servers, journal) {
-        (Some(servers), Some(journal)) => {
-            let events = servers.netboot.events();
-            Between::new(events, nodes, interrupt)
-                .during(journal, work)
-                .await
+impl Watch {
+    /// Does some work while what the boot servers see is kept; `None` where an end was asked for before it was done.
+    async fn beside<T>(
+        &mut self,
+        journal: Option<&FleetJournal>,
+        work: impl Future<Output = T>,
+    ) -> Option<T> {
+        let interrupt = &mut self.interrupt;
+        match (&self.servers, journal) {
+            (Some(servers), Some(journal)) => {
+                let events = servers.netboot.events();
+                Between::new(events, &self.nodes, interrupt)
+                    .during(journal, work)
+                    .await
+            }
+            _ => tokio::select! {
+                biased;
+                () = interrupted(interrupt) => None,
+                done = work => Some(done),
+            },
         }
-        _ => tokio::select! {
-            biased;
-            () = interrupted(interrupt) => None,
-            done = work => Some(done),
-        },
     }
-}
 
-impl<I, C, O> RealHands<I, C, O> {
     async fn stop_servers(&mut self) {
         if let Some(servers) = self.servers.take()
             && let Ok(netboot) = Arc::try_unwrap(servers.netboot)
@@ -214,7 +223,7 @@ where
             }));
         }
         if before.digest() != now.digest() {
-            self.nodes = now.nodes.keys().cloned().collect();
+            self.watch.nodes = now.nodes.keys().cloned().collect();
             self.fleet = intent.fleet;
         }
         self.only.clone_from(&intent.only);
@@ -227,17 +236,16 @@ where
 
     async fn boot_servers(&mut self, journal: &FleetJournal, changed: bool) -> Result<(), Left> {
         if changed {
-            self.stop_servers().await;
+            self.watch.stop_servers().await;
         }
-        if self.servers.is_some() {
+        if self.watch.servers.is_some() {
             return Ok(());
         }
         let (_, operator) = self.fleet.keys()?;
         let start = BootServers::start(&self.fleet, &operator);
-        let nodes = &self.nodes;
-        let started = beside(None, nodes, &mut self.interrupt, Some(journal), start).await;
+        let started = self.watch.beside(Some(journal), start).await;
         let started = started.ok_or(Left::Interrupted)?;
-        self.servers = Some(started.map_err(RunError::from)?);
+        self.watch.servers = Some(started.map_err(RunError::from)?);
         Ok(())
     }
 
@@ -246,20 +254,11 @@ where
         journal: &FleetJournal,
         rounds: &mut Rounds,
     ) -> Result<Prepared, Left> {
-        let now_ms = self.now_ms();
-        let only = self.only.as_ref();
+        let (now_ms, only) = (self.now_ms(), self.only.as_ref());
         let work = self
             .fleet
             .prepare_kept(only, &mut self.kept, rounds, now_ms);
-        let servers = self.servers.as_ref();
-        let done = beside(
-            servers,
-            &self.nodes,
-            &mut self.interrupt,
-            Some(journal),
-            work,
-        )
-        .await;
+        let done = self.watch.beside(Some(journal), work).await;
         Ok(done.ok_or(Left::Interrupted)??)
     }
 
@@ -274,15 +273,7 @@ where
         view: &FleetView,
     ) -> Result<Observation, Left> {
         let work = self.fleet.observe(prepared, view);
-        let servers = self.servers.as_ref();
-        let done = beside(
-            servers,
-            &self.nodes,
-            &mut self.interrupt,
-            Some(journal),
-            work,
-        )
-        .await;
+        let done = self.watch.beside(Some(journal), work).await;
         Ok(done.ok_or(Left::Interrupted)??)
     }
 
@@ -300,9 +291,9 @@ where
             engine,
             journal,
             view,
-            servers: self.servers.clone(),
+            servers: self.watch.servers.clone(),
             cluster,
-            interrupt: self.interrupt.clone(),
+            interrupt: self.watch.interrupt.clone(),
         };
         Ok(carry_out(run, self.observer.clone()).await?)
     }
@@ -316,9 +307,7 @@ where
 
     async fn rest(&mut self, journal: Option<&FleetJournal>, rest_ms: u64) -> bool {
         let work = tokio::time::sleep(Duration::from_millis(rest_ms));
-        let servers = self.servers.as_ref();
-        let rested = beside(servers, &self.nodes, &mut self.interrupt, journal, work).await;
-        rested.is_some()
+        self.watch.beside(journal, work).await.is_some()
     }
 
     fn say(&self, node: Option<&NodeName>, text: &str) {

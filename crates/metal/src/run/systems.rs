@@ -115,7 +115,10 @@ impl KeptSystems {
         now_ms: u64,
     ) -> Systems {
         let builder = builder(settings);
-        let stamp = inputs::stamp(settings, &builder, &authorized_keys);
+        // It looks at every file of a repository, and the boot servers answer meanwhile.
+        let (of, keys) = (settings.clone(), authorized_keys.clone());
+        let stamp = tokio::task::spawn_blocking(move || inputs::stamp(&of, &builder, &keys));
+        let stamp = stamp.await.ok().flatten();
         if stamp.is_none() || stamp != self.stamp {
             self.systems = Systems {
                 // What couldn't be built is said as that until it was tried again.

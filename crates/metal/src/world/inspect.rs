@@ -19,14 +19,8 @@ pub(super) async fn inspect(
     memory_mb_min: u64,
 ) -> Done {
     let installer = Installer::of(job)?;
-    if let Some(approval) = &job.order.facts.approval
-        && approval.expires_wall_ms <= wall_ms_now()
-    {
-        return Err(Failure::new(
-            FailureKind::PreconditionLost,
-            "the approval ran out before the first connection was made",
-        )
-        .into());
+    if let Some(approval) = &job.order.facts.approval {
+        steps::still_approved(approval, wall_ms_now())?;
     }
     let found = ask(&installer).await?;
     job.mark(

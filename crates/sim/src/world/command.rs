@@ -3,7 +3,7 @@
 use undercroft_engine::Order;
 use undercroft_model::{Action, Evidence, Failure, FailureKind, OpId, Outcome, PlannedDisk};
 
-use undercroft_steps::{Wanted, find_disks};
+use undercroft_steps::{Wanted, find_disks, still_approved};
 
 use super::{Ev, Sabotage, SimWorld, Stage};
 use crate::{
@@ -51,10 +51,7 @@ impl SimWorld {
                     return fail(0, FailureKind::PreconditionLost, other_key);
                 }
                 if !instance.contacted {
-                    if now.wall_ms >= approval.expires_wall_ms {
-                        let message = "the approval has expired";
-                        return fail(0, FailureKind::PreconditionLost, message);
-                    }
+                    still_approved(approval, now.wall_ms).map_err(|failure| (0, failure))?;
                     instance.contacted = true;
                     let instance = instance.clone();
                     self.shared
