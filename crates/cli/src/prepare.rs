@@ -169,6 +169,13 @@ impl Selection {
             )
             .hint("Name it with --only NODE."));
         }
+        let script = self.store_paths.first().is_some_and(|disko| disko != "-");
+        if script == self.disko_devices.is_empty() {
+            return Err(CliError::usage(
+                "--store-paths with a disko script and --disko-devices belong together",
+            )
+            .hint("Name the disks that the script makes anew, as `disko.devices.disk.NAME.device` has them; on the machine they are compared with the inventory's."));
+        }
         let left_out = |name: &&NodeName| only.as_ref().is_some_and(|only| !only.contains(*name));
         if let Some(name) = self.reinstall.iter().find(left_out) {
             return Err(CliError::usage(format!(
@@ -216,12 +223,6 @@ impl Selection {
         cache_dir: &Path,
     ) -> Result<Option<SystemBuilder>, CliError> {
         if let [disko, toplevel] = self.store_paths.as_slice() {
-            if (disko == "-") != self.disko_devices.is_empty() {
-                return Err(CliError::usage(
-                    "--store-paths with a disko script and --disko-devices belong together",
-                )
-                .hint("Name the disks that the script makes anew, as `disko.devices.disk.NAME.device` has them; on the machine they are compared with the inventory's."));
-            }
             let store = NixStore::choose(cache_dir)
                 .map_err(|e| CliError::failed("can't find the Nix store").because(&e))?;
             return Ok(Some(SystemBuilder::StorePaths {
