@@ -39,15 +39,22 @@ const EDGES: &[(&str, &[&str])] = &[
     (
         "metal",
         &[
-            "build", "engine", "folder", "journal", "kube", "model", "netboot", "planner",
-            "process", "rack", "secrets", "ssh", "steps",
+            "build", "engine", "journal", "kube", "model", "netboot", "planner", "process", "rack",
+            "secrets", "ssh", "steps",
+        ],
+    ),
+    (
+        "fleet",
+        &[
+            "build", "engine", "folder", "journal", "metal", "model", "netboot", "planner",
+            "process", "secrets",
         ],
     ),
     (
         "cli",
         &[
-            "build", "engine", "folder", "journal", "kube", "metal", "model", "netboot", "planner",
-            "process", "rack", "render", "secrets", "sim", "ssh",
+            "build", "engine", "fleet", "folder", "journal", "kube", "metal", "model", "netboot",
+            "planner", "process", "rack", "render", "secrets", "sim", "ssh",
         ],
     ),
 ];

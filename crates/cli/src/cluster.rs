@@ -3,12 +3,10 @@
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
 use serde_json::json;
+use undercroft_fleet::Refused;
 use undercroft_kube as kube;
 use undercroft_kube::{Chart, Helm, Manifest};
-use undercroft_metal::{
-    run::Refused,
-    world::{BootstrapItem, ClusterParts, SecretSource},
-};
+use undercroft_metal::world::{BootstrapItem, ClusterParts, SecretSource};
 use undercroft_model::{
     Action, BootstrapPart, Failure, FailureKind, Plan,
     inventory::{Inventory, SecretsBackend},

@@ -13,10 +13,8 @@ use clap_complete::engine::ArgValueCompleter;
 use undercroft_build::debian::{Arch, KernelFlavour, Parts};
 use undercroft_build::installer::InstallerBuilder;
 use undercroft_build::system::{NixStore, SystemBuilder};
-use undercroft_metal::{
-    run::{Fleet, InstallerChoice, Settings},
-    world::{self, DiskKey, InstallOptions, ProgressSink},
-};
+use undercroft_fleet::{Fleet, InstallerChoice, Settings};
+use undercroft_metal::world::{self, DiskKey, InstallOptions, ProgressSink};
 use undercroft_model::{
     NodeName, NodeState,
     inventory::{Builder, Inventory, PowerKind},

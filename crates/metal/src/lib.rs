@@ -2,5 +2,4 @@
 
 pub mod observe;
 pub mod power;
-pub mod run;
 pub mod world;

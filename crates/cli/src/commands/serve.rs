@@ -3,7 +3,7 @@
 use std::{path::Path, sync::Arc, time::Duration};
 
 use clap::Args;
-use undercroft_metal::run::{Intent, Refused, Served, Service, serve};
+use undercroft_fleet::{Intent, Refused, Served, Service, serve};
 use undercroft_model::{Entry, Plan, inventory::Inventory};
 use undercroft_planner::{PlanOptions, Scope};
 use undercroft_secrets::keys::Consent;

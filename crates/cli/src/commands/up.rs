@@ -4,11 +4,9 @@ use std::{collections::BTreeSet, path::Path, sync::Arc};
 
 use clap::Args;
 use undercroft_engine::Engine;
+use undercroft_fleet::{FACTS_DIR, Finished, Fleet, Prepared, Run, carry_out, write_facts};
 use undercroft_journal::FleetJournal;
-use undercroft_metal::{
-    run::{FACTS_DIR, Finished, Fleet, Prepared, Run, carry_out, write_facts},
-    world::ClusterParts,
-};
+use undercroft_metal::world::ClusterParts;
 use undercroft_model::{NodeName, Plan, RunEnd, view::FleetView};
 use undercroft_planner::{Next, Scope, explain, next, resumes};
 

@@ -8,7 +8,7 @@ use std::{
 };
 
 use serde_json::Value;
-use undercroft_metal::run::{boot_config, boot_table};
+use undercroft_fleet::{boot_config, boot_table};
 use undercroft_model::{
     Observation, SystemTarget,
     inventory::{self, Inventory},

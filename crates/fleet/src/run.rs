@@ -8,17 +8,6 @@
 //! Everything may be stopped at any moment: the journal is durable before anything is done, and
 //! the next run goes on from it.
 
-mod between;
-mod facts;
-mod fleet;
-mod inputs;
-mod narrate;
-mod netboot;
-mod pi_files;
-mod serve;
-mod service;
-mod systems;
-
 use std::{sync::Arc, time::Duration};
 use undercroft_model::advice::{Advice, ErrorKind, FileFailure};
 
@@ -30,24 +19,16 @@ use undercroft_engine::{Driver, Engine, EngineFault, Event, JournalError};
 use undercroft_model::{Entry, NodeName, OpId, Outcome, RunEnd, view::FleetView};
 use undercroft_netboot::{EventKind, Netboot, NetbootError, NetbootEvent};
 
-pub use self::{
-    facts::{FACTS_DIR, write_facts},
-    fleet::{Fleet, FleetError, Prepared, Settings},
-    netboot::{BootError, InstallerChoice, config_of as boot_config, table as boot_table},
-    pi_files::PiError,
-    serve::{ServeError, Served},
-    service::{Intent, Refused, Service, serve},
-    systems::{KeptSystems, Systems},
-};
-use self::{
-    narrate::{Kept, Narrator},
-    netboot::{start_servers, table},
-};
 use crate::{
+    fleet::{Fleet, Prepared, Settings},
+    narrate::{Kept, Narrator},
+    netboot::{BootError, start_servers, table},
+};
+use undercroft_journal::{FleetJournal, StoreError};
+use undercroft_metal::{
     power::PowerError,
     world::{ClusterParts, MetalWorld, Progress, Room, RoomParts, WorldParts},
 };
-use undercroft_journal::{FleetJournal, StoreError};
 use undercroft_process::clock;
 use undercroft_secrets::SecretsError;
 use undercroft_secrets::keys::{KeyError, OperatorKey};
@@ -171,7 +152,7 @@ pub struct Run<'a> {
 /// Boot servers that run, to be shared by several runs. Dropping the last one stops them.
 #[derive(Debug, Clone)]
 pub struct BootServers {
-    netboot: Arc<Netboot>,
+    pub(crate) netboot: Arc<Netboot>,
 }
 
 impl BootServers {
@@ -369,7 +350,7 @@ impl Loop {
 }
 
 /// Tells a line that belongs to no machine.
-fn tell(settings: &Settings, text: impl Into<String>) {
+pub(crate) fn tell(settings: &Settings, text: impl Into<String>) {
     (settings.progress)(Progress::Line {
         node: None,
         text: text.into(),

@@ -22,11 +22,14 @@ use undercroft_netboot::{
     table::{FirmwareKind, MachineSwitches, Pxe4011, UnknownPolicy},
 };
 
-use super::pi_files::{PiError, pi_files};
-use super::{BootServers, Settings, tell};
-use crate::world::Progress;
+use crate::pi_files::{PiError, pi_files};
+use crate::{
+    fleet::Settings,
+    run::{BootServers, tell},
+};
 use undercroft_build::debian::{Arch, Ipxe, KernelFlavour, Parts, PartsError};
 use undercroft_build::installer::{InstallerBuilder, InstallerError, InstallerImage};
+use undercroft_metal::world::Progress;
 use undercroft_secrets::keys::{KeyError, OperatorKey};
 
 /// The file of the state directory in which leases are kept across restarts.
@@ -87,7 +90,7 @@ impl Advice for BootError {
 }
 
 /// Makes what is served to machines of those systems, and starts the servers.
-pub(super) async fn start_servers(
+pub(crate) async fn start_servers(
     settings: &Settings,
     operator: &OperatorKey,
     systems: BTreeSet<System>,
@@ -110,7 +113,7 @@ pub(super) async fn start_servers(
 /// long as they run; between the runs of a service too.
 async fn say_what_servers_say(
     mut events: broadcast::Receiver<NetbootEvent>,
-    progress: crate::world::ProgressSink,
+    progress: undercroft_metal::world::ProgressSink,
 ) {
     loop {
         match events.recv().await {
@@ -289,7 +292,7 @@ fn dhcp(inventory: &Inventory) -> DhcpSettings {
 
 /// The installer of each of those systems, and iPXE. Nothing is made where nothing will boot from
 /// the network.
-pub(super) async fn images(
+pub(crate) async fn images(
     settings: &Settings,
     systems: BTreeSet<System>,
 ) -> Result<(BTreeMap<System, InstallerImage>, Option<Ipxe>), BootError> {

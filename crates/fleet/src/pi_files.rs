@@ -18,7 +18,7 @@ use undercroft_build::installer::InstallerImage;
 use undercroft_folder::confined::{Confined, ConfinedError, Kind};
 
 /// The folder of the repository that the firmware lies in.
-pub(super) const PI_FIRMWARE: &str = "netboot/pi";
+pub(crate) const PI_FIRMWARE: &str = "netboot/pi";
 /// The most files of the firmware: a whole one, with every overlay, has some 350.
 const FILES_MAX: usize = 1000;
 /// The largest file of it, in bytes: start4.elf has 2 MB, an image of UEFI firmware some 2 MB.
@@ -44,16 +44,16 @@ os_check=0
 
 /// The files of a Raspberry Pi, and what there is to say about them.
 #[derive(Debug, Default)]
-pub(super) struct PiFiles {
+pub(crate) struct PiFiles {
     /// By the name that the boot ROM asks for; empty where a Pi can't be started.
-    pub(super) files: BTreeMap<String, PathBuf>,
+    pub(crate) files: BTreeMap<String, PathBuf>,
     /// What is missing.
-    pub(super) lacks: Option<String>,
+    pub(crate) lacks: Option<String>,
 }
 
 /// Collects the files. What comes out of the repository is copied below the cache folder, so that
 /// nothing else than what was looked at is served.
-pub(super) fn pi_files(
+pub(crate) fn pi_files(
     inventory: &Inventory,
     repository: &Path,
     cache_dir: &Path,

@@ -10,13 +10,17 @@ use undercroft_model::{
 };
 use undercroft_planner::Rounds;
 
-use super::{InstallerChoice, KeptSystems, RunError, Systems, systems, tell};
 use crate::{
-    observe::{Looking, observe},
-    world::{EncryptionKeySource, InstallOptions, ProgressSink},
+    netboot::InstallerChoice,
+    run::{RunError, tell},
+    systems::{self, KeptSystems, Systems},
 };
 use undercroft_build::system::SystemBuilder;
 use undercroft_journal::{FleetJournal, Store, StoreError};
+use undercroft_metal::{
+    observe::{Looking, observe},
+    world::{EncryptionKeySource, InstallOptions, ProgressSink},
+};
 use undercroft_secrets::keys::{Consent, HostKeys, IdentitySource, KeyError, OperatorKey};
 use undercroft_secrets::{ExposeSecret as _, Vault};
 
@@ -107,7 +111,7 @@ pub enum FleetError {
     Store(#[from] StoreError),
     /// An option can't be done.
     #[error(transparent)]
-    Option(#[from] crate::world::OptionError),
+    Option(#[from] undercroft_metal::world::OptionError),
 }
 
 impl Advice for FleetError {
@@ -234,7 +238,7 @@ impl Fleet {
     /// The keys of the encrypted disks that a plan lays out, each found to be there before any disk
     /// is wiped. `None` where the command line names the keys, or the fleet's secrets don't hold
     /// them.
-    pub(super) fn encryption_keys(
+    pub(crate) fn encryption_keys(
         &self,
         plan: &Plan,
     ) -> Result<Option<EncryptionKeySource>, RunError> {

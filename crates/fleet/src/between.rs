@@ -6,12 +6,12 @@ use tokio::sync::{broadcast, watch};
 use undercroft_model::NodeName;
 use undercroft_netboot::NetbootEvent;
 
-use super::narrate::{Kept, Narrator};
+use crate::narrate::{Kept, Narrator};
 use undercroft_journal::FleetJournal;
 
 /// What the boot servers see while no run is under way is kept for `undercroft doctor` as it is during one:
 /// timelines, alarms, machines that nobody knows, and what the servers say of themselves.
-pub(super) struct Between<'a> {
+pub(crate) struct Between<'a> {
     events: broadcast::Receiver<NetbootEvent>,
     nodes: &'a [NodeName],
     interrupt: &'a mut watch::Receiver<bool>,
@@ -19,7 +19,7 @@ pub(super) struct Between<'a> {
 }
 
 impl<'a> Between<'a> {
-    pub(super) fn new(
+    pub(crate) fn new(
         events: broadcast::Receiver<NetbootEvent>,
         nodes: &'a [NodeName],
         interrupt: &'a mut watch::Receiver<bool>,
@@ -33,7 +33,7 @@ impl<'a> Between<'a> {
     }
 
     /// Keeps what is seen until the work is done; `None` where an interruption was asked for before that.
-    pub(super) async fn during<T>(
+    pub(crate) async fn during<T>(
         &mut self,
         journal: &FleetJournal,
         work: impl Future<Output = T>,
@@ -67,7 +67,7 @@ impl<'a> Between<'a> {
 }
 
 /// Waits until an interruption is asked for; for ever where nobody can ask any longer.
-pub(super) async fn interrupted(interrupt: &mut watch::Receiver<bool>) {
+pub(crate) async fn interrupted(interrupt: &mut watch::Receiver<bool>) {
     if interrupt.wait_for(|asked| *asked).await.is_err() {
         std::future::pending::<()>().await;
     }

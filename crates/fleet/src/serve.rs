@@ -20,7 +20,7 @@ use undercroft_planner::{
     MachineEnd, Next, PlanReport, Replaced, Rounds, Scope, Waits, next, resumes,
 };
 
-use super::{Finished, FleetError, Refused};
+use crate::{fleet::FleetError, run::Finished, service::Refused};
 use undercroft_journal::{FleetJournal, StoreError};
 
 /// Why a service has ended by itself.
@@ -67,7 +67,7 @@ impl Advice for ServeError {
 }
 
 /// Why a round was left.
-pub(super) enum Left {
+pub(crate) enum Left {
     /// It was told to end.
     Interrupted,
     /// Something could not be done; it is tried again later.
@@ -97,7 +97,7 @@ impl From<StoreError> for Left {
 }
 
 /// What a round works with.
-pub(super) trait Hands {
+pub(crate) trait Hands {
     /// Keys and systems.
     type Prepared;
 
@@ -141,9 +141,9 @@ pub(super) trait Hands {
 }
 
 /// A service at work.
-pub(super) struct Serving<H> {
-    pub(super) hands: H,
-    pub(super) rounds: Rounds,
+pub(crate) struct Serving<H> {
+    pub(crate) hands: H,
+    pub(crate) rounds: Rounds,
     scope: Scope,
     journal: Option<FleetJournal>,
     /// The fold of the journal, extended by what is new.
@@ -152,7 +152,7 @@ pub(super) struct Serving<H> {
 }
 
 impl<H: Hands> Serving<H> {
-    pub(super) fn new(hands: H, interval_ms: u64, scope: Scope, journal: FleetJournal) -> Self {
+    pub(crate) fn new(hands: H, interval_ms: u64, scope: Scope, journal: FleetJournal) -> Self {
         Self {
             hands,
             rounds: Rounds::new(interval_ms),
@@ -164,7 +164,7 @@ impl<H: Hands> Serving<H> {
     }
 
     /// Rounds until it is told to end.
-    pub(super) async fn go(&mut self) -> Result<Served, ServeError> {
+    pub(crate) async fn go(&mut self) -> Result<Served, ServeError> {
         loop {
             let done = self.round().await;
             self.served.rounds += 1;
@@ -389,7 +389,7 @@ impl<H: Hands> Serving<H> {
     }
 
     #[cfg(test)]
-    pub(super) fn view(&self) -> &FleetView {
+    pub(crate) fn view(&self) -> &FleetView {
         &self.view
     }
 }

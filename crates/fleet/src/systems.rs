@@ -5,10 +5,10 @@ use std::{collections::BTreeMap, path::PathBuf};
 use undercroft_model::{NodeName, SystemTarget, inventory::Builder};
 use undercroft_planner::Rounds;
 
-use super::{Settings, inputs, tell};
-use crate::world::Progress;
+use crate::{fleet::Settings, inputs, run::tell};
 use undercroft_build::debian::Arch;
 use undercroft_build::system::{NixStore, NodeSystem, SystemBuilder, SystemSecrets};
+use undercroft_metal::world::Progress;
 use undercroft_secrets::{Audience, catalogue};
 
 /// The machines' systems as they were built, or why one could not be.
@@ -22,7 +22,7 @@ pub struct Systems {
 
 /// Builds the systems of those machines, one after the other: a builder uses all processors
 /// already. One that can't be built keeps none of the others.
-pub(super) async fn build(
+pub(crate) async fn build(
     settings: &Settings,
     nodes: &[NodeName],
     authorized_keys: Vec<String>,
@@ -106,7 +106,7 @@ pub struct KeptSystems {
 impl KeptSystems {
     /// Builds what isn't there yet, and what is to be built from something else by now. `rounds` says which of
     /// those that couldn't be built are tried again already.
-    pub(super) async fn build(
+    pub(crate) async fn build(
         &mut self,
         settings: &Settings,
         nodes: &[NodeName],

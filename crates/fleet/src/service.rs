@@ -11,16 +11,16 @@ use undercroft_model::{
 use undercroft_netboot::Netboot;
 use undercroft_planner::{Rounds, Scope};
 
-use super::{
-    BootServers, Finished, Fleet, FleetError, KeptSystems, Prepared, Run, RunError, ServeError,
-    Served,
+use crate::{
     between::{Between, interrupted},
-    carry_out,
-    serve::{Hands, Left, Serving},
-    write_facts,
+    facts::write_facts,
+    fleet::{Fleet, FleetError, Prepared},
+    run::{BootServers, Finished, Run, RunError, carry_out},
+    serve::{Hands, Left, ServeError, Served, Serving},
+    systems::KeptSystems,
 };
-use crate::world::{ClusterParts, Progress};
 use undercroft_journal::FleetJournal;
+use undercroft_metal::world::{ClusterParts, Progress};
 
 /// Something that can't be had or done now.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -14,7 +14,7 @@ use std::{
 
 use sha2::{Digest as _, Sha256};
 
-use super::{FACTS_DIR, Settings};
+use crate::{facts::FACTS_DIR, fleet::Settings};
 use undercroft_build::system::SystemBuilder;
 use undercroft_folder::state::STATE_FOLDER;
 
@@ -25,7 +25,7 @@ const FILES_MAX: usize = 200_000;
 const GITDIR_BYTES_MAX: u64 = 4096;
 
 /// A stamp of all that systems are built from; `None` where it can't be told.
-pub(super) fn stamp(
+pub(crate) fn stamp(
     settings: &Settings,
     builder: &SystemBuilder,
     authorized_keys: &[String],

@@ -28,7 +28,7 @@ const COUNTED_MAX: usize = 1024;
 
 /// What an event is kept as, for people.
 #[derive(Debug)]
-pub(super) enum Kept {
+pub(crate) enum Kept {
     /// In a machine's timeline.
     Row(NodeName, TimelineRow),
     /// Among what somebody does, to a machine or to the network as a whole.
@@ -38,7 +38,7 @@ pub(super) enum Kept {
 }
 
 #[derive(Debug, Default)]
-pub(super) struct Narrator {
+pub(crate) struct Narrator {
     last: BTreeMap<(String, String), Instant>,
     alarms: BTreeMap<(Option<NodeName>, AlarmKind, Ipv4Addr), (Instant, u64)>,
 }
@@ -46,7 +46,7 @@ pub(super) struct Narrator {
 impl Narrator {
     /// What of an event is kept, during a run and between two of them alike. `nodes` are all machines that
     /// the boot servers serve.
-    pub(super) fn keep<'n>(
+    pub(crate) fn keep<'n>(
         &mut self,
         event: NetbootEvent,
         nodes: impl IntoIterator<Item = &'n NodeName>,

@@ -1,0 +1,32 @@
+//! The application: everything that a program needs that brings a fleet up and keeps it there, be it the
+//! `undercroft` command, a board, or somebody else's.
+//!
+//! ```text
+//! Fleet::new ─▶ prepare (keys, systems) ─▶ observe ─▶ next ─▶ carry_out ─▶ Finished
+//! ```
+//!
+//! [`serve()`] does this in rounds for as long as it is let. Words on a screen are somebody else's: what is
+//! told comes as data ([`undercroft_metal::world::Progress`], entries of the journal).
+
+mod between;
+mod facts;
+mod fleet;
+mod inputs;
+mod narrate;
+mod netboot;
+mod pi_files;
+mod run;
+mod serve;
+mod service;
+mod systems;
+
+pub use self::{
+    facts::{FACTS_DIR, write_facts},
+    fleet::{Fleet, FleetError, Prepared, Settings},
+    netboot::{BootError, InstallerChoice, config_of as boot_config, table as boot_table},
+    pi_files::PiError,
+    run::{BootServers, Finished, INTERRUPT_WAIT, Run, RunError, carry_out},
+    serve::{ServeError, Served},
+    service::{Intent, Refused, Service, serve},
+    systems::{KeptSystems, Systems},
+};
