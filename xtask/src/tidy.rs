@@ -17,7 +17,8 @@ const EDGES: &[(&str, &[&str])] = &[
     ("planner", &["model"]),
     ("engine", &["model", "planner"]),
     ("steps", &["model"]),
-    ("sim", &["engine", "model", "planner", "steps"]),
+    ("simkit", &[]),
+    ("sim", &["engine", "model", "planner", "simkit", "steps"]),
     ("netboot", &["model"]),
     ("sops", &[]),
     ("testkit", &[]),
@@ -60,7 +61,9 @@ const EDGES: &[(&str, &[&str])] = &[
 ];
 
 /// Crates without clock, entropy, environment, files or async.
-const PURE: &[&str] = &["model", "planner", "engine", "steps", "sim", "render"];
+const PURE: &[&str] = &[
+    "model", "planner", "engine", "steps", "simkit", "sim", "render",
+];
 
 /// Dependencies that would make a crate impure.
 const IMPURE_DEPENDENCIES: &[&str] = &[

@@ -6,8 +6,9 @@ use undercroft_model::{
     ClusterRole, DiskIdentity, MacAddr, MachineUuid, NodeName, System, SystemTarget,
     inventory::{DiskRole, Distribution, Inventory, Node, PowerKind, Role},
 };
+use undercroft_simkit::Rng;
 
-use crate::{profile::Profile, rng::Rng};
+use crate::profile::Profile;
 
 /// A machine as the inventory describes it.
 #[derive(Debug, Clone)]

@@ -11,28 +11,25 @@
 //! [`Rule`] for what they watch over. A broken rule is a bug in Undercroft, and the seed repeats it.
 
 mod checkers;
-mod clock;
 mod cluster;
 mod faults;
 mod fleet;
 mod journal;
-mod link;
 mod machine;
 mod profile;
 mod rehearse;
 mod report;
-mod rng;
 mod seeds;
 mod shared;
-mod trace;
 mod world;
 
 pub use checkers::{Rule, Violation};
-pub use faults::{FaultKind, Faults, UnknownFaults};
-pub use profile::{Profile, Spread};
+pub use faults::FaultKind;
+pub use profile::Profile;
 pub use rehearse::{Rehearsal, RehearseError, RehearseOptions, rehearse};
 pub use report::{
     ClusterReport, FailedNode, Hand, Lane, Leg, LimitReport, Mishap, Moment, PeopleReport,
     PhaseReport, Report, RunReport,
 };
 pub use seeds::{FailedSeed, SeedsReport, run_seeds};
+pub use undercroft_simkit::{Faults, Spread, UnknownFaults};

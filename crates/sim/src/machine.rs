@@ -4,12 +4,9 @@ use undercroft_model::{
     InstallerReport, MachineUuid, OpId, PlannedDisk, ReportedDisk, ReportedFirmware,
     inventory::DiskRole,
 };
+use undercroft_simkit::{FlowId, Rng};
 
-use crate::{
-    fleet::{Spec, boot_id, fingerprint, hex_of},
-    link::FlowId,
-    rng::Rng,
-};
+use crate::fleet::{Spec, boot_id, fingerprint, hex_of};
 
 /// What a disk's partition table is.
 #[derive(Debug, Clone, PartialEq, Eq)]

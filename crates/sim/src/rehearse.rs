@@ -20,18 +20,17 @@ use undercroft_model::{
     inventory::{Inventory, ScaleError, scale_to},
 };
 use undercroft_planner::{PlanOptions, PlanReport, plan_with};
+use undercroft_simkit::{Faults, Rng, Trace};
 
 use crate::{
     checkers::{Checkers, Rule, Violation},
-    faults::{Dice, FaultKind, Faults},
+    faults::{Dice, FaultKind},
     fleet,
     journal::{Folded, Keep, SimJournal},
     machine::{Machine, Running},
     profile::Profile,
     report::{Report, build},
-    rng::Rng,
     shared::{JournalHandle, Shared, SharedRef},
-    trace::Trace,
     world::{Ev, SimWorld},
 };
 

@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, ops::RangeInclusive};
 
 use serde::{Deserialize, Serialize};
 use undercroft_model::inventory::Inventory;
+use undercroft_simkit::{SeedOutcome, first_failure};
 
 use crate::{
     checkers::Violation,
@@ -65,30 +66,36 @@ pub fn run_seeds(
         faults: BTreeMap::new(),
         failed: None,
     };
-    for seed in seeds {
-        let mut options = options.clone();
-        options.seed = seed;
+    let mut options = options.clone();
+    let failed = first_failure(seeds, |seed, traced| {
+        (options.seed, options.trace) = (seed, traced);
         let rehearsal = rehearse(inventory, &options)?;
-        report.seeds += 1;
-        report.entries += rehearsal.entries;
-        for mishap in &rehearsal.report.mishaps {
-            let times = u64::try_from(mishap.times).unwrap_or(u64::MAX);
-            *report.faults.entry(mishap.kind).or_default() += times;
+        // A failing seed is run a second time for its trace, and counts once.
+        if !traced {
+            report.seeds += 1;
+            report.entries += rehearsal.entries;
+            for mishap in &rehearsal.report.mishaps {
+                let times = u64::try_from(mishap.times).unwrap_or(u64::MAX);
+                *report.faults.entry(mishap.kind).or_default() += times;
+            }
+            if rehearsal.violation.is_none() {
+                progress(report.seeds);
+            }
         }
-        if let Some(violation) = rehearsal.violation {
-            // The same seed does the same again, this time with its trace.
-            options.trace = true;
-            let trace = rehearse(inventory, &options)?.trace;
-            report.failed = Some(FailedSeed {
-                seed,
-                violation,
-                trace,
-                repeat: repeat(&options),
-            });
-            return Ok(report);
+        Ok(SeedOutcome {
+            failure: rehearsal.violation,
+            trace: rehearsal.trace,
+        })
+    })?;
+    report.failed = failed.map(|failed| {
+        options.seed = failed.seed;
+        FailedSeed {
+            seed: failed.seed,
+            violation: failed.failure,
+            trace: failed.trace,
+            repeat: repeat(&options),
         }
-        progress(report.seeds);
-    }
+    });
     Ok(report)
 }
 

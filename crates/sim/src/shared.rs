@@ -4,12 +4,12 @@ use std::{cell::RefCell, rc::Rc};
 
 use undercroft_engine::{Journal, JournalError};
 use undercroft_model::{Entry, OpId, Outcome, Record, StepId, Work};
+use undercroft_simkit::Trace;
 
 use crate::{
     checkers::Checkers,
     faults::{Dice, FaultKind},
     journal::SimJournal,
-    trace::Trace,
 };
 
 /// How often the controller dies in one rehearsal: each time the whole journal is read again.

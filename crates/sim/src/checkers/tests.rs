@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use undercroft_engine::NodeFacts;
 use undercroft_model::{Failure, Observation, inventory::parse};
+use undercroft_simkit::Rng;
 
 use super::*;
-use crate::{machine::Machine, profile::Profile, rng::Rng};
+use crate::{machine::Machine, profile::Profile};
 
 struct Bench {
     checkers: Checkers,

@@ -10,9 +10,10 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use undercroft_model::{Record, Resource, RunEnd, Step, StepId, Work};
 use undercroft_planner::NodeStatus;
+use undercroft_simkit::Faults;
 
 use crate::{
-    faults::{FaultKind, Faults},
+    faults::FaultKind,
     rehearse::{RehearseOptions, Run},
     shared::Span,
 };

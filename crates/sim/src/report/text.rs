@@ -3,9 +3,9 @@
 use std::fmt::{self, Display, Formatter};
 
 use undercroft_model::{Resource, RunEnd};
+use undercroft_simkit::Faults;
 
 use super::{Lane, Report, timeline::LANE_COLUMNS};
-use crate::faults::Faults;
 
 /// Columns that the text keeps within.
 const COLUMNS_MAX: usize = 92;

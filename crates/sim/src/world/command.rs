@@ -3,13 +3,13 @@
 use undercroft_engine::Order;
 use undercroft_model::{Action, Evidence, Failure, FailureKind, OpId, Outcome, PlannedDisk};
 
+use undercroft_simkit::FlowId;
 use undercroft_steps::{Wanted, find_disks, still_approved};
 
 use super::{Ev, Sabotage, SimWorld, Stage};
 use crate::{
     faults::FaultKind,
     fleet::boot_id,
-    link::FlowId,
     machine::{FlowEnd, Instance, Loader, Root, Running, Table, Task, is_wiped},
 };
 

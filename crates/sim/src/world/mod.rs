@@ -25,16 +25,14 @@ use undercroft_model::{
     Action, Approval, ApprovalMode, BootstrapPart, Evidence, Failure, FailureKind, NodeName, Now,
     OpId, Outcome, Work,
 };
+use undercroft_simkit::{Clock, FlowId, Link, Rng};
 
 use crate::{
-    clock::Clock,
     cluster::Cluster,
     faults::{Dice, FaultKind},
     fleet::Spec,
-    link::{FlowId, Link},
     machine::{Command, Machine, Running},
     profile::Profile,
-    rng::Rng,
     shared::SharedRef,
 };
 
@@ -224,7 +222,10 @@ impl SimWorld {
     }
 
     pub(crate) fn now(&self) -> Now {
-        self.clock.now()
+        Now {
+            mono_ms: self.clock.now_ms(),
+            wall_ms: self.clock.wall_ms(),
+        }
     }
 
     pub(crate) fn uplink_ms(&self) -> (u64, u64) {

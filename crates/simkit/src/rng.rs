@@ -6,23 +6,23 @@
 /// Steele, Lea and Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014). Its
 /// numbers are part of what a seed means, so it stands here and not in a dependency.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Rng(u64);
+pub struct Rng(u64);
 
 impl Rng {
     /// The stream of a seed.
-    pub(crate) fn new(seed: u64) -> Self {
+    pub fn new(seed: u64) -> Self {
         Self(seed)
     }
 
     /// A stream of its own for one purpose, so that one part of the world can draw more or fewer
     /// numbers without changing what the others see.
-    pub(crate) fn split(seed: u64, purpose: u64) -> Self {
+    pub fn split(seed: u64, purpose: u64) -> Self {
         let mut rng = Self::new(seed ^ purpose.wrapping_mul(0xd6e8_feb8_6659_fd93));
         Self::new(rng.next_u64())
     }
 
     /// The next 64 bits.
-    pub(crate) fn next_u64(&mut self) -> u64 {
+    pub fn next_u64(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -32,18 +32,18 @@ impl Rng {
 
     /// A number from 0 to `bound - 1`; 0 where the bound is 0. The bias is below 2⁻³² for any
     /// bound that is used here.
-    pub(crate) fn below(&mut self, bound: u64) -> u64 {
+    pub fn below(&mut self, bound: u64) -> u64 {
         let product = u128::from(self.next_u64()) * u128::from(bound);
         u64::try_from(product >> 64).unwrap_or(0)
     }
 
     /// A number from `low` to `high`, both included.
-    pub(crate) fn between(&mut self, low: u64, high: u64) -> u64 {
+    pub fn between(&mut self, low: u64, high: u64) -> u64 {
         low + self.below(high.saturating_sub(low).saturating_add(1))
     }
 
     /// True `per_1024` times in 1,024.
-    pub(crate) fn chance(&mut self, per_1024: u32) -> bool {
+    pub fn chance(&mut self, per_1024: u32) -> bool {
         self.below(1024) < u64::from(per_1024)
     }
 }

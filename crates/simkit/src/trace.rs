@@ -3,18 +3,19 @@
 use std::collections::VecDeque;
 
 /// Lines that a trace keeps; older ones go.
-pub(crate) const TRACE_LINES_MAX: usize = 400;
+pub const TRACE_LINES_MAX: usize = 400;
 
 /// The last events of a run, one line each. It costs nothing while it is off: a seed that fails
 /// is run again with it on.
 #[derive(Debug, Default)]
-pub(crate) struct Trace {
+pub struct Trace {
     on: bool,
     lines: VecDeque<String>,
 }
 
 impl Trace {
-    pub(crate) fn new(on: bool) -> Self {
+    /// An empty trace, which is kept or isn't.
+    pub fn new(on: bool) -> Self {
         Self {
             on,
             lines: VecDeque::new(),
@@ -22,7 +23,7 @@ impl Trace {
     }
 
     /// Adds a line.
-    pub(crate) fn note(&mut self, at_ms: u64, who: &str, what: impl FnOnce() -> String) {
+    pub fn note(&mut self, at_ms: u64, who: &str, what: impl FnOnce() -> String) {
         if !self.on {
             return;
         }
@@ -35,7 +36,7 @@ impl Trace {
     }
 
     /// The lines, oldest first.
-    pub(crate) fn into_lines(self) -> Vec<String> {
+    pub fn into_lines(self) -> Vec<String> {
         self.lines.into()
     }
 }

@@ -1,10 +1,10 @@
-//! The operator's uplink, shared fairly by everything that is sent at the same time.
+//! An uplink, shared fairly by everything that is sent at the same time.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A transfer on the link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct FlowId(pub(crate) u64);
+pub struct FlowId(u64);
 
 /// Processor sharing in integers: all flows run at the same rate, the least of what one machine
 /// takes and of an equal part of the uplink.
@@ -13,7 +13,7 @@ pub(crate) struct FlowId(pub(crate) u64);
 /// flow that joins at `served = s` with `b` bytes to go is through when `served` is `s + b`, so
 /// that no flow needs to be touched when another joins or leaves: each costs O(log n).
 #[derive(Debug)]
-pub(crate) struct Link {
+pub struct Link {
     uplink_bytes_per_ms: u64,
     host_bytes_per_ms: u64,
     served: u64,
@@ -26,7 +26,9 @@ pub(crate) struct Link {
 }
 
 impl Link {
-    pub(crate) fn new(uplink_bytes_per_ms: u64, host_bytes_per_ms: u64) -> Self {
+    /// A link that nothing is sent on: what it carries in all, and what one machine takes, in
+    /// bytes per millisecond.
+    pub fn new(uplink_bytes_per_ms: u64, host_bytes_per_ms: u64) -> Self {
         Self {
             uplink_bytes_per_ms: uplink_bytes_per_ms.max(1),
             host_bytes_per_ms: host_bytes_per_ms.max(1),
@@ -61,7 +63,7 @@ impl Link {
     }
 
     /// A transfer begins.
-    pub(crate) fn join(&mut self, now_ms: u64, bytes: u64) -> FlowId {
+    pub fn join(&mut self, now_ms: u64, bytes: u64) -> FlowId {
         self.update(now_ms);
         self.next_id += 1;
         let id = FlowId(self.next_id);
@@ -72,7 +74,7 @@ impl Link {
     }
 
     /// A transfer is broken off. Gives the bytes that were still to go.
-    pub(crate) fn leave(&mut self, now_ms: u64, id: FlowId) -> u64 {
+    pub fn leave(&mut self, now_ms: u64, id: FlowId) -> u64 {
         self.update(now_ms);
         let Some(goal) = self.flows.remove(&id) else {
             return 0;
@@ -82,14 +84,14 @@ impl Link {
     }
 
     /// Milliseconds until the next transfer is through, if nothing changes.
-    pub(crate) fn next_in_ms(&mut self, now_ms: u64) -> Option<u64> {
+    pub fn next_in_ms(&mut self, now_ms: u64) -> Option<u64> {
         self.update(now_ms);
         let (goal, _) = self.goals.first()?;
         Some(goal.saturating_sub(self.served).div_ceil(self.rate()))
     }
 
     /// A transfer that is through, if there is one; it leaves the link.
-    pub(crate) fn take_done(&mut self, now_ms: u64) -> Option<FlowId> {
+    pub fn take_done(&mut self, now_ms: u64) -> Option<FlowId> {
         self.update(now_ms);
         let (goal, id) = *self.goals.first()?;
         if goal > self.served {
@@ -102,7 +104,7 @@ impl Link {
 
     /// Milliseconds in which anything was sent, and those in which the uplink, not the machines,
     /// set the pace.
-    pub(crate) fn busy_and_shared_ms(&self) -> (u64, u64) {
+    pub fn busy_and_shared_ms(&self) -> (u64, u64) {
         (self.busy_ms, self.shared_ms)
     }
 }

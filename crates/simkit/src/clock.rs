@@ -2,11 +2,9 @@
 
 use std::{cmp::Reverse, collections::BinaryHeap};
 
-use undercroft_model::Now;
-
 /// Where the simulated wall clock starts: 2026-01-05 08:00 UTC, a Monday morning. In
 /// milliseconds since the Unix epoch.
-pub(crate) const WALL_START_MS: u64 = 1_767_600_000_000;
+pub const WALL_START_MS: u64 = 1_767_600_000_000;
 
 struct Due<T> {
     at_ms: u64,
@@ -33,15 +31,22 @@ impl<T> Ord for Due<T> {
 
 /// The events to come, earliest first; events of the same millisecond in the order in which they
 /// were scheduled, so that a run depends on nothing but its seed.
-pub(crate) struct Clock<T> {
+pub struct Clock<T> {
     now_ms: u64,
     wall_offset_ms: i64,
     seq: u64,
     heap: BinaryHeap<Reverse<Due<T>>>,
 }
 
+impl<T> Default for Clock<T> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl<T> Clock<T> {
-    pub(crate) fn new() -> Self {
+    /// A clock at the start of time, with nothing due.
+    pub fn new() -> Self {
         Self {
             now_ms: 0,
             wall_offset_ms: 0,
@@ -51,25 +56,22 @@ impl<T> Clock<T> {
     }
 
     /// Milliseconds since the simulation began.
-    pub(crate) fn now_ms(&self) -> u64 {
+    pub fn now_ms(&self) -> u64 {
         self.now_ms
     }
 
-    /// Both of the controller's clocks.
-    pub(crate) fn now(&self) -> Now {
-        Now {
-            mono_ms: self.now_ms,
-            wall_ms: (WALL_START_MS + self.now_ms).saturating_add_signed(self.wall_offset_ms),
-        }
+    /// What a wall clock shows, in milliseconds since the Unix epoch.
+    pub fn wall_ms(&self) -> u64 {
+        (WALL_START_MS + self.now_ms).saturating_add_signed(self.wall_offset_ms)
     }
 
-    /// Sets the controller's wall clock forward or back.
-    pub(crate) fn jump_wall(&mut self, by_ms: i64) {
+    /// Sets the wall clock forward or back; what is due stays due.
+    pub fn jump_wall(&mut self, by_ms: i64) {
         self.wall_offset_ms += by_ms;
     }
 
     /// Schedules an event after a delay.
-    pub(crate) fn after(&mut self, delay_ms: u64, what: T) {
+    pub fn after(&mut self, delay_ms: u64, what: T) {
         self.seq += 1;
         self.heap.push(Reverse(Due {
             at_ms: self.now_ms + delay_ms,
@@ -79,19 +81,19 @@ impl<T> Clock<T> {
     }
 
     /// When the next event is due.
-    pub(crate) fn next_ms(&self) -> Option<u64> {
+    pub fn next_ms(&self) -> Option<u64> {
         self.heap.peek().map(|Reverse(due)| due.at_ms)
     }
 
     /// Goes on to the next event and takes it.
-    pub(crate) fn pop(&mut self) -> Option<T> {
+    pub fn pop(&mut self) -> Option<T> {
         let Reverse(due) = self.heap.pop()?;
         self.now_ms = self.now_ms.max(due.at_ms);
         Some(due.what)
     }
 
     /// Lets time pass up to a moment before the next event.
-    pub(crate) fn advance_to(&mut self, at_ms: u64) {
+    pub fn advance_to(&mut self, at_ms: u64) {
         self.now_ms = self.now_ms.max(at_ms);
     }
 }
@@ -118,8 +120,7 @@ mod tests {
         let mut clock: Clock<()> = Clock::new();
         clock.advance_to(1000);
         clock.jump_wall(-3_600_000);
-        let now = clock.now();
-        assert_eq!(now.mono_ms, 1000);
-        assert_eq!(now.wall_ms, WALL_START_MS + 1000 - 3_600_000);
+        assert_eq!(clock.now_ms(), 1000);
+        assert_eq!(clock.wall_ms(), WALL_START_MS + 1000 - 3_600_000);
     }
 }
