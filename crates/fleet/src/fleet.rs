@@ -245,7 +245,13 @@ impl Fleet {
         let settings = &self.settings;
         let inventory = &settings.inventory;
         let encrypted = plan.steps.iter().filter(|step| {
-            matches!(&step.action, Action::Partition { layout, .. } if layout == Layout::ZfsEncrypted.as_str())
+            matches!(
+                &step.action,
+                Action::Partition {
+                    layout: Layout::ZfsEncrypted,
+                    ..
+                }
+            )
         });
         let encrypted: Vec<&NodeName> = encrypted.map(|step| &step.node).collect();
         if encrypted.is_empty()

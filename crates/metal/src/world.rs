@@ -363,7 +363,7 @@ async fn carry_out(shared: &Shared, order: Order) -> Outcome {
                 path,
                 devices: disko_devices.as_deref(),
             });
-            disks::partition(&job, disks, layout, script, work).await
+            disks::partition(&job, disks, *layout, script, work).await
         }
         (
             Action::CopyClosure {

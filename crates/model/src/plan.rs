@@ -7,7 +7,9 @@ use sha2::{Digest as _, Sha256};
 
 use crate::{
     BootstrapPart, ClusterPlan, ClusterRole, MacAddr, MachineIdentity, MachineUuid, NodeName,
-    System, tagged::tagged,
+    System,
+    inventory::{DiskRole, Layout},
+    tagged::tagged,
 };
 
 /// The version of [`Plan`]'s written form.
@@ -187,8 +189,8 @@ impl fmt::Display for DiskIdentity {
 pub struct PlannedDisk {
     /// Which disk.
     pub identity: DiskIdentity,
-    /// The inventory's role for it: `root`, `longhorn`, `data`.
-    pub role: String,
+    /// The inventory's role for it; never [`DiskRole::Keep`].
+    pub role: DiskRole,
     /// The least size that the layout needs, in bytes.
     pub size_bytes_min: u64,
     /// The GUID that the disk's partition table gets. It is derived from the fleet, the machine, the
@@ -255,7 +257,7 @@ pub enum Action {
         /// The disks, first the one that holds the root.
         disks: Vec<PlannedDisk>,
         /// The inventory's name of the layout.
-        layout: String,
+        layout: Layout,
         /// The disko script to use in place of our own layout.
         #[serde(default)]
         disko_script: Option<String>,
@@ -610,6 +612,68 @@ mod tests {
                 "{meant:?} {got_serial:?} {got_wwn:?}"
             );
         }
+    }
+
+    /// A step's action as programs wrote it when role and layout were text to them.
+    fn partition_written(role: &str, layout: &str) -> String {
+        format!(
+            r#"{{"do":"partition","disks":[{{"identity":{{"serial":"S1","wwn":null}},"role":"{role}","size_bytes_min":1073741824,"table_guid":"5bc755e9-c71d-8045-9620-206ea7f94707"}}],"layout":"{layout}","disko_script":null}}"#
+        )
+    }
+
+    #[test]
+    fn roles_and_layouts_are_written_as_they_always_were() {
+        for role in DiskRole::ALL {
+            for layout in Layout::ALL {
+                let written = partition_written(role.as_str(), layout.as_str());
+                let action: Action = serde_json::from_str(&written).unwrap();
+                let Action::Partition {
+                    disks,
+                    layout: read,
+                    ..
+                } = &action
+                else {
+                    panic!("{action:?}");
+                };
+                assert_eq!((disks[0].role, *read), (*role, *layout));
+                assert_eq!(serde_json::to_string(&action).unwrap(), written);
+            }
+        }
+    }
+
+    #[test]
+    fn a_role_or_layout_that_is_not_known_is_refused_with_those_that_are() {
+        for (role, layout, says) in [
+            (
+                "swap",
+                "ext4",
+                "unknown variant `swap`, expected one of `root`, `longhorn`, `data`, `keep`",
+            ),
+            (
+                "Root",
+                "ext4",
+                "unknown variant `Root`, expected one of `root`, `longhorn`, `data`, `keep`",
+            ),
+            (
+                "root",
+                "btrfs",
+                "unknown variant `btrfs`, expected one of `ext4`, `zfs`, `zfs-mirror`, `zfs-encrypted`",
+            ),
+        ] {
+            let error = serde_json::from_str::<Action>(&partition_written(role, layout));
+            let error = error.unwrap_err().to_string();
+            assert!(error.starts_with(says), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_disk_is_wiped_by_its_role() {
+        let wiped: Vec<&str> = DiskRole::ALL
+            .iter()
+            .filter(|role| role.is_wiped())
+            .map(|role| role.as_str())
+            .collect();
+        assert_eq!(wiped, ["root", "longhorn"]);
     }
 
     #[test]

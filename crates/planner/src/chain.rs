@@ -6,7 +6,7 @@ use sha2::{Digest, Sha256};
 use undercroft_model::{
     APPROVAL_EXPIRES_MS, Action, ApprovalMode, DiskIdentity, MachineUuid, NodeName, NodePlan,
     NodeState, PlannedDisk, Resource, RetryPolicy, Step, StepId, SystemTarget,
-    inventory::{DiskRole, Distribution, Inventory, Node, PowerKind, Role},
+    inventory::{DiskRole, Distribution, Inventory, Layout, Node, PowerKind, Role},
 };
 
 use crate::verdict::{Install, SystemToInstall};
@@ -20,11 +20,6 @@ const DATA_BYTES_MIN: u64 = 1 << 30;
 
 /// How many closures a root disk must hold: the running one and the next.
 const CLOSURES_KEPT_MIN: u64 = 2;
-
-/// Whether a disk of that role is wiped. A data disk is formatted only while it is empty.
-pub(crate) fn is_wiped(role: &str) -> bool {
-    role == DiskRole::Root.as_str() || role == DiskRole::Longhorn.as_str()
-}
 
 /// Whether the machine has a console that nobody else can write to.
 pub(crate) fn has_console(node: &Node) -> bool {
@@ -46,7 +41,7 @@ pub(crate) fn disks(
         .max(ROOT_BYTES_MIN)
         .saturating_add(u64::from(node.esp_mb) << 20)
         .saturating_add(u64::from(longhorn_gb.unwrap_or(0)) << 30);
-    let mut disks: Vec<(DiskRole, PlannedDisk)> = node
+    let mut disks: Vec<PlannedDisk> = node
         .disks
         .iter()
         .filter(|disk| disk.role != DiskRole::Keep)
@@ -59,25 +54,24 @@ pub(crate) fn disks(
                 &inventory.fleet.name,
                 name,
                 &identity,
-                disk.role.as_str(),
-                node.layout.as_str(),
+                disk.role,
+                node.layout,
                 generation,
             );
             let size_bytes_min = match disk.role {
                 DiskRole::Root => root_bytes,
                 DiskRole::Longhorn | DiskRole::Data | DiskRole::Keep => DATA_BYTES_MIN,
             };
-            let planned = PlannedDisk {
+            PlannedDisk {
                 identity,
-                role: disk.role.as_str().to_owned(),
+                role: disk.role,
                 size_bytes_min,
                 table_guid,
-            };
-            (disk.role, planned)
+            }
         })
         .collect();
-    disks.sort_by_key(|(role, _)| *role);
-    disks.into_iter().map(|(_, disk)| disk).collect()
+    disks.sort_by_key(|disk| disk.role);
+    disks
 }
 
 /// The GUID of a disk's partition table: SHA-256 of what the crate's page names, as a UUID of
@@ -87,8 +81,8 @@ fn table_guid(
     fleet: &str,
     node: &NodeName,
     disk: &DiskIdentity,
-    role: &str,
-    layout: &str,
+    role: DiskRole,
+    layout: Layout,
     generation: u32,
 ) -> MachineUuid {
     let mut hash = Sha256::new();
@@ -109,8 +103,8 @@ fn table_guid(
             None => add("none"),
         }
     }
-    add(role);
-    add(layout);
+    add(role.as_str());
+    add(layout.as_str());
     hash.update(generation.to_be_bytes());
     let digest = hash.finalize();
     let mut octets = [0u8; 16];
@@ -161,7 +155,7 @@ pub(crate) fn append(
     let destroys = match &draft.action {
         Action::Partition { disks, .. } => disks
             .iter()
-            .filter(|disk| is_wiped(&disk.role))
+            .filter(|disk| disk.role.is_wiped())
             .map(|disk| disk.identity.clone())
             .collect(),
         _ => Vec::new(),
@@ -321,7 +315,7 @@ fn drafts(inventory: &Inventory, node: &Node, install: &Install) -> Vec<Draft> {
         draft(
             Action::Partition {
                 disks: install.disks.clone(),
-                layout: node.layout.as_str().to_owned(),
+                layout: node.layout,
                 disko_script: target.disko_script.clone(),
                 disko_devices: target.disko_devices.clone(),
             },

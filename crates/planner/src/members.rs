@@ -97,9 +97,7 @@ pub(crate) fn stays_member(
     };
     let keeps_root = || {
         let disks = chain::disks(inventory, name, node, before.generation, None);
-        let mut roots = disks
-            .iter()
-            .filter(|disk| disk.role == DiskRole::Root.as_str());
+        let mut roots = disks.iter().filter(|disk| disk.role == DiskRole::Root);
         roots.all(|root| before.disks.iter().any(|d| d.table_guid == root.table_guid))
     };
     before.joined

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::Serialize;
-use undercroft_model::{DiskIdentity, NodeName, PlanId};
+use undercroft_model::{DiskIdentity, NodeName, PlanId, inventory::DiskRole};
 
 /// What is to be done with a machine, or why nothing is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -62,7 +62,7 @@ pub struct DestroyedDisk {
     /// Which disk.
     pub identity: DiskIdentity,
     /// What it is for.
-    pub role: String,
+    pub role: DiskRole,
 }
 
 /// What a plan means for one machine.

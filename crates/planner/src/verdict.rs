@@ -3,7 +3,7 @@
 use undercroft_model::{
     Found, InstallerReport, NodeName, NodeObservation, NodeState, NotTheMachine, Observation,
     PlannedDisk, SystemTarget,
-    inventory::{Builder, Firmware, Inventory, Layout, Node, PowerKind},
+    inventory::{Builder, DiskRole, Firmware, Inventory, Layout, Node, PowerKind},
 };
 
 use std::collections::BTreeSet;
@@ -98,7 +98,7 @@ pub(crate) fn judge(
         .as_ref()
         .and_then(|delivery| delivery.target.closure_bytes);
     let disks = chain::disks(inventory, name, node, generation, closure_bytes);
-    if !disks.iter().any(|disk| disk.role == "root") {
+    if !disks.iter().any(|disk| disk.role == DiskRole::Root) {
         reasons.push(Block::new(
             "the inventory names no disk of the role \"root\" for it",
             format!("name one under `disks` of [nodes.{name}]"),
@@ -109,7 +109,7 @@ pub(crate) fn judge(
             let changed = disks
                 .iter()
                 .any(|new| new.identity == old.identity && new.table_guid != old.table_guid);
-            if changed && chain::is_wiped(&old.role) {
+            if changed && old.role.is_wiped() {
                 let why = format!(
                     "it was up with another layout of the disk with {}, which may hold data; to \
                      wipe it, name the machine with --reinstall",
@@ -140,10 +140,10 @@ pub(crate) fn judge(
     });
     report.destroys = disks
         .iter()
-        .filter(|disk| !inspect_only && chain::is_wiped(&disk.role))
+        .filter(|disk| !inspect_only && disk.role.is_wiped())
         .map(|disk| DestroyedDisk {
             identity: disk.identity.clone(),
-            role: disk.role.clone(),
+            role: disk.role,
         })
         .collect();
     let installer_seen = matches!(found, Found::Installer { .. });

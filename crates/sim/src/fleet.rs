@@ -137,7 +137,7 @@ pub(crate) fn specs(inventory: &Inventory, profile: &Profile) -> Vec<Spec> {
                         size_bytes: disk
                             .size_gb
                             .map_or(DISK_BYTES_DEFAULT, |gb| u64::from(gb) << 30),
-                        wipeable: matches!(disk.role, DiskRole::Root | DiskRole::Longhorn),
+                        wipeable: disk.role.is_wiped(),
                     })
                     .collect(),
                 system: node.system,

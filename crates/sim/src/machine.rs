@@ -2,7 +2,6 @@
 
 use undercroft_model::{
     InstallerReport, MachineUuid, OpId, PlannedDisk, ReportedDisk, ReportedFirmware,
-    inventory::DiskRole,
 };
 use undercroft_simkit::{FlowId, Rng};
 
@@ -350,7 +349,7 @@ impl Machine {
 
 /// Whether a disk's content is lost when it is laid out.
 pub(crate) fn is_wiped(planned: &PlannedDisk) -> bool {
-    planned.role == DiskRole::Root.as_str() || planned.role == DiskRole::Longhorn.as_str()
+    planned.role.is_wiped()
 }
 
 /// The kernel's name of the disk in that place.

@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, net::Ipv4Addr};
 use undercroft_model::{
     ApprovalMode, BootstrapPart, CLOCK_BACK_MS_MAX, DiskIdentity, InstallerReport, MacAddr,
     MachineUuid, NodeName, NodeState, PlannedDisk, ReportedFirmware, RetryPolicy, StepId, System,
+    inventory::{DiskRole, Layout},
 };
 
 use super::*;
@@ -251,7 +252,7 @@ fn an_inspection_finds_as_many_devices_as_disks_each_its_own() {
             serial: Some(serial.to_owned()),
             wwn: None,
         },
-        role: "root".to_owned(),
+        role: DiskRole::Root,
         size_bytes_min: 0,
         table_guid: MachineUuid([1; 16]),
     };
@@ -318,7 +319,7 @@ fn of_the_installer(boot_id: &str) -> Vec<(Action, Evidence)> {
         (
             Action::Partition {
                 disks: Vec::new(),
-                layout: "ext4".to_owned(),
+                layout: Layout::Ext4,
                 disko_script: None,
                 disko_devices: None,
             },

@@ -29,7 +29,7 @@ pub(super) struct Script<'a> {
 pub(super) async fn partition(
     job: &Job<'_>,
     disks: &[PlannedDisk],
-    layout: &str,
+    layout: Layout,
     disko_script: Option<Script<'_>>,
     work: Work,
 ) -> Done {
@@ -64,7 +64,7 @@ async fn own_layout(
     job: &Job<'_>,
     installer: &Installer<'_>,
     disk: &PlannedDisk,
-    layout: &str,
+    layout: Layout,
     work: Work,
 ) -> Done {
     let guid = disk.table_guid.to_string();
@@ -82,7 +82,7 @@ async fn own_layout(
         let message = "the planned disk has no identity";
         return Err(Stop::new(FailureKind::Refused, message));
     }
-    words.extend(["--layout", layout, "--disk-guid", &guid]);
+    words.extend(["--layout", layout.as_str(), "--disk-guid", &guid]);
     if work == Work::Probe {
         words.push("--probe");
     }
@@ -139,7 +139,10 @@ async fn deliver_keys(job: &Job<'_>, installer: &Installer<'_>) -> Result<Vec<St
     }
     let encrypted = matches!(
         &job.step.action,
-        Action::Partition { layout, .. } if layout == Layout::ZfsEncrypted.as_str()
+        Action::Partition {
+            layout: Layout::ZfsEncrypted,
+            ..
+        }
     );
     let Some(source) = job
         .shared

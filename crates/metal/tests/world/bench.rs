@@ -24,6 +24,7 @@ use undercroft_model::{
     InstallerReport, MacAddr, MachineUuid, NodeName, NodePlan, NodeState, OpId, Outcome,
     PLAN_VERSION, Plan, PlanId, PlanLimits, PlannedDisk, ReportedDisk, ReportedFirmware,
     RetryPolicy, Step, StepId, System, SystemTarget, Work,
+    inventory::{DiskRole, Layout},
 };
 use undercroft_rack::ConsoleIdentity;
 use undercroft_secrets::keys::{HostKeys, IdentitySource, OperatorKey};
@@ -330,7 +331,7 @@ pub(crate) fn disk(serial: &str) -> PlannedDisk {
             serial: Some(serial.into()),
             wwn: None,
         },
-        role: "root".into(),
+        role: DiskRole::Root,
         size_bytes_min: 1 << 30,
         table_guid: MachineUuid([7; 16]),
     }
@@ -405,7 +406,7 @@ pub(crate) fn inspect() -> Action {
 pub(crate) fn partition(serial: &str) -> Action {
     Action::Partition {
         disks: vec![disk(serial)],
-        layout: "ext4".into(),
+        layout: Layout::Ext4,
         disko_script: None,
         disko_devices: None,
     }

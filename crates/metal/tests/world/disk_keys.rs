@@ -18,7 +18,7 @@ use secrecy::SecretString;
 use sha2::{Digest as _, Sha256};
 use undercroft_engine::World as _;
 use undercroft_metal::world::EncryptionKeySource;
-use undercroft_model::{Action, Evidence, FailureKind, Outcome, Work};
+use undercroft_model::{Action, Evidence, FailureKind, Outcome, Work, inventory::Layout};
 
 use crate::{bench::*, namespace_common};
 
@@ -110,18 +110,18 @@ esac";
 }
 
 fn encrypted() -> Action {
-    with_layout("zfs-encrypted")
+    with_layout(Layout::ZfsEncrypted)
 }
 
-fn with_layout(layout: &str) -> Action {
+fn with_layout(layout: Layout) -> Action {
     with_devices(layout, Some(&["/dev/vda"]))
 }
 
-fn with_devices(layout: &str, devices: Option<&[&str]>) -> Action {
+fn with_devices(layout: Layout, devices: Option<&[&str]>) -> Action {
     let owned = |all: &[&str]| all.iter().map(|one| (*one).to_owned()).collect();
     Action::Partition {
         disks: vec![disk("S1")],
-        layout: layout.into(),
+        layout,
         disko_script: Some(SCRIPT.into()),
         disko_devices: devices.map(owned),
     }
@@ -264,7 +264,7 @@ async fn a_disk_that_isnt_encrypted_gets_none() {
         return;
     }
     let (mut bench, asked) = bench();
-    let outcome = bench.act(with_layout("zfs")).await;
+    let outcome = bench.act(with_layout(Layout::Zfs)).await;
     assert!(matches!(
         evidence(outcome),
         Evidence::Partitioned { wiped: true, .. }
@@ -282,7 +282,7 @@ async fn a_pool_on_another_disk_whose_name_a_wiped_disk_knows_is_spared() {
     let (mut bench, asked) = bench();
     fs::write(bench.path("pool"), "tank").unwrap();
     fs::write(bench.path("trace"), b"\0\x01name\0\0tank\0\xff\0").unwrap();
-    let failed = failure(bench.act(with_layout("zfs-encrypted")).await);
+    let failed = failure(bench.act(with_layout(Layout::ZfsEncrypted)).await);
     assert_eq!(failed.kind, FailureKind::Refused);
     assert!(
         failed
@@ -295,7 +295,7 @@ async fn a_pool_on_another_disk_whose_name_a_wiped_disk_knows_is_spared() {
     assert_eq!(asked.load(Ordering::SeqCst), 0, "the key wasn't brought");
 
     fs::write(bench.path("trace"), b"\0\x01name\0\0zroot\0\xff\0").unwrap();
-    evidence(bench.act(with_layout("zfs-encrypted")).await);
+    evidence(bench.act(with_layout(Layout::ZfsEncrypted)).await);
     assert!(bench.path("disko-ran").exists());
 }
 
@@ -326,7 +326,7 @@ async fn a_script_that_would_make_another_disk_anew_is_not_run() {
         ),
         (None, FailureKind::Permanent, "it can't be told which disks"),
     ] {
-        let failed = failure(bench.act(with_devices("zfs-encrypted", devices)).await);
+        let failed = failure(bench.act(with_devices(Layout::ZfsEncrypted, devices)).await);
         assert_eq!(failed.kind, kind, "{failed:?}");
         assert!(failed.message.contains(says), "{failed:?}");
         assert!(failed.hint.is_some(), "{failed:?}");
@@ -336,7 +336,7 @@ async fn a_script_that_would_make_another_disk_anew_is_not_run() {
 
     evidence(
         bench
-            .act(with_devices("zfs-encrypted", Some(&[&by_id])))
+            .act(with_devices(Layout::ZfsEncrypted, Some(&[&by_id])))
             .await,
     );
     assert!(bench.path("disko-ran").exists());

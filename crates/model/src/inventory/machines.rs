@@ -246,6 +246,17 @@ choice! {
     }
 }
 
+impl DiskRole {
+    /// Whether what is on such a disk is lost when its machine is laid out: the one rule of what a
+    /// plan destroys. A data disk is formatted only while it is empty.
+    pub fn is_wiped(self) -> bool {
+        match self {
+            Self::Root | Self::Longhorn => true,
+            Self::Data | Self::Keep => false,
+        }
+    }
+}
+
 section! {
     /// A disk of a node, known by what is printed on its label. At least one of `serial` and
     /// `wwn` is needed: a disk that matches neither is never touched.

@@ -120,7 +120,7 @@ impl FleetView {
             // A table that was there before may be on a disk that was in use since.
             let same = disks.iter().any(known);
             // The machine's part of the cluster lies on the disk of its root.
-            let mut roots = disks.iter().filter(|d| d.role == DiskRole::Root.as_str());
+            let mut roots = disks.iter().filter(|d| d.role == DiskRole::Root);
             let same_root = roots.all(known);
             let installed = Installed {
                 generation: planned.generation,

@@ -17,18 +17,36 @@ fn a_table_guid_tells_every_input_apart_and_stays_as_it_is() {
     let a = disk(Some("A"), None);
     // Machines in the field carry these: the derivation must never change.
     assert_eq!(
-        guid("rack", &a, "root", "ext4", 0),
+        guid("rack", &a, DiskRole::Root, Layout::Ext4, 0),
         "5bc755e9-c71d-8045-9620-206ea7f94707"
     );
     let all = [
-        guid("rack", &a, "root", "ext4", 0),
-        guid("rack2", &a, "root", "ext4", 0),
-        guid("rack", &disk(Some("B"), None), "root", "ext4", 0),
-        guid("rack", &disk(None, Some("A")), "root", "ext4", 0),
-        guid("rack", &disk(Some("A"), Some("")), "root", "ext4", 0),
-        guid("rack", &a, "longhorn", "ext4", 0),
-        guid("rack", &a, "root", "zfs", 0),
-        guid("rack", &a, "root", "ext4", 1),
+        guid("rack", &a, DiskRole::Root, Layout::Ext4, 0),
+        guid("rack2", &a, DiskRole::Root, Layout::Ext4, 0),
+        guid(
+            "rack",
+            &disk(Some("B"), None),
+            DiskRole::Root,
+            Layout::Ext4,
+            0,
+        ),
+        guid(
+            "rack",
+            &disk(None, Some("A")),
+            DiskRole::Root,
+            Layout::Ext4,
+            0,
+        ),
+        guid(
+            "rack",
+            &disk(Some("A"), Some("")),
+            DiskRole::Root,
+            Layout::Ext4,
+            0,
+        ),
+        guid("rack", &a, DiskRole::Longhorn, Layout::Ext4, 0),
+        guid("rack", &a, DiskRole::Root, Layout::Zfs, 0),
+        guid("rack", &a, DiskRole::Root, Layout::Ext4, 1),
     ];
     let distinct: std::collections::BTreeSet<_> = all.iter().collect();
     assert_eq!(distinct.len(), all.len());
@@ -54,7 +72,7 @@ fn inventory(class: &str) -> Inventory {
 }
 
 /// The roles of a machine's disks, and how many bytes each must have.
-fn needed(class: &str, closure_bytes: Option<u64>) -> Vec<(String, u64)> {
+fn needed(class: &str, closure_bytes: Option<u64>) -> Vec<(DiskRole, u64)> {
     let inventory = inventory(class);
     let (name, node) = inventory.nodes.first_key_value().unwrap();
     disks(&inventory, name, node, 0, closure_bytes)
@@ -83,19 +101,13 @@ fn a_disk_is_as_large_as_what_must_fit_on_it() {
         ),
         ("esp_mb = 512", Some(u64::MAX), u64::MAX),
     ] {
-        let wanted = [("root".to_owned(), root), ("data".to_owned(), GIB)];
+        let wanted = [(DiskRole::Root, root), (DiskRole::Data, GIB)];
         assert_eq!(
             needed(class, closure_bytes),
             wanted,
             "{class} {closure_bytes:?}"
         );
     }
-}
-
-#[test]
-fn a_disk_is_wiped_by_its_role() {
-    let wiped = ["root", "longhorn", "data", "keep", "", "Root"].map(is_wiped);
-    assert_eq!(wiped, [true, true, false, false, false, false]);
 }
 
 #[test]

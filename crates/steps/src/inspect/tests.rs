@@ -1,7 +1,7 @@
 use super::*;
 use std::{collections::BTreeMap, net::Ipv4Addr};
 
-use undercroft_model::{DiskIdentity, MacAddr, MachineUuid, ReportedFirmware};
+use undercroft_model::{DiskIdentity, MacAddr, MachineUuid, ReportedFirmware, inventory::DiskRole};
 
 fn disk(path: &str, serial: Option<&str>, size_bytes: u64) -> ReportedDisk {
     ReportedDisk {
@@ -20,7 +20,7 @@ fn planned() -> PlannedDisk {
             serial: Some("S1".into()),
             wwn: None,
         },
-        role: "root".into(),
+        role: DiskRole::Root,
         size_bytes_min: 100,
         table_guid: MachineUuid([1; 16]),
     }
