@@ -4,52 +4,18 @@
 //! The trees are folders on this machine: nothing is fetched and nothing is built. `nix/tests/eval.nix`
 //! says what is done where they are of different ages.
 
+mod asked;
 mod evaluate;
 mod report;
 #[cfg(test)]
 mod units;
 
-use std::{
-    collections::BTreeMap,
-    path::{Path, PathBuf},
-};
+pub(crate) use asked::USAGE;
 
-use crate::run::{Failed, repo_root};
+use crate::run::Failed;
+use asked::{find_trees, parse, trees_folder};
 use evaluate::{evaluate_all, module_tests};
 use report::report;
-
-/// The releases that the modules are evaluated as, where none is named.
-const RELEASES: [&str; 3] = ["24.11", "25.11", "26.05"];
-
-/// The trees: the option that names each, the argument of `nix/tests/eval.nix`, and where it lies
-/// in a folder of all trees.
-const TREES: [(&str, &str, &[&str]); 7] = [
-    ("--nixpkgs", "nixpkgs", &["nixpkgs", "nixcon-infra/nixpkgs"]),
-    ("--lib", "nixpkgsLib", &["nixpkgs-lib/lib"]),
-    ("--home-manager", "homeManager", &["home-manager"]),
-    ("--disko", "disko", &["disko"]),
-    ("--darwin", "nixDarwin", &["nix-darwin"]),
-    ("--sops-nix", "sopsNix", &["sops-nix"]),
-    ("--wsl", "nixosWsl", &["nixos-wsl"]),
-];
-
-pub(crate) const USAGE: &str = "\
-cargo xtask nix-eval [--nixpkgs PATH --disko PATH --sops-nix PATH]
-                     [--lib PATH] [--home-manager PATH] [--darwin PATH] [--wsl PATH]
-                     [--release VERSION] [--example NAME] [TARGET…]
-
-Without paths the trees are looked for in the folder that UNDERCROFT_TREES names, else in ../trees.
-A TARGET is a node's or PC's name, or the full name of an output.
-";
-
-/// What is asked for.
-#[derive(Debug, Default, PartialEq, Eq)]
-struct Asked {
-    trees: BTreeMap<&'static str, PathBuf>,
-    releases: Vec<String>,
-    examples: Vec<String>,
-    targets: Vec<String>,
-}
 
 /// Evaluates what the words ask for, and fails where one evaluation does.
 pub(crate) fn run(words: &[&str]) -> Result<(), Failed> {
@@ -87,66 +53,12 @@ pub(crate) fn run(words: &[&str]) -> Result<(), Failed> {
     Ok(())
 }
 
-fn parse(words: &[&str]) -> Result<Asked, Failed> {
-    let mut asked = Asked::default();
-    let mut words = words.iter();
-    while let Some(word) = words.next() {
-        let mut value = || {
-            words
-                .next()
-                .map(|value| (*value).to_owned())
-                .ok_or_else(|| Failed::new("nix-eval", format!("{word} needs a value\n\n{USAGE}")))
-        };
-        if let Some((_, name, _)) = TREES.iter().find(|(option, _, _)| option == word) {
-            let path = std::path::absolute(value()?)
-                .map_err(|e| Failed::new("nix-eval", e.to_string()))?;
-            asked.trees.insert(name, path);
-        } else if *word == "--release" {
-            asked.releases.push(value()?);
-        } else if *word == "--example" {
-            asked.examples.push(value()?);
-        } else if word.starts_with('-') {
-            return Err(Failed::new(
-                "nix-eval",
-                format!("no option {word}\n\n{USAGE}"),
-            ));
-        } else {
-            asked.targets.push((*word).to_owned());
-        }
-    }
-    if asked.releases.is_empty() {
-        asked.releases = RELEASES.map(str::to_owned).into();
-    }
-    Ok(asked)
-}
-
-fn trees_folder() -> PathBuf {
-    std::env::var_os("UNDERCROFT_TREES").map_or_else(|| repo_root().join("../trees"), PathBuf::from)
-}
-
-/// Fills in the trees that lie in a folder of trees, and names those that aren't there either.
-fn find_trees(asked: &mut Asked, folder: &Path) -> Vec<&'static str> {
-    let mut missing = Vec::new();
-    for (option, name, places) in TREES {
-        if asked.trees.contains_key(name) {
-            continue;
-        }
-        let found = places
-            .iter()
-            .map(|place| folder.join(place))
-            .find(|path| path.is_dir());
-        match found.and_then(|path| path.canonicalize().ok()) {
-            Some(path) => drop(asked.trees.insert(name, path)),
-            None => missing.push(option),
-        }
-    }
-    missing
-}
-
 #[cfg(test)]
 mod tests {
-    use super::{evaluate::complaint, *};
-    use crate::run::which;
+    use std::path::Path;
+
+    use super::{asked::RELEASES, evaluate::complaint, *};
+    use crate::run::{repo_root, which};
 
     #[test]
     fn words_become_what_is_asked_for() {

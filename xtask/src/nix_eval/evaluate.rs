@@ -9,7 +9,7 @@ use std::{
 
 use serde_json::Value;
 
-use super::Asked;
+use super::asked::Asked;
 use crate::run::{Failed, repo_root};
 
 /// Evaluations at a time. Each takes up to 1 GiB of memory.

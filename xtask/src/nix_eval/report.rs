@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{
-    Asked,
+    asked::Asked,
     evaluate::{Evaluated, Job, json_of, nix, strings},
 };
 use crate::run::Failed;

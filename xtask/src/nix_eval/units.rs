@@ -11,9 +11,8 @@ use std::{
 use serde_json::Value;
 
 use super::{
-    Asked,
+    asked::{Asked, find_trees, parse, trees_folder},
     evaluate::{json_of, nix, strings},
-    find_trees, parse, trees_folder,
 };
 use crate::run::which;
 
