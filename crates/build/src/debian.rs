@@ -39,7 +39,19 @@ use apt::{Apt, Candidate};
 pub type Progress<'a> = &'a mut dyn FnMut(&str);
 
 /// A processor architecture that machines of the fleet have.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    Serialize,
+    Deserialize,
+    schemars::JsonSchema,
+)]
 pub enum Arch {
     /// 64-bit x86.
     #[serde(rename = "x86_64-linux")]

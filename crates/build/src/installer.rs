@@ -46,7 +46,7 @@ pub enum InstallerBuilder {
 }
 
 /// A built image.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct InstallerImage {
     /// The kernel's file.
     pub kernel: PathBuf,

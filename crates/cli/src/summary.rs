@@ -191,7 +191,7 @@ fn phases(plan: Option<&Plan>, name: &NodeName, node: &NodeView) -> Vec<String> 
             .filter_map(|id| plan.step(*id))
             .map(|step| Action::verb(&step.action))
             .collect(),
-        None => node.phases.keys().copied().collect(),
+        None => node.phases.keys().map(AsRef::as_ref).collect(),
     };
     verbs
         .into_iter()
@@ -274,7 +274,7 @@ pub(crate) fn failure_words(name: &NodeName, node: &NodeView) -> String {
         "\n{} {} at {}: {}\n",
         paint(BOLD, name.as_str()),
         paint(BAD, "failed"),
-        failed.action.unwrap_or("a step"),
+        failed.action.as_deref().unwrap_or("a step"),
         plain(&failed.failure.message)
     );
     if let Some(command) = &failed.failure.command {

@@ -49,8 +49,11 @@ pub(crate) fn judge(
         return verdict(false, who, next);
     }
     let at = |node: &NodeView| {
-        let action = node.current.as_ref().map(|current| current.action);
-        let failed = node.failed.as_ref().and_then(|failed| failed.action);
+        let action = node.current.as_ref().map(|current| current.action.as_ref());
+        let failed = node
+            .failed
+            .as_ref()
+            .and_then(|failed| failed.action.as_deref());
         failed.or(action).unwrap_or("its first step").to_owned()
     };
     let why = |node: &NodeView| {
@@ -219,7 +222,7 @@ mod tests {
                     if failed {
                         node.failed = Some(undercroft_model::view::Failed {
                             step: StepId(0),
-                            action: Some("inspect"),
+                            action: Some("inspect".into()),
                             failure: Failure::new(FailureKind::Refused, "no disk with serial S1"),
                             wall_ms: 0,
                         });

@@ -24,7 +24,9 @@ pub const ALARM_SHOWN_MS: u64 = 24 * 3_600_000;
 const TEXT_CHARS_MAX: usize = 500;
 
 /// What kind of thing was seen.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, schemars::JsonSchema,
+)]
 #[serde(rename_all = "kebab-case")]
 pub enum AlarmKind {
     /// A report in a machine's name that can't be the machine's.
@@ -55,7 +57,7 @@ impl AlarmKind {
 }
 
 /// Something that somebody did.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Alarm {
     /// What kind of thing.
     pub kind: AlarmKind,

@@ -11,7 +11,7 @@ use super::{
 };
 
 /// One of those who claim to be a machine and wait until somebody confirms their fingerprint.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct PendingReport {
     /// The machine that it claims to be.
     pub node: NodeName,
@@ -39,7 +39,7 @@ impl PendingReport {
 }
 
 /// What became of an `undercroft approve`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct GrantedApproval {
     /// The machine.
     pub node: NodeName,

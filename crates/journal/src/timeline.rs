@@ -23,7 +23,9 @@ const TEXT_CHARS_MAX: usize = 500;
 const DETAIL_BYTES_MAX: usize = 16 * 1024;
 
 /// Who saw it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, schemars::JsonSchema,
+)]
 #[serde(rename_all = "kebab-case")]
 pub enum TimelineSource {
     /// The DHCP or proxyDHCP server.
@@ -72,7 +74,7 @@ impl TimelineSource {
 }
 
 /// One thing that was seen of a machine.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct TimelineRow {
     /// When, in milliseconds since the Unix epoch.
     pub wall_ms: u64,
@@ -86,7 +88,7 @@ pub struct TimelineRow {
 }
 
 /// What a row carries for programs.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum TimelineDetail {
     /// An event of the boot servers.

@@ -19,7 +19,7 @@ const TEXT_CHARS_MAX: usize = 500;
 const REPORT_BYTES_MAX: usize = 16 * 1024;
 
 /// A machine that the inventory doesn't know.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct UnknownMachine {
     /// Its Ethernet address.
     pub mac: MacAddr,

@@ -59,7 +59,7 @@ pub struct PowerTarget {
 }
 
 /// What a way of switching can do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Capabilities {
     /// Switching on without a person.
     pub on: bool,
@@ -82,7 +82,7 @@ pub enum PowerOutcome {
 }
 
 /// Whether a machine has power, as its way of switching sees it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum PowerReading {
     /// It is on.

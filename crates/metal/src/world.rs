@@ -25,6 +25,7 @@ mod reports;
 mod room;
 
 use std::{
+    borrow::Cow,
     collections::BTreeMap,
     net::Ipv4Addr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -59,7 +60,9 @@ pub type EncryptionKeySource =
     Arc<dyn Fn(&NodeName) -> Result<secrecy::SecretString, Failure> + Send + Sync>;
 
 /// What a run tells people while it works. Nothing is decided by it, and losing some is no harm.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[derive(
+    Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema,
+)]
 #[serde(rename_all = "kebab-case", tag = "progress")]
 pub enum Progress {
     /// Bytes under way to a machine.
@@ -67,7 +70,7 @@ pub enum Progress {
         /// The machine.
         node: NodeName,
         /// The step, as [`Action::verb`] names it.
-        phase: &'static str,
+        phase: Cow<'static, str>,
         /// How many bytes have arrived.
         done_bytes: u64,
         /// How many there are, where known.

@@ -7,7 +7,9 @@ use serde::{Deserialize, Serialize};
 use crate::{NodeName, inventory::Distribution};
 
 /// What a machine is in the cluster.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, schemars::JsonSchema,
+)]
 #[serde(rename_all = "kebab-case")]
 pub enum ClusterRole {
     /// It runs the control plane and is a member of etcd.
@@ -34,7 +36,9 @@ impl fmt::Display for ClusterRole {
 
 /// A part of what makes a cluster of servers into one that a repository keeps. The order is the
 /// order in which they are brought in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, schemars::JsonSchema,
+)]
 #[serde(rename_all = "kebab-case")]
 pub enum BootstrapPart {
     /// The network of the pods (Cilium), and with kubeadm the cluster's DNS: without it no node is
@@ -71,7 +75,7 @@ impl fmt::Display for BootstrapPart {
 }
 
 /// What Argo CD reads.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct GitopsSource {
     /// URL of the git repository.
     pub repository: String,
@@ -82,7 +86,7 @@ pub struct GitopsSource {
 }
 
 /// What the cluster's steps need to know beside their own machine.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct ClusterPlan {
     /// What makes the cluster; never [`Distribution::None`].
     pub distribution: Distribution,
@@ -105,7 +109,7 @@ impl ClusterPlan {
 }
 
 /// What the cluster's API says of one machine's node.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct ClusterNode {
     /// The boot id that its kubelet reported last (`status.nodeInfo.bootID`).
     pub boot_id: String,
@@ -121,7 +125,7 @@ pub struct ClusterNode {
 }
 
 /// What a look at the cluster's API has shown.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct ClusterObservation {
     /// The API server's version, such as `v1.34.2+k3s1`.
     pub version: String,

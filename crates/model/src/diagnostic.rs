@@ -1,12 +1,14 @@
 //! What is wrong with a file, where, and what to do about it.
 
-use std::fmt;
+use std::{borrow::Cow, fmt};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use unicode_width::UnicodeWidthChar;
 
 /// How much a finding matters.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, schemars::JsonSchema,
+)]
 #[serde(rename_all = "kebab-case")]
 pub enum Severity {
     /// The file can't be used as it is.
@@ -26,7 +28,18 @@ impl Severity {
 }
 
 /// A place in a text: the line and column that a person counts, and the bytes.
-#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(
+    Debug,
+    Clone,
+    Default,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Serialize,
+    Deserialize,
+    schemars::JsonSchema,
+)]
 pub struct Place {
     /// Line, counted from 1.
     pub line: usize,
@@ -39,12 +52,12 @@ pub struct Place {
 }
 
 /// One finding about a file.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Diagnostic {
     /// Whether the file can be used all the same.
     pub severity: Severity,
     /// A word for the kind of finding that doesn't change between versions, such as `unknown-key`.
-    pub code: &'static str,
+    pub code: Cow<'static, str>,
     /// What is wrong, without place and hint.
     pub message: String,
     /// The file's name as the caller gave it.
@@ -63,7 +76,7 @@ pub struct Diagnostic {
 ///
 /// Tabs and control characters are already replaced by blanks and marks of one column, so that
 /// the text can go to any terminal.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Excerpt {
     /// The text before the mark.
     pub before: String,
@@ -74,7 +87,7 @@ pub struct Excerpt {
 }
 
 /// A second place of a finding.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Related {
     /// What is there, as a phrase: "first given here".
     pub message: String,

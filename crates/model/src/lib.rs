@@ -3,6 +3,7 @@
 pub mod advice;
 mod cluster;
 mod diagnostic;
+pub mod document;
 mod identity;
 mod ids;
 pub mod inventory;

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::{ClusterObservation, InstallerReport, NodeName, PlannedDisk, SystemTarget};
 
 /// What a look at one machine has shown.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "kebab-case", tag = "found")]
 pub enum Found {
     /// Nobody has ever looked, or the machine was never installed.
@@ -39,7 +39,7 @@ pub enum Found {
 }
 
 /// What is known of one machine.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct NodeObservation {
     /// What was found.
     #[serde(flatten)]
@@ -49,7 +49,7 @@ pub struct NodeObservation {
 }
 
 /// What the journal says was installed on a machine, or was under way to be.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Installed {
     /// How often it was deliberately installed anew.
     pub generation: u32,
@@ -68,7 +68,7 @@ pub struct Installed {
 }
 
 /// Everything that planning looks at besides the inventory.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Observation {
     /// The machines that were looked at.
     pub nodes: BTreeMap<NodeName, NodeObservation>,

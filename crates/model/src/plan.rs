@@ -16,7 +16,9 @@ use crate::{
 pub const PLAN_VERSION: u32 = 1;
 
 /// The digest of a plan's content, in hexadecimal; two plans with the same id are the same plan.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, schemars::JsonSchema,
+)]
 #[serde(transparent)]
 pub struct PlanId(pub String);
 
@@ -27,12 +29,16 @@ impl fmt::Display for PlanId {
 }
 
 /// A step's place in [`Plan::steps`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, schemars::JsonSchema,
+)]
 #[serde(transparent)]
 pub struct StepId(pub u32);
 
 /// How far a machine has come. The order is the order of a bring-up.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, schemars::JsonSchema,
+)]
 #[serde(rename_all = "kebab-case")]
 pub enum NodeState {
     /// Nothing is known but the inventory's word.
@@ -118,7 +124,9 @@ impl fmt::Display for NodeState {
 }
 
 /// Something of which only so many may be in use at once, whatever the number of machines.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, schemars::JsonSchema,
+)]
 #[serde(rename_all = "kebab-case")]
 pub enum Resource {
     /// Machines between power-on and their installer's report: firmware loads from our TFTP and HTTP.
@@ -146,7 +154,9 @@ impl Resource {
 }
 
 /// What tells one disk from all others. At least one of the two is set.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, schemars::JsonSchema,
+)]
 pub struct DiskIdentity {
     /// The serial number as the disk reports it.
     pub serial: Option<String>,
@@ -185,7 +195,7 @@ impl fmt::Display for DiskIdentity {
 }
 
 /// A disk that a step writes to, and what for.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct PlannedDisk {
     /// Which disk.
     pub identity: DiskIdentity,
@@ -201,7 +211,7 @@ pub struct PlannedDisk {
 }
 
 /// The system that a machine is to run.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct SystemTarget {
     /// The store path of the system's toplevel.
     pub toplevel: String,
@@ -219,7 +229,7 @@ pub struct SystemTarget {
 }
 
 /// How an installer's fingerprint may be confirmed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum ApprovalMode {
     /// By `undercroft approve`, by a person who reads the machine's screen.
@@ -361,7 +371,7 @@ impl Action {
 }
 
 /// How often, and how far apart, a step is tried.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct RetryPolicy {
     /// The number of tries in all, at least 1.
     pub attempts_max: u32,
@@ -372,7 +382,7 @@ pub struct RetryPolicy {
 }
 
 /// One step of a plan.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Step {
     /// Its place in [`Plan::steps`].
     pub id: StepId,
@@ -413,7 +423,7 @@ pub struct Step {
 }
 
 /// A machine's part of a plan.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct NodePlan {
     /// All of its Ethernet addresses.
     pub macs: Vec<MacAddr>,
@@ -447,7 +457,7 @@ impl NodePlan {
 }
 
 /// The limits that hold for a plan as a whole.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct PlanLimits {
     /// How many steps may hold a resource at once.
     pub concurrency: BTreeMap<Resource, u32>,
@@ -458,7 +468,7 @@ pub struct PlanLimits {
 }
 
 /// A decided plan. Carrying it out needs no further choice.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Plan {
     /// The digest of all the rest.
     pub id: PlanId,

@@ -12,7 +12,9 @@ use crate::{BootstrapPart, InstallerReport, NodeName, Plan, PlanId, StepId, tagg
 pub const JOURNAL_VERSION: u32 = 1;
 
 /// One start of one piece of work; never used twice in a journal.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, schemars::JsonSchema,
+)]
 #[serde(transparent)]
 pub struct OpId(pub u64);
 
@@ -24,7 +26,19 @@ impl fmt::Display for OpId {
 
 /// The two clocks at one moment. The engine measures waits by the first and stamps records with
 /// the second, which may jump.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Default,
+    Serialize,
+    Deserialize,
+    schemars::JsonSchema,
+)]
 pub struct Now {
     /// Milliseconds of a clock that never goes back, from an arbitrary start.
     pub mono_ms: u64,
@@ -33,7 +47,9 @@ pub struct Now {
 }
 
 /// Which half of a step an operation is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, schemars::JsonSchema,
+)]
 #[serde(rename_all = "kebab-case")]
 pub enum Work {
     /// Do it.
@@ -43,7 +59,7 @@ pub enum Work {
 }
 
 /// Who confirmed a fingerprint, and until when that is good.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Approval {
     /// The fingerprint that was confirmed.
     pub fingerprint: String,
@@ -169,7 +185,9 @@ pub enum Evidence {
 }
 
 /// How a failure is to be taken; the engine acts on nothing else of it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, schemars::JsonSchema,
+)]
 #[serde(rename_all = "kebab-case")]
 pub enum FailureKind {
     /// It did not happen, and may work the next time.
@@ -187,7 +205,7 @@ pub enum FailureKind {
 }
 
 /// The command that failed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct FailedCommand {
     /// The command as a person would type it; never with a secret in it.
     pub command: String,
@@ -198,7 +216,7 @@ pub struct FailedCommand {
 }
 
 /// Why a step did not succeed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Failure {
     /// How to take it.
     pub kind: FailureKind,
@@ -262,7 +280,7 @@ pub enum Outcome {
 }
 
 /// How a run ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum RunEnd {
     /// Every step of the plan succeeded.
@@ -362,7 +380,7 @@ pub enum Record {
 }
 
 /// A record in its place.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, schemars::JsonSchema)]
 pub struct Entry {
     /// Its number, from 0, without gaps.
     pub seq: u64,

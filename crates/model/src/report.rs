@@ -14,7 +14,7 @@ pub const INSTALLER_REPORT_VERSION: u32 = 1;
 /// It is a claim, not a proof: whoever can reach the boot network can send one. It becomes
 /// something to act on only when an operator, or a console that nobody else can write to, has
 /// confirmed the fingerprint; from then on every SSH connection is pinned to `host_key`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct InstallerReport {
     /// [`INSTALLER_REPORT_VERSION`].
     pub version: u32,
@@ -51,7 +51,7 @@ pub struct InstallerReport {
 }
 
 /// The firmware interface that an installer found itself booted by.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum ReportedFirmware {
     /// `/sys/firmware/efi` is there.
@@ -63,7 +63,7 @@ pub enum ReportedFirmware {
 }
 
 /// One disk as the kernel shows it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct ReportedDisk {
     /// The device, such as `/dev/nvme0n1`.
     pub path: String,

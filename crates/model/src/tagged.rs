@@ -32,7 +32,7 @@ macro_rules! tagged {
         }
     ) => {
         $(#[$meta])*
-        #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+        #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, schemars::JsonSchema)]
         #[serde(rename_all = "kebab-case", tag = $tag)]
         pub enum $name {
             $($(#[$of_variant])* $variant $({ $($(#[$of_field])* $field: $type,)* })?,)*

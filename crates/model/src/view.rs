@@ -9,14 +9,14 @@ mod node;
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::{Entry, Installed, NodeName, OpId, Plan, PlanId, RunEnd, Step, StepId, SystemTarget};
 
 pub use node::{Current, Failed, NodeStatus, NodeView, Phase, Quarantine, Waits};
 
 /// The latest run of the accepted plan.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct RunView {
     /// Which run of this plan it is, from 1.
     pub number: u32,
@@ -33,7 +33,9 @@ pub struct RunView {
 }
 
 /// The machines of the accepted plan, counted by where they stand.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, schemars::JsonSchema,
+)]
 pub struct Counts {
     /// Those on which an operation runs.
     pub running: usize,
@@ -48,7 +50,7 @@ pub struct Counts {
 }
 
 /// What the journal says of the fleet.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct FleetView {
     /// The fleet's name.
     pub fleet: Option<String>,
@@ -66,20 +68,20 @@ pub struct FleetView {
     pub last_wall_ms: Option<u64>,
     /// Records that the fold could not place. Always 0 in a journal of Undercroft's.
     pub unplaced: u64,
-    #[serde(skip)]
+    /// The accepted plan, whole: what a machine's steps are, and what they wait for.
     plan: Option<Arc<Plan>>,
-    #[serde(skip)]
+    /// The number of the entry that holds the accepted plan.
     plan_seq: Option<u64>,
-    #[serde(skip)]
+    /// The id that the next operation may have.
     next_op: u64,
-    #[serde(skip)]
+    /// What was installed by all plans so far.
     installed: BTreeMap<NodeName, Installed>,
-    #[serde(skip)]
+    /// The machines that were refused by the latest plan that had them.
     refused: BTreeMap<NodeName, RefusedNode>,
 }
 
 /// A machine that was refused by the latest plan that had it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct RefusedNode {
     /// Why.
     pub reason: String,

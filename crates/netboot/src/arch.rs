@@ -11,7 +11,19 @@ use undercroft_model::System;
 ///
 /// U-Boot on 64-bit Arm (22, and 24 over HTTP) runs UEFI programs itself, so that it gets what
 /// UEFI firmware gets.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    Serialize,
+    Deserialize,
+    schemars::JsonSchema,
+)]
 #[serde(transparent)]
 pub struct ClientArch(pub u16);
 

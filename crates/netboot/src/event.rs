@@ -10,7 +10,7 @@ use undercroft_model::{InstallerReport, MacAddr, MachineUuid, NodeName};
 use crate::arch::ClientArch;
 
 /// One thing that the boot servers saw or did.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct NetbootEvent {
     /// When, in milliseconds since 1970-01-01 UTC, by the caller's clock.
     pub at_ms: u64,
@@ -32,7 +32,7 @@ pub struct NetbootEvent {
 }
 
 /// What the boot servers saw or did.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(tag = "event", rename_all = "kebab-case")]
 pub enum EventKind {
     /// A DHCPDISCOVER on port 67.
@@ -200,7 +200,7 @@ pub enum EventKind {
 }
 
 /// Who sends a DHCP packet, as far as its options tell.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum ClientKind {
     /// Firmware's PXE client.
@@ -228,7 +228,9 @@ impl fmt::Display for ClientKind {
 }
 
 /// One of the boot servers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, schemars::JsonSchema,
+)]
 #[serde(rename_all = "kebab-case")]
 pub enum Service {
     /// DHCP or proxyDHCP on port 67.
@@ -242,7 +244,9 @@ pub enum Service {
 }
 
 /// Why a packet or request was not answered.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, schemars::JsonSchema,
+)]
 #[serde(rename_all = "kebab-case")]
 pub enum DropReason {
     /// It is shorter than its format allows.

@@ -7,14 +7,16 @@ use std::{
     fmt,
 };
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use undercroft_model::{
     Action, DiskIdentity, MachineUuid, NodeName, NodePlan, NodeState, PLAN_VERSION, Plan, Step,
     StepId,
 };
 
 /// How bad a finding is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, schemars::JsonSchema,
+)]
 #[serde(rename_all = "kebab-case")]
 pub enum Severity {
     /// The plan must not be carried out.
@@ -24,7 +26,7 @@ pub enum Severity {
 }
 
 /// Something that is wrong with a plan.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Finding {
     /// How bad it is.
     pub severity: Severity,

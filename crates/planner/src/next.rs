@@ -15,7 +15,7 @@ use crate::{Finding, NodeStatus, PlanOptions, PlanReport, Severity, check, plan_
 pub const LOOK_AGE_MS_MAX: u64 = 15 * 60 * 1000;
 
 /// A machine that is left alone for a while after it failed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Held {
     /// What went wrong the last time.
     pub reason: String,
@@ -37,7 +37,7 @@ pub struct Scope {
 }
 
 /// Why a plan that isn't done is not gone on with.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Replaced {
     /// That was asked for.
@@ -53,7 +53,7 @@ pub enum Replaced {
 }
 
 /// Why nothing is done with a machine that isn't as it should be, or wasn't looked at.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "kebab-case", tag = "for")]
 pub enum Waiting {
     /// Its system could not be built.

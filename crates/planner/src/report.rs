@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use undercroft_model::{DiskIdentity, NodeName, PlanId, inventory::DiskRole};
 
 /// What is to be done with a machine, or why nothing is.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "kebab-case", tag = "status")]
 pub enum NodeStatus {
     /// It is installed.
@@ -57,7 +57,7 @@ impl NodeStatus {
 }
 
 /// A disk whose content a machine's steps destroy.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct DestroyedDisk {
     /// Which disk.
     pub identity: DiskIdentity,
@@ -66,7 +66,7 @@ pub struct DestroyedDisk {
 }
 
 /// What a plan means for one machine.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct NodeReport {
     /// What is done with it.
     #[serde(flatten)]
@@ -130,7 +130,9 @@ impl NodeReport {
 }
 
 /// The machines, counted by what is done with them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, schemars::JsonSchema,
+)]
 pub struct Summary {
     /// Those that are installed.
     pub install: usize,
@@ -153,7 +155,7 @@ pub struct Summary {
 }
 
 /// What a plan means.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct PlanReport {
     /// The plan.
     pub plan: PlanId,

@@ -32,7 +32,7 @@ const KVM_PROBE_END_MS: u64 = 2_000;
 const PROBE_COMPLAINT_BYTES: usize = 2048;
 
 /// How machines are run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Accelerator {
     /// QEMU's emulation.

@@ -20,7 +20,7 @@ const NONCE_CHARS: usize = 32;
 
 /// An installer's identity, as its console shows it:
 /// `undercroft-installer: fingerprint SHA256:… nonce … boot-id … address …`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct ConsoleIdentity {
     /// The host key's fingerprint as OpenSSH prints it: `SHA256:` and 43 characters.
     pub fingerprint: String,

@@ -90,7 +90,9 @@ pub enum PowerAction {
 }
 
 /// What a machine boots from at its next launch.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, schemars::JsonSchema,
+)]
 #[serde(rename_all = "kebab-case")]
 pub enum NextBoot {
     /// What its firmware decides.
@@ -119,7 +121,7 @@ pub enum Reply {
 }
 
 /// A rack's status.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct RackStatus {
     /// The supervisor's process id, as the host sees it.
     pub pid: i32,
@@ -134,7 +136,7 @@ pub struct RackStatus {
 }
 
 /// A machine's status.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct MachineStatus {
     /// Its name.
     pub name: NodeName,
@@ -169,7 +171,7 @@ pub struct MachineStatus {
 }
 
 /// Whether a machine is on.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(tag = "state", rename_all = "kebab-case")]
 pub enum PowerState {
     /// Off.
@@ -184,7 +186,7 @@ pub enum PowerState {
 }
 
 /// How the firmware was told what to boot.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum BootPath {
     /// Not at all: by its own order.
@@ -197,7 +199,7 @@ pub enum BootPath {
 }
 
 /// Why a machine stopped.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct MachineStop {
     /// The reason.
     pub reason: StopReason,
@@ -209,7 +211,7 @@ pub struct MachineStop {
 }
 
 /// The reason for which a machine stopped.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum StopReason {
     /// It was powered off, cycled or reset by request.

@@ -36,7 +36,7 @@ pub struct RackSpec {
 }
 
 /// The network of a rack: a bridge in the rack's own network namespace.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct RackNetwork {
     /// The bridge's name, such as `br0`.
     pub bridge: String,
@@ -81,7 +81,7 @@ pub struct RackMachine {
 }
 
 /// A machine's firmware.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum RackFirmware {
     /// OVMF on x86_64, AAVMF on aarch64, with variables of the machine's own.

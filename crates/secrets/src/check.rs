@@ -1,12 +1,13 @@
 //! Everything that is wrong with the secrets of a repository.
 
 use std::{
+    borrow::Cow,
     collections::BTreeSet,
     path::{Path, PathBuf},
 };
 use undercroft_model::advice::Advice as _;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use undercroft_model::NodeName;
 use undercroft_sops::{Encrypted, SopsError, Value};
 
@@ -19,7 +20,9 @@ use crate::keys::{HOST_KEYS_DIR, KeyError, READERS_FILE};
 use undercroft_folder::confined::Kind;
 
 /// How bad a finding is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, schemars::JsonSchema,
+)]
 #[serde(rename_all = "lowercase")]
 pub enum Severity {
     /// Something is wrong.
@@ -29,12 +32,12 @@ pub enum Severity {
 }
 
 /// Something that is wrong.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Finding {
     /// How bad it is.
     pub severity: Severity,
     /// A word for programs.
-    pub code: &'static str,
+    pub code: Cow<'static, str>,
     /// The file, from the repository's folder.
     pub file: String,
     /// The line, from 1, where it is of one.
@@ -99,7 +102,8 @@ impl Vault {
                                 "swapped-host-key"
                             }
                             _ => "bad-host-key",
-                        },
+                        }
+                        .into(),
                         file: self.shown(&format!("{HOST_KEYS_DIR}/{node}.pub")),
                         line: None,
                         message: error.to_string(),
@@ -111,7 +115,7 @@ impl Vault {
         let mut warn = |code, message: String, hint: &str| {
             findings.push(Finding {
                 severity: Severity::Warning,
-                code,
+                code: Cow::Borrowed(code),
                 file: self.shown(HOST_KEYS_DIR),
                 line: None,
                 message,
@@ -152,7 +156,7 @@ impl Vault {
         let mut add = |severity, code, message: String, hint: Option<&str>| {
             findings.push(Finding {
                 severity,
-                code,
+                code: Cow::Borrowed(code),
                 file: shown.clone(),
                 line: None,
                 message,
@@ -335,7 +339,7 @@ impl Vault {
                 if !fits {
                     findings.push(Finding {
                         severity: Severity::Error,
-                        code: "stale",
+                        code: "stale".into(),
                         file: self.shown(&file.path),
                         line: None,
                         message: format!("{} doesn't fit {source}, which it follows from", secret.name),
@@ -356,7 +360,7 @@ impl Vault {
         let mut add = |code, message: String| {
             findings.push(Finding {
                 severity: Severity::Error,
-                code,
+                code: Cow::Borrowed(code),
                 file: self.shown(HOST_KEYS_DIR),
                 line: None,
                 message,
@@ -402,7 +406,7 @@ impl Vault {
         };
         findings.push(Finding {
             severity,
-            code: "rules",
+            code: "rules".into(),
             file: RULES_FILE.to_owned(),
             line: None,
             message: message.to_owned(),
@@ -421,7 +425,7 @@ impl Vault {
                 let mut add = |code, message: &str, hint: &str| {
                     findings.push(Finding {
                         severity: Severity::Error,
-                        code,
+                        code: Cow::Borrowed(code),
                         file: name.display().to_string(),
                         line: None,
                         message: message.to_owned(),
@@ -488,7 +492,7 @@ impl Vault {
             Err(error) => {
                 findings.push(Finding {
                     severity: Severity::Warning,
-                    code: "not-scanned",
+                    code: "not-scanned".into(),
                     file: ".".to_owned(),
                     line: None,
                     message: format!("the repository can't be looked through: {error}"),
@@ -508,7 +512,7 @@ impl Vault {
             if bytes.len() as u64 >= scan::SCAN_BYTES_MAX {
                 findings.push(Finding {
                     severity: Severity::Warning,
-                    code: "not-scanned",
+                    code: "not-scanned".into(),
                     file: self.in_repository(&path),
                     line: None,
                     message: format!(
@@ -521,7 +525,7 @@ impl Vault {
             for Found { line, what } in scan::scan(&bytes) {
                 findings.push(Finding {
                     severity: Severity::Error,
-                    code: "plain-secret",
+                    code: "plain-secret".into(),
                     file: self.in_repository(&path),
                     line: Some(line),
                     message: format!("this looks like {what} in plain text"),

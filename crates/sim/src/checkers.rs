@@ -25,7 +25,9 @@ use crate::{
 const OVERTIME_MS_MAX: u64 = 1;
 
 /// A rule that was broken.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[derive(
+    Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error, schemars::JsonSchema,
+)]
 #[error("{rule:?} broken at {at_ms} ms: {message}")]
 pub struct Violation {
     /// Which.
@@ -37,7 +39,9 @@ pub struct Violation {
 }
 
 /// A rule of the checkers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, schemars::JsonSchema,
+)]
 #[serde(rename_all = "kebab-case")]
 pub enum Rule {
     /// A disk is wiped only if its identity is the inventory's.

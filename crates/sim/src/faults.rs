@@ -9,9 +9,7 @@ pub(crate) type Dice = undercroft_simkit::Dice<FaultKind>;
 macro_rules! kinds {
     ($( $(#[doc = $doc:literal])* $variant:ident = $words:literal, $per_1024:literal; )*) => {
         /// One kind of fault.
-        #[derive(
-            Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize,
-        )]
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, schemars::JsonSchema)]
         #[serde(rename_all = "kebab-case")]
         pub enum FaultKind {
             $( $(#[doc = $doc])* $variant, )*

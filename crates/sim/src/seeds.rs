@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// What a range of seeds has shown.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct SeedsReport {
     /// How many seeds were run, the failing one included.
     pub seeds: u64,
@@ -26,7 +26,7 @@ pub struct SeedsReport {
 }
 
 /// A seed that broke a rule: a bug in Undercroft.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct FailedSeed {
     /// The seed.
     pub seed: u64,

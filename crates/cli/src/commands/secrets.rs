@@ -566,7 +566,7 @@ fn rekey(ui: Ui, vault: &Vault, args: &RekeyArgs) -> Result<Done, CliError> {
             ui.line(&format!("  - {name}"))?;
         }
     }
-    for after in done.iter().filter_map(|file| file.after) {
+    for after in done.iter().filter_map(|file| file.after.as_deref()) {
         ui.hint(after);
     }
     let mut rotate: Vec<&str> = done

@@ -245,7 +245,7 @@ fn state_words(node: &NodeView) -> String {
 }
 
 fn now_words(view: &FleetView, node: &NodeView, name: &NodeName) -> String {
-    let doing = node.current.as_ref().map_or("nothing", |c| c.action);
+    let doing = node.current.as_ref().map_or("nothing", |c| &c.action);
     match (&node.status, &node.waits) {
         (NodeStatus::Done, _) => node.booted_system.clone().unwrap_or_default(),
         (NodeStatus::Failed, _) => paint(BAD, &format!("failed at {doing}")),

@@ -336,7 +336,7 @@ impl<'a> Teller<'a> {
             .map(|total| total.saturating_sub(done_bytes));
         self.job.shared.tell(Progress::Bytes {
             node: self.job.name().clone(),
-            phase: self.job.step.action.verb(),
+            phase: self.job.step.action.verb().into(),
             done_bytes,
             total_bytes: self.total_bytes,
             bytes_per_s,

@@ -303,7 +303,7 @@ macro_rules! choice {
         $(#[doc = $doc])*
         #[derive(
             Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash,
-            serde::Serialize, serde::Deserialize,
+            serde::Serialize, serde::Deserialize, schemars::JsonSchema,
         )]
         pub enum $name {
             $( $(#[doc = $word_doc])* #[serde(rename = $word)] $variant, )*

@@ -257,7 +257,7 @@ impl Finding {
         let place = source.place(&self.span);
         Diagnostic {
             severity: self.severity,
-            code: self.code,
+            code: self.code.into(),
             message: source.fit(&self.message),
             file: source.file.to_owned(),
             excerpt: source.excerpt(&place),

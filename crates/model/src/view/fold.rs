@@ -57,7 +57,7 @@ impl FleetView {
                     self.with_node(node, |view, plan| {
                         view.failed = Some(Failed {
                             step: *step,
-                            action: plan.step(*step).map(|step| step.action.verb()),
+                            action: plan.step(*step).map(|step| step.action.verb().into()),
                             failure: failure.clone(),
                             wall_ms,
                         });
@@ -170,7 +170,7 @@ impl FleetView {
             view.first_wall_ms.get_or_insert(wall_ms);
             view.current = Some(Current {
                 step: step.id,
-                action: step.action.verb(),
+                action: step.action.verb().into(),
                 op: Some(op),
                 work: Some(work),
                 attempt,
@@ -264,7 +264,7 @@ impl NodeView {
         let current = self.current.as_mut().filter(|c| c.op == Some(op))?;
         current.op = None;
         let since = current.since_wall_ms.unwrap_or(wall_ms);
-        let phase = self.phases.entry(step.action.verb()).or_default();
+        let phase = self.phases.entry(step.action.verb().into()).or_default();
         phase.busy_ms = phase.busy_ms.saturating_add(wall_ms.saturating_sub(since));
         phase.operations = phase.operations.saturating_add(1);
         match outcome {
@@ -381,7 +381,7 @@ impl NodeView {
         {
             self.current = Some(Current {
                 step: next.id,
-                action: next.action.verb(),
+                action: next.action.verb().into(),
                 op: None,
                 work: None,
                 attempt: 0,

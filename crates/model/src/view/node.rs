@@ -1,13 +1,15 @@
 //! What the journal says of one machine.
 
-use std::{collections::BTreeMap, net::Ipv4Addr};
+use std::{borrow::Cow, collections::BTreeMap, net::Ipv4Addr};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::{Approval, Failure, InstallerReport, NodeState, OpId, Resource, StepId, Work};
 
 /// Where a machine stands in the accepted plan.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, schemars::JsonSchema,
+)]
 #[serde(rename_all = "kebab-case")]
 pub enum NodeStatus {
     /// Nothing was started on it yet.
@@ -26,7 +28,7 @@ pub enum NodeStatus {
 }
 
 /// What a machine without a running operation waits for, or an operation that waits for a person.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "kebab-case", tag = "for")]
 pub enum Waits {
     /// For its turn to hold a resource.
@@ -50,12 +52,12 @@ pub enum Waits {
 }
 
 /// The step that a machine is at.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Current {
     /// The step.
     pub step: StepId,
     /// The action's name, as people read it.
-    pub action: &'static str,
+    pub action: Cow<'static, str>,
     /// The operation under way; `None` between two.
     pub op: Option<OpId>,
     /// Which half of the step the latest operation is or was.
@@ -67,12 +69,12 @@ pub struct Current {
 }
 
 /// Why a machine's part of the plan ended without success.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Failed {
     /// The step that failed.
     pub step: StepId,
     /// The action's name, as people read it.
-    pub action: Option<&'static str>,
+    pub action: Option<Cow<'static, str>>,
     /// Why.
     pub failure: Failure,
     /// When, in milliseconds since the Unix epoch.
@@ -80,7 +82,7 @@ pub struct Failed {
 }
 
 /// A report that wasn't believed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Quarantine {
     /// Why.
     pub reason: String,
@@ -93,7 +95,9 @@ pub struct Quarantine {
 }
 
 /// What one kind of step has taken so far.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, schemars::JsonSchema,
+)]
 pub struct Phase {
     /// The time that its operations took, by the wall clock, in milliseconds.
     pub busy_ms: u64,
@@ -102,7 +106,7 @@ pub struct Phase {
 }
 
 /// What the journal says of one machine.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct NodeView {
     /// How far it has come.
     pub state: NodeState,
@@ -125,7 +129,7 @@ pub struct NodeView {
     /// The latest report that wasn't believed.
     pub quarantine: Option<Quarantine>,
     /// What its steps have taken, by the action's name, in all runs of this plan.
-    pub phases: BTreeMap<&'static str, Phase>,
+    pub phases: BTreeMap<Cow<'static, str>, Phase>,
     /// When its first operation began, in milliseconds since the Unix epoch.
     pub first_wall_ms: Option<u64>,
     /// When its last step was done, in milliseconds since the Unix epoch.
@@ -150,7 +154,7 @@ pub struct NodeView {
     pub host_key_fingerprint: Option<String>,
     /// The version of its kubelet, once Kubernetes called it Ready.
     pub kubelet_version: Option<String>,
-    #[serde(skip)]
+    /// Whether any operation on it was ever begun by this plan.
     pub(super) begun: bool,
 }
 

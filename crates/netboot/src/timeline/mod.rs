@@ -19,7 +19,7 @@ pub const PATIENCE_MS: u64 = 90_000;
 const MAX_EVENTS: usize = 4096;
 
 /// What others than the boot servers learnt of a machine.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum MarkKind {
     /// Its power was switched on.
@@ -33,7 +33,7 @@ pub enum MarkKind {
 }
 
 /// What others than the boot servers learnt of a machine, and when.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Mark {
     /// When, in milliseconds since 1970-01-01 UTC.
     pub at_ms: u64,
@@ -45,7 +45,9 @@ pub struct Mark {
 }
 
 /// The stages of a boot, in order.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, schemars::JsonSchema,
+)]
 #[serde(rename_all = "kebab-case")]
 pub enum Stage {
     /// Power.
@@ -63,7 +65,7 @@ pub enum Stage {
 }
 
 /// One line of a timeline.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Entry {
     /// When, in milliseconds since 1970-01-01 UTC.
     pub at_ms: u64,
@@ -76,7 +78,7 @@ pub struct Entry {
 }
 
 /// What is missing, in the words of the protocol.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Missing {
     /// Nothing: the machine got where it was meant to.
@@ -106,7 +108,7 @@ pub enum Missing {
 }
 
 /// The first thing that is missing, and what to try.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Diagnosis {
     /// What is missing.
     pub missing: Missing,
@@ -117,7 +119,7 @@ pub struct Diagnosis {
 }
 
 /// A machine's last boot.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Timeline {
     /// What happened, in order.
     pub entries: Vec<Entry>,

@@ -1,5 +1,7 @@
 //! What changes a fleet's secrets: making, rotating, rekeying, and a person's edits.
 
+use std::borrow::Cow;
+
 use undercroft_model::NodeName;
 use undercroft_sops::{Comment, Entry, Opened, Value};
 use zeroize::Zeroizing;
@@ -14,7 +16,9 @@ use crate::keys::{HOST_KEYS_DIR, KeyError, MadeIdentity};
 use crate::{Make, Secret, SecretFile, SecretString, SecretsError, rules};
 
 /// Values of a file that were made or changed, by name alone.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[derive(
+    Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema,
+)]
 pub struct Changed {
     /// The file, from the repository's folder.
     pub file: String,
@@ -42,7 +46,9 @@ pub struct Initialised {
 }
 
 /// What `rekey` did to a file, or would do.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[derive(
+    Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema,
+)]
 pub struct Rekeyed {
     /// The file, from the repository's folder.
     pub file: String,
@@ -54,7 +60,7 @@ pub struct Rekeyed {
     pub rotate: Vec<String>,
     /// What else to do, in a sentence.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub after: Option<&'static str>,
+    pub after: Option<Cow<'static, str>>,
 }
 
 /// What is to be done about host keys that somebody knows who was removed.
@@ -324,7 +330,7 @@ impl Vault {
         };
         let rekeyed = Rekeyed {
             file: self.shown(HOST_KEYS_DIR),
-            after: (!difference.removed.is_empty()).then_some(HOST_KEYS_AFTER),
+            after: (!difference.removed.is_empty()).then_some(HOST_KEYS_AFTER.into()),
             added: named(difference.added),
             removed: named(difference.removed),
             rotate: Vec::new(),

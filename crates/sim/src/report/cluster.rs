@@ -6,7 +6,7 @@ use undercroft_model::{Action, BootstrapPart, ClusterRole};
 use super::Spans;
 
 /// What became of the cluster.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct ClusterReport {
     /// Machines that are to be in it.
     pub members: usize,
@@ -19,7 +19,7 @@ pub struct ClusterReport {
 }
 
 /// Something that happened to the cluster.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Moment {
     /// What.
     pub what: String,

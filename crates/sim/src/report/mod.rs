@@ -24,7 +24,7 @@ pub use timeline::Lane;
 
 /// What a rehearsal has shown, in figures. [`Display`](std::fmt::Display) gives it as text for a
 /// terminal of 80 columns or more.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Report {
     /// The fleet's name.
     pub fleet: String,
@@ -77,7 +77,7 @@ pub struct Report {
 }
 
 /// One run of the command.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct RunReport {
     /// How it ended; `None` where a broken rule ended the rehearsal.
     pub end: Option<RunEnd>,
@@ -88,7 +88,7 @@ pub struct RunReport {
 }
 
 /// How long one kind of step takes.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct PhaseReport {
     /// The step's verb.
     pub phase: String,
@@ -105,7 +105,7 @@ pub struct PhaseReport {
 }
 
 /// How a limit was used.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct LimitReport {
     /// What is limited.
     pub resource: Resource,
@@ -120,7 +120,7 @@ pub struct LimitReport {
 }
 
 /// What people have to do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct PeopleReport {
     /// The people that the rehearsal reckons with.
     pub people: usize,
@@ -133,7 +133,7 @@ pub struct PeopleReport {
 }
 
 /// One kind of fault, and how often it happened.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Mishap {
     /// What.
     pub kind: FaultKind,
@@ -144,7 +144,7 @@ pub struct Mishap {
 }
 
 /// A machine whose part of a run ended without success.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct FailedNode {
     /// The machine.
     pub node: String,
@@ -157,7 +157,7 @@ pub struct FailedNode {
 }
 
 /// A machine that a person had to go to.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Hand {
     /// The machine.
     pub node: String,

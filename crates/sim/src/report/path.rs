@@ -9,7 +9,7 @@ use super::Spans;
 use crate::shared::Span;
 
 /// A part of the critical path.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Leg {
     /// What was done: a step's verb, or `wait` between two tries.
     pub what: String,

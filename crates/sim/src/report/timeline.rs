@@ -11,7 +11,7 @@ use super::Spans;
 pub(super) const LANE_COLUMNS: u64 = 56;
 
 /// A class of machines over time.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Lane {
     /// The class.
     pub class: String,
