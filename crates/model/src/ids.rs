@@ -1,9 +1,9 @@
 //! Names and addresses that carry their own proof of being well formed.
 
-use std::{fmt, str::FromStr};
+use std::{cmp::Ordering, fmt, marker::PhantomData, str::FromStr, sync::Arc};
 
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::Visitor};
 
 /// Why a text is no value of one of this module's types.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -36,19 +36,57 @@ pub fn is_dns_label(text: &str) -> bool {
         && bytes.last() != Some(&b'-')
 }
 
+/// Reads a text as a value, without a copy of the text.
+struct Parsed<T>(PhantomData<T>);
+
+impl<T: FromStr<Err = InvalidId>> Visitor<'_> for Parsed<T> {
+    type Value = T;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a string")
+    }
+
+    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<T, E> {
+        text.parse().map_err(E::custom)
+    }
+}
+
+/// Writes octets as two hexadecimal digits each, with a separator before those at the given places.
+fn hexadecimal(
+    f: &mut fmt::Formatter<'_>,
+    octets: &[u8],
+    separator: char,
+    before: impl Fn(usize) -> bool,
+) -> fmt::Result {
+    const DIGITS: [char; 16] = [
+        '0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'a', 'b', 'c', 'd', 'e', 'f',
+    ];
+    let digit = |nibble: u8| DIGITS.get(usize::from(nibble)).copied().unwrap_or('0');
+    let mut text = String::with_capacity(octets.len() * 3);
+    for (i, octet) in octets.iter().enumerate() {
+        if before(i) {
+            text.push(separator);
+        }
+        text.push(digit(octet >> 4));
+        text.push(digit(octet & 0x0f));
+    }
+    f.pad(&text)
+}
+
 macro_rules! label_type {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
-        #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, JsonSchema)]
+        /// A copy shares its text.
+        #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, JsonSchema)]
         #[serde(transparent)]
-        pub struct $name(String);
+        pub struct $name(Arc<str>);
 
         impl $name {
             /// Takes a DNS label.
             ///
             /// # Errors
             /// When the text is no DNS label; see [`is_dns_label`].
-            pub fn new(text: impl Into<String>) -> Result<Self, InvalidId> {
+            pub fn new(text: impl Into<Arc<str>>) -> Result<Self, InvalidId> {
                 let text = text.into();
                 if is_dns_label(&text) {
                     Ok(Self(text))
@@ -63,6 +101,21 @@ macro_rules! label_type {
             /// The name as text.
             pub fn as_str(&self) -> &str {
                 &self.0
+            }
+        }
+
+        impl PartialOrd for $name {
+            fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+                Some(self.cmp(other))
+            }
+        }
+
+        impl Ord for $name {
+            fn cmp(&self, other: &Self) -> Ordering {
+                if Arc::ptr_eq(&self.0, &other.0) {
+                    return Ordering::Equal;
+                }
+                self.0.cmp(&other.0)
             }
         }
 
@@ -87,7 +140,7 @@ macro_rules! label_type {
 
         impl<'de> Deserialize<'de> for $name {
             fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-                Self::new(String::deserialize(from)?).map_err(serde::de::Error::custom)
+                from.deserialize_str(Parsed(PhantomData))
             }
         }
     };
@@ -124,8 +177,7 @@ impl MacAddr {
 
 impl fmt::Display for MacAddr {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let [a, b, c, d, e, g] = self.0;
-        f.pad(&format!("{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}"))
+        hexadecimal(f, &self.0, ':', |i| i > 0)
     }
 }
 
@@ -176,14 +228,7 @@ impl MachineUuid {
 
 impl fmt::Display for MachineUuid {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut text = String::with_capacity(36);
-        for (i, octet) in self.0.iter().enumerate() {
-            if matches!(i, 4 | 6 | 8 | 10) {
-                text.push('-');
-            }
-            text.push_str(&format!("{octet:02x}"));
-        }
-        f.pad(&text)
+        hexadecimal(f, &self.0, '-', |i| matches!(i, 4 | 6 | 8 | 10))
     }
 }
 
@@ -207,11 +252,14 @@ impl FromStr for MachineUuid {
         if !well_formed {
             return Err(invalid());
         }
-        let digits: Vec<u8> = text.bytes().filter(|b| *b != b'-').collect();
+        let mut digits = text.chars().filter_map(|c| c.to_digit(16));
+        let mut digit = || digits.next().and_then(|d| u8::try_from(d).ok());
         let mut octets = [0u8; 16];
-        for (octet, pair) in octets.iter_mut().zip(digits.chunks_exact(2)) {
-            let pair = std::str::from_utf8(pair).map_err(|_| invalid())?;
-            *octet = u8::from_str_radix(pair, 16).map_err(|_| invalid())?;
+        for octet in &mut octets {
+            let (Some(high), Some(low)) = (digit(), digit()) else {
+                return Err(invalid());
+            };
+            *octet = high << 4 | low;
         }
         Ok(Self(octets))
     }
@@ -226,7 +274,7 @@ macro_rules! text_serde {
         }
         impl<'de> Deserialize<'de> for $name {
             fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-                String::deserialize(from)?.parse().map_err(serde::de::Error::custom)
+                from.deserialize_str(Parsed(PhantomData))
             }
         }
         impl JsonSchema for $name {

@@ -28,6 +28,9 @@ impl fmt::Display for PlanId {
     }
 }
 
+/// How much of a plan's JSON is hashed at a time, in bytes: more than any step's, and little beside the plan.
+const HASHED_AT_ONCE_BYTES: usize = 16 * 1024;
+
 /// A step's place in [`Plan::steps`].
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, schemars::JsonSchema,
@@ -510,9 +513,11 @@ impl Plan {
             nodes: &self.nodes,
             steps: &self.steps,
         };
-        let mut hash = Digest::default();
-        match serde_json::to_writer(&mut hash, &unnamed) {
-            Ok(()) => PlanId(
+        // serde_json writes each key, quote and comma by itself.
+        let mut hash = io::BufWriter::with_capacity(HASHED_AT_ONCE_BYTES, Digest::default());
+        let written = serde_json::to_writer(&mut hash, &unnamed).map_err(io::Error::from);
+        match written.and_then(|()| hash.into_inner().map_err(io::IntoInnerError::into_error)) {
+            Ok(hash) => PlanId(
                 hash.0
                     .finalize()
                     .iter()

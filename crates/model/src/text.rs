@@ -13,6 +13,9 @@
 /// interlinear annotation, and the noncharacters of the basic plane. The line break is one of them; who shows
 /// text of several lines keeps it.
 pub fn is_unseen(c: char) -> bool {
+    if c.is_ascii() {
+        return c.is_ascii_control();
+    }
     c.is_control()
         || matches!(c,
             '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}'..='\u{1160}' | '\u{17b4}'..='\u{17b5}'

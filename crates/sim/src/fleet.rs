@@ -79,14 +79,21 @@ pub(crate) fn boot_id(number: u64) -> String {
     out
 }
 
+/// Letters of an alphabet that has a power of two of them, drawn from a number's stream.
 fn text_of(number: u64, prefix: &str, length: usize, alphabet: &[u8]) -> String {
+    let bits = alphabet.len().ilog2();
     let mut rng = Rng::new(number);
     let mut out = String::with_capacity(prefix.len() + length);
     out.push_str(prefix);
-    let letters = u64::try_from(alphabet.len()).unwrap_or(1);
+    let (mut drawn, mut left) = (0, 0);
     for _ in 0..length {
-        let letter = usize::try_from(rng.below(letters)).unwrap_or(0);
+        if left < bits {
+            (drawn, left) = (rng.next_u64(), u64::BITS);
+        }
+        let letter = usize::try_from(drawn & ((1 << bits) - 1)).unwrap_or(0);
         out.push(alphabet.get(letter).copied().map_or('0', char::from));
+        drawn >>= bits;
+        left -= bits;
     }
     out
 }

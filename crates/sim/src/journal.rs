@@ -1,40 +1,9 @@
 //! The simulated journal: the bytes that a disk would hold, and what a crash leaves of them.
 
+use crc32fast::hash as crc32;
 use sha2::{Digest, Sha256};
 use undercroft_engine::{ResumeError, Resumption};
 use undercroft_model::{Entry, Record, view::FleetView};
-
-/// The table of CRC-32 (ISO 3309, reflected polynomial 0xEDB88320).
-const CRC_TABLE: [u32; 256] = {
-    let mut table = [0u32; 256];
-    let mut n = 0;
-    while n < 256 {
-        #[expect(clippy::cast_possible_truncation, reason = "n is below 256")]
-        let mut c = n as u32;
-        let mut bit = 0;
-        while bit < 8 {
-            c = if c & 1 == 1 {
-                0xEDB8_8320 ^ (c >> 1)
-            } else {
-                c >> 1
-            };
-            bit += 1;
-        }
-        #[expect(clippy::indexing_slicing, reason = "n is below the table's length")]
-        {
-            table[n] = c;
-        }
-        n += 1;
-    }
-    table
-};
-
-fn crc32(bytes: &[u8]) -> u32 {
-    !bytes.iter().fold(!0u32, |crc, byte| {
-        let index = usize::from(crc.to_le_bytes()[0] ^ byte);
-        CRC_TABLE.get(index).copied().unwrap_or(0) ^ (crc >> 8)
-    })
-}
 
 /// Why bytes are no journal.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -60,7 +29,7 @@ pub(crate) enum Unreadable {
     Resume(#[from] ResumeError),
 }
 
-/// An append-only journal: one line for each entry, `CRC32 JSON`.
+/// An append-only journal: one line for each entry, `CRC32 JSON` (the checksum of ISO 3309, in hexadecimal).
 ///
 /// An append is whole or not there: it counts once its last line is whole, and what a crash left
 /// of it goes when the journal is opened again. What a controller knows after a crash comes from these

@@ -3,7 +3,7 @@
 //! `section!` makes a struct and `choice!` an enum; both implement [`Value`], as the leaves do in
 //! `leaves`. A key's doc comment is its description in the schema and thereby in editors.
 
-use std::collections::BTreeMap;
+use std::{borrow::Cow, collections::BTreeMap};
 
 use serde_json::{Map, json};
 use toml::{Spanned, de::DeValue};
@@ -45,7 +45,7 @@ pub(crate) enum Out {
     /// An array.
     List(Vec<Out>),
     /// A table with its keys in the order of their declaration.
-    Table(Vec<(String, Out)>),
+    Table(Vec<(Cow<'static, str>, Out)>),
 }
 
 impl Out {
@@ -142,7 +142,7 @@ impl<K: Name, V: Value> Value for BTreeMap<K, V> {
     fn write(&self) -> Out {
         Out::Table(
             self.iter()
-                .map(|(name, value)| (name.to_string(), value.write()))
+                .map(|(name, value)| (Cow::Owned(name.to_string()), value.write()))
                 .collect(),
         )
     }
@@ -248,10 +248,9 @@ macro_rules! section {
                 let mut keys = Vec::new();
                 $(
                     let value = $crate::inventory::declare::Value::write(&self.$key);
-                    let default: Option<$crate::inventory::declare::Out> =
-                        declared_default!($ty $(, $default)?);
-                    if default.is_some() || !value.is_void() {
-                        keys.push((stringify!($key).to_owned(), value));
+                    let defaults: &[&str] = &[$( stringify!($default) )?];
+                    if !defaults.is_empty() || !value.is_void() {
+                        keys.push((std::borrow::Cow::Borrowed(stringify!($key)), value));
                     }
                 )*
                 $crate::inventory::declare::Out::Table(keys)

@@ -16,6 +16,12 @@ use crate::{ClassName, MacAddr, MachineUuid, NodeName, PcName, System, UserName}
 pub(crate) fn text(value: &str) -> Out {
     let mut out = String::with_capacity(value.len() + 2);
     out.push('"');
+    let plain = |b: u8| matches!(b, b' '..=b'~') && b != b'"' && b != b'\\';
+    if value.bytes().all(plain) {
+        out.push_str(value);
+        out.push('"');
+        return Out::Scalar(out);
+    }
     for c in value.chars() {
         match c {
             '"' => out.push_str("\\\""),

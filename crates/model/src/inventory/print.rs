@@ -1,7 +1,5 @@
 //! The canonical form of an inventory.
 
-use std::fmt::Write as _;
-
 use super::{
     Inventory,
     declare::{Out, Value},
@@ -29,13 +27,13 @@ pub fn print(inventory: &Inventory) -> String {
     for (name, class) in &inventory.classes {
         table(&mut out, &format!("classes.{name}"), &class.write());
     }
+    // A node without its class doesn't come from `parse`; it prints as if it had an empty one.
+    let classless = super::Class::absent();
     for (name, node) in &inventory.nodes {
-        // A node without its class doesn't come from `parse`; it prints as if it had an empty one.
-        let class = inventory.classes.get(&node.class).cloned();
-        let Some(class) = class.or_else(super::Class::absent) else {
+        let Some(class) = inventory.classes.get(&node.class).or(classless.as_ref()) else {
             continue;
         };
-        let entry = node.entry(&class).write();
+        let entry = node.entry(class).write();
         table(&mut out, &format!("nodes.{name}"), &entry);
     }
     for (name, pc) in &inventory.pcs {
@@ -55,56 +53,63 @@ fn table(out: &mut String, path: &str, value: &Out) {
     if !out.is_empty() {
         out.push('\n');
     }
-    // Writing to a string can't fail.
-    let _ = writeln!(out, "[{path}]");
+    out.extend(["[", path, "]\n"]);
     for (name, value) in keys {
         match value {
             Out::Nothing | Out::Table(_) => {}
             Out::Scalar(_) | Out::List(_) => {
-                let _ = writeln!(out, "{} = {}", key(name), inline(value));
+                key(out, name);
+                out.push_str(" = ");
+                inline(out, value);
+                out.push('\n');
             }
         }
     }
     for (name, value) in keys {
         if let Out::Table(_) = value {
-            table(out, &format!("{path}.{}", key(name)), value);
+            let mut path = format!("{path}.");
+            key(&mut path, name);
+            table(out, &path, value);
         }
     }
 }
 
-/// A value on one line.
-pub(crate) fn inline(value: &Out) -> String {
+/// Writes a value on one line.
+fn inline(out: &mut String, value: &Out) {
     match value {
-        Out::Nothing => String::new(),
-        Out::Scalar(text) => text.clone(),
+        Out::Nothing => {}
+        Out::Scalar(text) => out.push_str(text),
         Out::List(items) => {
-            let items: Vec<String> = items.iter().map(inline).collect();
-            format!("[{}]", items.join(", "))
+            out.push('[');
+            for (i, item) in items.iter().enumerate() {
+                out.push_str(if i == 0 { "" } else { ", " });
+                inline(out, item);
+            }
+            out.push(']');
         }
         Out::Table(keys) => {
-            let keys: Vec<String> = keys
-                .iter()
-                .filter(|(_, value)| *value != Out::Nothing)
-                .map(|(name, value)| format!("{} = {}", key(name), inline(value)))
-                .collect();
-            if keys.is_empty() {
-                "{}".to_owned()
-            } else {
-                format!("{{ {} }}", keys.join(", "))
+            let mut separator = "{ ";
+            for (name, value) in keys.iter().filter(|(_, value)| *value != Out::Nothing) {
+                out.push_str(separator);
+                key(out, name);
+                out.push_str(" = ");
+                inline(out, value);
+                separator = ", ";
             }
+            out.push_str(if separator == "{ " { "{}" } else { " }" });
         }
     }
 }
 
-/// A key, in quotes where it isn't a bare one.
-fn key(name: &str) -> String {
+/// Writes a key, in quotes where it isn't a bare one.
+fn key(out: &mut String, name: &str) {
     let bare = !name.is_empty()
         && name
             .bytes()
             .all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-');
     if bare {
-        name.to_owned()
+        out.push_str(name);
     } else {
-        inline(&leaves::text(name))
+        inline(out, &leaves::text(name));
     }
 }
