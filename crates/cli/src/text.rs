@@ -1,5 +1,6 @@
 //! How figures and tables are written for people.
 
+use jiff::Timestamp;
 use unicode_width::UnicodeWidthStr;
 
 /// A length of time: `0.4 s`, `12.3 s`, `2 min 05 s`, `3 h 04 min`.
@@ -28,37 +29,14 @@ pub(crate) fn ago(ms: u64) -> String {
     }
 }
 
-/// A moment as date and time in UTC: `2026-01-31 23:59:59`.
+/// A moment as date and time in UTC: `2026-01-31 23:59:59`. What lies after the year 9999, which only a journal that is
+/// damaged has, stays a number.
 pub(crate) fn clock(wall_ms: u64) -> String {
-    let seconds = wall_ms / 1000;
-    let (year, month, day) = civil(seconds / 86_400);
-    let of_day = seconds % 86_400;
-    format!(
-        "{year:04}-{month:02}-{day:02} {:02}:{:02}:{:02}",
-        of_day / 3600,
-        of_day % 3600 / 60,
-        of_day % 60
-    )
-}
-
-/// The date of a day counted from 1970-01-01, in the Gregorian calendar: years are counted from
-/// March, so that the leap day is a year's last.
-fn civil(days: u64) -> (u64, u64, u64) {
-    const DAYS_TO_1970: u64 = 719_468;
-    const DAYS_OF_ERA: u64 = 146_097;
-    let days = days.saturating_add(DAYS_TO_1970);
-    let (era, of_era) = (days / DAYS_OF_ERA, days % DAYS_OF_ERA);
-    let year_of_era = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
-    let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let shifted_month = (5 * of_year + 2) / 153;
-    let day = of_year - (153 * shifted_month + 2) / 5 + 1;
-    let month = if shifted_month < 10 {
-        shifted_month + 3
-    } else {
-        shifted_month - 9
-    };
-    let year = era * 400 + year_of_era + u64::from(month <= 2);
-    (year, month, day)
+    let moment = i64::try_from(wall_ms).map(Timestamp::from_millisecond);
+    match moment {
+        Ok(Ok(moment)) => moment.strftime("%F %T").to_string(),
+        _ => format!("{wall_ms} ms since 1970"),
+    }
 }
 
 /// A number of bytes in binary units, three digits or so.
@@ -255,7 +233,10 @@ mod tests {
         assert_eq!(clock(0), "1970-01-01 00:00:00");
         assert_eq!(clock(951_782_400_000), "2000-02-29 00:00:00");
         assert_eq!(clock(1_767_225_599_999), "2025-12-31 23:59:59");
+        assert_eq!(clock(4_107_542_399_999), "2100-02-28 23:59:59");
         assert_eq!(clock(4_107_542_400_000), "2100-03-01 00:00:00");
+        assert_eq!(clock(253_402_207_200_000), "9999-12-30 22:00:00");
+        assert_eq!(clock(u64::MAX), "18446744073709551615 ms since 1970");
         assert_eq!(
             [0, 5_000, 120_000, 7_200_000, 90_000_000]
                 .map(ago)

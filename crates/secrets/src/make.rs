@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use age::secrecy::{ExposeSecret as _, SecretString};
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
+use jiff::{Timestamp, ToSpan as _, civil::Date, tz::Offset};
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, KeyPair, KeyUsagePurpose,
     PKCS_ECDSA_P256_SHA256, PublicKeyData as _, date_time_ymd,
@@ -81,11 +82,12 @@ pub(super) fn authority(common_name: &str, now_s: u64) -> Result<Authority, rcge
         KeyUsagePurpose::KeyEncipherment,
         KeyUsagePurpose::KeyCertSign,
     ];
-    // A machine whose clock is a little behind must take it already.
-    let (year, month, day) = civil(now_s.saturating_sub(86_400));
-    params.not_before = date_time_ymd(year, month, day);
-    // The 29th of February isn't in every year.
-    params.not_after = date_time_ymd(year + CA_YEARS, month, day.min(28));
+    let day = |date: Date| {
+        let (month, day) = (date.month().unsigned_abs(), date.day().unsigned_abs());
+        date_time_ymd(date.year().into(), month, day)
+    };
+    let (begins, ends) = validity(now_s);
+    (params.not_before, params.not_after) = (day(begins), day(ends));
     let certificate = params.self_signed(&key)?;
     Ok(Authority {
         certificate: SecretString::from(pem(&certificate.pem())),
@@ -216,22 +218,36 @@ fn pem(text: &str) -> String {
     format!("{}\n", text.replace("\r\n", "\n").trim_end())
 }
 
-/// Year, month and day in UTC (Howard Hinnant, "chrono-compatible low-level date algorithms").
-fn civil(since_1970_s: u64) -> (i32, u8, u8) {
-    let days = since_1970_s / 86_400 + 719_468;
-    let (era, day) = (days / 146_097, days % 146_097);
-    let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
-    let day_of_year = day - (365 * year + year / 4 - year / 100);
-    let month = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month + 2) / 5 + 1;
-    let (month, next) = if month < 10 {
-        (month + 3, 0)
-    } else {
-        (month - 9, 1)
-    };
-    (
-        i32::try_from(era * 400 + year + next).unwrap_or(i32::MAX),
-        u8::try_from(month).unwrap_or(12),
-        u8::try_from(day).unwrap_or(28),
-    )
+/// The day before a moment, in UTC, and the day on which a CA that is made then ends: ten years later, or, as X.509 knows
+/// no years of more digits, with the year 9999.
+fn validity(now_s: u64) -> (Date, Date) {
+    let now = i64::try_from(now_s).map(Timestamp::from_second);
+    let now = now.ok().and_then(Result::ok).unwrap_or(Timestamp::MAX);
+    // A machine whose clock is a little behind must take it already.
+    let begins = Offset::UTC.to_datetime(now).date().saturating_sub(1.day());
+    (begins, begins.saturating_add(CA_YEARS.years()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_authority_is_good_from_the_day_before_and_for_ten_years() {
+        for (now_s, begins, ends) in [
+            (0, "1969-12-31", "1979-12-31"),
+            (1_767_225_600, "2025-12-31", "2035-12-31"),
+            // The 29th of February isn't in every year.
+            (1_709_251_200, "2024-02-29", "2034-02-28"),
+            (253_402_207_200, "9999-12-29", "9999-12-31"),
+            (u64::MAX, "9999-12-29", "9999-12-31"),
+        ] {
+            let (from, to) = validity(now_s);
+            assert_eq!(
+                (from.to_string(), to.to_string()),
+                (begins.into(), ends.into())
+            );
+            assert!(authority("edge", now_s).is_ok());
+        }
+    }
 }

@@ -434,7 +434,7 @@ fn encrypt(
             }
         }
     })?;
-    let last_modified = rfc3339(now_s);
+    let last_modified = rfc3339(now_s).ok_or_else(failed)?;
     let mut iv = [0_u8; IV_BYTES];
     entropy(&mut iv);
     let mac = mac_text(mac);

@@ -4,6 +4,7 @@ use regex::Regex;
 
 use crate::{
     error::SopsError,
+    moment,
     value::{Element, Entry, Value},
 };
 
@@ -79,7 +80,7 @@ pub(crate) struct Wrapped {
 #[derive(Debug, Clone)]
 pub(crate) struct Metadata {
     pub(crate) wrapped: Vec<Wrapped>,
-    /// A moment of RFC 3339, which the MAC is bound to.
+    /// A moment of RFC 3339 in whole seconds, which the MAC is bound to.
     pub(crate) last_modified: String,
     pub(crate) mac: String,
     pub(crate) rule: Rule,
@@ -150,7 +151,8 @@ impl Metadata {
         };
         Ok(Self {
             wrapped: wrapped(value.key("age"))?,
-            last_modified: needed("lastmodified")?,
+            last_modified: moment::whole_seconds(&needed("lastmodified")?)
+                .ok_or_else(|| bad("\"lastmodified\" is no moment of RFC 3339"))?,
             mac: needed("mac")?,
             rule: rules.pop().unwrap_or_default(),
             mac_only_encrypted,

@@ -1,33 +1,79 @@
-//! Moments as RFC 3339 writes them.
+//! Moments as SOPS writes them: RFC 3339, by Go's `time`.
 
-/// Days from the first of March of the year 0 to the first day of 1970.
-const DAYS_TO_1970: u64 = 719_468;
-const DAYS_OF_400_YEARS: u64 = 146_097;
-const DAY_S: u64 = 86_400;
+use jiff::{
+    Timestamp,
+    civil::{Date, Time},
+};
 
-/// A moment in UTC, by the seconds since 1970.
+/// A moment in UTC, by the seconds since 1970; `None` after 9999, which has no form in RFC 3339.
+pub(crate) fn rfc3339(since_1970_s: u64) -> Option<String> {
+    let moment = Timestamp::from_second(i64::try_from(since_1970_s).ok()?).ok()?;
+    Some(moment.to_string())
+}
+
+/// A date, or a moment of RFC 3339, in the form that SOPS counts into the MAC: a date begins at midnight in UTC,
+/// fractions end without zeros, and the zone stays.
 ///
-/// Years are counted from March, so that the leap day is the last of one (Howard Hinnant,
-/// "chrono-compatible low-level date algorithms").
-pub(crate) fn rfc3339(since_1970_s: u64) -> String {
-    let (days, second) = (since_1970_s / DAY_S + DAYS_TO_1970, since_1970_s % DAY_S);
-    let (era, day) = (days / DAYS_OF_400_YEARS, days % DAYS_OF_400_YEARS);
-    let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
-    let day_of_year = day - (365 * year + year / 4 - year / 100);
-    let month = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month + 2) / 5 + 1;
-    let (month, next) = if month < 10 {
-        (month + 3, 0)
-    } else {
-        (month - 9, 1)
+/// jiff knows the calendar; that a text is written as Go's `time.Parse` asks is seen by its being the same when it
+/// is written anew.
+pub(crate) fn normal(text: &str) -> Option<String> {
+    let (date, rest) = match text.split_once(['T', 't']) {
+        Some((date, rest)) => (date, Some(rest)),
+        None => (text, None),
     };
-    format!(
-        "{:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}Z",
-        era * 400 + year + next,
-        second / 3600,
-        second / 60 % 60,
-        second % 60
-    )
+    if !is_date(date) {
+        return None;
+    }
+    let Some(rest) = rest else {
+        return Some(format!("{date}T00:00:00Z"));
+    };
+    let (time, fraction, zone) = parts(rest)?;
+    let fraction = match fraction {
+        None => String::new(),
+        Some(digits) if digits.bytes().all(|b| b.is_ascii_digit()) && digits.len() <= 9 => {
+            match digits.trim_end_matches('0') {
+                "" => String::new(),
+                digits => format!(".{digits}"),
+            }
+        }
+        Some(_) => return None,
+    };
+    Some(format!("{date}T{time}{fraction}{zone}"))
+}
+
+/// A moment in whole seconds, as SOPS binds a file's MAC to it (`LastModified.Format(time.RFC3339)`).
+pub(crate) fn whole_seconds(text: &str) -> Option<String> {
+    let (date, rest) = text.split_once('T').filter(|(date, _)| is_date(date))?;
+    normal(text)?;
+    let (time, _, zone) = parts(rest)?;
+    Some(format!("{date}T{time}{zone}"))
+}
+
+/// Time of day, fraction of a second and zone.
+fn parts(text: &str) -> Option<(&str, Option<&str>, &str)> {
+    let (time, zone) = text.split_at_checked(text.find(['Z', 'z', '+', '-'])?)?;
+    let (time, fraction) = match time.split_once('.') {
+        Some((time, fraction)) => (time, Some(fraction)),
+        None => (time, None),
+    };
+    let zone = match zone {
+        "Z" | "z" | "+00:00" | "-00:00" => "Z",
+        other if is_time(&format!("{}:00", other.get(1..)?)) => other,
+        _ => return None,
+    };
+    is_time(time).then_some((time, fraction, zone))
+}
+
+/// Whether a text is a date of the years 0 to 9999, as 2026-01-31.
+fn is_date(text: &str) -> bool {
+    let read = text.parse::<Date>();
+    read.is_ok_and(|date| date.year() >= 0 && date.to_string() == text)
+}
+
+/// Whether a text is a time of day, as 23:59:59. Leap seconds, which jiff reads as the second before, are none.
+fn is_time(text: &str) -> bool {
+    let read = text.parse::<Time>();
+    read.is_ok_and(|time| time.to_string() == text)
 }
 
 #[cfg(test)]
@@ -42,37 +88,51 @@ mod tests {
             (951_782_400, "2000-02-29T00:00:00Z"),
             (1_709_251_200, "2024-03-01T00:00:00Z"),
             (1_795_397_506, "2026-11-23T01:31:46Z"),
+            (4_107_542_399, "2100-02-28T23:59:59Z"),
+            (4_107_542_400, "2100-03-01T00:00:00Z"),
+            (253_402_207_200, "9999-12-30T22:00:00Z"),
         ] {
-            assert_eq!(rfc3339(second), want);
+            assert_eq!(rfc3339(second).as_deref(), Some(want));
+            assert_eq!(normal(want).as_deref(), Some(want));
+        }
+        for second in [253_402_300_800, u64::MAX / 2, u64::MAX / 2 + 1, u64::MAX] {
+            assert_eq!(rfc3339(second), None, "{second}");
         }
     }
 
-    /// Every day of 431 years, one after the other (the calendar repeats after 400), and seconds over one.
     #[test]
-    fn days_follow_each_other_as_in_the_calendar() {
-        let mut days = 0;
-        for year in 1970..2401_u64 {
-            let leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
-            let february = if leap { 29 } else { 28 };
-            let months = [31, february, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31];
-            for (month, length) in (1..).zip(months) {
-                for day in 1..=length {
-                    let want = format!("{year:04}-{month:02}-{day:02}T");
-                    let (second, time) = if day % 2 == 0 {
-                        (0, "00:00:00Z")
-                    } else {
-                        (DAY_S - 1, "23:59:59Z")
-                    };
-                    let shown = rfc3339(days * DAY_S + second);
-                    assert_eq!(shown, format!("{want}{time}"), "day {days}");
-                    days += 1;
-                }
-            }
-        }
-        for second in (0..DAY_S).step_by(59) {
-            let (hour, minute) = (second / 3600, second % 3600 / 60);
-            let want = format!("1970-01-01T{hour:02}:{minute:02}:{:02}Z", second % 60);
-            assert_eq!(rfc3339(second), want);
+    fn whole_seconds_are_what_go_would_write() {
+        for (text, want) in [
+            ("2026-01-02T03:04:05Z", Some("2026-01-02T03:04:05Z")),
+            ("2026-01-02T03:04:05.25Z", Some("2026-01-02T03:04:05Z")),
+            ("2026-01-02T03:04:05+00:00", Some("2026-01-02T03:04:05Z")),
+            ("2026-01-02T03:04:05-00:00", Some("2026-01-02T03:04:05Z")),
+            (
+                "2026-01-02T03:04:05.999+05:30",
+                Some("2026-01-02T03:04:05+05:30"),
+            ),
+            ("0000-02-29T00:00:00Z", Some("0000-02-29T00:00:00Z")),
+            ("1969-12-31T23:59:59Z", Some("1969-12-31T23:59:59Z")),
+            ("9999-12-31T23:59:59Z", Some("9999-12-31T23:59:59Z")),
+            ("10000-01-01T00:00:00Z", None),
+            ("+002026-01-02T03:04:05Z", None),
+            ("-002026-01-02T03:04:05Z", None),
+            ("2100-02-29T00:00:00Z", None),
+            ("2026-01-02", None),
+            ("2026-01-02t03:04:05Z", None),
+            ("2026-01-02 03:04:05Z", None),
+            ("2026-01-02T03:04:60Z", None),
+            ("2026-01-02T03:04:05", None),
+            ("2026-01-02T03:04Z", None),
+            ("2026-01-02T030405Z", None),
+            ("20260102T03:04:05Z", None),
+            ("2026-01-02T03:04:05Z[UTC]", None),
+            ("2026-01-02T03:04:05+0530", None),
+            ("2026-01-02T03:04:05ü", None),
+            ("1", None),
+            ("", None),
+        ] {
+            assert_eq!(whole_seconds(text).as_deref(), want, "{text}");
         }
     }
 }

@@ -139,6 +139,38 @@ fn sops_reads_what_is_written_here() {
     assert_eq!(token, "K10ab::server:secret");
 }
 
+/// The MAC is bound to the moment as Go writes it, however it is written in the file.
+#[test]
+fn a_moment_is_the_same_to_both_however_it_is_written() {
+    let Some(desk) = Desk::new() else { return };
+    let tree = parse_plain(b"a: b\n").unwrap();
+    let sealed = desk.seal(&tree).write();
+    for (written, opens) in [
+        ("2026-11-23T01:31:46Z", true),
+        ("2026-11-23T01:31:46.75Z", true),
+        ("2026-11-23T01:31:46+00:00", true),
+        ("2026-11-23T01:31:46-00:00", true),
+        ("2026-11-23T01:31:47Z", false),
+        ("2026-11-23T03:31:46+02:00", false),
+        ("2026-11-23t01:31:46Z", false),
+        ("2026-11-23 01:31:46Z", false),
+        ("2026-11-23", false),
+    ] {
+        let file = sealed.replace("2026-11-23T01:31:46Z", written);
+        std::fs::write(desk.path("m.sops.yaml"), &file).unwrap();
+        let status = Command::new(&desk.sops)
+            .args(["decrypt", "m.sops.yaml"])
+            .current_dir(desk.folder.path())
+            .env("SOPS_AGE_KEY_FILE", desk.path("key.txt"))
+            .output()
+            .unwrap()
+            .status;
+        assert_eq!(status.success(), opens, "sops: {written}");
+        let own = Encrypted::parse(file.as_bytes()).and_then(|file| file.open(&[&desk.identity]));
+        assert_eq!(own.is_ok(), opens, "{written}");
+    }
+}
+
 #[test]
 fn what_sops_wrote_is_read_here() {
     let Some(desk) = Desk::new() else { return };

@@ -87,6 +87,18 @@ fn what_cannot_be_kept_or_is_missing_is_named() {
     ] {
         taken(&format!("{USUAL}{lines}"));
     }
+    for moment in [
+        "1",
+        "2026-01-02",
+        "2026-02-29T03:04:05Z",
+        "10000-01-01T00:00:00Z",
+    ] {
+        let refused = refused(&USUAL.replace("2026-01-02T03:04:05Z", moment));
+        assert!(
+            refused.contains("\"lastmodified\" is no moment of RFC 3339"),
+            "{refused}"
+        );
+    }
     assert!(
         refused("age:\n    - recipient: x\nlastmodified: \"1\"\nmac: x\nversion: \"3\"\n")
             .contains("\"enc\"")

@@ -5,7 +5,7 @@
 
 use zeroize::Zeroizing;
 
-use crate::value::Value;
+use crate::{moment, value::Value};
 
 /// The value of a scalar without quotes, or why it can't be kept.
 pub(super) fn resolve(text: &str) -> Result<Value, &'static str> {
@@ -24,7 +24,7 @@ pub(super) fn resolve(text: &str) -> Result<Value, &'static str> {
         return Ok(Value::text(text));
     }
     if looks_like_moment(text) {
-        return moment(text)
+        return moment::normal(text)
             .map(|text| Value::Time(Zeroizing::new(text)))
             .ok_or(
                 "a moment is written as 2026-01-31 or 2026-01-31T10:00:00Z; write a text in quotes",
@@ -106,85 +106,6 @@ fn looks_like_moment(text: &str) -> bool {
         && month.len() <= 2
         && number(month)
         && rest.bytes().next().is_some_and(|b| b.is_ascii_digit())
-}
-
-/// Whether numbers with colons between them are each below a limit, as Go's `time.Parse` asks.
-fn is_below(text: &str, limits: &[u32]) -> bool {
-    let numbers = text.split(':').map(str::parse::<u32>);
-    numbers
-        .zip(limits)
-        .all(|(number, limit)| number.is_ok_and(|number| number < *limit))
-}
-
-/// Whether the calendar has a date of the form 0000-00-00.
-fn is_in_calendar(date: &str) -> bool {
-    let mut numbers = date.split('-').map(|text| text.parse::<u32>().unwrap_or(0));
-    let (Some(year), Some(month), Some(day)) = (numbers.next(), numbers.next(), numbers.next())
-    else {
-        return false;
-    };
-    let leaps = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
-    let days = match month {
-        2 => 28 + u32::from(leaps),
-        4 | 6 | 9 | 11 => 30,
-        1..=12 => 31,
-        _ => 0,
-    };
-    (1..=days).contains(&day)
-}
-
-/// A date, or a moment of RFC 3339, in the form that SOPS counts into the MAC.
-fn moment(text: &str) -> Option<String> {
-    let (date, rest) = match text.split_once(['T', 't']) {
-        Some((date, rest)) => (date, Some(rest)),
-        None => (text, None),
-    };
-    let fits = |text: &str, form: &str| {
-        text.len() == form.len()
-            && text
-                .bytes()
-                .zip(form.bytes())
-                .all(|(have, want)| match want {
-                    b'0' => have.is_ascii_digit(),
-                    other => have == other,
-                })
-    };
-    if !fits(date, "0000-00-00") || !is_in_calendar(date) {
-        return None;
-    }
-    let Some(rest) = rest else {
-        return Some(format!("{date}T00:00:00Z"));
-    };
-    let at = rest.find(['Z', 'z', '+', '-'])?;
-    let (time, zone) = rest.split_at_checked(at)?;
-    let (time, fraction) = match time.split_once('.') {
-        Some((time, fraction)) => (time, Some(fraction)),
-        None => (time, None),
-    };
-    if !fits(time, "00:00:00") || !is_below(time, &[24, 60, 60]) {
-        return None;
-    }
-    let zone = match zone {
-        "Z" | "z" | "+00:00" => "Z",
-        other
-            if fits(&other.replace('-', "+"), "+00:00")
-                && other.get(1..).is_some_and(|zone| is_below(zone, &[24, 60])) =>
-        {
-            other
-        }
-        _ => return None,
-    };
-    let fraction = match fraction {
-        None => String::new(),
-        Some(digits) if digits.bytes().all(|b| b.is_ascii_digit()) && digits.len() <= 9 => {
-            match digits.trim_end_matches('0') {
-                "" => String::new(),
-                digits => format!(".{digits}"),
-            }
-        }
-        Some(_) => return None,
-    };
-    Some(format!("{date}T{time}{fraction}{zone}"))
 }
 
 /// Whether a text can stand without quotes and is read as a text again, by readers of YAML 1.1
