@@ -6,24 +6,19 @@
 //! Neither puts a secret into it: the host key is made at each boot, and the public keys that may
 //! log in are fetched from the controller.
 
-use std::fs;
-use std::path::{Path, PathBuf};
-use undercroft_model::advice::Advice;
+use std::path::PathBuf;
 
-use serde::{Deserialize, Serialize};
-
-use crate::debian::{Arch, KernelFlavour, PartsError, Progress};
+use crate::debian::{Arch, KernelFlavour, Progress};
 
 mod assets;
 pub mod cpio;
 mod debian;
+mod image;
 mod nix;
 
 pub use assets::{programs, system_release};
 pub(crate) use debian::{compress, module_files};
-
-/// The installer's name and version, as it reports them; the builder follows in parentheses.
-pub const INSTALLER_NAME: &str = concat!("undercroft-installer ", env!("CARGO_PKG_VERSION"));
+pub use image::{INSTALLER_NAME, InstallerError, InstallerImage};
 
 /// How the image is made.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,22 +38,6 @@ pub enum InstallerBuilder {
         /// Where the link to the result is kept, so that it isn't collected as garbage.
         cache_dir: PathBuf,
     },
-}
-
-/// A built image.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
-pub struct InstallerImage {
-    /// The kernel's file.
-    pub kernel: PathBuf,
-    /// The initramfs' file.
-    pub initrd: PathBuf,
-    /// The machines that it is for.
-    pub arch: Arch,
-    /// The SHA-256 of kernel and initramfs together, in hexadecimal.
-    pub digest: String,
-    /// What the kernel's command line needs for this image, beside [`BootParameters`] and
-    /// consoles.
-    pub parameters: Vec<String>,
 }
 
 /// What an installer is told on the kernel's command line. Nothing in it is secret: anyone on
@@ -85,33 +64,6 @@ impl BootParameters {
     }
 }
 
-/// Why there is no image.
-#[derive(Debug, thiserror::Error)]
-pub enum InstallerError {
-    /// The packages aren't to be had.
-    #[error(transparent)]
-    Parts(#[from] PartsError),
-    /// Compressing the image failed.
-    #[error("can't compress the installer image: {0}")]
-    Compress(String),
-    /// Nix isn't installed, or the flake doesn't build.
-    #[error(transparent)]
-    Nix(#[from] crate::system::NixError),
-    /// Nix would see more or less of the flake's folder than it should.
-    #[error(transparent)]
-    Unseen(#[from] crate::system::UnseenError),
-    /// The flake's result isn't an installer.
-    #[error("{path} isn't an installer image: it has no {missing}")]
-    NotAnImage {
-        /// What was built.
-        path: PathBuf,
-        /// The file that it lacks.
-        missing: &'static str,
-    },
-}
-
-impl Advice for InstallerError {}
-
 impl InstallerBuilder {
     /// Makes the image, or finds the one that was made from the same inputs.
     ///
@@ -131,16 +83,6 @@ impl InstallerBuilder {
             }
         }
     }
-}
-
-/// The digest of an image's two files.
-fn image_digest(kernel: &Path, initrd: &Path) -> Result<String, PartsError> {
-    use sha2::Digest as _;
-    let mut hasher = sha2::Sha256::new();
-    for file in [kernel, initrd] {
-        hasher.update(fs::read(file).map_err(PartsError::io("read", file))?);
-    }
-    Ok(crate::debian::hex(&hasher.finalize()))
 }
 
 #[cfg(test)]

@@ -2,43 +2,23 @@
 //! machine is touched.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use crate::debian::{Arch, PartsError, Progress};
+use crate::debian::{Arch, Progress};
 
+mod error;
 mod flake;
 mod nix;
+mod node;
 mod rack;
 mod seen;
 
+pub use error::SystemError;
 pub(crate) use nix::{Nix, built_path};
 pub use nix::{NixError, NixStore};
+pub use node::{NodeSystem, SystemSecrets};
 pub use seen::UnseenError;
 pub(crate) use seen::{READ_FOR_INSTALLERS, check as check_seen};
-
-/// What a node's system needs to know of it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct NodeSystem {
-    /// The node's name, which is its host name.
-    pub name: String,
-    /// Its architecture.
-    pub arch: Arch,
-    /// The public keys that may log in as root, in OpenSSH's format. Only the rack's own system
-    /// takes them from here; a flake has its own.
-    pub authorized_keys: Vec<String>,
-    /// The encrypted files of secrets that the rack's own system opens when it starts, with the
-    /// programs for that. A flake has its own way, sops-nix.
-    pub secrets: Option<SystemSecrets>,
-}
-
-/// What a system of the rack opens its secrets with.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SystemSecrets {
-    /// A folder with statically linked `sops` and `ssh-to-age` for the machine.
-    pub programs: PathBuf,
-    /// The encrypted files.
-    pub files: Vec<PathBuf>,
-}
 
 /// Where a node's system comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -87,88 +67,6 @@ pub struct SystemTarget {
     pub store: NixStore,
     /// The size of the system with everything that it refers to, in bytes.
     pub closure_bytes: u64,
-}
-
-/// Why there is no system to install.
-#[derive(Debug, thiserror::Error)]
-pub enum SystemError {
-    /// The packages aren't to be had.
-    #[error(transparent)]
-    Parts(#[from] PartsError),
-    /// Nix failed.
-    #[error(transparent)]
-    Nix(#[from] NixError),
-    /// The system's initramfs or the installer's couldn't be made.
-    #[error(transparent)]
-    Image(#[from] crate::installer::InstallerError),
-    /// A flake can't be read at all, whichever machine is asked for.
-    #[error(transparent)]
-    UnreadableFlake(NixError),
-    /// A flake isn't where it should be.
-    #[error(
-        "{dir} has no flake.nix\n  try: `undercroft init` makes one, or name another folder with --flake"
-    )]
-    NoFlake {
-        /// The folder.
-        dir: PathBuf,
-    },
-    /// Nix would see more or less of a flake's folder than it should.
-    #[error(transparent)]
-    Unseen(#[from] UnseenError),
-    /// A flake has no configuration for a node.
-    #[error(
-        "the flake {dir} has no nixosConfigurations.{name}; it has: {known}\n  try: let the flake read undercroft.toml, as the one of `undercroft init` does"
-    )]
-    NotInFlake {
-        /// The flake's folder.
-        dir: PathBuf,
-        /// The node.
-        name: String,
-        /// The configurations that it has.
-        known: String,
-    },
-    /// A store path isn't there.
-    #[error("{path} isn't in the store{store}\n  try: build it, or copy it there with `nix copy`")]
-    NoPath {
-        /// The path.
-        path: String,
-        /// Which store, if not the default one; with a leading blank.
-        store: String,
-    },
-    /// A store path isn't a system.
-    #[error(
-        "{path} isn't a NixOS system: it has no {missing}\n  try: name `config.system.build.toplevel` of a NixOS configuration"
-    )]
-    NotASystem {
-        /// The path.
-        path: String,
-        /// The file that it lacks.
-        missing: &'static str,
-    },
-    /// A system is for another architecture.
-    #[error(
-        "{path} is for {found}, and {name} is {wanted}\n  try: set nixpkgs.hostPlatform of that configuration, or the node's system in undercroft.toml"
-    )]
-    OtherArch {
-        /// The path.
-        path: String,
-        /// The architecture that it is for.
-        found: String,
-        /// The node.
-        name: String,
-        /// The node's architecture.
-        wanted: Arch,
-    },
-}
-
-impl SystemError {
-    /// Whether every other machine of the same flake would fail in the same way.
-    pub fn concerns_the_flake(&self) -> bool {
-        matches!(
-            self,
-            Self::UnreadableFlake(_) | Self::NoFlake { .. } | Self::Unseen(_)
-        )
-    }
 }
 
 impl SystemBuilder {
@@ -272,12 +170,6 @@ fn check_system(path: &str, store: &NixStore, node: &NodeSystem) -> Result<(), S
         });
     }
     Ok(())
-}
-
-/// A folder's `flake.nix`, if it has one.
-fn flake_file(dir: &Path) -> Option<PathBuf> {
-    let file = dir.join("flake.nix");
-    file.is_file().then_some(file)
 }
 
 #[cfg(test)]

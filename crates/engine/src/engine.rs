@@ -6,31 +6,19 @@ use std::{
 };
 
 use undercroft_model::{
-    NodeName, NodePlan, Now, OpId, Outcome, Plan, Record, Resource, RunEnd, Step, StepId, Work,
+    NodeName, NodePlan, Now, OpId, Outcome, Plan, Record, Resource, RunEnd, Step, StepId,
 };
 use undercroft_planner::Severity;
 
 use crate::{
     Effect, EngineFault, Event, PlanRefused,
-    gates::Gates,
+    gates::{Gates, slot},
     progress::Progress,
     schedule::{NodeIndex, Semaphore},
 };
 
-/// The longest that finding out whether a step is done may take, in milliseconds. A probe reads a
-/// few files over SSH; two minutes are enough for that on an emulated machine under load.
-pub const PROBE_TIMEOUT_MS_MAX: u64 = 120_000;
-
 /// The program's version, as `RunStarted` names it.
 const VERSION: &str = env!("CARGO_PKG_VERSION");
-
-/// How long one operation of a step may take, in milliseconds.
-pub(crate) fn timeout_ms(step: &Step, work: Work) -> u64 {
-    match work {
-        Work::Act => step.timeout_ms,
-        Work::Probe => step.timeout_ms.min(PROBE_TIMEOUT_MS_MAX),
-    }
-}
 
 /// What a machine is doing, beside what the records say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -388,10 +376,6 @@ impl Engine {
 pub(crate) fn current<'a>(plan: &'a Plan, node: &Node) -> Option<&'a Step> {
     let planned: &NodePlan = plan.nodes.get(&node.name)?;
     plan.step(*planned.steps.get(node.progress.cursor)?)
-}
-
-pub(crate) fn slot(step: StepId) -> usize {
-    usize::try_from(step.0).unwrap_or(usize::MAX)
 }
 
 pub(crate) fn record(out: &mut Vec<Effect>, record: Record) {

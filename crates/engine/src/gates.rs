@@ -4,8 +4,6 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use undercroft_model::{Plan, StepId};
 
-use crate::engine::slot;
-
 /// For every step, how many of the steps in its `after_settled` are still to be settled.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Gates {
@@ -67,6 +65,11 @@ impl Gates {
         }
         opened
     }
+}
+
+/// Where a step stands in the lists that have a place for each.
+pub(crate) fn slot(step: StepId) -> usize {
+    usize::try_from(step.0).unwrap_or(usize::MAX)
 }
 
 #[cfg(test)]

@@ -44,7 +44,8 @@ mod start;
 mod world;
 
 pub use driver::Driver;
-pub use engine::{Engine, PROBE_TIMEOUT_MS_MAX};
+pub use engine::Engine;
 pub use fault::{EngineFault, PlanRefused, ResumeError};
+pub use progress::PROBE_TIMEOUT_MS_MAX;
 pub use resume::Resumption;
 pub use world::{Effect, Event, Journal, JournalError, NodeFacts, Order, World};

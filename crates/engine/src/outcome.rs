@@ -8,8 +8,9 @@ use undercroft_model::{
 
 use crate::{
     Effect, Engine,
-    engine::{Phase, record, slot},
+    engine::{Phase, record},
     evidence,
+    gates::slot,
     progress::Running,
     schedule::{NodeIndex, backoff_ms},
 };

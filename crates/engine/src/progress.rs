@@ -10,6 +10,18 @@ use crate::NodeFacts;
 /// new one. It is above any sensible number of restarts.
 const PAST_BOOTS_MAX: usize = 32;
 
+/// The longest that finding out whether a step is done may take, in milliseconds. A probe reads a
+/// few files over SSH; two minutes are enough for that on an emulated machine under load.
+pub const PROBE_TIMEOUT_MS_MAX: u64 = 120_000;
+
+/// How long one operation of a step may take, in milliseconds.
+pub(crate) fn timeout_ms(step: &Step, work: Work) -> u64 {
+    match work {
+        Work::Act => step.timeout_ms,
+        Work::Probe => step.timeout_ms.min(PROBE_TIMEOUT_MS_MAX),
+    }
+}
+
 /// An operation under way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Running {
@@ -267,7 +279,7 @@ fn timed_out(step: &Step, work: Work) -> Failure {
         Work::Act => step.action.verb(),
         Work::Probe => "the look whether it is done",
     };
-    let seconds = crate::engine::timeout_ms(step, work).div_ceil(1000);
+    let seconds = timeout_ms(step, work).div_ceil(1000);
     let failure = Failure::new(
         FailureKind::Ambiguous,
         format!("{what} took longer than {seconds} s and was called off"),

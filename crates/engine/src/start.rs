@@ -8,9 +8,11 @@ use undercroft_model::{
 
 use crate::{
     Effect, Engine, EngineFault, Order,
-    engine::{Node, Phase, current, record, slot, timeout_ms},
+    engine::{Node, Phase, current, record},
     evidence,
+    gates::slot,
     progress::Running,
+    progress::timeout_ms,
     schedule::NodeIndex,
 };
 

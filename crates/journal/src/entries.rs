@@ -3,11 +3,11 @@
 use std::{ops::ControlFlow, path::Path};
 
 use rusqlite::{OptionalExtension, Row, TransactionBehavior, params};
-use sha2::{Digest, Sha256};
 use undercroft_engine::{Journal, JournalError};
 use undercroft_model::{Entry, JOURNAL_VERSION, Record};
 
 use super::{
+    chain::Chain,
     head::{Head, refuse_if_gone},
     lock::ControllerLock,
     store::{JOURNAL_FILE, Store, StoreError},
@@ -16,28 +16,6 @@ use undercroft_process::clock::wall_ms_now;
 
 /// The most entries that are read in one go; bounds the memory of a reader of a long journal.
 const PAGE_ENTRIES: u64 = 1000;
-
-/// The digest of an entry and, through the one before it, of all that came before.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Chain(pub [u8; 32]);
-
-impl Chain {
-    fn beginning(fleet: &str) -> Self {
-        let mut hash = Sha256::new();
-        hash.update(b"undercroft journal\0");
-        hash.update(fleet.as_bytes());
-        Self(hash.finalize().into())
-    }
-
-    fn next(self, seq: u64, wall_ms: u64, record: &str) -> Self {
-        let mut hash = Sha256::new();
-        hash.update(self.0);
-        hash.update(seq.to_le_bytes());
-        hash.update(wall_ms.to_le_bytes());
-        hash.update(record.as_bytes());
-        Self(hash.finalize().into())
-    }
-}
 
 /// A row as it is stored.
 struct Stored {

@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use rusqlite::OptionalExtension as _;
 
 use super::{
-    entries::Chain,
+    chain::Chain,
     lock::ControllerLock,
     store::{JOURNAL_FILE, Store, StoreError},
 };

@@ -23,6 +23,7 @@
 mod alarms;
 pub mod approval;
 mod approvals;
+mod chain;
 mod entries;
 mod head;
 mod lock;
@@ -32,7 +33,8 @@ mod unknown_machines;
 
 pub use alarms::{ALARM_SHOWN_MS, ALARMS_MAX, Alarm, AlarmKind};
 pub use approvals::{ApprovalError, GrantedApproval, PendingReport};
-pub use entries::{Chain, FleetJournal};
+pub use chain::Chain;
+pub use entries::FleetJournal;
 pub use head::{HEAD_FILE, Head, accept_journal};
 pub use lock::{ControllerLock, LockError, LockHolder};
 pub use store::{JOURNAL_FILE, STORE_VERSION, Store, StoreError};

@@ -4,9 +4,7 @@
 //! that one of them refused was served by the next. Here every protocol asks [`decide`], so the
 //! answers agree.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::net::Ipv4Addr;
 
 use serde::{Deserialize, Serialize};
 use undercroft_model::{MacAddr, MachineUuid, NodeName, System};
@@ -15,11 +13,9 @@ use crate::arch::{ClientArch, IpxeBinary, Platform, Transport};
 use crate::event::DropReason;
 use crate::pi::split_tftp_path;
 use crate::script::{self, InstallerMode, ScriptTarget};
+use crate::site::{PI_FOLDER, Site};
 use crate::table::{BootIntent, BootTable, Conflict, Identity, Machine, Pxe4011, UnknownPolicy};
 use crate::token::Token;
-
-/// The folder of TFTP and HTTP names that hold the Raspberry Pi's boot files.
-pub const PI_FOLDER: &str = "pi";
 
 /// The protocol that asks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -88,45 +84,6 @@ impl BootRequest<'_> {
             path: None,
             token: None,
         }
-    }
-}
-
-/// Kernel, initial RAM disk and parameters of an installer, by the names they are served under.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct InstallerImage {
-    /// The kernel's name under `/artifacts/`.
-    pub kernel: String,
-    /// The initial RAM disk's name under `/artifacts/`.
-    pub initrd: String,
-    /// Kernel parameters for every machine of this system.
-    pub params: Vec<String>,
-}
-
-/// What this site can serve.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Site {
-    /// The server's address on the boot network.
-    pub address: Ipv4Addr,
-    /// The HTTP server's port.
-    pub http_port: u16,
-    /// The installer of each system.
-    pub installers: BTreeMap<System, InstallerImage>,
-    /// The iPXE builds that are served.
-    pub ipxe: BTreeSet<IpxeBinary>,
-    /// The names of all files that are served; those of a Raspberry Pi begin with `pi/`.
-    pub artifacts: BTreeSet<String>,
-}
-
-impl Site {
-    /// Whether a Raspberry Pi's boot ROM would find something: without its `config.txt` it starts
-    /// nothing.
-    pub fn has_pi_files(&self) -> bool {
-        self.artifacts.contains(&format!("{PI_FOLDER}/config.txt"))
-    }
-
-    /// The URL of a path on our HTTP server; the path has no leading slash.
-    pub fn url(&self, path: &str) -> String {
-        format!("http://{}:{}/{path}", self.address, self.http_port)
     }
 }
 

@@ -18,14 +18,16 @@ pub mod http;
 pub mod pi;
 pub mod script;
 pub mod server;
+pub mod site;
 pub mod table;
 pub mod tftp;
 pub mod timeline;
 pub mod token;
 
 pub use arch::ClientArch;
-pub use decision::{BootAction, BootDecision, BootProtocol, BootRequest, Site, decide};
+pub use decision::{BootAction, BootDecision, BootProtocol, BootRequest, decide};
 pub use error::NetbootError;
 pub use event::{DropReason, EventKind, NetbootEvent};
 pub use server::{Mode, Netboot, NetbootConfig};
+pub use site::Site;
 pub use table::{BootIntent, BootTable, Machine};

@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 use undercroft_model::NodeName;
 
 use crate::arch::Platform;
-use crate::decision::{InstallerImage, Site};
+use crate::site::{InstallerImage, Site};
 use crate::table::Machine;
 use crate::token::Token;
 
@@ -64,15 +64,6 @@ impl<'a> ScriptTarget<'a> {
     pub fn with_token(self, token: Option<&'a Token>) -> Self {
         Self { token, ..self }
     }
-}
-
-/// Whether a kernel parameter can stand in a script: one word, no control characters, and none of
-/// iPXE's own `${` expansions.
-pub fn is_plain_param(param: &str) -> bool {
-    !param.is_empty()
-        && !param.contains("${")
-        && param.chars().all(|c| !c.is_whitespace() && !c.is_control())
-        && !matches!(param, "||" | "&&")
 }
 
 fn kernel_params(site: &Site, image: &InstallerImage, target: &ScriptTarget<'_>) -> String {

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use undercroft_model::{MacAddr, MachineIdentity, MachineUuid, NodeName, NotTheMachine, System};
 
 use crate::error::NetbootError;
-use crate::script::is_plain_param;
+use crate::site::is_plain_param;
 use crate::tftp::MAX_BLOCK_BYTES;
 
 /// What a machine is to get when it boots over the network.

@@ -19,12 +19,13 @@ use dhcproto::{Decodable, Decoder, Encodable};
 use proptest::prelude::*;
 use undercroft_model::{MacAddr, NodeName, System};
 use undercroft_netboot::arch::IpxeBinary;
-use undercroft_netboot::decision::{BootClient, InstallerImage};
+use undercroft_netboot::decision::BootClient;
 use undercroft_netboot::dhcp::relay::RelayInfo;
 use undercroft_netboot::dhcp::{
     Destination, Handled, Incoming, LeaseStore, Port, ServerView, handle,
 };
 use undercroft_netboot::server::DhcpSettings;
+use undercroft_netboot::site::InstallerImage;
 use undercroft_netboot::table::{FirmwareKind, MachineSwitches, Pxe4011, UnknownPolicy};
 use undercroft_netboot::{
     BootAction, BootIntent, BootProtocol, BootRequest, BootTable, ClientArch, DropReason,

@@ -9,7 +9,7 @@ use undercroft_model::{
     inventory::{DiskRole, Distribution, Inventory, Layout, Node, PowerKind, Role},
 };
 
-use crate::verdict::{Install, SystemToInstall};
+use crate::install::{Install, SystemToInstall};
 
 /// The room that a root disk needs beside the boot partition when the closure's size isn't known,
 /// in bytes.

@@ -11,9 +11,9 @@ use undercroft_model::{
 use crate::{
     NodeReport, NodeStatus, PlanOptions,
     chain::{self, Draft},
+    install::SystemToInstall,
     members::{role, stays_member},
     report::Block,
-    verdict::SystemToInstall,
 };
 
 /// What to do where there is no cluster to join.

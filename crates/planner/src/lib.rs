@@ -22,6 +22,7 @@ mod check;
 mod cluster;
 mod estimate;
 mod explain;
+mod install;
 mod members;
 mod next;
 mod plan;

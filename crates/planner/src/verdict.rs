@@ -8,28 +8,15 @@ use undercroft_model::{
 
 use std::collections::BTreeSet;
 
-use crate::{DestroyedDisk, NodeReport, NodeStatus, chain, members, report::Block};
+use crate::{
+    DestroyedDisk, NodeReport, NodeStatus, chain,
+    install::{Install, SystemToInstall},
+    members,
+    report::Block,
+};
 
 /// What to do where a system isn't there.
 const NEXT_BUILD: &str = "mend what its build says; `undercroft plan` builds it again";
-
-/// Everything that a machine's steps need beside the inventory.
-#[derive(Debug)]
-pub(crate) struct Install {
-    /// What is put on the machine; `None` where it is only looked at.
-    pub(crate) system: Option<SystemToInstall>,
-    pub(crate) generation: u32,
-    pub(crate) disks: Vec<PlannedDisk>,
-    /// An installer was seen on the machine.
-    pub(crate) installer_seen: bool,
-}
-
-/// What is put on a machine.
-#[derive(Debug)]
-pub(crate) struct SystemToInstall {
-    pub(crate) target: SystemTarget,
-    pub(crate) host_key_fingerprint: String,
-}
 
 /// What the operator wants of a machine.
 #[derive(Debug, Clone, Copy)]

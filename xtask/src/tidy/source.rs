@@ -185,6 +185,7 @@ impl Reader<'_> {
                 self.place.pop();
                 return 2;
             }
+            ("mod", Some(_), _) => return 1,
             (
                 "struct" | "enum" | "union" | "trait" | "type" | "fn" | "const" | "static",
                 Some(name),

@@ -10,7 +10,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::assets::{DISK_LINKS, INIT, INITTAB, programs, system_release};
 use super::cpio::Archive;
-use super::{INSTALLER_NAME, InstallerError, InstallerImage, image_digest};
+use super::image::{INSTALLER_NAME, InstallerError, InstallerImage, image_digest};
 use crate::debian::{
     APPLETS, Arch, Kernel, KernelFlavour, Parts, PartsError, Progress, hex, write_atomically,
 };

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{InstallerError, InstallerImage, image_digest};
+use super::image::{InstallerError, InstallerImage, image_digest};
 use crate::debian::{Arch, PartsError, Progress};
 use crate::system::{Nix, NixStore, READ_FOR_INSTALLERS, built_path, check_seen};
 

@@ -1,6 +1,8 @@
 use std::fmt::Write as _;
+use std::fs;
 use std::io::Write as _;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 use proptest::prelude::*;

@@ -1,10 +1,10 @@
 //! A node's system from a flake.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use super::error::SystemError;
 use super::nix::{Nix, NixError, NixStore, built_path};
-use super::seen::READ_FOR_SYSTEMS;
-use super::{SystemError, check_seen, flake_file};
+use super::seen::{READ_FOR_SYSTEMS, check as check_seen};
 use crate::debian::{PartsError, Progress};
 
 const OFFLINE_HINT: &str = "read the output above; a flake's inputs need the network once, and \
@@ -105,4 +105,10 @@ pub(super) fn disko_devices(
     let config = format!("nixosConfigurations.\"{name}\".config");
     let devices = evaluate(dir, &config, DISKO_DEVICES, store).run(progress)?;
     Ok(serde_json::from_str(&devices).unwrap_or_default())
+}
+
+/// A folder's `flake.nix`, if it has one.
+fn flake_file(dir: &Path) -> Option<PathBuf> {
+    let file = dir.join("flake.nix");
+    file.is_file().then_some(file)
 }

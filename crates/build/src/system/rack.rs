@@ -11,8 +11,9 @@ use std::path::{Path, PathBuf};
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
 
+use super::error::SystemError;
 use super::nix::{Nix, NixStore, built_path};
-use super::{NodeSystem, SystemError, SystemSecrets};
+use super::node::{NodeSystem, SystemSecrets};
 use crate::debian::{
     APPLETS, Arch, Kernel, KernelFlavour, PartSet, Parts, PartsError, Progress, hex, remove_dir,
     write_atomically,

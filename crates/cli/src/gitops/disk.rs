@@ -10,7 +10,7 @@ use undercroft_render::{
     Change, Difference, Layout, Tree, compare, digest, is_applied, parse_digests,
 };
 
-use super::{DEPTH_MAX, MANIFEST_MAX_BYTES, entries};
+use super::files::{DEPTH_MAX, MANIFEST_MAX_BYTES, entries};
 use crate::{error::CliError, project::Project, text::plain};
 
 /// What the files that a render makes say of themselves at their beginning.

@@ -6,7 +6,10 @@ use undercroft_model::{
 };
 use undercroft_render::{INVENTORY_FILE, Lock, Problem, Spot, check_versions, yaml};
 
-use super::{LOCK_MAX_BYTES, MANIFEST_MAX_BYTES, read_lock, standing};
+use super::{
+    files::{LOCK_MAX_BYTES, MANIFEST_MAX_BYTES, read_lock},
+    standing::standing,
+};
 use crate::{
     error::CliError,
     project::Project,

@@ -6,7 +6,10 @@ use clap::Args;
 use undercroft_model::inventory::Inventory;
 use undercroft_render::{Choices, Layout, Lock, Problem, check_steps};
 
-use super::{MANIFEST_MAX_BYTES, entries, refuse};
+use super::{
+    files::{MANIFEST_MAX_BYTES, entries},
+    problems::refuse,
+};
 use crate::{
     error::CliError,
     project::Project,

@@ -8,13 +8,14 @@ use undercroft_model::{MacAddr, MachineUuid, NodeName};
 
 use crate::arch::ClientArch;
 use crate::decision::{
-    BootAction, BootClient, BootDecision, BootProtocol, BootRequest, Reason, Site, Subject, decide,
+    BootAction, BootClient, BootDecision, BootProtocol, BootRequest, Reason, Subject, decide,
 };
 use crate::dhcp::leases::LeaseStore;
 use crate::dhcp::reply::{Boot, Destination, Draft, LeaseOptions, Reply};
 use crate::dhcp::wire::{DhcpPacket, decode, peek_mac};
 use crate::event::{ClientKind, DropReason, EventKind};
 use crate::server::config::{DhcpSettings, Mode};
+use crate::site::Site;
 use crate::table::{BootTable, Machine};
 
 /// The port that a packet came in on.

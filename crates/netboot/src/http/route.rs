@@ -3,9 +3,10 @@
 use undercroft_model::MacAddr;
 
 use crate::arch::ClientArch;
-use crate::decision::{BootAction, BootDecision, BootProtocol, BootRequest, Site, decide};
+use crate::decision::{BootAction, BootDecision, BootProtocol, BootRequest, decide};
 use crate::http::MAX_REPORT_BYTES;
 use crate::http::head::{Method, RequestHead};
+use crate::site::Site;
 use crate::table::BootTable;
 use crate::token::Token;
 

@@ -10,9 +10,9 @@ use std::sync::Arc;
 
 use undercroft_model::System;
 
-use crate::decision::{InstallerImage, PI_FOLDER};
 use crate::error::NetbootError;
 use crate::server::config::NetbootConfig;
+use crate::site::{InstallerImage, PI_FOLDER};
 
 /// The served set: names, and the files behind them, each open from the start. So a request opens
 /// nothing that could be missing by then, and no number of requests runs out of descriptors.

@@ -11,7 +11,7 @@ use undercroft_model::System;
 
 use crate::arch::IpxeBinary;
 use crate::error::NetbootError;
-use crate::script::is_plain_param;
+use crate::site::is_plain_param;
 use crate::token::TokenKey;
 
 /// The most addresses that a dynamic range may hold.

@@ -17,11 +17,11 @@ use undercroft_model::NodeName;
 
 pub use config::{Clock, DhcpSettings, InstallerFiles, Mode, NetbootConfig, Ports};
 
-use crate::decision::Site;
 use crate::dhcp::serve::Dhcp;
 use crate::error::NetbootError;
 use crate::event::{DropCounters, NetbootEvent};
 use crate::http::ReportRules;
+use crate::site::Site;
 use crate::table::{BootIntent, BootTable};
 use crate::token::TokenKey;
 use artifacts::Artifacts;

@@ -8,11 +8,12 @@ use tokio::sync::{broadcast, watch};
 use undercroft_model::{MacAddr, MachineUuid, NodeName};
 
 use crate::boots::{Asked, Boots, Oddity};
-use crate::decision::{BootDecision, BootRequest, Site};
+use crate::decision::{BootDecision, BootRequest};
 use crate::event::{DropCounters, DropReason, EventKind, NetbootEvent, Service};
 use crate::http::ReportRules;
 use crate::server::artifacts::Artifacts;
 use crate::server::config::{Clock, Ports};
+use crate::site::Site;
 use crate::table::{BootTable, Identity};
 use crate::token::{Subject, Token};
 

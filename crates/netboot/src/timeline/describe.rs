@@ -3,8 +3,8 @@
 use std::fmt::Write as _;
 use std::net::Ipv4Addr;
 
+use super::parts::{Entry, Mark, MarkKind, Stage};
 use crate::event::{EventKind, NetbootEvent};
-use crate::timeline::{Entry, Mark, MarkKind, Stage};
 
 pub(super) fn entries(events: &[&NetbootEvent], marks: &[&Mark]) -> Vec<Entry> {
     let mut all: Vec<(u64, Stage, String)> = events

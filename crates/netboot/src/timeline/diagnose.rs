@@ -1,7 +1,7 @@
 //! Which packet is missing, and what to try.
 
+use super::parts::{Diagnosis, Mark, MarkKind, Missing, PATIENCE_MS};
 use crate::event::{ClientKind, EventKind, NetbootEvent, Service};
-use crate::timeline::{Diagnosis, Mark, MarkKind, Missing, PATIENCE_MS};
 
 #[derive(Debug, Default)]
 pub(super) struct Seen {

@@ -7,7 +7,10 @@
 
 use std::{collections::BTreeSet, path::Path, sync::Arc};
 
-use super::{KEY_FILE_BYTES_MAX, KeyError};
+use super::{
+    change::ReaderChange,
+    error::{KEY_FILE_BYTES_MAX, KeyError},
+};
 use undercroft_folder::confined::{Confined, Modes};
 
 /// The file of those who were agreed to, in the state folder.
@@ -15,19 +18,6 @@ pub const AGREED_FILE: &str = "recipients.txt";
 /// The longest such file that is read, in bytes: some sixty thousand recipients.
 const AGREED_BYTES_MAX: u64 = 64 * KEY_FILE_BYTES_MAX;
 const HEADER: &str = "# To whom the operator here has agreed as readers of the fleet's secrets.\n";
-
-/// Somebody who will be able to read a file of secrets, or no longer.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct ReaderChange {
-    /// The file, as messages name it.
-    pub file: String,
-    /// Who it is, such as `operator ada` or `gpu-01`.
-    pub who: String,
-    /// The recipient, as age writes it.
-    pub key: String,
-    /// Whether the reader comes, and doesn't go.
-    pub comes: bool,
-}
 
 /// Shows a person the changes, and gives the answer.
 pub type Ask = Arc<dyn Fn(&[ReaderChange]) -> bool + Send + Sync>;
@@ -121,32 +111,6 @@ pub(crate) fn without_comment(text: &str) -> String {
         words.join(" ")
     } else {
         text.trim().to_owned()
-    }
-}
-
-/// Changes, each in a line.
-pub(super) fn lines(changes: &[ReaderChange]) -> String {
-    /// The most that an error lists; a terminal is shown all.
-    const LINES_MAX: usize = 20;
-    let mut lines: Vec<String> = changes
-        .iter()
-        .take(LINES_MAX)
-        .map(ToString::to_string)
-        .collect();
-    if changes.len() > LINES_MAX {
-        lines.push(format!("and {} more", changes.len() - LINES_MAX));
-    }
-    lines.join("\n")
-}
-
-impl std::fmt::Display for ReaderChange {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let sign = if self.comes { '+' } else { '-' };
-        if self.who == self.key {
-            write!(f, "{sign} {} in {}", self.key, self.file)
-        } else {
-            write!(f, "{sign} {}, {}, in {}", self.who, self.key, self.file)
-        }
     }
 }
 

@@ -6,7 +6,7 @@ use std::{
     path::Path,
 };
 
-use super::KeyError;
+use super::error::KeyError;
 
 /// Reads a file of at most `bytes_max` bytes. Its path is the user's own and may lead through links
 /// and to a pipe; for files of a repository or of the state there is [`undercroft_folder::confined`].

@@ -13,7 +13,10 @@ use age::{
 };
 use zeroize::Zeroizing;
 
-use super::{KEY_FILE_BYTES_MAX, KeyError, files::read_bounded};
+use super::{
+    error::{KEY_FILE_BYTES_MAX, KeyError},
+    files::read_bounded,
+};
 use undercroft_folder::confined::{Confined, Modes};
 
 /// The identity that is made where the inventory names no operators, in the state directory.

@@ -6,7 +6,9 @@ use age::secrecy::{ExposeSecret as _, SecretString};
 use ssh_key::PrivateKey;
 
 use super::{
-    KEY_FILE_BYTES_MAX, KeyError, OPERATOR_SSH_KEY_FILE, OPERATORS_PUBLIC_FILE, encode, generate,
+    OPERATOR_SSH_KEY_FILE, OPERATORS_PUBLIC_FILE, encode,
+    error::{KEY_FILE_BYTES_MAX, KeyError},
+    generate,
 };
 use undercroft_folder::confined::{Confined, Modes};
 

@@ -9,8 +9,10 @@ use std::{collections::BTreeSet, path::PathBuf};
 use age::secrecy::ExposeSecret as _;
 
 use super::{
-    HostKeys, KEY_FILE_BYTES_MAX, KeyError, ReaderChange,
+    HostKeys,
     agreed::{agree, without_comment},
+    change::ReaderChange,
+    error::{KEY_FILE_BYTES_MAX, KeyError},
 };
 use undercroft_folder::confined::{Kind, Modes};
 

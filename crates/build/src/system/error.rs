@@ -1,0 +1,91 @@
+//! Why there is no system to install.
+
+use std::path::PathBuf;
+
+use super::{nix::NixError, seen::UnseenError};
+use crate::{
+    debian::{Arch, PartsError},
+    installer::InstallerError,
+};
+
+/// Why there is no system to install.
+#[derive(Debug, thiserror::Error)]
+pub enum SystemError {
+    /// The packages aren't to be had.
+    #[error(transparent)]
+    Parts(#[from] PartsError),
+    /// Nix failed.
+    #[error(transparent)]
+    Nix(#[from] NixError),
+    /// The system's initramfs or the installer's couldn't be made.
+    #[error(transparent)]
+    Image(#[from] InstallerError),
+    /// A flake can't be read at all, whichever machine is asked for.
+    #[error(transparent)]
+    UnreadableFlake(NixError),
+    /// A flake isn't where it should be.
+    #[error(
+        "{dir} has no flake.nix\n  try: `undercroft init` makes one, or name another folder with --flake"
+    )]
+    NoFlake {
+        /// The folder.
+        dir: PathBuf,
+    },
+    /// Nix would see more or less of a flake's folder than it should.
+    #[error(transparent)]
+    Unseen(#[from] UnseenError),
+    /// A flake has no configuration for a node.
+    #[error(
+        "the flake {dir} has no nixosConfigurations.{name}; it has: {known}\n  try: let the flake read undercroft.toml, as the one of `undercroft init` does"
+    )]
+    NotInFlake {
+        /// The flake's folder.
+        dir: PathBuf,
+        /// The node.
+        name: String,
+        /// The configurations that it has.
+        known: String,
+    },
+    /// A store path isn't there.
+    #[error("{path} isn't in the store{store}\n  try: build it, or copy it there with `nix copy`")]
+    NoPath {
+        /// The path.
+        path: String,
+        /// Which store, if not the default one; with a leading blank.
+        store: String,
+    },
+    /// A store path isn't a system.
+    #[error(
+        "{path} isn't a NixOS system: it has no {missing}\n  try: name `config.system.build.toplevel` of a NixOS configuration"
+    )]
+    NotASystem {
+        /// The path.
+        path: String,
+        /// The file that it lacks.
+        missing: &'static str,
+    },
+    /// A system is for another architecture.
+    #[error(
+        "{path} is for {found}, and {name} is {wanted}\n  try: set nixpkgs.hostPlatform of that configuration, or the node's system in undercroft.toml"
+    )]
+    OtherArch {
+        /// The path.
+        path: String,
+        /// The architecture that it is for.
+        found: String,
+        /// The node.
+        name: String,
+        /// The node's architecture.
+        wanted: Arch,
+    },
+}
+
+impl SystemError {
+    /// Whether every other machine of the same flake would fail in the same way.
+    pub fn concerns_the_flake(&self) -> bool {
+        matches!(
+            self,
+            Self::UnreadableFlake(_) | Self::NoFlake { .. } | Self::Unseen(_)
+        )
+    }
+}
