@@ -675,6 +675,8 @@ impl<'a> Run<'a> {
 }
 
 #[cfg(test)]
+mod identity;
+#[cfg(test)]
 mod losses;
 #[cfg(test)]
 mod tests;

@@ -91,6 +91,8 @@ pub(crate) struct Bench {
     pub(crate) told: Arc<Mutex<Vec<Progress>>>,
     pub(crate) report: InstallerReport,
     pub(crate) final_key: HostKey,
+    /// What the plan knows the machine by.
+    pub(crate) known: (Vec<MacAddr>, Option<MachineUuid>),
     pub(crate) next_op: u64,
 }
 
@@ -155,6 +157,7 @@ impl Bench {
             told,
             report,
             final_key,
+            known: (vec![MAC], None),
             next_op: 0,
         }
     }
@@ -197,7 +200,7 @@ impl Bench {
         self.next_op += 1;
         Order {
             op: OpId(self.next_op),
-            plan: Arc::new(plan(action)),
+            plan: Arc::new(plan(action, &self.known)),
             step: StepId(0),
             node: node(),
             work,
@@ -337,7 +340,7 @@ pub(crate) fn disk(serial: &str) -> PlannedDisk {
     }
 }
 
-pub(crate) fn plan(action: Action) -> Plan {
+pub(crate) fn plan(action: Action, known: &(Vec<MacAddr>, Option<MachineUuid>)) -> Plan {
     let destroys = match &action {
         Action::Partition { disks, .. } => disks.iter().map(|d| d.identity.clone()).collect(),
         _ => vec![],
@@ -363,8 +366,8 @@ pub(crate) fn plan(action: Action) -> Plan {
         restart_from: None,
     };
     let planned = NodePlan {
-        macs: vec![MAC],
-        uuid: None,
+        macs: known.0.clone(),
+        uuid: known.1,
         address: Ipv4Addr::LOCALHOST,
         system: System::X86_64Linux,
         target: Some(SystemTarget {
