@@ -6,15 +6,16 @@ use std::{
 };
 
 use undercroft_model::{
-    NodeName, NodePlan, Now, OpId, Outcome, Plan, Record, Resource, RunEnd, Step, StepId,
+    NodeName, Now, OpId, Outcome, Plan, Record, Resource, RunEnd, Step, StepId,
 };
 use undercroft_planner::Severity;
 
 use crate::{
     Effect, EngineFault, Event, PlanRefused,
-    gates::{Gates, slot},
+    gates::Gates,
     progress::Progress,
     schedule::{NodeIndex, Semaphore},
+    shape::Shape,
 };
 
 /// The program's version, as `RunStarted` names it.
@@ -52,14 +53,11 @@ pub struct Engine {
     pub(crate) plan: Arc<Plan>,
     /// In the order of the plan's names.
     pub(crate) nodes: Vec<Node>,
-    /// For each step, its machine and its place among the machine's steps.
-    pub(crate) places: Arc<Vec<(NodeIndex, usize)>>,
+    pub(crate) shape: Arc<Shape>,
     /// For each step, how many steps of other machines it still waits for.
     pub(crate) blockers: Vec<u32>,
     /// What waits for steps that need not succeed.
     pub(crate) gates: Gates,
-    /// Steps of other machines that wait for a step.
-    pub(crate) dependents: Arc<BTreeMap<StepId, Vec<StepId>>>,
     pub(crate) semaphores: BTreeMap<Resource, Semaphore>,
     /// At most one for each machine.
     pub(crate) timers: BTreeSet<(u64, NodeIndex)>,
@@ -88,14 +86,9 @@ impl Engine {
         if findings.iter().any(|f| f.severity == Severity::Error) {
             return Err(PlanRefused { findings });
         }
-        let mut places = vec![(0, 0); plan.steps.len()];
+        let shape = Shape::new(&plan);
         let mut nodes = Vec::with_capacity(plan.nodes.len());
-        for (index, (name, node)) in plan.nodes.iter().enumerate() {
-            for (position, step) in node.steps.iter().enumerate() {
-                if let Some(place) = places.get_mut(slot(*step)) {
-                    *place = (index, position);
-                }
-            }
+        for (name, node) in &plan.nodes {
             let first = node.steps.first().and_then(|id| plan.step(*id));
             nodes.push(Node {
                 name: name.clone(),
@@ -107,13 +100,11 @@ impl Engine {
             });
         }
         let mut blockers = vec![0; plan.steps.len()];
-        let mut dependents: BTreeMap<StepId, Vec<StepId>> = BTreeMap::new();
-        for (step, blockers) in plan.steps.iter().zip(&mut blockers) {
-            // The order within a machine is the cursor's business.
-            let others = |id: &&StepId| plan.step(**id).is_some_and(|s| s.node != step.node);
-            for needed in step.after.iter().filter(others) {
-                *blockers += 1;
-                dependents.entry(*needed).or_default().push(step.id);
+        for step in &plan.steps {
+            for dependent in shape.dependents(step.id) {
+                if let Some(blockers) = blockers.get_mut(dependent.index()) {
+                    *blockers += 1;
+                }
             }
         }
         let semaphores = plan
@@ -126,9 +117,8 @@ impl Engine {
             gates: Gates::new(&plan),
             plan,
             nodes,
-            places: Arc::new(places),
+            shape: Arc::new(shape),
             blockers,
-            dependents: Arc::new(dependents),
             semaphores,
             timers: BTreeSet::new(),
             ops: BTreeMap::new(),
@@ -239,14 +229,10 @@ impl Engine {
         for node in &mut self.nodes {
             node.progress.run_started();
         }
-        let plan = Arc::clone(&self.plan);
+        let shape = Arc::clone(&self.shape);
         for n in 0..self.nodes.len() {
-            let Some(node) = self.nodes.get(n) else {
-                continue;
-            };
-            let cursor = node.progress.cursor;
-            let steps = plan.nodes.get(&node.name).map(|planned| &planned.steps);
-            for (position, step) in steps.into_iter().flatten().enumerate() {
+            let cursor = self.nodes.get(n).map_or(0, |node| node.progress.cursor);
+            for (position, step) in shape.steps(n).iter().enumerate() {
                 self.settle_gate(*step, position < cursor);
             }
         }
@@ -261,21 +247,17 @@ impl Engine {
     /// Settles the steps of a machine that gets no further in this run, and those of others that
     /// can't be done without them: nobody waits for what can't come.
     pub(crate) fn settle_unreachable(&mut self, n: NodeIndex) {
-        let plan = Arc::clone(&self.plan);
+        let shape = Arc::clone(&self.shape);
         let cursor = self.nodes.get(n).map_or(0, |node| node.progress.cursor);
         let mut ended = vec![(n, cursor)];
         while let Some((n, from)) = ended.pop() {
-            let name = self.nodes.get(n).map(|node| &node.name);
-            let planned = name.and_then(|name| plan.nodes.get(name));
-            let steps = planned.and_then(|planned| planned.steps.get(from..));
-            for step in steps.into_iter().flatten() {
+            for step in shape.steps(n).get(from..).unwrap_or_default() {
                 if self.gates.is_settled(*step) {
                     continue;
                 }
                 self.settle_gate(*step, true);
-                for dependent in self.dependents.get(step).into_iter().flatten() {
-                    ended.extend(self.places.get(slot(*dependent)).copied());
-                }
+                let dependents = shape.dependents(*step).iter();
+                ended.extend(dependents.filter_map(|dependent| shape.place(*dependent)));
             }
         }
     }
@@ -283,9 +265,7 @@ impl Engine {
     /// Settles a step for those that wait for no more than that, and looks at them.
     pub(crate) fn settle_gate(&mut self, step: StepId, settled: bool) {
         for opened in self.gates.set(step, settled) {
-            if let Some((node, _)) = self.places.get(slot(opened)) {
-                self.todo.push_back(*node);
-            }
+            self.todo.extend(self.shape.node(opened));
         }
     }
 
@@ -343,8 +323,9 @@ impl Engine {
         }
     }
 
-    pub(crate) fn current(&self, node: &Node) -> Option<&Step> {
-        current(&self.plan, node)
+    /// A machine's current step.
+    pub(crate) fn current(&self, n: NodeIndex) -> Option<&Step> {
+        current(&self.plan, &self.shape, self.nodes.get(n)?, n)
     }
 
     fn end_if_idle(&mut self, out: &mut Vec<Effect>) {
@@ -352,9 +333,10 @@ impl Engine {
             return;
         }
         if self.ops.is_empty() && self.timers.is_empty() {
-            let complete =
-                |node: &Node| node.progress.failed.is_none() && current(&self.plan, node).is_none();
-            let end = if self.nodes.iter().all(complete) {
+            let complete = |(n, node): (usize, &Node)| {
+                node.progress.failed.is_none() && self.current(n).is_none()
+            };
+            let end = if self.nodes.iter().enumerate().all(complete) {
                 RunEnd::Complete
             } else {
                 RunEnd::Incomplete
@@ -372,10 +354,14 @@ impl Engine {
     }
 }
 
-/// A machine's plan and its current step.
-pub(crate) fn current<'a>(plan: &'a Plan, node: &Node) -> Option<&'a Step> {
-    let planned: &NodePlan = plan.nodes.get(&node.name)?;
-    plan.step(*planned.steps.get(node.progress.cursor)?)
+/// A machine's current step.
+pub(crate) fn current<'a>(
+    plan: &'a Plan,
+    shape: &Shape,
+    node: &Node,
+    n: NodeIndex,
+) -> Option<&'a Step> {
+    plan.step(*shape.steps(n).get(node.progress.cursor)?)
 }
 
 pub(crate) fn record(out: &mut Vec<Effect>, record: Record) {

@@ -1,28 +1,30 @@
 //! Steps that wait for others to be settled: done, or out of the question in this run.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::sync::Arc;
 
 use undercroft_model::{Plan, StepId};
+use undercroft_planner::Dependents;
 
 /// For every step, how many of the steps in its `after_settled` are still to be settled.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Gates {
     /// Steps that wait for a step to be settled.
-    dependents: Arc<BTreeMap<StepId, Vec<StepId>>>,
+    dependents: Arc<Dependents>,
     settled: Vec<bool>,
     open: Vec<u32>,
 }
 
 impl Gates {
     pub(crate) fn new(plan: &Plan) -> Self {
-        let mut dependents: BTreeMap<StepId, Vec<StepId>> = BTreeMap::new();
-        let mut open = vec![0u32; plan.steps.len()];
-        for (step, open) in plan.steps.iter().zip(&mut open) {
-            for needed in &step.after_settled {
-                *open = open.saturating_add(1);
-                dependents.entry(*needed).or_default().push(step.id);
-            }
-        }
+        let dependents = Dependents::new(plan.steps.len(), || {
+            plan.steps.iter().flat_map(|step| {
+                let needed = step.after_settled.iter();
+                needed.map(|needed| (*needed, step.id))
+            })
+        });
+        let open = plan.steps.iter().map(|step| step.after_settled.len());
+        let open = open.map(|open| u32::try_from(open).unwrap_or(u32::MAX));
+        let open = open.collect();
         Self {
             dependents: Arc::new(dependents),
             settled: vec![false; plan.steps.len()],
@@ -32,26 +34,28 @@ impl Gates {
 
     /// Whether a step waits for no other to be settled.
     pub(crate) fn is_open(&self, step: StepId) -> bool {
-        self.open.get(slot(step)).is_some_and(|open| *open == 0)
+        self.open.get(step.index()).is_some_and(|open| *open == 0)
     }
 
     /// Whether a step is settled; an unknown one is.
     pub(crate) fn is_settled(&self, step: StepId) -> bool {
-        self.settled.get(slot(step)).is_none_or(|settled| *settled)
+        self.settled
+            .get(step.index())
+            .is_none_or(|settled| *settled)
     }
 
     /// Settles a step, or makes it unsettled again. Gives the steps that wait for nothing any more.
     pub(crate) fn set(&mut self, step: StepId, settled: bool) -> Vec<StepId> {
         let mut opened = Vec::new();
-        let Some(was) = self.settled.get_mut(slot(step)) else {
+        let Some(was) = self.settled.get_mut(step.index()) else {
             return opened;
         };
         if *was == settled {
             return opened;
         }
         *was = settled;
-        for dependent in self.dependents.get(&step).into_iter().flatten() {
-            let Some(open) = self.open.get_mut(slot(*dependent)) else {
+        for dependent in self.dependents.of(step) {
+            let Some(open) = self.open.get_mut(dependent.index()) else {
                 continue;
             };
             if settled {
@@ -67,11 +71,6 @@ impl Gates {
     }
 }
 
-/// Where a step stands in the lists that have a place for each.
-pub(crate) fn slot(step: StepId) -> usize {
-    usize::try_from(step.0).unwrap_or(usize::MAX)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -79,10 +78,9 @@ mod tests {
     #[test]
     fn a_step_that_is_settled_twice_counts_once() {
         let mut gates = Gates {
-            dependents: Arc::new(BTreeMap::from([
-                (StepId(0), vec![StepId(2)]),
-                (StepId(1), vec![StepId(2)]),
-            ])),
+            dependents: Arc::new(Dependents::new(3, || {
+                [(StepId(0), StepId(2)), (StepId(1), StepId(2))].into_iter()
+            })),
             settled: vec![false; 3],
             open: vec![0, 0, 2],
         };

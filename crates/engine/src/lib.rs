@@ -40,6 +40,7 @@ mod progress;
 mod reported;
 mod resume;
 mod schedule;
+mod shape;
 mod start;
 mod world;
 

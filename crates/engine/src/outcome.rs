@@ -10,7 +10,6 @@ use crate::{
     Effect, Engine,
     engine::{Phase, record},
     evidence,
-    gates::slot,
     progress::Running,
     schedule::{NodeIndex, backoff_ms},
 };
@@ -43,23 +42,19 @@ impl Engine {
         let Some(node) = self.nodes.get_mut(n) else {
             return;
         };
-        let after = plan
-            .nodes
-            .get(&node.name)
-            .and_then(|p| p.steps.get(node.progress.cursor.saturating_add(1)))
-            .and_then(|id| plan.step(*id));
+        let after = self.shape.steps(n);
+        let after = after.get(node.progress.cursor.saturating_add(1));
+        let after = after.and_then(|id| plan.step(*id));
         if let Some(step) = plan.step(step) {
             node.progress.op_ended(step, outcome, after);
         }
         if matches!(outcome, Outcome::Done { .. }) {
             self.settle_gate(step, true);
-            for dependent in self.dependents.get(&step).into_iter().flatten() {
-                if let Some(blockers) = self.blockers.get_mut(slot(*dependent)) {
+            for dependent in self.shape.dependents(step) {
+                if let Some(blockers) = self.blockers.get_mut(dependent.index()) {
                     *blockers = blockers.saturating_sub(1);
-                    if *blockers == 0
-                        && let Some((node, _)) = self.places.get(slot(*dependent))
-                    {
-                        self.todo.push_back(*node);
+                    if *blockers == 0 {
+                        self.todo.extend(self.shape.node(*dependent));
                     }
                 }
             }
@@ -274,19 +269,17 @@ impl Engine {
         let (Some(node), Some(step), Some((_, position))) = (
             self.nodes.get_mut(n),
             plan.step(from),
-            self.places.get(slot(from)).copied(),
+            self.shape.place(from),
         ) else {
             return;
         };
         let undone = position..node.progress.cursor;
         node.progress.restarted(position, step, count);
         node.approved_mono_ms = None;
-        let steps = plan.nodes.get(&node.name).map(|p| p.steps.as_slice());
-        let undone = steps.and_then(|steps| steps.get(undone));
-        for step in undone.into_iter().flatten() {
+        for step in self.shape.steps(n).get(undone).unwrap_or_default() {
             self.gates.set(*step, false);
-            for dependent in self.dependents.get(step).into_iter().flatten() {
-                if let Some(blockers) = self.blockers.get_mut(slot(*dependent)) {
+            for dependent in self.shape.dependents(*step) {
+                if let Some(blockers) = self.blockers.get_mut(dependent.index()) {
                     *blockers = blockers.saturating_add(1);
                 }
             }
@@ -297,7 +290,7 @@ impl Engine {
         let Some((name, step)) = self
             .nodes
             .get(n)
-            .and_then(|node| Some((node.name.clone(), self.current(node)?.id)))
+            .and_then(|node| Some((node.name.clone(), self.current(n)?.id)))
         else {
             return;
         };

@@ -49,9 +49,7 @@ impl Engine {
     /// the last of those that may fail to tell, so that no hint brings a restart nearer.
     fn look_now(&mut self, n: NodeIndex) {
         let Some((id, tries)) = self
-            .nodes
-            .get(n)
-            .and_then(|node| self.current(node))
+            .current(n)
             // Before the first connection nothing is pinned that could be looked at.
             .filter(|step| !matches!(step.action, Action::Inspect { .. }))
             .map(|step| (step.id, step.retry.attempts_max))
@@ -83,11 +81,11 @@ impl Engine {
             return Meaning::Nothing;
         };
         let progress = &node.progress;
-        if !self.begun || progress.failed.is_some() || self.current(node).is_none() {
+        if !self.begun || progress.failed.is_some() || self.current(n).is_none() {
             return Meaning::Nothing;
         }
         let beyond = |step: &Step| step.requires >= NodeState::Up;
-        if self.current(node).is_some_and(beyond) {
+        if self.current(n).is_some_and(beyond) {
             // The machine runs its own system as far as is known. Its steps ask it under its own
             // key, and need nobody's word for it: a report could be anybody's.
             return Meaning::Nothing;

@@ -4,7 +4,7 @@ use std::{borrow::Borrow, sync::Arc};
 
 use undercroft_model::{Entry, JOURNAL_VERSION, NodeName, OpId, Plan, Record, StepId};
 
-use crate::{Engine, ResumeError, gates::slot, progress::Running, schedule::NodeIndex};
+use crate::{Engine, ResumeError, progress::Running, schedule::NodeIndex};
 
 /// What a journal says of the plan that it accepted last, entry by entry: a fold that can be kept, and
 /// gone on with as the journal grows.
@@ -135,11 +135,8 @@ impl Engine {
                 node, from, count, ..
             } => {
                 let n = self.named(node)?;
-                let (owner, position) = self
-                    .places
-                    .get(slot(*from))
-                    .copied()
-                    .ok_or("it names an unknown step")?;
+                let place = self.shape.place(*from);
+                let (owner, position) = place.ok_or("it names an unknown step")?;
                 let cursor = self.nodes.get(n).map(|node| node.progress.cursor);
                 if owner != n || cursor.is_none_or(|cursor| position > cursor) {
                     return Err(format!("{node} can't begin again at step {}", from.0));
@@ -170,7 +167,7 @@ impl Engine {
     /// The machine of a step, whose turn it must be.
     fn at(&self, step: StepId) -> Result<NodeIndex, String> {
         let unknown = || format!("the plan has no step {}", step.0);
-        let (n, position) = self.places.get(slot(step)).copied().ok_or_else(unknown)?;
+        let (n, position) = self.shape.place(step).ok_or_else(unknown)?;
         let node = self.nodes.get(n).ok_or_else(unknown)?;
         if node.progress.cursor == position {
             Ok(n)

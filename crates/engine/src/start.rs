@@ -10,7 +10,6 @@ use crate::{
     Effect, Engine, EngineFault, Order,
     engine::{Node, Phase, current, record},
     evidence,
-    gates::slot,
     progress::Running,
     progress::timeout_ms,
     schedule::NodeIndex,
@@ -34,11 +33,11 @@ impl Engine {
         {
             return;
         }
-        let Some(step) = current(&plan, node) else {
+        let Some(step) = current(&plan, &self.shape, node, n) else {
             return;
         };
-        let blocked =
-            self.blockers.get(slot(step.id)).is_none_or(|b| *b > 0) || !self.gates.is_open(step.id);
+        let blocked = self.blockers.get(step.id.index()).is_none_or(|b| *b > 0)
+            || !self.gates.is_open(step.id);
         if blocked || (self.stopped && !progress.begun) {
             // It may have been handed a resource before the rollout stopped.
             self.release(n);

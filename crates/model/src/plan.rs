@@ -38,6 +38,13 @@ const HASHED_AT_ONCE_BYTES: usize = 16 * 1024;
 #[serde(transparent)]
 pub struct StepId(pub u32);
 
+impl StepId {
+    /// Its place as an index into what is kept for each step of a plan, as [`Plan::steps`] is.
+    pub fn index(self) -> usize {
+        usize::try_from(self.0).unwrap_or(usize::MAX)
+    }
+}
+
 /// How far a machine has come. The order is the order of a bring-up.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, schemars::JsonSchema,
@@ -497,7 +504,7 @@ pub struct Plan {
 impl Plan {
     /// The step of that id.
     pub fn step(&self, id: StepId) -> Option<&Step> {
-        self.steps.get(usize::try_from(id.0).ok()?)
+        self.steps.get(id.index())
     }
 
     /// The id that the plan's content gives it: SHA-256, in hexadecimal, of its JSON without the

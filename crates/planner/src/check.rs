@@ -7,6 +7,7 @@ use std::{
     fmt,
 };
 
+use crate::dependents::Dependents;
 use serde::{Deserialize, Serialize};
 use undercroft_model::{
     Action, DiskIdentity, MachineUuid, NodeName, NodePlan, NodeState, PLAN_VERSION, Plan, Step,
@@ -54,6 +55,7 @@ impl fmt::Display for Finding {
 pub fn check(plan: &Plan) -> Vec<Finding> {
     let mut linter = Linter {
         plan,
+        listed: listed(plan),
         findings: Vec::new(),
     };
     linter.whole();
@@ -70,8 +72,24 @@ pub fn check(plan: &Plan) -> Vec<Finding> {
     linter.findings
 }
 
+/// How often each step is listed by its machine.
+fn listed(plan: &Plan) -> Vec<u32> {
+    let mut listed = vec![0; plan.steps.len()];
+    for (name, node) in &plan.nodes {
+        for id in &node.steps {
+            let own = plan.step(*id).is_some_and(|step| step.node == *name);
+            if let (true, Some(times)) = (own, listed.get_mut(id.index())) {
+                *times += 1;
+            }
+        }
+    }
+    listed
+}
+
 struct Linter<'a> {
     plan: &'a Plan,
+    /// How often each step is listed by its machine.
+    listed: Vec<u32>,
     findings: Vec<Finding>,
 }
 
@@ -275,10 +293,7 @@ impl<'a> Linter<'a> {
         if usize::try_from(step.id.0) != Ok(place) {
             self.at(step, format!("it stands at place {place}"));
         }
-        let listed = self.plan.nodes.get(&step.node);
-        let times = listed.map_or(0, |node| {
-            node.steps.iter().filter(|id| **id == step.id).count()
-        });
+        let times = self.listed.get(step.id.index()).copied().unwrap_or(0);
         if times != 1 {
             self.at(step, format!("its machine lists it {times} times"));
         }
@@ -324,28 +339,33 @@ impl<'a> Linter<'a> {
 
     fn cycles(&mut self) {
         let steps = &self.plan.steps;
+        let places = || (0u32..).map(StepId).zip(steps);
+        let before = |step: &'a Step| step.after.iter().chain(&step.after_settled).copied();
+        // Where each comes after those that it waits for there is no circle, and most plans are so.
+        if places().all(|(place, step)| before(step).all(|before| before < place)) {
+            return;
+        }
+        let dependents = Dependents::new(steps.len(), || {
+            places().flat_map(|(place, step)| before(step).map(move |before| (before, place)))
+        });
         let mut open: Vec<usize> = vec![0; steps.len()];
-        let mut dependents: Vec<Vec<usize>> = vec![Vec::new(); steps.len()];
-        for (place, (step, open)) in steps.iter().zip(&mut open).enumerate() {
-            for before in step.after.iter().chain(&step.after_settled) {
-                let before = usize::try_from(before.0).unwrap_or(usize::MAX);
-                if let Some(list) = dependents.get_mut(before) {
-                    list.push(place);
+        for (place, _) in places() {
+            for dependent in dependents.of(place) {
+                if let Some(open) = open.get_mut(dependent.index()) {
                     *open += 1;
                 }
             }
         }
-        let mut ready: VecDeque<usize> = open
-            .iter()
-            .enumerate()
+        let mut ready: VecDeque<StepId> = places()
+            .zip(&open)
             .filter(|(_, open)| **open == 0)
-            .map(|(place, _)| place)
+            .map(|((place, _), _)| place)
             .collect();
         let mut sorted = 0;
         while let Some(place) = ready.pop_front() {
             sorted += 1;
-            for dependent in dependents.get(place).into_iter().flatten() {
-                if let Some(open) = open.get_mut(*dependent) {
+            for dependent in dependents.of(place) {
+                if let Some(open) = open.get_mut(dependent.index()) {
                     *open -= 1;
                     if *open == 0 {
                         ready.push_back(*dependent);

@@ -5,6 +5,7 @@ use std::{
     collections::{BTreeMap, BTreeSet, BinaryHeap},
 };
 
+use crate::dependents::Dependents;
 use undercroft_model::{Action, BootstrapPart, NodeName, Plan, Resource, Step, StepId};
 
 /// The rate at which a closure is taken to be copied, in bytes a second: a gigabit network's, with
@@ -57,12 +58,16 @@ pub struct Estimate {
 pub fn estimate(plan: &Plan, duration_ms: impl Fn(&Step) -> u64) -> Estimate {
     let before = |step: &Step| step.after.len() + step.after_settled.len();
     let mut open: Vec<usize> = plan.steps.iter().map(before).collect();
-    let mut dependents: Vec<Vec<StepId>> = vec![Vec::new(); plan.steps.len()];
-    for step in &plan.steps {
-        for before in step.after.iter().chain(&step.after_settled) {
-            if let Some(list) = dependents.get_mut(slot(*before)) {
-                list.push(step.id);
-            }
+    let dependents = Dependents::new(plan.steps.len(), || {
+        plan.steps.iter().flat_map(|step| {
+            let before = step.after.iter().chain(&step.after_settled);
+            before.map(|before| (*before, step.id))
+        })
+    });
+    let mut ends_node = vec![false; plan.steps.len()];
+    for last in plan.nodes.values().filter_map(|node| node.steps.last()) {
+        if let Some(ends_node) = ends_node.get_mut(last.index()) {
+            *ends_node = true;
         }
     }
     let mut free: BTreeMap<Resource, u32> = plan.limits.concurrency.clone();
@@ -74,7 +79,7 @@ pub fn estimate(plan: &Plan, duration_ms: impl Fn(&Step) -> u64) -> Estimate {
         .filter(|step| step.after.is_empty() && step.after_settled.is_empty())
         .map(|step| step.id)
         .collect();
-    let mut done_ms: BTreeMap<NodeName, u64> = BTreeMap::new();
+    let mut done_ms: Vec<(NodeName, u64)> = Vec::new();
     let mut total_ms = 0;
     let mut last = None;
     let mut now = 0u64;
@@ -103,20 +108,16 @@ pub fn estimate(plan: &Plan, duration_ms: impl Fn(&Step) -> u64) -> Estimate {
             let next = waiting.get_mut(&resource).and_then(BTreeSet::pop_first);
             ready.extend(next);
         }
-        for dependent in dependents.get(slot(id)).into_iter().flatten() {
-            if let Some(open) = open.get_mut(slot(*dependent)) {
+        for dependent in dependents.of(id) {
+            if let Some(open) = open.get_mut(dependent.index()) {
                 *open = open.saturating_sub(1);
                 if *open == 0 {
                     ready.push(*dependent);
                 }
             }
         }
-        let ends_node = plan
-            .nodes
-            .get(&step.node)
-            .is_some_and(|node| node.steps.last() == Some(&id));
-        if ends_node {
-            done_ms.insert(step.node.clone(), now);
+        if ends_node.get(id.index()) == Some(&true) {
+            done_ms.push((step.node.clone(), now));
             if now >= total_ms {
                 total_ms = now;
                 last = Some(step.node.clone());
@@ -125,13 +126,9 @@ pub fn estimate(plan: &Plan, duration_ms: impl Fn(&Step) -> u64) -> Estimate {
     }
     Estimate {
         total_ms,
-        done_ms,
+        done_ms: done_ms.into_iter().collect(),
         last,
     }
-}
-
-fn slot(step: StepId) -> usize {
-    usize::try_from(step.0).unwrap_or(usize::MAX)
 }
 
 #[cfg(test)]

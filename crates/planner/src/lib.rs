@@ -20,6 +20,7 @@
 mod chain;
 mod check;
 mod cluster;
+mod dependents;
 mod estimate;
 mod explain;
 mod install;
@@ -32,6 +33,7 @@ mod verdict;
 
 pub use check::{Finding, Severity, check};
 pub use cluster::{NodeWants, node_wants};
+pub use dependents::Dependents;
 pub use estimate::{Estimate, estimate, typical_ms};
 pub use explain::explain;
 pub use next::{

@@ -27,6 +27,37 @@ pub struct Moment {
     pub at_ms: u64,
 }
 
+/// What is told of a cluster: when the last of each kind of step was done.
+const MOMENTS: [&str; 8] = [
+    "the API answers",
+    "the pods have a network",
+    "the last server votes",
+    "the last agent has joined",
+    "the last machine is Ready",
+    "the secrets are there",
+    "Argo CD is healthy",
+    "the root application is synced",
+];
+
+/// Which of the moments an action's end is.
+fn moment(action: &Action) -> Option<usize> {
+    Some(match action {
+        Action::FoundCluster => 0,
+        Action::JoinCluster { role, .. } => match role {
+            ClusterRole::Server => 2,
+            ClusterRole::Agent => 3,
+        },
+        Action::AwaitReady { .. } => 4,
+        Action::Bootstrap { part } => match part {
+            BootstrapPart::Network => 1,
+            BootstrapPart::Secrets => 5,
+            BootstrapPart::ArgoCd => 6,
+            BootstrapPart::RootApp => 7,
+        },
+        _ => return None,
+    })
+}
+
 pub(super) fn cluster(spans: &Spans<'_>, start_ms: u64) -> Option<ClusterReport> {
     let run = spans.run;
     let machines = || (0u32..).zip(&run.world.machines);
@@ -34,39 +65,15 @@ pub(super) fn cluster(spans: &Spans<'_>, start_ms: u64) -> Option<ClusterReport>
     if members == 0 {
         return None;
     }
-    let last = |wanted: &dyn Fn(&Action) -> bool| {
-        let ends = spans
-            .spans
-            .iter()
-            .filter(|span| span.done && spans.step(span).is_some_and(|step| wanted(&step.action)));
-        ends.map(|span| span.end_ms).max()
-    };
-    let joins = |as_role: ClusterRole| move |action: &Action| matches!(action, Action::JoinCluster { role, .. } if *role == as_role);
-    let part = |wanted: BootstrapPart| move |action: &Action| matches!(action, Action::Bootstrap { part } if *part == wanted);
-    let moments: [(&str, Option<u64>); 8] = [
-        ("the API answers", last(&|a| *a == Action::FoundCluster)),
-        (
-            "the pods have a network",
-            last(&part(BootstrapPart::Network)),
-        ),
-        ("the last server votes", last(&joins(ClusterRole::Server))),
-        (
-            "the last agent has joined",
-            last(&joins(ClusterRole::Agent)),
-        ),
-        (
-            "the last machine is Ready",
-            last(&|a| matches!(a, Action::AwaitReady { .. })),
-        ),
-        ("the secrets are there", last(&part(BootstrapPart::Secrets))),
-        ("Argo CD is healthy", last(&part(BootstrapPart::ArgoCd))),
-        (
-            "the root application is synced",
-            last(&part(BootstrapPart::RootApp)),
-        ),
-    ];
+    let mut last: [Option<u64>; MOMENTS.len()] = [None; MOMENTS.len()];
+    for span in spans.spans.iter().filter(|span| span.done) {
+        let moment = spans.step(span).and_then(|step| moment(&step.action));
+        if let Some(last) = moment.and_then(|moment| last.get_mut(moment)) {
+            *last = (*last).max(Some(span.end_ms));
+        }
+    }
+    let moments = MOMENTS.into_iter().zip(last);
     let mut moments: Vec<Moment> = moments
-        .into_iter()
         .filter_map(|(what, at_ms)| {
             Some(Moment {
                 what: what.to_owned(),

@@ -171,9 +171,25 @@ const MISHAP_NODES_MAX: usize = 8;
 pub(crate) struct Spans<'a> {
     pub(crate) spans: &'a [Span],
     pub(crate) run: &'a Run<'a>,
+    /// For each run, whether a step is its machine's last.
+    last: Vec<Vec<bool>>,
 }
 
-impl Spans<'_> {
+impl<'a> Spans<'a> {
+    fn new(spans: &'a [Span], run: &'a Run<'a>) -> Self {
+        let last = |plan: &std::sync::Arc<undercroft_model::Plan>| {
+            let mut last = vec![false; plan.steps.len()];
+            for step in plan.nodes.values().filter_map(|node| node.steps.last()) {
+                if let Some(last) = last.get_mut(step.index()) {
+                    *last = true;
+                }
+            }
+            last
+        };
+        let last = run.plans.iter().map(last).collect();
+        Self { spans, run, last }
+    }
+
     /// The step of a span, in the plan of its run.
     pub(crate) fn step(&self, span: &Span) -> Option<&Step> {
         let plan = self.run.plans.get(usize::try_from(span.run).ok()?)?;
@@ -182,27 +198,24 @@ impl Spans<'_> {
 
     /// Whether a span is of its machine's last step.
     pub(crate) fn is_last(&self, span: &Span) -> bool {
-        let plan = usize::try_from(span.run)
-            .ok()
-            .and_then(|run| self.run.plans.get(run));
-        let step = self.step(span);
-        step.zip(plan).is_some_and(|(step, plan)| {
-            let node = plan.nodes.get(&step.node);
-            node.is_some_and(|node| node.steps.last() == Some(&step.id))
-        })
+        let run = usize::try_from(span.run).ok();
+        let last = run.and_then(|run| self.last.get(run)?.get(span.step.index()));
+        last.copied().unwrap_or(false)
     }
+}
+
+/// A machine's place in what is kept for each machine.
+fn place(node: u32) -> usize {
+    usize::try_from(node).unwrap_or(usize::MAX)
 }
 
 pub(crate) fn build(run: &Run<'_>, options: &RehearseOptions) -> Report {
     let shared = run.shared.borrow();
-    let spans = Spans {
-        spans: &shared.spans,
-        run,
-    };
+    let spans = Spans::new(&shared.spans, run);
     let name = |node: u32| {
         run.world
             .machines
-            .get(usize::try_from(node).unwrap_or(usize::MAX))
+            .get(place(node))
             .map_or_else(String::new, |m| m.spec.name.to_string())
     };
     let start_ms = run.runs.first().map_or(0, |r| r.start_ms);
@@ -277,17 +290,20 @@ fn percentile(sorted: &[u64], percent: usize) -> u64 {
 }
 
 fn phases(spans: &Spans<'_>) -> Vec<PhaseReport> {
-    let mut order: Vec<&str> = Vec::new();
-    let mut times: BTreeMap<&str, (Vec<u64>, usize, usize)> = BTreeMap::new();
+    // There are a dozen verbs, in the order in which they came first.
+    let mut phases: Vec<(&str, Vec<u64>, usize, usize)> = Vec::new();
     for span in spans.spans {
         let Some(step) = spans.step(span) else {
             continue;
         };
         let verb = step.action.verb();
-        if !times.contains_key(verb) {
-            order.push(verb);
+        if !phases.iter().any(|(known, ..)| *known == verb) {
+            phases.push((verb, Vec::new(), 0, 0));
         }
-        let (acts, probed, not_done) = times.entry(verb).or_default();
+        let phase = phases.iter_mut().find(|(known, ..)| *known == verb);
+        let Some((_, acts, probed, not_done)) = phase else {
+            continue;
+        };
         match (span.work, span.done) {
             (Work::Act, true) => acts.push(span.end_ms - span.start_ms),
             (Work::Act, false) => *not_done += 1,
@@ -295,19 +311,18 @@ fn phases(spans: &Spans<'_>) -> Vec<PhaseReport> {
             (Work::Probe, false) => {}
         }
     }
-    order
+    phases
         .into_iter()
-        .filter_map(|verb| {
-            let (mut acts, probed, not_done) = times.remove(verb)?;
+        .map(|(verb, mut acts, probed, not_done)| {
             acts.sort_unstable();
-            Some(PhaseReport {
+            PhaseReport {
                 phase: verb.to_owned(),
                 done: acts.len() + probed,
                 not_done,
                 p50_ms: percentile(&acts, 50),
                 p90_ms: percentile(&acts, 90),
                 ms_max: acts.last().copied().unwrap_or(0),
-            })
+            }
         })
         .collect()
 }
@@ -318,20 +333,23 @@ fn limits(spans: &Spans<'_>) -> Vec<LimitReport> {
         return Vec::new();
     };
     let mut waits: BTreeMap<Resource, (u64, usize)> = BTreeMap::new();
-    let mut free_since: BTreeMap<u32, u64> = BTreeMap::new();
-    let mut done: BTreeMap<StepId, u64> = BTreeMap::new();
+    let mut free_since = vec![0; spans.run.world.machines.len()];
+    let mut done: Vec<Option<u64>> = vec![None; plan.steps.len()];
     for span in spans.spans.iter().filter(|span| span.done && span.run == 0) {
-        done.insert(span.step, span.end_ms);
+        if let Some(done) = done.get_mut(span.step.index()) {
+            *done = Some(span.end_ms);
+        }
     }
     for span in spans.spans {
-        let since_ms = free_since.insert(span.node, span.end_ms).unwrap_or(0);
+        let free = free_since.get_mut(place(span.node));
+        let since_ms = free.map_or(0, |free| std::mem::replace(free, span.end_ms));
         let step = spans.step(span);
         let resource = step.and_then(|step| step.resource);
         // Who waits for other machines' steps doesn't wait for the resource yet.
         let needed = step
             .into_iter()
             .flat_map(|s| s.after.iter().chain(&s.after_settled));
-        let needed_ms = needed.filter_map(|id| done.get(id).copied()).max();
+        let needed_ms = needed.filter_map(|id| *done.get(id.index())?).max();
         let since_ms = since_ms.max(needed_ms.unwrap_or(0));
         let wait_ms = span.start_ms.saturating_sub(since_ms);
         if let Some(resource) = resource

@@ -1,11 +1,9 @@
 //! The critical path: what the end waited for.
 
-use std::collections::BTreeMap;
-
 use serde::{Deserialize, Serialize};
 use undercroft_model::{Resource, StepId};
 
-use super::Spans;
+use super::{Spans, place};
 use crate::shared::Span;
 
 /// A part of the critical path.
@@ -23,18 +21,31 @@ pub struct Leg {
 /// ended, or when another machine gave back what it needed.
 pub(super) fn critical(spans: &Spans<'_>) -> (Vec<Leg>, Option<u32>) {
     let mut before: Vec<Option<usize>> = Vec::with_capacity(spans.spans.len());
-    let mut latest: BTreeMap<u32, usize> = BTreeMap::new();
-    let mut released: BTreeMap<(Resource, u64), usize> = BTreeMap::new();
-    let mut done: BTreeMap<(u32, StepId), usize> = BTreeMap::new();
-    for (place, span) in spans.spans.iter().enumerate() {
-        before.push(latest.insert(span.node, place));
+    let mut latest: Vec<Option<usize>> = vec![None; spans.run.world.machines.len()];
+    let mut released: Vec<(Resource, u64, usize)> = Vec::new();
+    // For each run, where its steps were done.
+    let plans = spans.run.plans.iter();
+    let mut done: Vec<Vec<Option<usize>>> =
+        plans.map(|plan| vec![None; plan.steps.len()]).collect();
+    for (at, span) in spans.spans.iter().enumerate() {
+        let latest = latest.get_mut(place(span.node));
+        before.push(latest.and_then(|latest| latest.replace(at)));
         if let Some(resource) = spans.step(span).and_then(|s| s.resource) {
-            released.insert((resource, span.end_ms), place);
+            released.push((resource, span.end_ms, at));
         }
-        if span.done {
-            done.insert((span.run, span.step), place);
+        let run = usize::try_from(span.run).ok();
+        let done = run.and_then(|run| done.get_mut(run)?.get_mut(span.step.index()));
+        if let (true, Some(done)) = (span.done, done) {
+            *done = Some(at);
         }
     }
+    released.sort_unstable();
+    let released = |resource: Resource, at_ms: u64| {
+        let after = released.partition_point(|(r, ms, _)| (*r, *ms) <= (resource, at_ms));
+        let (r, ms, at) = released.get(after.checked_sub(1)?)?;
+        ((*r, *ms) == (resource, at_ms)).then_some(*at)
+    };
+    let done = |run: u32, step: StepId| *done.get(usize::try_from(run).ok()?)?.get(step.index())?;
     // The machine that was at its end last; where none was, what ended last.
     let last = spans
         .spans
@@ -53,13 +64,13 @@ pub(super) fn critical(spans: &Spans<'_>) -> (Vec<Leg>, Option<u32>) {
         let freed = spans
             .step(span)
             .and_then(|s| s.resource)
-            .and_then(|resource| released.get(&(resource, span.start_ms)).copied())
+            .and_then(|resource| released(resource, span.start_ms))
             .filter(|place| *place < at);
         // Another machine's step that it stood on.
         let needed = spans.step(span).and_then(|step| {
             let needed = step.after.iter().chain(&step.after_settled);
             needed
-                .filter_map(|id| done.get(&(span.run, *id)).copied())
+                .filter_map(|id| done(span.run, *id))
                 .filter(|place| *place < at)
                 .find(|place| {
                     let ended = spans.spans.get(*place).map(|needed| needed.end_ms);
