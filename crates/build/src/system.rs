@@ -1,6 +1,7 @@
 //! The systems that are installed: built on this machine, and checked to be systems before any
 //! machine is touched.
 
+use self::flake::Built;
 use std::fs;
 use std::path::PathBuf;
 
@@ -59,6 +60,8 @@ pub struct SystemTarget {
     pub toplevel: String,
     /// The disko script's store path, if the system brings one.
     pub disko_script: Option<String>,
+    /// The store path of disko's script that mounts alone, if the system brings one.
+    pub disko_mount_script: Option<String>,
     /// The devices that the script makes anew, as it names them; `None` where that can't be told.
     pub disko_devices: Option<Vec<String>>,
     /// The architecture that it is for.
@@ -79,28 +82,26 @@ impl SystemBuilder {
         node: &NodeSystem,
         progress: Progress<'_>,
     ) -> Result<SystemTarget, SystemError> {
-        let (toplevel, disko_script, disko_devices, store) = match self {
+        let (built, store) = match self {
             SystemBuilder::Flake { dir, cache_dir } => {
                 let store = NixStore::choose(cache_dir)?;
                 let built = flake::build(dir, &node.name, &store, progress)?;
-                (
-                    built.toplevel,
-                    built.disko_script,
-                    built.disko_devices,
-                    store,
-                )
+                (built, store)
             }
             SystemBuilder::StorePaths {
                 toplevel,
                 disko_script,
                 disko_devices,
                 store,
-            } => (
-                toplevel.clone(),
-                disko_script.clone(),
-                disko_devices.clone(),
-                store.clone(),
-            ),
+            } => {
+                let built = Built {
+                    toplevel: toplevel.clone(),
+                    disko_script: disko_script.clone(),
+                    disko_mount_script: None,
+                    disko_devices: disko_devices.clone(),
+                };
+                (built, store.clone())
+            }
             SystemBuilder::RackDebian {
                 cache_dir,
                 generation,
@@ -109,11 +110,23 @@ impl SystemBuilder {
                 let store = NixStore::choose_kept(cache_dir)?;
                 let toplevel =
                     rack::build(cache_dir, node, *generation, *broken, &store, progress)?;
-                (toplevel, None, None, store)
+                let built = Built {
+                    toplevel,
+                    disko_script: None,
+                    disko_mount_script: None,
+                    disko_devices: None,
+                };
+                (built, store)
             }
         };
+        let Built {
+            toplevel,
+            disko_script,
+            disko_mount_script,
+            disko_devices,
+        } = built;
         check_system(&toplevel, &store, node)?;
-        if let Some(script) = &disko_script {
+        for script in disko_script.iter().chain(&disko_mount_script) {
             check_path(script, &store)?;
         }
         let closure_bytes = nix::closure_bytes(&store, &toplevel)?;
@@ -124,6 +137,7 @@ impl SystemBuilder {
         Ok(SystemTarget {
             toplevel,
             disko_script,
+            disko_mount_script,
             disko_devices,
             arch: node.arch,
             store,

@@ -159,6 +159,7 @@ mod tests {
         let target = SystemTarget {
             toplevel: "/nix/store/00000000000000000000000000000000-system".into(),
             disko_script: None,
+            disko_mount_script: None,
             disko_devices: None,
             system: System::X86_64Linux,
             closure_bytes: None,

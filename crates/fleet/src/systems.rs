@@ -67,6 +67,7 @@ pub(crate) async fn build(
                 Ok(SystemTarget {
                     toplevel: built.toplevel,
                     disko_script: built.disko_script,
+                    disko_mount_script: built.disko_mount_script,
                     disko_devices: built.disko_devices,
                     system: built.arch.into(),
                     closure_bytes: Some(built.closure_bytes),
@@ -160,7 +161,7 @@ impl KeptSystems {
         ) else {
             return false;
         };
-        let scripts = target.disko_script.iter();
+        let scripts = target.disko_script.iter().chain(&target.disko_mount_script);
         let mut paths = scripts.chain([&target.toplevel]);
         paths.all(|path| store.physical(path).exists())
     }

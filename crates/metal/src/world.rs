@@ -10,13 +10,11 @@
 //! care: nothing is called transient that may have happened, and nothing is tried again on a
 //! machine that isn't the one that was meant.
 
+mod answer;
 mod approve;
 mod boot;
 mod cluster;
 mod copy;
-mod disks;
-mod inspect;
-mod install;
 mod installed;
 mod installer;
 mod nixlog;
@@ -306,16 +304,6 @@ impl Job<'_> {
     fn mark(&self, source: TimelineSource, kind: MarkKind, text: &str) {
         self.shared.mark(self.name(), source, kind, text);
     }
-
-    /// The report that the machine's current steps stand on.
-    fn report(&self) -> Result<&InstallerReport, Failure> {
-        self.order.facts.report.as_ref().ok_or_else(|| {
-            Failure::new(
-                FailureKind::PreconditionLost,
-                "no installer of this machine has reported in",
-            )
-        })
-    }
 }
 
 async fn carry_out(shared: &Shared, order: Order) -> Outcome {
@@ -345,49 +333,15 @@ async fn carry_out(shared: &Shared, order: Order) -> Outcome {
         (Action::Approve { mode, expires_ms }, work) => {
             approve::wait(&job, *mode, *expires_ms, work).await
         }
+        (Action::Reboot { .. }, Work::Probe) => installed::probe_reboot(&job).await,
         (
-            Action::Inspect {
-                disks,
-                system,
-                memory_mb_min,
-            },
+            Action::Inspect { .. }
+            | Action::Partition { .. }
+            | Action::CopyClosure { .. }
+            | Action::Install { .. }
+            | Action::Reboot { .. },
             _,
-        ) => inspect::inspect(&job, disks, *system, *memory_mb_min).await,
-        (
-            Action::Partition {
-                disks,
-                layout,
-                disko_script,
-                disko_devices,
-            },
-            work,
-        ) => {
-            let script = disko_script.as_deref().map(|path| disks::Script {
-                path,
-                devices: disko_devices.as_deref(),
-            });
-            disks::partition(&job, disks, *layout, script, work).await
-        }
-        (
-            Action::CopyClosure {
-                toplevel,
-                closure_bytes,
-            },
-            work,
-        ) => copy::copy(&job, toplevel, *closure_bytes, work).await,
-        (
-            Action::Install {
-                toplevel,
-                host_key_fingerprint,
-            },
-            work,
-        ) => install::install(&job, toplevel, host_key_fingerprint, work).await,
-        (
-            Action::Reboot {
-                host_key_fingerprint,
-            },
-            work,
-        ) => installed::reboot(&job, host_key_fingerprint, work).await,
+        ) => answer::carry_out(&job).await,
         (
             Action::Prove {
                 toplevel,

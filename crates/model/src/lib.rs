@@ -13,6 +13,7 @@ mod record;
 mod report;
 mod tagged;
 pub mod text;
+mod unanswered;
 pub mod view;
 
 pub use cluster::{
@@ -34,3 +35,4 @@ pub use record::{
     FailureKind, JOURNAL_VERSION, Now, OpId, Outcome, Record, RunEnd, Work,
 };
 pub use report::{INSTALLER_REPORT_VERSION, InstallerReport, ReportedDisk, ReportedFirmware};
+pub use unanswered::NoAnswer;

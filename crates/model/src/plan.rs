@@ -228,6 +228,9 @@ pub struct SystemTarget {
     /// The store path of its disko script, where the layout is disko's business.
     #[serde(default)]
     pub disko_script: Option<String>,
+    /// The store path of disko's other script, which mounts what is laid out; `None` where there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disko_mount_script: Option<String>,
     /// The devices that the disko script makes anew, as it names them; `None` where that can't be told.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub disko_devices: Option<Vec<String>>,
@@ -281,6 +284,10 @@ pub enum Action {
         /// The disko script to use in place of our own layout.
         #[serde(default)]
         disko_script: Option<String>,
+        /// Disko's other script, which mounts what is laid out already: where a machine lost its power after its disks
+        /// were laid out, nothing else can be done but to wipe them again.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        disko_mount_script: Option<String>,
         /// The devices that the disko script makes anew, as it names them; `None` where that can't be told, and then
         /// it isn't run.
         #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -317,6 +317,7 @@ fn drafts(inventory: &Inventory, node: &Node, install: &Install) -> Vec<Draft> {
                 disks: install.disks.clone(),
                 layout: node.layout,
                 disko_script: target.disko_script.clone(),
+                disko_mount_script: target.disko_mount_script.clone(),
                 disko_devices: target.disko_devices.clone(),
             },
             NodeState::Partitioned,

@@ -110,6 +110,7 @@ fn never_seen(inventory: &Inventory) -> Observation {
         let target = SystemTarget {
             toplevel: format!("/nix/store/{:032}-nixos-system-{name}", 0),
             disko_script: None,
+            disko_mount_script: None,
             disko_devices: None,
             system: node.system,
             closure_bytes: Some(2 << 30),

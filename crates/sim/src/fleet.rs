@@ -153,6 +153,7 @@ pub(crate) fn specs(inventory: &Inventory, profile: &Profile) -> Vec<Spec> {
                 target: SystemTarget {
                     toplevel: format!("/nix/store/{}-nixos-system-{name}", store_hash(number ^ 1)),
                     disko_script: None,
+                    disko_mount_script: None,
                     disko_devices: None,
                     system: node.system,
                     closure_bytes: Some(closure_bytes(node, profile)),

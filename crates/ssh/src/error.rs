@@ -2,7 +2,7 @@
 
 use std::{net::IpAddr, path::PathBuf};
 
-use undercroft_model::{FailedCommand, Failure, FailureKind};
+use undercroft_model::{FailedCommand, Failure, FailureKind, NoAnswer};
 
 /// Why a command gave no exit code.
 #[derive(Debug, thiserror::Error)]
@@ -80,18 +80,18 @@ impl SshError {
     /// better word. A host key other than the pinned one is always [`FailureKind::Refused`] here;
     /// with an installer, whose key lives as long as its boot, the caller knows better.
     pub fn kind(&self) -> FailureKind {
+        self.no_answer().kind()
+    }
+
+    /// Why the machine gave no answer.
+    pub fn no_answer(&self) -> NoAnswer {
         match self {
-            Self::Unreachable { .. } => FailureKind::Transient,
-            Self::HostKeyMismatch { .. } => FailureKind::Refused,
-            Self::AuthRefused { .. } | Self::Local { .. } => FailureKind::Permanent,
-            Self::SessionLost { .. } => FailureKind::Ambiguous,
-            Self::TimedOut { begun, .. } => {
-                if *begun {
-                    FailureKind::Ambiguous
-                } else {
-                    FailureKind::Transient
-                }
-            }
+            Self::Unreachable { .. } => NoAnswer::Unreachable,
+            Self::HostKeyMismatch { .. } => NoAnswer::OtherKey,
+            Self::AuthRefused { .. } => NoAnswer::AuthRefused,
+            Self::SessionLost { .. } => NoAnswer::Interrupted,
+            Self::TimedOut { begun, .. } => NoAnswer::NotInTime { begun: *begun },
+            Self::Local { .. } => NoAnswer::Local,
         }
     }
 

@@ -1,10 +1,19 @@
-//! What a step asks of a machine, and what the answer proves. Both worlds, the real one and the
-//! simulated, come to their verdicts here.
+//! What a step asks of a machine, and what the answer proves. Both worlds, the real one and the simulated, carry these
+//! scripts out and come to their verdicts here: what differs between them is who answers.
 
 mod approval;
+mod ask;
 mod disko;
+mod exit;
 mod inspect;
+mod pin;
+mod returns;
+mod script;
 
 pub use approval::still_approved;
-pub use disko::{script_devices, script_wipes_what_is_planned};
+pub use ask::{Answer, Ask, CopyFailed, Ended, MOUNT_POINT, Table, Unanswered};
+pub use exit::{code, refused, value};
 pub use inspect::{Wanted, find_disk, find_disks, inspect};
+pub use pin::{Pinned, pin};
+pub use returns::{FOREIGN_KEY_MS_MAX, InstalledLook, Look, Looked, Return};
+pub use script::{ASKS_MAX, Next, Script};

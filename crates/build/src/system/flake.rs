@@ -25,6 +25,8 @@ pub(super) struct Built {
     pub(super) toplevel: String,
     /// The disko script, if it has one.
     pub(super) disko_script: Option<String>,
+    /// Disko's script that mounts alone, if it has one.
+    pub(super) disko_mount_script: Option<String>,
     /// The devices that the script makes anew, as it names them; `None` where that can't be told.
     pub(super) disko_devices: Option<Vec<String>>,
 }
@@ -60,7 +62,13 @@ pub(super) fn build(
         });
     }
     let base = format!("nixosConfigurations.\"{name}\".config.system.build");
-    let has_disko = eval(&base, "build: build ? diskoScript").run(progress)? == "true";
+    // Disko has had both for long (disko, module.nix, `system.build`); another module may bring the first alone.
+    let scripts = eval(
+        &base,
+        "build: [ (build ? diskoScript) (build ? mountScript) ]",
+    );
+    let scripts: Vec<bool> = serde_json::from_str(&scripts.run(progress)?).unwrap_or_default();
+    let [has_disko, has_mount] = scripts.try_into().unwrap_or([false, false]);
     let mut build = |attribute: &str| {
         progress(&format!("building {attribute} of {name}"));
         let output = Nix::new("nix")
@@ -76,13 +84,19 @@ pub(super) fn build(
         return Ok(Built {
             toplevel,
             disko_script: None,
+            disko_mount_script: None,
             disko_devices: None,
         });
     }
     let disko_script = Some(build("diskoScript")?);
+    let disko_mount_script = match has_mount {
+        true => Some(build("mountScript")?),
+        false => None,
+    };
     Ok(Built {
         toplevel,
         disko_script,
+        disko_mount_script,
         disko_devices: disko_devices(&dir, name, store, progress)?,
     })
 }

@@ -13,6 +13,7 @@ fn plan() -> Plan {
     let target = SystemTarget {
         toplevel: "/nix/store/00000000000000000000000000000000-system".to_owned(),
         disko_script: None,
+        disko_mount_script: None,
         disko_devices: None,
         system: System::X86_64Linux,
         closure_bytes: Some(101_711_872),

@@ -46,6 +46,7 @@ pub(crate) fn plan(sandbox: &Sandbox) -> Plan {
     let target = SystemTarget {
         toplevel: "/nix/store/00000000000000000000000000000000-system".to_owned(),
         disko_script: None,
+        disko_mount_script: None,
         disko_devices: None,
         system: System::X86_64Linux,
         closure_bytes: None,

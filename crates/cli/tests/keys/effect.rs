@@ -195,6 +195,7 @@ fn behaviour(inventory: &Inventory) -> [String; 3] {
         let target = SystemTarget {
             toplevel: format!("/nix/store/00000000000000000000000000000000-{name}"),
             disko_script: None,
+            disko_mount_script: None,
             disko_devices: None,
             system: node.system,
             closure_bytes: None,

@@ -321,6 +321,7 @@ fn of_the_installer(boot_id: &str) -> Vec<(Action, Evidence)> {
                 disks: Vec::new(),
                 layout: Layout::Ext4,
                 disko_script: None,
+                disko_mount_script: None,
                 disko_devices: None,
             },
             Evidence::Partitioned {

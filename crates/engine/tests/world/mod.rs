@@ -86,6 +86,7 @@ fn plan_for(inventory: &Inventory) -> Plan {
         let target = SystemTarget {
             toplevel: format!("/nix/store/0c0vdzlgl5n8kbzvxjmmdhdnjgcl7c6x-{name}"),
             disko_script: None,
+            disko_mount_script: None,
             disko_devices: None,
             system: System::X86_64Linux,
             closure_bytes: Some(1 << 20),

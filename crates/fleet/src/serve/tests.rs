@@ -46,6 +46,7 @@ fn target(node: &NodeName) -> SystemTarget {
     SystemTarget {
         toplevel: format!("/nix/store/0c0vdzlgl5n8kbzvxjmmdhdnjgcl7c6x-{node}"),
         disko_script: None,
+        disko_mount_script: None,
         disko_devices: None,
         system: System::X86_64Linux,
         closure_bytes: Some(1_000_000),

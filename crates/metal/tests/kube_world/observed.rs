@@ -42,6 +42,7 @@ fn targets(site: &Site, inventory: &Inventory) -> BTreeMap<NodeName, Result<Syst
         SystemTarget {
             toplevel: toplevel.display().to_string(),
             disko_script: None,
+            disko_mount_script: None,
             disko_devices: None,
             system: inventory.nodes[machine].system,
             closure_bytes: Some(1 << 30),

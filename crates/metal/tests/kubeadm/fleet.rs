@@ -303,6 +303,7 @@ fn the_plan(inventory: &Inventory) -> Plan {
         let target = SystemTarget {
             toplevel: format!("/nix/store/0c0vdzlgl5n8kbzvxjmmdhdnjgcl7c6x-{name}"),
             disko_script: None,
+            disko_mount_script: None,
             disko_devices: None,
             system: node.system,
             closure_bytes: None,

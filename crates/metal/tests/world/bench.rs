@@ -373,6 +373,7 @@ pub(crate) fn plan(action: Action, known: &(Vec<MacAddr>, Option<MachineUuid>)) 
         target: Some(SystemTarget {
             toplevel: TOPLEVEL.into(),
             disko_script: None,
+            disko_mount_script: None,
             disko_devices: None,
             system: System::X86_64Linux,
             closure_bytes: None,
@@ -411,6 +412,7 @@ pub(crate) fn partition(serial: &str) -> Action {
         disks: vec![disk(serial)],
         layout: Layout::Ext4,
         disko_script: None,
+        disko_mount_script: None,
         disko_devices: None,
     }
 }

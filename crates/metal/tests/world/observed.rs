@@ -31,6 +31,7 @@ fn targets() -> BTreeMap<undercroft_model::NodeName, Result<SystemTarget, String
     let target = SystemTarget {
         toplevel: TOPLEVEL.into(),
         disko_script: None,
+        disko_mount_script: None,
         disko_devices: None,
         system: System::X86_64Linux,
         closure_bytes: None,

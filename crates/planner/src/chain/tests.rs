@@ -119,6 +119,7 @@ fn steps_have_the_inventory_s_time_limits_and_tries() {
             target: SystemTarget {
                 toplevel: "/nix/store/x".to_owned(),
                 disko_script: None,
+                disko_mount_script: None,
                 disko_devices: None,
                 system: node.system,
                 closure_bytes: None,

@@ -45,6 +45,7 @@ fn prepared(inventory: &Inventory) -> Observation {
         let target = SystemTarget {
             toplevel: toplevel(name),
             disko_script: None,
+            disko_mount_script: None,
             disko_devices: None,
             system: node.system,
             closure_bytes: Some(1 << 30),

@@ -71,6 +71,7 @@ pub(crate) fn target(name: &NodeName) -> SystemTarget {
     SystemTarget {
         toplevel: format!("/nix/store/0c0vdzlgl5n8kbzvxjmmdhdnjgcl7c6x-{name}"),
         disko_script: None,
+        disko_mount_script: None,
         disko_devices: None,
         system: System::X86_64Linux,
         closure_bytes: Some(312_000_000),
