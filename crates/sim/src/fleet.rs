@@ -4,11 +4,11 @@ use std::{collections::BTreeMap, net::Ipv4Addr};
 
 use undercroft_model::{
     ClusterRole, DiskIdentity, MacAddr, MachineUuid, NodeName, System, SystemTarget,
-    inventory::{DiskRole, Distribution, Inventory, Node, PowerKind, Role},
+    inventory::{DiskRole, Distribution, Inventory, Layout, Node, PowerKind, Role},
 };
 use undercroft_simkit::Rng;
 
-use crate::profile::Profile;
+use crate::{machine::by_id, profile::Profile};
 
 /// A machine as the inventory describes it.
 #[derive(Debug, Clone)]
@@ -113,6 +113,21 @@ fn closure_bytes(node: &Node, profile: &Profile) -> u64 {
     profile.closure_bytes.min(room / 3)
 }
 
+/// Whether the system brings scripts of disko's, as every NixOS system does. The rack's own small system has none, and lies
+/// on the one disk that Undercroft lays out itself.
+fn has_scripts(node: &Node) -> bool {
+    let wiped = node.disks.iter().filter(|disk| disk.role.is_wiped()).count();
+    node.power.kind != PowerKind::Rack || node.layout != Layout::Ext4 || wiped != 1
+}
+
+/// The disks that the system's configuration gives to disko.
+fn made_anew(node: &Node) -> Vec<String> {
+    let disks = node.disks.iter().filter(|disk| disk.role.is_wiped());
+    disks
+        .map(|disk| by_id(disk.serial.as_deref(), disk.wwn.as_deref()))
+        .collect()
+}
+
 /// All machines of an inventory that are installed, in the order of their names.
 pub(crate) fn specs(inventory: &Inventory, profile: &Profile) -> Vec<Spec> {
     let mut rng = Rng::new(0x5eed);
@@ -121,6 +136,8 @@ pub(crate) fn specs(inventory: &Inventory, profile: &Profile) -> Vec<Spec> {
         .iter()
         .map(|(name, node)| {
             let number = rng.next_u64();
+            let scripts = has_scripts(node);
+            let script = |kind: &str| format!("/nix/store/{}-{kind}", store_hash(number ^ 3));
             Spec {
                 name: name.clone(),
                 class: node.class.to_string(),
@@ -152,9 +169,9 @@ pub(crate) fn specs(inventory: &Inventory, profile: &Profile) -> Vec<Spec> {
                 manual_power: node.power.kind == PowerKind::Manual,
                 target: SystemTarget {
                     toplevel: format!("/nix/store/{}-nixos-system-{name}", store_hash(number ^ 1)),
-                    disko_script: None,
-                    disko_mount_script: None,
-                    disko_devices: None,
+                    disko_script: scripts.then(|| script("disko")),
+                    disko_mount_script: scripts.then(|| script("disko-mount")),
+                    disko_devices: scripts.then(|| made_anew(node)),
                     system: node.system,
                     closure_bytes: Some(closure_bytes(node, profile)),
                 },

@@ -1,9 +1,11 @@
 //! A machine as it is, whatever anyone believes of it.
 
-use undercroft_model::{
-    InstallerReport, MachineUuid, OpId, PlannedDisk, ReportedDisk, ReportedFirmware,
-};
+use std::rc::Rc;
+
+use undercroft_engine::Order;
+use undercroft_model::{InstallerReport, MachineUuid, OpId, ReportedDisk, ReportedFirmware};
 use undercroft_simkit::{FlowId, Rng};
+use undercroft_steps::Ask;
 
 use crate::fleet::{Spec, boot_id, fingerprint, hex_of};
 
@@ -14,6 +16,10 @@ pub(crate) enum Table {
     Foreign,
     /// Wiped, and not yet laid out anew.
     Cleared,
+    /// Laid out by a script, and not yet given its GUID.
+    Made,
+    /// Laid out, and marked with that GUID.
+    Marked(MachineUuid),
     /// Laid out, with this GUID as the last thing written.
     Laid(MachineUuid),
 }
@@ -43,6 +49,10 @@ pub(crate) enum Loader {
 pub(crate) struct Root {
     /// Bytes of the closure that are there.
     pub(crate) copied_bytes: u64,
+    /// Whether Nix finds its database damaged: power was lost while it wrote.
+    pub(crate) store_damaged: bool,
+    /// Whether no room was left when a copy was last written to it.
+    pub(crate) full: bool,
     /// The closure that is there whole.
     pub(crate) closure: Option<String>,
     pub(crate) host_key: Option<String>,
@@ -58,6 +68,8 @@ impl Root {
     pub(crate) fn empty() -> Self {
         Self {
             copied_bytes: 0,
+            store_damaged: false,
+            full: false,
             closure: None,
             host_key: None,
             profile: None,
@@ -156,23 +168,23 @@ impl Running {
     }
 }
 
-/// A command that runs on a machine.
+/// A program that runs on a machine's installer.
 #[derive(Debug, Clone)]
 pub(crate) struct Command {
-    /// Tells it from earlier commands.
+    /// Tells it from earlier ones.
     pub(crate) id: u64,
     /// The operation whose session waits for it; `None` once that is gone.
     pub(crate) reply_to: Option<OpId>,
-    pub(crate) task: std::rc::Rc<Task>,
-    /// Which part of the task comes next.
-    pub(crate) stage: u8,
+    /// The step that it is a part of.
+    pub(crate) order: Rc<Order>,
+    pub(crate) ask: Rc<Ask>,
+    /// Which part of it comes next.
+    pub(crate) part: u8,
     /// The transfer that it waits for.
     pub(crate) flow: Option<FlowId>,
     /// Bytes that the transfer brings when it ends, and how it ends.
     pub(crate) flow_bytes: u64,
     pub(crate) flow_end: FlowEnd,
-    /// Whether it has wiped a disk.
-    pub(crate) wiped: bool,
 }
 
 /// How a transfer will end.
@@ -181,16 +193,6 @@ pub(crate) enum FlowEnd {
     Whole,
     Broken,
     Full,
-}
-
-/// What a command does.
-#[derive(Debug, Clone)]
-pub(crate) enum Task {
-    Inspect,
-    Partition { disks: Vec<PlannedDisk> },
-    Copy { toplevel: String, bytes: u64 },
-    Install { toplevel: String, host_key: String },
-    Reboot,
 }
 
 /// A machine.
@@ -283,31 +285,34 @@ impl Machine {
         now_ms >= self.network_down_until_ms
     }
 
+    /// The host key that is shown at its address, if anything answers there.
+    pub(crate) fn shown_key(&self, now_ms: u64) -> Option<String> {
+        match &self.running {
+            _ if now_ms < self.hijacked_until_ms => Some(ANOTHER_MACHINES_KEY.to_owned()),
+            Running::Installer(instance) => Some(instance.fingerprint()),
+            Running::System { key, .. } => Some(key.clone()),
+            _ => None,
+        }
+    }
+
     /// Whether it runs what it is to run.
     pub(crate) fn runs_target(&self) -> bool {
         matches!(&self.running, Running::System { system, key, .. }
             if *system == self.spec.target.toplevel && *key == self.spec.host_key)
     }
 
-    /// The disk of that identity, if exactly one has it.
-    pub(crate) fn find_disk(&self, planned: &PlannedDisk) -> Option<usize> {
-        let mut found = self.disks.iter().enumerate().filter(|(_, disk)| {
-            planned
-                .identity
-                .matches(disk.serial.as_deref(), disk.wwn.as_deref())
-        });
-        let (place, _) = found.next()?;
-        found.next().is_none().then_some(place)
+    /// The disk at that device.
+    pub(crate) fn disk_at(&mut self, path: &str) -> Option<&mut Disk> {
+        let mut disks = self.disks.iter_mut().enumerate();
+        disks.find_map(|(place, disk)| (device(place) == path).then_some(disk))
     }
 
-    /// Whether all planned disks are laid out as planned. A disk for data is formatted only while
-    /// it is empty, which is none of the simulation's business.
-    pub(crate) fn is_laid_out(&self, planned: &[PlannedDisk]) -> bool {
-        planned.iter().filter(|plan| is_wiped(plan)).all(|plan| {
-            self.find_disk(plan)
-                .and_then(|place| self.disks.get(place))
-                .is_some_and(|disk| disk.table == Table::Laid(plan.table_guid))
-        })
+    /// Where a name of a device leads.
+    pub(crate) fn resolve(&self, name: &str) -> String {
+        let mut disks = self.disks.iter().enumerate();
+        disks
+            .find(|(_, disk)| by_id(disk.serial.as_deref(), disk.wwn.as_deref()) == name)
+            .map_or_else(|| name.to_owned(), |(place, _)| device(place))
     }
 
     /// What its installer reports.
@@ -347,9 +352,15 @@ impl Machine {
     }
 }
 
-/// Whether a disk's content is lost when it is laid out.
-pub(crate) fn is_wiped(planned: &PlannedDisk) -> bool {
-    planned.role.is_wiped()
+/// The host key of another machine that answers at an address for a while.
+const ANOTHER_MACHINES_KEY: &str = "SHA256:another-machines";
+
+/// The name that udev gives a disk for what it says of itself.
+pub(crate) fn by_id(serial: Option<&str>, wwn: Option<&str>) -> String {
+    match (serial, wwn) {
+        (_, Some(wwn)) => format!("/dev/disk/by-id/wwn-{wwn}"),
+        (serial, None) => format!("/dev/disk/by-id/nvme-{}", serial.unwrap_or("none")),
+    }
 }
 
 /// The kernel's name of the disk in that place.

@@ -6,7 +6,7 @@ use undercroft_model::{Approval, Failure, FailureKind};
 ///
 /// # Errors
 /// When it isn't good then: the machine needs another.
-pub fn still_approved(approval: &Approval, wall_ms: u64) -> Result<(), Failure> {
+pub(crate) fn still_approved(approval: &Approval, wall_ms: u64) -> Result<(), Failure> {
     if approval.is_good_at(wall_ms) {
         return Ok(());
     }

@@ -1,18 +1,17 @@
 //! What is asked of a machine, and how it answers.
 
 use undercroft_model::{
-    FailedCommand, Failure, FailureKind, InstallerReport, MachineUuid, NoAnswer, PlannedDisk,
-};
+    FailedCommand, Failure, FailureKind, InstallerReport, MachineUuid, NoAnswer, PlannedDisk, inventory::Layout};
 
 /// The mount point of the new system on an installer.
 pub const MOUNT_POINT: &str = "/mnt";
 
-/// A partition table that a plan lays out.
+/// A partition table, and the GUID that it is to get.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Table {
     /// The device, as the machine names it.
     pub device: String,
-    /// The GUID that the table has when it is laid out.
+    /// The GUID.
     pub guid: MachineUuid,
 }
 
@@ -25,15 +24,16 @@ pub enum Ask {
     LayOut {
         /// The disk.
         disk: PlannedDisk,
-        /// The layout's name.
-        layout: String,
+        /// The layout.
+        layout: Layout,
         /// Whether a disk that isn't laid out by this plan stays as it is.
         look_only: bool,
     },
-    /// Whether all these tables have their GUIDs, and the new system is mounted.
-    Committed {
-        /// The tables.
-        tables: Vec<Table>,
+    /// The GUIDs of the tables on these devices, a line each, and in the last line whether the new system is `mounted`
+    /// or not (`unmounted`).
+    Tables {
+        /// The devices.
+        devices: Vec<String>,
     },
     /// Where names of devices lead, a line each. A name that leads nowhere stays itself.
     Resolve {
@@ -59,8 +59,11 @@ pub enum Ask {
         /// The script's store path.
         path: String,
     },
-    /// Give a table its GUID.
-    NameTable(Table),
+    /// Give tables their GUIDs, one after the other.
+    NameTables {
+        /// The tables.
+        tables: Vec<Table>,
+    },
     /// Whether the new system is mounted.
     Mounted,
     /// Copy a system with all that it refers to onto the mounted disk.
@@ -115,24 +118,20 @@ impl Ask {
                 disk,
                 layout,
                 look_only,
-            } => Some(lay_out(disk, layout, *look_only)),
-            Self::Committed { tables } => {
-                let mut all: Vec<String> = shell(COMMITTED);
-                for table in tables {
-                    all.extend([table.device.clone(), table.guid.to_string()]);
-                }
-                Some(all)
-            }
+            } => Some(lay_out(disk, *layout, *look_only)),
+            Self::Tables { devices } => Some(with(shell(TABLES), devices)),
             Self::Resolve { names } => Some(with(shell(RESOLVE), names)),
             Self::OtherPools { devices } => {
                 Some(with(shell(include_str!("other-pools.sh")), devices))
             }
             Self::RunScript { path } => words(&[path]),
-            Self::NameTable(table) => words(&[
-                "sgdisk",
-                &format!("--disk-guid={}", table.guid),
-                &table.device,
-            ]),
+            Self::NameTables { tables } => {
+                let mut all = shell(NAME_TABLES);
+                for table in tables {
+                    all.extend([table.device.clone(), table.guid.to_string()]);
+                }
+                Some(all)
+            }
             Self::Mounted => Some(shell(MOUNTED)),
             Self::ForgetStore => words(&["rm", "-rf", "/mnt/nix/store", "/mnt/nix/var/nix/db"]),
             Self::FreeRoom { at } => words(&["df", "-Pk", at]),
@@ -159,7 +158,7 @@ impl Ask {
         match self {
             Self::LayOut { look_only, .. } => !look_only,
             Self::RunScript { .. }
-            | Self::NameTable(_)
+            | Self::NameTables { .. }
             | Self::Copy { .. }
             | Self::ForgetStore
             | Self::GiveHostKey
@@ -168,7 +167,7 @@ impl Ask {
             | Self::Finish
             | Self::Reboot => true,
             Self::Describe
-            | Self::Committed { .. }
+            | Self::Tables { .. }
             | Self::Resolve { .. }
             | Self::OtherPools { .. }
             | Self::GiveDiskKeys
@@ -196,7 +195,7 @@ fn shell(text: &str) -> Vec<String> {
 }
 
 /// All that the plan knows of the disk is handed over, so that the machine compares the same.
-fn lay_out(disk: &PlannedDisk, layout: &str, look_only: bool) -> Vec<String> {
+fn lay_out(disk: &PlannedDisk, layout: Layout, look_only: bool) -> Vec<String> {
     let mut words = vec!["/undercroft/partition".to_owned()];
     for (flag, value) in [
         ("--serial", &disk.identity.serial),
@@ -207,20 +206,24 @@ fn lay_out(disk: &PlannedDisk, layout: &str, look_only: bool) -> Vec<String> {
         }
     }
     let guid = disk.table_guid.to_string();
-    words.extend(["--layout", layout, "--disk-guid", &guid].map(str::to_owned));
+    words.extend(["--layout", layout.as_str(), "--disk-guid", &guid].map(str::to_owned));
     if look_only {
         words.push("--probe".to_owned());
     }
     words
 }
 
+const TABLES: &str = "for device; do
+    blkid -p -s PTUUID -o value \"$device\" 2>/dev/null || echo none
+done
+while read -r _ at _; do [ \"$at\" = /mnt ] && echo mounted && exit 0; done </proc/mounts
+echo unmounted";
 /// Its arguments: device, GUID, device, GUID, …
-const COMMITTED: &str = "while [ $# -gt 1 ]; do
-    [ \"$(blkid -p -s PTUUID -o value \"$1\" 2>/dev/null | tr A-F a-f)\" = \"$2\" ] || exit 10
+const NAME_TABLES: &str = "while [ $# -gt 1 ]; do
+    sgdisk --disk-guid=\"$2\" \"$1\" >/dev/null || exit 1
     shift 2
 done
-while read -r _ at _; do [ \"$at\" = /mnt ] && exit 0; done </proc/mounts
-exit 11";
+sync";
 const RESOLVE: &str = "for name; do readlink -f -- \"$name\" || printf '%s\\n' \"$name\"; done";
 /// Nix would make the store's folder in memory were the disk not mounted.
 const MOUNTED: &str =

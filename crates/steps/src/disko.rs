@@ -6,7 +6,7 @@ use undercroft_model::{Failure, FailureKind};
 ///
 /// # Errors
 /// When that isn't known: a script of which that can't be told isn't run.
-pub fn script_devices(named: Option<&[String]>) -> Result<&[String], Failure> {
+pub(crate) fn script_devices(named: Option<&[String]>) -> Result<&[String], Failure> {
     named.filter(|named| !named.is_empty()).ok_or_else(|| {
         Failure::new(
             FailureKind::Permanent,
@@ -24,7 +24,7 @@ pub fn script_devices(named: Option<&[String]>) -> Result<&[String], Failure> {
 ///
 /// # Errors
 /// When the script would make another disk anew, or leaves one out.
-pub fn script_wipes_what_is_planned(
+pub(crate) fn script_wipes_what_is_planned(
     named: &[String],
     resolved: &[String],
     wiped: &[String],

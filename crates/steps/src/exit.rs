@@ -10,8 +10,6 @@ pub mod code {
     pub const DONE: i32 = 0;
     /// A look has found that it isn't done.
     pub const NOT_YET: i32 = 10;
-    /// The tables have their GUIDs, and nothing is mounted.
-    pub const NOT_MOUNTED_YET: i32 = 11;
     /// No disk has the planned identity.
     pub const NO_DISK: i32 = 20;
     /// Several disks have it.

@@ -8,6 +8,10 @@ use crate::ask::Unanswered;
 /// milliseconds. Only the installer's own key, whose SSH server may still be ending, is expected.
 pub const FOREIGN_KEY_MS_MAX: u64 = 30_000;
 
+/// How long a probe, or a proof, looks for a machine that may be between two boots, in milliseconds. The engine gives a
+/// probe two minutes.
+pub const LOOK_MS_MAX: u64 = 90_000;
+
 /// What an installed machine says of itself, asked under its own host key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InstalledLook {
@@ -41,8 +45,7 @@ pub enum Looked {
 pub struct Return<'a> {
     /// The report of the installer that it leaves.
     pub installer: Option<&'a InstallerReport>,
-    /// Since when a foreign key has been shown without a break, in milliseconds of whichever clock the looks are told
-    /// with.
+    /// When a foreign key was first shown, in milliseconds of whichever clock the looks are told with.
     foreign_since_ms: Option<u64>,
 }
 
@@ -55,14 +58,14 @@ impl<'a> Return<'a> {
         }
     }
 
-    /// The same, gone on with: a foreign key was shown from that time on.
+    /// The same, gone on with: a foreign key was first shown at that time.
     #[must_use]
     pub fn since(mut self, foreign_since_ms: Option<u64>) -> Self {
         self.foreign_since_ms = foreign_since_ms;
         self
     }
 
-    /// Since when a foreign key has been shown.
+    /// When a foreign key was first shown.
     pub fn foreign_since_ms(&self) -> Option<u64> {
         self.foreign_since_ms
     }

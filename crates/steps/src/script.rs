@@ -14,7 +14,6 @@ use undercroft_model::{
 };
 
 use crate::{
-    approval::still_approved,
     ask::{Answer, Ask, Ended},
     exit::{code, refused},
     inspect::{Wanted, inspect},
@@ -51,30 +50,13 @@ pub struct Script<'a> {
 }
 
 impl<'a> Script<'a> {
-    /// A step of a machine's on the installer that was approved, begun at that time of the wall clock.
-    ///
-    /// # Errors
-    /// When the approval isn't good any more, and this step makes the first connection.
-    pub fn begin(
-        step: &'a Step,
-        node: &'a NodePlan,
-        work: Work,
-        pinned: Pinned<'a>,
-        wall_ms: u64,
-    ) -> Result<Self, Failure> {
-        if matches!(step.action, Action::Inspect { .. }) {
-            still_approved(pinned.approval, wall_ms)?;
-        }
-        Ok(Self::go_on(step, node, work, &pinned.report.boot_id))
-    }
-
-    /// One that was begun, in that boot of the installer.
-    pub fn go_on(step: &'a Step, node: &'a NodePlan, work: Work, boot_id: &'a str) -> Self {
+    /// A step of a machine's on the installer that was approved.
+    pub fn new(step: &'a Step, node: &'a NodePlan, work: Work, pinned: Pinned<'a>) -> Self {
         Self {
             step,
             node,
             work,
-            boot_id,
+            boot_id: &pinned.report.boot_id,
         }
     }
 
@@ -114,7 +96,7 @@ impl<'a> Script<'a> {
                     mount: disko_mount_script.as_deref(),
                     devices: disko_devices.as_deref(),
                 });
-                self.partition(disks, layout, scripts, &mut machine)
+                self.partition(disks, *layout, scripts, &mut machine)
             }
             Action::CopyClosure {
                 toplevel,

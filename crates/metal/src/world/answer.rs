@@ -13,7 +13,6 @@ use undercroft_steps::{self as steps, Answer, Ask, Next, Script, code, refused};
 
 use super::{Done, Job, Stop, copy, installed, installer::Installer};
 use undercroft_journal::TimelineSource;
-use undercroft_process::clock::wall_ms_now;
 
 /// Where OpenSSH keeps an ed25519 host key.
 const HOST_KEY_PATH: &str = "/etc/ssh/ssh_host_ed25519_key";
@@ -28,7 +27,7 @@ const WRITE_KEY: &str = "umask 077; mkdir -p \"${1%/*}\" && rm -f \"$1\" && cat 
 pub(super) async fn carry_out(job: &Job<'_>) -> Done {
     let facts = &job.order.facts;
     let pinned = steps::pin(facts.report.as_ref(), facts.approval.as_ref())?;
-    let script = Script::begin(job.step, job.node, job.order.work, pinned, wall_ms_now())?;
+    let script = Script::new(job.step, job.node, job.order.work, pinned);
     // What is planned with is compared before a secret is as much as decrypted.
     if let Action::Install {
         host_key_fingerprint,
@@ -166,7 +165,7 @@ fn described(answer: Answer) -> Result<Answer, Failure> {
 fn is_encrypted(job: &Job<'_>) -> bool {
     matches!(
         &job.step.action,
-        Action::Partition { layout, .. } if layout == Layout::ZfsEncrypted.as_str()
+        Action::Partition { layout: Layout::ZfsEncrypted, .. }
     )
 }
 

@@ -15,15 +15,14 @@ use super::{
 };
 use undercroft_journal::TimelineSource;
 use undercroft_ssh::{Connection, Endpoint, HostKey, RemoteCommand, SshError};
-use undercroft_steps::{InstalledLook, Look, Looked, Return};
+use undercroft_steps::{InstalledLook, LOOK_MS_MAX, Look, Looked, Return};
 
 /// The wait between two looks for a machine that reboots.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// How long one look may take.
 const LOOK_TIMEOUT: Duration = Duration::from_secs(30);
-/// How long a probe looks for a machine that may be between two boots. The engine gives a probe
-/// two minutes.
-const PROBE_WAIT: Duration = Duration::from_secs(90);
+/// How long a probe or a proof looks for the machine.
+const PROBE_WAIT: Duration = Duration::from_millis(LOOK_MS_MAX);
 /// The time before the step's limit at which a wait gives up, so that what was seen last is told
 /// rather than that time ran out.
 const MARGIN: Duration = Duration::from_secs(3);

@@ -11,18 +11,12 @@ use undercroft_netboot::timeline::MarkKind;
 
 use super::Job;
 use undercroft_journal::TimelineSource;
+use undercroft_process::clock::wall_ms_now;
 use undercroft_ssh::{Connection, Endpoint, HostKey, Output, RemoteCommand, SshError};
-use undercroft_steps::{Answer, Ended, Pinned, Unanswered};
+use undercroft_steps::{self as steps, Answer, Ended, Pinned, Unanswered};
 
-/// How long an installer may be out of reach before its machine counts as gone: longer than a
-/// switch needs to bring a port up again, shorter than a machine needs to boot.
-pub(super) const SILENCE_MAX: Duration = Duration::from_secs(60);
 /// The wait between two tries to reach it.
 const REACH_INTERVAL: Duration = Duration::from_secs(1);
-/// How long a command waits on the machine for the one before it to end, in seconds. An
-/// interrupted `mkfs` of a large disk ends well within it.
-const PREDECESSOR_WAIT_S: u32 = 90;
-
 /// Runs a command only in the boot that was approved, and only after the command before it has
 /// ended: a connection that broke leaves its command running. `exec` keeps the process id, so that
 /// the file names the command itself.
@@ -42,13 +36,13 @@ exec \"$@\"";
 /// A way to the installer whose fingerprint was approved, in the boot that was approved.
 pub(super) struct Installer<'a> {
     job: &'a Job<'a>,
-    boot_id: String,
+    pinned: Pinned<'a>,
     connection: Connection,
 }
 
 impl<'a> Installer<'a> {
     /// Pins the approved key. Nothing is sent yet.
-    pub(super) fn of(job: &'a Job<'a>, pinned: Pinned<'_>) -> Result<Self, Failure> {
+    pub(super) fn of(job: &'a Job<'a>, pinned: Pinned<'a>) -> Result<Self, Failure> {
         let (report, approval) = (pinned.report, pinned.approval);
         let key = HostKey::parse_with_fingerprint(&report.host_key, &approval.fingerprint)
             .map_err(|e| Failure::new(FailureKind::Refused, e.to_string()))?;
@@ -57,7 +51,7 @@ impl<'a> Installer<'a> {
         let connection = Connection::prepare(endpoint, identity).map_err(SshError::into_failure)?;
         Ok(Self {
             job,
-            boot_id: report.boot_id.clone(),
+            pinned,
             connection,
         })
     }
@@ -103,11 +97,14 @@ impl<'a> Installer<'a> {
         words: &[&str],
         input: impl Fn() -> Result<Option<InputOf>, Failure>,
     ) -> Result<Answer, Failure> {
-        let wait = PREDECESSOR_WAIT_S.to_string();
-        let mut guarded = vec!["sh", "-c", GUARD, "undercroft", &self.boot_id, &wait];
+        let wait = (steps::PREDECESSOR_WAIT_MS / 1000).to_string();
+        let boot_id = self.pinned.report.boot_id.as_str();
+        let mut guarded = vec!["sh", "-c", GUARD, "undercroft", boot_id, &wait];
         guarded.extend(words);
         let silent_since = Instant::now();
         loop {
+            self.pinned
+                .may_connect(&self.job.step.action, wall_ms_now())?;
             let mut command =
                 RemoteCommand::new(guarded.iter().copied(), self.job.left()).shown_as(words);
             match input()? {
@@ -118,7 +115,9 @@ impl<'a> Installer<'a> {
             match self.connection.run(command).await {
                 Ok(output) => return Ok(Answer::Ended(ended(output))),
                 // Nothing was run, so that trying again is safe.
-                Err(SshError::Unreachable { .. }) if silent_since.elapsed() < SILENCE_MAX => {
+                Err(SshError::Unreachable { .. })
+                    if silent_since.elapsed() < Duration::from_millis(steps::SILENCE_MS_MAX) =>
+                {
                     tokio::time::sleep(REACH_INTERVAL).await;
                 }
                 Err(error) => {

@@ -123,6 +123,7 @@ fn with_devices(layout: Layout, devices: Option<&[&str]>) -> Action {
         disks: vec![disk("S1")],
         layout,
         disko_script: Some(SCRIPT.into()),
+        disko_mount_script: None,
         disko_devices: devices.map(owned),
     }
 }

@@ -1,12 +1,11 @@
 //! Power, firmware, and what boots.
 
 use undercroft_engine::Event;
-use undercroft_model::{Evidence, FailureKind, OpId};
+use undercroft_model::{Evidence, OpId};
 
-use super::{Ev, Sabotage, SimWorld, Stage, Turn};
+use super::{Ev, SimWorld, Stage, Turn};
 use crate::{
     faults::FaultKind,
-    fleet::boot_id,
     machine::{Instance, Kube, Loader, Running},
 };
 
@@ -41,7 +40,7 @@ impl SimWorld {
         let post = self.profile.post;
         let post_ms = post.draw(&mut self.machine(node).rng);
         self.soon(node, post_ms, Turn::FirmwareDone);
-        self.power_may_fail(node, post_ms * 2);
+        self.power_may_fail(node, post_ms * 2, None);
     }
 
     /// A person switches a machine off and on again.
@@ -95,6 +94,14 @@ impl SimWorld {
                 self.machine(node).running = Running::Installer(Instance::new(number));
                 self.note(node, || "installer is up".to_owned());
                 self.look_at(node);
+            }
+            Turn::Reboots => {
+                self.cut(node);
+                if self.hit(node, FaultKind::RebootHangs) {
+                    self.machine(node).running = Running::Hung;
+                } else {
+                    self.power_on(node);
+                }
             }
             Turn::SystemUp => self.system_up(node),
             Turn::KubeUp => self.kube_up(node),
@@ -249,43 +256,12 @@ impl SimWorld {
                 for op in self.waiting_in(node, |stage| matches!(stage, Stage::AwaitScreen)) {
                     self.screen_is_read(op, node);
                 }
-                let boot = instance.boot_id();
-                for op in self.waiting_in(node, |stage| matches!(stage, Stage::AwaitReturn)) {
-                    let same = self
-                        .ops
-                        .get(&op)
-                        .is_some_and(|o| o.order.facts.boot_id.as_ref() == Some(&boot));
-                    if !same {
-                        let message = "the machine came back in the installer, not in its system";
-                        self.fail(op, 500, FailureKind::PreconditionLost, message);
-                    }
-                }
             }
-            Running::System { boot, key, .. } => {
-                for op in self.waiting_in(node, |stage| matches!(stage, Stage::AwaitReturn)) {
-                    let wanted = self.ops.get(&op).and_then(|known| {
-                        let step = known.order.planned()?;
-                        match &step.action {
-                            undercroft_model::Action::Reboot {
-                                host_key_fingerprint,
-                            } => Some(host_key_fingerprint.clone()),
-                            _ => None,
-                        }
-                    });
-                    let ssh = self.profile.ssh;
-                    let way_ms = ssh.draw(&mut self.machine(node).rng);
-                    let hijacked = now_ms < self.machine(node).hijacked_until_ms;
-                    let trusted = self.is_sabotaged(Sabotage::CallsAnythingUp);
-                    if trusted || (wanted.as_ref() == Some(&key) && !hijacked) {
-                        let boot_id = boot_id(boot);
-                        self.done(op, way_ms, Evidence::Rebooted { boot_id });
-                    } else {
-                        let message = "the machine shows another host key than the one made for it";
-                        self.fail(op, way_ms, FailureKind::Refused, message);
-                    }
-                }
-            }
-            _ => {}
+            Running::System { .. } => {}
+            _ => return,
+        }
+        for op in self.waiting_in(node, |stage| matches!(stage, Stage::AwaitReturn)) {
+            self.look_for(op);
         }
     }
 }

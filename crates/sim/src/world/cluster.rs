@@ -130,7 +130,7 @@ impl SimWorld {
             self.cluster.down_until_ms = self.now_ms() + for_ms;
         }
         if first && !action.makes_member() {
-            self.power_may_fail(node, POWER_LOST_MS_MAX);
+            self.power_may_fail(node, POWER_LOST_MS_MAX, None);
             self.disk_may_be_lost(node);
             let known = self.cluster.nodes.contains_key(&node);
             if known && self.hit(node, FaultKind::NodeDeleted) {
@@ -386,7 +386,7 @@ impl SimWorld {
         }
         self.machine(node).kube = Kube::Starting;
         self.soon(node, start_ms, Turn::KubeUp);
-        self.power_may_fail(node, start_ms * 2);
+        self.power_may_fail(node, start_ms * 2, None);
     }
 
     /// A machine that is a member comes back into its cluster by itself.

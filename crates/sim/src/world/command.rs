@@ -1,103 +1,159 @@
-//! Commands over SSH: the connection, the parts of each command, the shared link.
+//! Steps on the installer: their scripts, the connections over which they ask, and the shared link.
+
+use std::rc::Rc;
 
 use undercroft_engine::Order;
-use undercroft_model::{Action, Evidence, Failure, FailureKind, OpId, Outcome, PlannedDisk};
-
+use undercroft_model::{Action, FailureKind, NoAnswer, OpId, Outcome, Work};
 use undercroft_simkit::FlowId;
-use undercroft_steps::{Wanted, find_disks, still_approved};
+use undercroft_steps::{
+    Answer, Ask, Next, PREDECESSOR_WAIT_MS, SILENCE_MS_MAX, Script, Unanswered, code, pin,
+};
 
-use super::{Ev, Sabotage, SimWorld, Stage};
+use super::{Ev, SimWorld, Stage, installer::Progress};
 use crate::{
     faults::FaultKind,
-    fleet::boot_id,
-    machine::{FlowEnd, Instance, Loader, Root, Running, Table, Task, is_wiped},
+    machine::{Command, FlowEnd, Running},
 };
 
 /// How long a connection is tried before nobody is taken to answer, in milliseconds.
 pub(super) const CONNECT_MS_MAX: u64 = 10_000;
 /// How often a command looks whether an earlier one is through, in milliseconds.
-const LOCK_POLL_MS: u64 = 1000;
+const LOCK_POLL_MS: u64 = 5000;
 
 impl SimWorld {
-    /// Connects to the installer that the order's facts name, pinned to its approved key. Gives
-    /// the boot, or after how long it fails and why.
-    pub(super) fn contact(&mut self, node: u32, order: &Order) -> Result<Instance, (u64, Failure)> {
-        let now = self.now();
-        let machine = self.machine(node);
-        let fail = |after_ms, kind, message: &str| Err((after_ms, Failure::new(kind, message)));
-        if !machine.is_connected(now.mono_ms) {
-            return fail(
-                CONNECT_MS_MAX,
-                FailureKind::Transient,
-                "nobody answers at the address",
-            );
+    /// A step on the installer begins.
+    pub(super) fn begin_script(&mut self, op: OpId, node: u32, order: &Order) {
+        if let Some(known) = self.ops.get_mut(&op) {
+            known.stage = Stage::Asking;
         }
-        let (Some(report), Some(approval)) = (&order.facts.report, &order.facts.approval) else {
-            return fail(
-                0,
-                FailureKind::PreconditionLost,
-                "the machine was never approved",
-            );
-        };
-        let other_key = "another key answers at the address than the approved one";
-        if now.mono_ms < machine.hijacked_until_ms {
-            return fail(0, FailureKind::PreconditionLost, other_key);
+        if order.work == Work::Act {
+            let copies = order
+                .planned()
+                .is_some_and(|step| matches!(step.action, Action::CopyClosure { .. }));
+            let within_ms = if copies { 150_000 } else { 25_000 };
+            self.power_may_fail(node, within_ms, Some(op));
         }
-        match &mut machine.running {
-            Running::Installer(instance) => {
-                if instance.fingerprint() != report.fingerprint
-                    || approval.fingerprint != report.fingerprint
-                {
-                    return fail(0, FailureKind::PreconditionLost, other_key);
-                }
-                if !instance.contacted {
-                    still_approved(approval, now.wall_ms).map_err(|failure| (0, failure))?;
-                    instance.contacted = true;
-                    let instance = instance.clone();
-                    self.shared
-                        .borrow_mut()
-                        .checkers
-                        .on_first_contact(&instance.fingerprint(), now.wall_ms);
-                    return Ok(instance);
-                }
-                Ok(instance.clone())
-            }
-            Running::System { .. } => fail(0, FailureKind::PreconditionLost, other_key),
-            _ => fail(
-                CONNECT_MS_MAX,
-                FailureKind::Transient,
-                "nobody answers at the address",
-            ),
-        }
+        self.go_on(op);
     }
 
-    pub(super) fn begin_command(&mut self, op: OpId, node: u32, order: &Order) {
-        if let Err((after_ms, failure)) = self.contact(node, order) {
-            return self.reply(op, after_ms, Outcome::Failed { failure });
+    /// A script is told what was answered, and does what comes next.
+    pub(super) fn go_on(&mut self, op: OpId) {
+        let Some(known) = self.ops.get(&op) else {
+            return;
+        };
+        if !matches!(known.stage, Stage::Asking) {
+            return;
         }
-        if self.machine(node).command.is_some() {
-            // An earlier command holds the machine's lock.
-            return self.clock.after(LOCK_POLL_MS, Ev::Arrived(op));
-        }
-        let Some(task) = order
-            .planned()
-            .and_then(|step| task_of(&step.action, &self.profile))
+        let (node, order) = (known.node, Rc::clone(&known.order));
+        let facts = &order.facts;
+        let pinned = match pin(facts.report.as_ref(), facts.approval.as_ref()) {
+            Ok(pinned) => pinned,
+            Err(failure) => return self.reply(op, 0, Outcome::Failed { failure }),
+        };
+        let (Some(step), Some(planned)) = (order.planned(), order.plan.nodes.get(&order.node))
         else {
             return;
         };
-        let within_ms = if matches!(task, Task::Copy { .. }) {
-            150_000
-        } else {
-            25_000
-        };
-        let command = self.new_command(op, task);
-        let id = command.id;
-        self.machine(node).command = Some(command);
-        if let Some(known) = self.ops.get_mut(&op) {
-            known.stage = Stage::Commanding;
+        match Script::new(step, planned, order.work, pinned).next(&known.answers) {
+            Some(Next::Ask(ask)) => self.put(op, node, &order, ask),
+            Some(Next::AwaitReturn) => self.await_return(op, node),
+            Some(Next::Done(evidence)) => self.done(op, 0, evidence),
+            Some(Next::NotDone) => self.reply(op, 0, Outcome::NotDone),
+            Some(Next::Failed(failure)) => self.reply(op, 0, Outcome::Failed { failure }),
+            None => self.fail(op, 0, FailureKind::Permanent, "no step on an installer"),
         }
-        self.power_may_fail(node, within_ms);
-        self.clock.after(0, Ev::Command(node, id));
+    }
+
+    fn answered(&mut self, op: OpId, answer: Answer) {
+        if let Some(known) = self.ops.get_mut(&op) {
+            known.silent_since_ms = None;
+            known.answers.push(answer);
+            self.go_on(op);
+        }
+    }
+
+    /// Asks the machine, once it can be reached and the command before this one has ended.
+    fn put(&mut self, op: OpId, node: u32, order: &Rc<Order>, ask: Ask) {
+        // What the boot servers do, and keys and files that these machines don't have.
+        if matches!(
+            ask,
+            Ask::OfferDisk | Ask::GiveDiskKeys | Ask::TakeDiskKeys | Ask::GiveExtraFiles
+        ) {
+            return self.answered(op, Answer::Done);
+        }
+        let now = self.now();
+        let facts = &order.facts;
+        if let (Ok(pinned), Some(step)) = (
+            pin(facts.report.as_ref(), facts.approval.as_ref()),
+            order.planned(),
+        ) && let Err(failure) = pinned.may_connect(&step.action, now.wall_ms)
+        {
+            return self.reply(op, 0, Outcome::Failed { failure });
+        }
+        let Some(known) = self.ops.get_mut(&op) else {
+            return;
+        };
+        let since_ms = *known.silent_since_ms.get_or_insert(now.mono_ms);
+        let (first, waited_ms) = (known.answers.is_empty(), now.mono_ms - since_ms);
+        match self.connect(node, order) {
+            Ok(()) => {}
+            // Nothing was run, so that trying again is safe.
+            Err(silent) if silent.why == NoAnswer::Unreachable && waited_ms < SILENCE_MS_MAX => {
+                return self.clock.after(CONNECT_MS_MAX, Ev::Ask(op));
+            }
+            Err(unanswered) => return self.answered(op, Answer::Nothing(Box::new(unanswered))),
+        }
+        if self.machine(node).command.is_some() {
+            // An earlier command holds the machine's lock.
+            if waited_ms >= PREDECESSOR_WAIT_MS {
+                return self.answered(op, Answer::code(code::BUSY));
+            }
+            return self.clock.after(LOCK_POLL_MS, Ev::Ask(op));
+        }
+        let id = self.number();
+        self.machine(node).command = Some(Command {
+            id,
+            reply_to: Some(op),
+            order: Rc::clone(order),
+            ask: Rc::new(ask),
+            part: 0,
+            flow: None,
+            flow_bytes: 0,
+            flow_end: FlowEnd::Whole,
+        });
+        if first {
+            // Its way to the machine was a part of the operation's own.
+            return self.command_goes_on(node, id);
+        }
+        let ssh = self.profile.ssh;
+        let way_ms = ssh.draw(&mut self.machine(node).rng);
+        self.clock.after(way_ms, Ev::Command(node, id));
+    }
+
+    /// Connects to the installer that was approved, and to no other.
+    fn connect(&mut self, node: u32, order: &Order) -> Result<(), Unanswered> {
+        let now = self.now();
+        let pinned = order.facts.approval.as_ref().map(|a| a.fingerprint.clone());
+        let machine = self.machine(node);
+        if !machine.is_connected(now.mono_ms) {
+            return Err(nobody_answers());
+        }
+        let shown = machine.shown_key(now.mono_ms);
+        if shown.is_none() {
+            return Err(nobody_answers());
+        }
+        if shown != pinned {
+            return Err(other_key(shown));
+        }
+        let Running::Installer(instance) = &mut machine.running else {
+            return Err(other_key(shown));
+        };
+        if !std::mem::replace(&mut instance.contacted, true) {
+            let fingerprint = instance.fingerprint();
+            let mut shared = self.shared.borrow_mut();
+            shared.checkers.on_first_contact(&fingerprint, now.wall_ms);
+        }
+        Ok(())
     }
 
     /// The machine's side of a command is gone.
@@ -119,24 +175,22 @@ impl SimWorld {
     pub(super) fn break_session(&mut self, op: OpId, node: u32, message: &str) {
         let keepalive = self.profile.ssh_keepalive;
         let after_ms = keepalive.draw(&mut self.machine(node).rng);
-        let commanding = self
-            .ops
-            .get(&op)
-            .is_some_and(|known| matches!(known.stage, Stage::Commanding));
-        if commanding {
-            self.fail(op, after_ms, FailureKind::Ambiguous, message);
+        let Some(known) = self.ops.get(&op) else {
+            return;
+        };
+        if matches!(known.stage, Stage::Asking) {
+            let lost = Unanswered::new(NoAnswer::Interrupted, message);
+            let asked = known.answers.len();
+            self.clock
+                .after(after_ms, Ev::NoAnswer(op, asked, Box::new(lost)));
         }
     }
 
-    /// The operation is called off, and its command with it.
-    pub(super) fn stop_command(&mut self, node: u32, op: OpId) {
-        let machine = self.machine(node);
-        if machine
-            .command
-            .as_ref()
-            .is_some_and(|c| c.reply_to == Some(op))
-        {
-            self.drop_command(node, "");
+    /// The controller notices that a session is lost.
+    pub(super) fn session_lost(&mut self, op: OpId, asked: usize, lost: Box<Unanswered>) {
+        let here = |known: &super::Op| known.answers.len() == asked;
+        if self.ops.get(&op).is_some_and(here) {
+            self.answered(op, Answer::Nothing(lost));
         }
     }
 
@@ -146,249 +200,28 @@ impl SimWorld {
         let Some(command) = machine.command.as_mut().filter(|c| c.id == id) else {
             return;
         };
-        let stage = command.stage;
-        command.stage += 1;
-        let task = std::rc::Rc::clone(&command.task);
-        match &*task {
-            Task::Inspect => self.inspect(node),
-            Task::Partition { disks } => self.partition(node, disks, stage),
-            Task::Copy { toplevel, bytes } => self.copy(node, toplevel, *bytes, stage),
-            Task::Install { toplevel, host_key } => {
-                self.install(node, toplevel, host_key, stage);
-            }
-            Task::Reboot => self.reboot(node, stage),
-        }
-    }
-
-    fn next_part(&mut self, node: u32, delay_ms: u64) {
-        if let Some(command) = self.machine(node).command.as_ref() {
-            let id = command.id;
-            self.clock.after(delay_ms, Ev::Command(node, id));
+        let part = command.part;
+        command.part += 1;
+        let (ask, order) = (Rc::clone(&command.ask), Rc::clone(&command.order));
+        match self.work_on(node, &order, &ask, part) {
+            Progress::Later(delay_ms) => self.clock.after(delay_ms, Ev::Command(node, id)),
+            Progress::Sends(bytes) => self.send(node, bytes),
+            Progress::Answers(answer) => self.end_command(node, answer),
         }
     }
 
     /// The command is through.
-    fn end_command(&mut self, node: u32, result: Result<Evidence, Failure>) {
+    fn end_command(&mut self, node: u32, answer: Answer) {
         let Some(command) = self.machine(node).command.take() else {
             return;
         };
         let Some(op) = command.reply_to else {
             return;
         };
-        match result {
-            Ok(evidence) => {
-                if self.hit(node, FaultKind::SshDies) {
-                    self.break_session(op, node, "the connection was closed");
-                } else {
-                    self.done(op, 0, evidence);
-                }
-            }
-            Err(failure) => self.reply(op, 0, Outcome::Failed { failure }),
+        if command.ask.changes() && self.hit(node, FaultKind::SshDies) {
+            return self.break_session(op, node, "the connection was closed");
         }
-    }
-
-    fn give_up(&mut self, node: u32, kind: FailureKind, message: impl Into<String>) {
-        self.end_command(node, Err(Failure::new(kind, message)));
-    }
-
-    /// The installer that the machine runs, if it runs one.
-    fn instance(&mut self, node: u32) -> Option<Instance> {
-        match &self.machine(node).running {
-            Running::Installer(instance) => Some(instance.clone()),
-            _ => None,
-        }
-    }
-
-    /// Looks at the machine's disks: their devices, or the one that isn't there.
-    pub(super) fn devices(
-        &mut self,
-        node: u32,
-        disks: &[PlannedDisk],
-    ) -> Result<Vec<String>, Failure> {
-        find_disks(disks, &self.machine(node).reported_disks())
-    }
-
-    /// What the machine's inspection proves.
-    pub(super) fn inspected(
-        &mut self,
-        node: u32,
-        instance: &Instance,
-        order: &Order,
-    ) -> Result<Evidence, Failure> {
-        let (
-            Some(planned),
-            Some(Action::Inspect {
-                disks,
-                system,
-                memory_mb_min,
-            }),
-        ) = (
-            order.plan.nodes.get(&order.node),
-            order.planned().map(|step| &step.action),
-        )
-        else {
-            return Err(Failure::new(FailureKind::Permanent, "no such inspection"));
-        };
-        let wanted = Wanted {
-            node: planned,
-            disks,
-            system: *system,
-            memory_mb_min: *memory_mb_min,
-        };
-        let found = self.machine(node).report(instance);
-        undercroft_steps::inspect(wanted, instance.boot_id(), &found)
-    }
-
-    fn inspect(&mut self, node: u32) {
-        let Some(instance) = self.instance(node) else {
-            return;
-        };
-        let op = self.machine(node).command.as_ref().and_then(|c| c.reply_to);
-        let known = op.and_then(|op| self.ops.get(&op));
-        let order = known.map(|known| known.order.clone());
-        let result = match order {
-            Some(order) => self.inspected(node, &instance, &order),
-            // Nobody waits for it any more.
-            None => return self.give_up(node, FailureKind::Ambiguous, "its session is gone"),
-        };
-        self.end_command(node, result);
-    }
-
-    /// Stage by stage: the disk that comes next is wiped, then laid out, then the next one.
-    fn partition(&mut self, node: u32, disks: &[PlannedDisk], stage: u8) {
-        let Some(instance) = self.instance(node) else {
-            return;
-        };
-        if let Err(failure) = self.devices(node, disks) {
-            return self.end_command(node, Err(failure));
-        }
-        if stage % 2 == 1 {
-            self.lay_out_cleared(node, disks);
-        }
-        let wipes_again = stage == 0 && self.is_sabotaged(Sabotage::WipesAgain);
-        let next = disks.iter().enumerate().find_map(|(role, planned)| {
-            let machine = self.machine(node);
-            let place = machine.find_disk(planned)?;
-            let disk = machine.disks.get(place)?;
-            let due =
-                is_wiped(planned) && (disk.table != Table::Laid(planned.table_guid) || wipes_again);
-            due.then_some((role, place, planned))
-        });
-        match next {
-            Some((role, place, planned)) => {
-                let machine = self.machine(node);
-                if let Some(disk) = machine.disks.get_mut(place) {
-                    let before = disk.clone();
-                    disk.table = Table::Cleared;
-                    let serial = disk.serial.clone().unwrap_or_default();
-                    let datastore = role == 0 && machine.root.datastore;
-                    if role == 0 {
-                        machine.root = Root::empty();
-                    }
-                    if let Some(command) = &mut machine.command {
-                        command.wiped = true;
-                    }
-                    self.wiped.push((node, serial.clone()));
-                    if datastore && self.cluster.members.contains_key(&node) {
-                        let name = self.name(node);
-                        self.shared
-                            .borrow_mut()
-                            .checkers
-                            .on_member_lost(&name, "wiped");
-                    }
-                    self.shared.borrow_mut().checkers.on_wipe(
-                        node,
-                        &before,
-                        &instance.fingerprint(),
-                        planned.table_guid,
-                    );
-                    self.note(node, || format!("disk {serial} wiped"));
-                }
-                // The next stage is odd, whatever came before: that is where it is laid out.
-                if let Some(command) = &mut self.machine(node).command {
-                    command.stage = 1;
-                }
-                let (wipe, mkfs) = (self.profile.wipe, self.profile.mkfs);
-                let rng = &mut self.machine(node).rng;
-                let delay_ms = wipe.draw(rng) + mkfs.draw(rng);
-                self.next_part(node, delay_ms);
-            }
-            None => {
-                if let Running::Installer(instance) = &mut self.machine(node).running {
-                    instance.mounted = true;
-                }
-                let wiped = self.machine(node).command.as_ref().is_some_and(|c| c.wiped);
-                let boot_id = instance.boot_id();
-                self.end_command(node, Ok(Evidence::Partitioned { boot_id, wiped }));
-            }
-        }
-    }
-
-    fn lay_out_cleared(&mut self, node: u32, disks: &[PlannedDisk]) {
-        for planned in disks {
-            let machine = self.machine(node);
-            let place = machine.find_disk(planned);
-            if let Some(disk) = place.and_then(|p| machine.disks.get_mut(p))
-                && disk.table == Table::Cleared
-            {
-                disk.table = Table::Laid(planned.table_guid);
-                self.shared
-                    .borrow_mut()
-                    .checkers
-                    .on_laid(node, planned.table_guid);
-                return;
-            }
-        }
-    }
-
-    fn unmounted() -> Failure {
-        Failure::new(FailureKind::PreconditionLost, "nothing is mounted at /mnt")
-    }
-
-    fn copy(&mut self, node: u32, toplevel: &str, bytes: u64, stage: u8) {
-        let Some(instance) = self.instance(node) else {
-            return;
-        };
-        if !instance.mounted {
-            return self.end_command(node, Err(Self::unmounted()));
-        }
-        let (setup, boot_id) = (self.profile.copy_setup, instance.boot_id());
-        match stage {
-            0 => {
-                let delay_ms = setup.draw(&mut self.machine(node).rng);
-                self.next_part(node, delay_ms);
-            }
-            1 => self.send(node, bytes),
-            _ => {
-                let Some(command) = self.machine(node).command.as_mut() else {
-                    return;
-                };
-                let (got, end) = (command.flow_bytes, command.flow_end);
-                command.flow = None;
-                let root = &mut self.machine(node).root;
-                root.copied_bytes += got;
-                match end {
-                    FlowEnd::Whole => {
-                        root.copied_bytes = bytes;
-                        root.closure = Some(toplevel.to_owned());
-                        let closure_bytes = bytes;
-                        self.end_command(
-                            node,
-                            Ok(Evidence::Copied {
-                                boot_id,
-                                closure_bytes,
-                            }),
-                        );
-                    }
-                    FlowEnd::Broken => {
-                        self.give_up(node, FailureKind::Transient, "the copy broke off");
-                    }
-                    FlowEnd::Full => {
-                        self.give_up(node, FailureKind::Permanent, "no space left on device");
-                    }
-                }
-            }
-        }
+        self.answered(op, answer);
     }
 
     /// What isn't there yet goes over the link.
@@ -411,145 +244,6 @@ impl SimWorld {
             command.flow = Some(flow);
             command.flow_bytes = missing.min(bytes);
             command.flow_end = end;
-        }
-    }
-
-    fn install(&mut self, node: u32, toplevel: &str, host_key: &str, stage: u8) {
-        let Some(instance) = self.instance(node) else {
-            return;
-        };
-        if !instance.mounted {
-            return self.end_command(node, Err(Self::unmounted()));
-        }
-        if self.machine(node).root.closure.as_deref() != Some(toplevel) {
-            let message = "the closure is not on the disk";
-            return self.give_up(node, FailureKind::PreconditionLost, message);
-        }
-        let profile = std::rc::Rc::clone(&self.profile);
-        let machine = self.machine(node);
-        match stage {
-            0 => {
-                let delay_ms = profile.ssh.draw(&mut machine.rng);
-                self.shared
-                    .borrow_mut()
-                    .checkers
-                    .on_secret(&instance.fingerprint());
-                self.next_part(node, delay_ms);
-            }
-            1 => {
-                machine.root.host_key = Some(host_key.to_owned());
-                let delay_ms = profile.activate.draw(&mut machine.rng);
-                self.next_part(node, delay_ms);
-            }
-            2 => {
-                machine.root.profile = Some(toplevel.to_owned());
-                machine.root.loader = Loader::Half;
-                let delay_ms = profile.loader.draw(&mut machine.rng);
-                self.next_part(node, delay_ms);
-            }
-            _ => {
-                if self.hit(node, FaultKind::LoaderFails) {
-                    let kind = if self.coin() {
-                        FailureKind::Transient
-                    } else {
-                        FailureKind::Permanent
-                    };
-                    return self.give_up(node, kind, "the boot loader could not be written");
-                }
-                self.machine(node).root.loader = Loader::Whole;
-                let boot_id = instance.boot_id();
-                let default_entry = "nixos-generation-1.conf".to_owned();
-                self.end_command(
-                    node,
-                    Ok(Evidence::Installed {
-                        boot_id,
-                        default_entry,
-                    }),
-                );
-            }
-        }
-    }
-
-    fn reboot(&mut self, node: u32, stage: u8) {
-        if stage == 0 {
-            // Everything is unmounted and the machine goes down; from here on its return is waited
-            // for, not its command.
-            let op = self.machine(node).command.as_ref().and_then(|c| c.reply_to);
-            if let Running::Installer(instance) = &mut self.machine(node).running {
-                instance.mounted = false;
-            }
-            if let Some(op) = op {
-                self.machine(node).waiting.push(op);
-                if let Some(known) = self.ops.get_mut(&op) {
-                    known.stage = Stage::AwaitReturn;
-                }
-            }
-            let shutdown = self.profile.shutdown;
-            let delay_ms = shutdown.draw(&mut self.machine(node).rng);
-            return self.next_part(node, delay_ms);
-        }
-        self.machine(node).command = None;
-        self.cut(node);
-        if self.hit(node, FaultKind::RebootHangs) {
-            self.machine(node).running = Running::Hung;
-        } else {
-            self.power_on(node);
-        }
-    }
-
-    /// Whether the machine runs the system, under the key: the act and the probe are the same.
-    pub(super) fn prove(&mut self, op: OpId, node: u32, toplevel: &str, key: &str) {
-        let now_ms = self.now_ms();
-        let machine = self.machine(node);
-        if !machine.is_connected(now_ms) {
-            let message = "nobody answers at the address";
-            return self.fail(op, CONNECT_MS_MAX, FailureKind::Transient, message);
-        }
-        let foreign = "the machine shows another host key than the one made for it";
-        if now_ms < machine.hijacked_until_ms {
-            return self.fail(op, 0, FailureKind::Refused, foreign);
-        }
-        let running = machine.running.clone();
-        if let Running::System { boot, .. } = &running
-            && self.is_sabotaged(Sabotage::CallsAnythingUp)
-        {
-            let evidence = Evidence::Up {
-                boot_id: boot_id(*boot),
-                booted_system: toplevel.to_owned(),
-                host_key_fingerprint: key.to_owned(),
-            };
-            return self.done(op, 0, evidence);
-        }
-        match running {
-            Running::System {
-                boot,
-                system,
-                key: shown,
-            } if shown == key => {
-                if system == toplevel {
-                    self.done(
-                        op,
-                        0,
-                        Evidence::Up {
-                            boot_id: boot_id(boot),
-                            booted_system: system,
-                            host_key_fingerprint: shown,
-                        },
-                    );
-                } else {
-                    let message = format!("the machine has booted {system}");
-                    self.fail(op, 0, FailureKind::Permanent, message);
-                }
-            }
-            Running::System { .. } => self.fail(op, 0, FailureKind::Refused, foreign),
-            Running::Installer(_) => {
-                let message = "the machine runs the installer";
-                self.fail(op, 0, FailureKind::PreconditionLost, message);
-            }
-            _ => {
-                let message = "nobody answers at the address";
-                self.fail(op, CONNECT_MS_MAX, FailureKind::Transient, message);
-            }
         }
     }
 
@@ -584,41 +278,19 @@ impl SimWorld {
             };
             if self.machine(node).loading == Some(flow) {
                 self.installer_loaded(node);
-            } else {
-                self.next_part(node, 0);
+            } else if let Some(id) = self.machine(node).command.as_ref().map(|c| c.id) {
+                self.command_goes_on(node, id);
             }
         }
         self.schedule_link();
     }
 }
 
-fn task_of(action: &Action, profile: &crate::profile::Profile) -> Option<Task> {
-    match action {
-        Action::Inspect { .. } => Some(Task::Inspect),
-        Action::Partition { disks, .. } => Some(Task::Partition {
-            disks: disks.clone(),
-        }),
-        Action::CopyClosure {
-            toplevel,
-            closure_bytes,
-        } => Some(Task::Copy {
-            toplevel: toplevel.clone(),
-            bytes: closure_bytes.unwrap_or(profile.closure_bytes),
-        }),
-        Action::Install {
-            toplevel,
-            host_key_fingerprint,
-        } => Some(Task::Install {
-            toplevel: toplevel.clone(),
-            host_key: host_key_fingerprint.clone(),
-        }),
-        Action::Reboot { .. } => Some(Task::Reboot),
-        Action::NetworkBoot
-        | Action::Approve { .. }
-        | Action::Prove { .. }
-        | Action::FoundCluster
-        | Action::JoinCluster { .. }
-        | Action::AwaitReady { .. }
-        | Action::Bootstrap { .. } => None,
-    }
+pub(super) fn nobody_answers() -> Unanswered {
+    Unanswered::new(NoAnswer::Unreachable, "nobody answers at the address")
+}
+
+pub(super) fn other_key(shown: Option<String>) -> Unanswered {
+    let message = "another host key is shown at the address than the one that is pinned";
+    Unanswered::new(NoAnswer::OtherKey, message).showing(shown)
 }

@@ -8,7 +8,9 @@ mod boot;
 mod cluster;
 mod command;
 mod ground;
+mod installer;
 mod probe;
+mod returns;
 mod sabotage;
 #[cfg(test)]
 mod strike;
@@ -26,12 +28,13 @@ use undercroft_model::{
     OpId, Outcome, Work,
 };
 use undercroft_simkit::{Clock, FlowId, Link, Rng};
+use undercroft_steps::{Answer, Unanswered};
 
 use crate::{
     cluster::Cluster,
     faults::{Dice, FaultKind},
     fleet::Spec,
-    machine::{Command, Machine, Running},
+    machine::{Machine, Running},
     profile::Profile,
     shared::SharedRef,
 };
@@ -49,6 +52,8 @@ pub(crate) enum Turn {
     LoadInstaller,
     /// The installer listens and reports.
     InstallerUp,
+    /// It goes down for its reboot.
+    Reboots,
     /// The system from the disk listens.
     SystemUp,
     /// Power comes back after an outage.
@@ -72,12 +77,18 @@ pub(crate) enum Ev {
     Stray(OpId, Box<Outcome>),
     /// Something that a machine does by itself, in that epoch.
     Machine(u32, u32, Turn),
+    /// A script asks again what it couldn't ask.
+    Ask(OpId),
+    /// The controller notices that an operation's session was lost after that many answers.
+    NoAnswer(OpId, usize, Box<Unanswered>),
+    /// An operation looks at its machine's address again.
+    Look(OpId),
     /// The next part of that command on that machine.
     Command(u32, u64),
     /// A transfer is through, if the link hasn't changed since.
     Link(u64),
-    /// Power is lost, if that command still runs (or 0: in any case).
-    PowerCut(u32, u64),
+    /// Power is lost, if that operation is still under way; without one, in any case.
+    PowerCut(u32, Option<OpId>),
     /// The network is lost for so many milliseconds.
     NetworkLost(u32, u64),
     /// The network is back.
@@ -98,8 +109,8 @@ pub(crate) enum Ev {
 enum Stage {
     /// On its way to the machine or to the person.
     Going,
-    /// Its command runs on the machine.
-    Commanding,
+    /// Its script asks the machine one thing after the other.
+    Asking,
     /// The machine is to report in from another boot than this one.
     AwaitReport,
     /// The machine is to return.
@@ -116,6 +127,15 @@ struct Op {
     order: Rc<Order>,
     node: u32,
     stage: Stage,
+    started_ms: u64,
+    /// What its script was answered so far.
+    answers: Vec<Answer>,
+    /// Since when its machine can't be asked.
+    silent_since_ms: Option<u64>,
+    /// When a foreign key was first shown in place of its machine's.
+    foreign_since_ms: Option<u64>,
+    /// How long its machine's return is waited for.
+    until_ms: u64,
 }
 
 /// What a person had to do.
@@ -306,9 +326,12 @@ impl SimWorld {
                 outcome: *outcome,
             }),
             Ev::Machine(node, epoch, turn) => self.turn(node, epoch, turn),
+            Ev::Ask(op) => self.go_on(op),
+            Ev::NoAnswer(op, asked, lost) => self.session_lost(op, asked, lost),
+            Ev::Look(op) => self.look_for(op),
             Ev::Command(node, id) => self.command_goes_on(node, id),
             Ev::Link(generation) => self.link_moves(generation),
-            Ev::PowerCut(node, command) => self.power_cut(node, command),
+            Ev::PowerCut(node, during) => self.power_cut(node, during),
             Ev::NetworkLost(node, for_ms) => self.network_lost(node, for_ms),
             Ev::NetworkBack(node) => self.network_back(node),
             Ev::ImpostorReports(node) => self.impostor_reports(node),
@@ -422,10 +445,7 @@ impl SimWorld {
         match &step.action {
             Action::NetworkBoot => self.power_cycle_for(op, node),
             Action::Approve { .. } => self.screen_is_read(op, node),
-            Action::Prove {
-                toplevel,
-                host_key_fingerprint,
-            } => self.prove(op, node, toplevel, host_key_fingerprint),
+            Action::Prove { .. } => self.await_return(op, node),
             Action::FoundCluster
             | Action::JoinCluster { .. }
             | Action::AwaitReady { .. }
@@ -434,7 +454,7 @@ impl SimWorld {
             | Action::Partition { .. }
             | Action::CopyClosure { .. }
             | Action::Install { .. }
-            | Action::Reboot { .. } => self.begin_command(op, node, &order),
+            | Action::Reboot { .. } => self.begin_script(op, node, &order),
         }
     }
 
@@ -552,19 +572,6 @@ impl SimWorld {
             }
         }
     }
-
-    fn new_command(&mut self, op: OpId, task: crate::machine::Task) -> Command {
-        Command {
-            id: self.number(),
-            reply_to: Some(op),
-            task: Rc::new(task),
-            stage: 0,
-            flow: None,
-            flow_bytes: 0,
-            flow_end: crate::machine::FlowEnd::Whole,
-            wiped: false,
-        }
-    }
 }
 
 impl World for SimWorld {
@@ -598,6 +605,11 @@ impl World for SimWorld {
                 order: Rc::new(order),
                 node,
                 stage: Stage::Going,
+                started_ms: self.clock.now_ms(),
+                answers: Vec::new(),
+                silent_since_ms: None,
+                foreign_since_ms: None,
+                until_ms: 0,
             },
         );
         self.clock.after(way_ms, Ev::Arrived(op));
@@ -626,6 +638,7 @@ impl World for SimWorld {
             let delay_ms = self.chance_between(0, 60_000);
             self.clock.after(delay_ms, Ev::Stray(op, outcome));
         }
-        self.stop_command(node, op);
+        // What runs there may outlive its connection.
+        self.detach(node, op);
     }
 }

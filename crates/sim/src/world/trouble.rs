@@ -1,11 +1,12 @@
 //! What goes wrong with power, network and clock.
 
 use undercroft_model::{ClusterRole, OpId};
+use undercroft_steps::Ask;
 
 use super::{Ev, SimWorld, Turn};
 use crate::{
     faults::FaultKind,
-    machine::{Root, Running, Table, Task},
+    machine::{Root, Running, Table},
 };
 
 /// The longest that a machine is without its network, in milliseconds.
@@ -46,28 +47,36 @@ impl SimWorld {
         }
     }
 
-    /// Power may be lost at any point of the coming time.
-    pub(super) fn power_may_fail(&mut self, node: u32, within_ms: u64) {
+    /// Power may be lost at any point of the coming time, or as long as an operation is under way.
+    pub(super) fn power_may_fail(&mut self, node: u32, within_ms: u64, during: Option<OpId>) {
         if self.hit(node, FaultKind::PowerLoss) {
             let delay_ms = self.chance_between(0, within_ms);
-            let command = self.machine(node).command.as_ref().map_or(0, |c| c.id);
-            self.clock.after(delay_ms, Ev::PowerCut(node, command));
+            self.clock.after(delay_ms, Ev::PowerCut(node, during));
         }
     }
 
-    pub(super) fn power_cut(&mut self, node: u32, command: u64) {
-        let machine = self.machine(node);
-        let ran = machine.command.as_ref().map_or(0, |c| c.id);
-        if (command != 0 && command != ran) || machine.running == Running::Off {
+    pub(super) fn power_cut(&mut self, node: u32, during: Option<OpId>) {
+        let over = during.is_some_and(|op| !self.ops.contains_key(&op));
+        if over || self.machine(node).running == Running::Off {
             return;
         }
-        let was = machine.running.words();
+        let was = self.machine(node).running.words();
         self.note(node, || format!("power lost while {was}"));
+        let copies = self.is_copying(node);
         self.cut(node);
+        // Nix writes some files of its database without waiting for the disk.
+        if copies && self.coin() {
+            self.machine(node).root.store_damaged = true;
+        }
         if self.coin() {
             let delay_ms = self.chance_between(1000, 60_000);
             self.soon(node, delay_ms, Turn::PowerBack);
         }
+    }
+
+    fn is_copying(&mut self, node: u32) -> bool {
+        let command = self.machine(node).command.as_ref();
+        command.is_some_and(|command| matches!(*command.ask, Ask::Copy { .. }))
     }
 
     /// A machine may lose what is on its disks, and its power with it. It happens once, and only to
@@ -129,9 +138,8 @@ impl SimWorld {
             return;
         }
         command.reply_to = None;
-        let copies = matches!(*command.task, Task::Copy { .. });
-        let reboots = matches!(*command.task, Task::Reboot);
-        if copies || !(goes_on || reboots) {
+        let copies = matches!(*command.ask, Ask::Copy { .. } | Ask::BringScript { .. });
+        if copies || !goes_on {
             self.drop_command(node, "");
         }
     }

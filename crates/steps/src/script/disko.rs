@@ -1,9 +1,13 @@
 //! Laying out the disks with a script of disko's.
 //!
-//! Its tables get their GUIDs last, as with Undercroft's own layouts, so that a disk that has its GUID is never wiped
-//! again; what is laid out and not mounted any longer is mounted by disko's other script.
+//! Its tables get their GUIDs when everything is made, so that a disk that has its GUID is never wiped again. Several
+//! tables can't get theirs at once: first all of them are marked as made, and only then named. Whoever comes back to tables
+//! of which each is named or marked goes on from there; where one is named and another is as it came, nothing is wiped,
+//! as the script would wipe both. What is laid out and not mounted any longer is mounted by disko's other script.
 
-use undercroft_model::{Evidence, Failure, FailureKind, PlannedDisk, ReportedDisk, Work};
+use undercroft_model::{
+    Evidence, Failure, FailureKind, MachineUuid, PlannedDisk, ReportedDisk, Work,
+};
 
 use super::{Halt, Machine, Script, Way, done, ended, unexpected};
 use crate::{
@@ -25,13 +29,32 @@ pub(super) struct Scripts<'a> {
 }
 
 /// What became of a layout.
-enum Committed {
-    /// Every table has its GUID and the new system is mounted.
-    Mounted,
+enum Laid {
     /// Every table has its GUID.
-    Unmounted,
-    /// Some table hasn't its GUID.
-    No,
+    Out {
+        /// Whether the new system is mounted.
+        mounted: bool,
+    },
+    /// Every table has its GUID or is marked as made.
+    Made,
+    /// No table has its GUID.
+    Not,
+    /// Some table has its GUID, and another is as it came.
+    InPart {
+        /// The device that is laid out.
+        laid: String,
+        /// The one that isn't.
+        other: String,
+    },
+}
+
+/// The GUID that marks a table as made until all of a machine's tables are: the final one with its first byte inverted.
+fn mark(guid: MachineUuid) -> MachineUuid {
+    let mut bytes = guid.0;
+    if let Some(first) = bytes.first_mut() {
+        *first = !*first;
+    }
+    MachineUuid(bytes)
 }
 
 impl Script<'_> {
@@ -53,38 +76,76 @@ impl Script<'_> {
             boot_id: self.boot_id(),
             wiped,
         };
-        match (committed(&tables, machine)?, scripts.mount) {
-            (Committed::Mounted, _) => Ok(evidence(false)),
-            (Committed::Unmounted, None) => Err(Halt::Failed(
-                Failure::new(
-                    FailureKind::Permanent,
-                    "the disks were laid out by this plan and aren't mounted, and a disko script can only wipe them again",
-                )
-                .with_hint("Mount them at /mnt by hand and run the command again, or plan with --reinstall to wipe them."),
-            )),
-            (Committed::Unmounted, Some(mount)) => {
-                lays_out_what_is_planned(scripts, &tables, machine)?;
-                run(mount, machine)?;
-                match committed(&tables, machine)? {
-                    Committed::Mounted => Ok(evidence(false)),
-                    _ => Err(nothing_mounted()),
-                }
+        match (look(&tables, machine)?, self.work) {
+            (Laid::Out { mounted: true }, _) => Ok(evidence(false)),
+            (Laid::Out { mounted: false }, _) => {
+                mount(scripts, &tables, machine)?;
+                Ok(evidence(false))
             }
-            (Committed::No, _) if self.work == Work::Probe => Err(Halt::NotDone),
-            (Committed::No, _) => {
+            (Laid::InPart { laid, other }, _) => Err(Halt::Failed(
+                Failure::new(
+                    FailureKind::Refused,
+                    format!(
+                        "{laid} was laid out by this plan and {other} wasn't, and the disko script would wipe both"
+                    ),
+                )
+                .with_hint("Nothing was written. Where nothing on them is to be kept, plan with --reinstall to lay out both."),
+            )),
+            (Laid::Made | Laid::Not, Work::Probe) => Err(Halt::NotDone),
+            (Laid::Made, Work::Act) => {
+                name(&tables, machine)?;
+                match look(&tables, machine)? {
+                    Laid::Out { mounted: true } => {}
+                    Laid::Out { mounted: false } => mount(scripts, &tables, machine)?,
+                    _ => return Err(nothing_mounted()),
+                }
+                Ok(evidence(true))
+            }
+            (Laid::Not, Work::Act) => {
                 lays_out_what_is_planned(scripts, &tables, machine)?;
                 spares_other_pools(&tables, machine)?;
                 run(scripts.lay_out, machine)?;
-                for table in &tables {
-                    machine.done(|| Ask::NameTable(table.clone()))?;
-                }
-                match committed(&tables, machine)? {
-                    Committed::Mounted => Ok(evidence(true)),
+                let marked: Vec<Table> = tables
+                    .iter()
+                    .map(|table| Table {
+                        device: table.device.clone(),
+                        guid: mark(table.guid),
+                    })
+                    .collect();
+                name(&marked, machine)?;
+                name(&tables, machine)?;
+                match look(&tables, machine)? {
+                    Laid::Out { mounted: true } => Ok(evidence(true)),
                     _ => Err(nothing_mounted()),
                 }
             }
         }
     }
+}
+
+/// Mounts what is laid out.
+fn mount(scripts: Scripts<'_>, tables: &[Table], machine: &mut Machine<'_>) -> Way<()> {
+    let Some(script) = scripts.mount else {
+        return Err(Halt::Failed(
+            Failure::new(
+                FailureKind::Permanent,
+                "the disks were laid out by this plan and aren't mounted, and the disko script can only wipe them again",
+            )
+            .with_hint("Mount them at /mnt by hand and run the command again, or plan with --reinstall to wipe them."),
+        ));
+    };
+    lays_out_what_is_planned(scripts, tables, machine)?;
+    run(script, machine)?;
+    match look(tables, machine)? {
+        Laid::Out { mounted: true } => Ok(()),
+        _ => Err(nothing_mounted()),
+    }
+}
+
+fn name(tables: &[Table], machine: &mut Machine<'_>) -> Way<()> {
+    machine.done(|| Ask::NameTables {
+        tables: tables.to_vec(),
+    })
 }
 
 fn nothing_mounted() -> Halt {
@@ -96,16 +157,37 @@ fn nothing_mounted() -> Halt {
     )
 }
 
-fn committed(tables: &[Table], machine: &mut Machine<'_>) -> Way<Committed> {
-    let ended = machine.ended(|| Ask::Committed {
-        tables: tables.to_vec(),
+/// How far the tables are, by their GUIDs.
+fn look(tables: &[Table], machine: &mut Machine<'_>) -> Way<Laid> {
+    let ended = machine.ended(|| Ask::Tables {
+        devices: tables.iter().map(|table| table.device.clone()).collect(),
     })?;
-    match ended.code {
-        code::DONE => Ok(Committed::Mounted),
-        code::NOT_MOUNTED_YET => Ok(Committed::Unmounted),
-        code::NOT_YET => Ok(Committed::No),
-        _ => Err(unexpected(ended)),
+    if ended.code != code::DONE {
+        return Err(unexpected(ended));
     }
+    let mut lines = ended.stdout.lines().map(str::trim);
+    let (mut laid, mut made, mut other) = (None, false, None);
+    for table in tables {
+        let shown = lines.next().unwrap_or_default();
+        let is = |guid: MachineUuid| shown.eq_ignore_ascii_case(&guid.to_string());
+        if is(table.guid) {
+            laid.get_or_insert(&table.device);
+        } else if is(mark(table.guid)) {
+            made = true;
+        } else {
+            other.get_or_insert(&table.device);
+        }
+    }
+    let mounted = lines.next() == Some("mounted");
+    Ok(match (laid, other) {
+        (Some(laid), Some(other)) => Laid::InPart {
+            laid: laid.clone(),
+            other: other.clone(),
+        },
+        (_, None) if made => Laid::Made,
+        (_, None) => Laid::Out { mounted },
+        (None, Some(_)) => Laid::Not,
+    })
 }
 
 /// Runs a script with the disks' keys at hand.

@@ -1,6 +1,6 @@
 //! Laying out and mounting the disks.
 
-use undercroft_model::{Evidence, FailureKind, PlannedDisk, Work};
+use undercroft_model::{Evidence, FailureKind, PlannedDisk, Work, inventory::Layout};
 
 use super::{Halt, Machine, Script, Way, disko::Scripts, unexpected};
 use crate::{
@@ -14,7 +14,7 @@ impl Script<'_> {
     pub(super) fn partition(
         &self,
         disks: &[PlannedDisk],
-        layout: &str,
+        layout: Layout,
         scripts: Option<Scripts<'_>>,
         machine: &mut Machine<'_>,
     ) -> Way<Evidence> {
@@ -48,7 +48,7 @@ impl Script<'_> {
     fn own_layout(
         &self,
         disk: &PlannedDisk,
-        layout: &str,
+        layout: Layout,
         machine: &mut Machine<'_>,
     ) -> Way<Evidence> {
         if disk.identity.serial.is_none() && disk.identity.wwn.is_none() {
@@ -58,7 +58,7 @@ impl Script<'_> {
         let look_only = self.work == Work::Probe;
         let ended = machine.ended(|| Ask::LayOut {
             disk: disk.clone(),
-            layout: layout.to_owned(),
+            layout,
             look_only,
         })?;
         match ended.code {
