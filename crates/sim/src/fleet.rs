@@ -116,7 +116,11 @@ fn closure_bytes(node: &Node, profile: &Profile) -> u64 {
 /// Whether the system brings scripts of disko's, as every NixOS system does. The rack's own small system has none, and lies
 /// on the one disk that Undercroft lays out itself.
 fn has_scripts(node: &Node) -> bool {
-    let wiped = node.disks.iter().filter(|disk| disk.role.is_wiped()).count();
+    let wiped = node
+        .disks
+        .iter()
+        .filter(|disk| disk.role.is_wiped())
+        .count();
     node.power.kind != PowerKind::Rack || node.layout != Layout::Ext4 || wiped != 1
 }
 

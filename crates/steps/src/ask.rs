@@ -1,7 +1,9 @@
 //! What is asked of a machine, and how it answers.
 
 use undercroft_model::{
-    FailedCommand, Failure, FailureKind, InstallerReport, MachineUuid, NoAnswer, PlannedDisk, inventory::Layout};
+    FailedCommand, Failure, FailureKind, InstallerReport, MachineUuid, NoAnswer, PlannedDisk,
+    inventory::Layout,
+};
 
 /// The mount point of the new system on an installer.
 pub const MOUNT_POINT: &str = "/mnt";

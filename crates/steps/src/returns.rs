@@ -24,7 +24,7 @@ pub struct InstalledLook {
 }
 
 /// A look at a machine's address.
-pub type Look = Result<InstalledLook, Unanswered>;
+pub type Look = Result<InstalledLook, Box<Unanswered>>;
 
 /// What a look says.
 #[derive(Debug, Clone, PartialEq)]

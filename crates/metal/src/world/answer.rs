@@ -165,7 +165,10 @@ fn described(answer: Answer) -> Result<Answer, Failure> {
 fn is_encrypted(job: &Job<'_>) -> bool {
     matches!(
         &job.step.action,
-        Action::Partition { layout: Layout::ZfsEncrypted, .. }
+        Action::Partition {
+            layout: Layout::ZfsEncrypted,
+            ..
+        }
     )
 }
 

@@ -94,7 +94,7 @@ pub(super) async fn probe_reboot(job: &Job<'_>) -> Done {
         if job.started.elapsed() > PROBE_WAIT || job.left() < MARGIN {
             return Err(match look {
                 Ok(_) => Stop::NotDone,
-                Err(unanswered) => awaited.not_found(unanswered).into(),
+                Err(last) => awaited.not_found(*last).into(),
             });
         }
         tokio::time::sleep(LOOK_INTERVAL).await;
@@ -151,7 +151,7 @@ async fn look(job: &Job<'_>, key: HostKey) -> Look {
     let identity = &job.shared.parts.operator.private_file;
     look_at_installed(job.name(), job.address(), key, identity, limit)
         .await
-        .map_err(unanswered)
+        .map_err(|error| Box::new(unanswered(error)))
 }
 
 /// Whether the key that is shown at the machine's address is one that an installer has reported

@@ -101,7 +101,7 @@ impl SimWorld {
             Err(silent) if silent.why == NoAnswer::Unreachable && waited_ms < SILENCE_MS_MAX => {
                 return self.clock.after(CONNECT_MS_MAX, Ev::Ask(op));
             }
-            Err(unanswered) => return self.answered(op, Answer::Nothing(Box::new(unanswered))),
+            Err(unanswered) => return self.answered(op, Answer::Nothing(unanswered)),
         }
         if self.machine(node).command.is_some() {
             // An earlier command holds the machine's lock.
@@ -131,7 +131,7 @@ impl SimWorld {
     }
 
     /// Connects to the installer that was approved, and to no other.
-    fn connect(&mut self, node: u32, order: &Order) -> Result<(), Unanswered> {
+    fn connect(&mut self, node: u32, order: &Order) -> Result<(), Box<Unanswered>> {
         let now = self.now();
         let pinned = order.facts.approval.as_ref().map(|a| a.fingerprint.clone());
         let machine = self.machine(node);
@@ -286,11 +286,14 @@ impl SimWorld {
     }
 }
 
-pub(super) fn nobody_answers() -> Unanswered {
-    Unanswered::new(NoAnswer::Unreachable, "nobody answers at the address")
+pub(super) fn nobody_answers() -> Box<Unanswered> {
+    Box::new(Unanswered::new(
+        NoAnswer::Unreachable,
+        "nobody answers at the address",
+    ))
 }
 
-pub(super) fn other_key(shown: Option<String>) -> Unanswered {
+pub(super) fn other_key(shown: Option<String>) -> Box<Unanswered> {
     let message = "another host key is shown at the address than the one that is pinned";
-    Unanswered::new(NoAnswer::OtherKey, message).showing(shown)
+    Box::new(Unanswered::new(NoAnswer::OtherKey, message).showing(shown))
 }

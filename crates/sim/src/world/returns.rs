@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use undercroft_model::{Action, Evidence, FailureKind, OpId, Outcome, Work};
-use undercroft_steps::{InstalledLook, LOOK_MS_MAX, Look, Looked, Return, Unanswered};
+use undercroft_steps::{InstalledLook, LOOK_MS_MAX, Look, Looked, Return};
 
 use super::{
     Ev, Sabotage, SimWorld, Stage,
@@ -118,7 +118,7 @@ impl SimWorld {
             Looked::InInstaller => self.reply(op, 0, Outcome::NotDone),
             Looked::Again if now_ms >= until_ms => self.gives_up(op, &awaited, look, toplevel),
             Looked::Again => {
-                if matches!(&look, Err(Unanswered { shown: Some(_), .. })) {
+                if look.as_ref().is_err_and(|silent| silent.shown.is_some()) {
                     let again_ms = LOOK_AGAIN_MS.min(until_ms - now_ms);
                     self.clock.after(again_ms, Ev::Look(op));
                 }
@@ -133,7 +133,7 @@ impl SimWorld {
             .is_some_and(|known| known.order.work == Work::Act);
         let failure = match (toplevel, acts, look) {
             (None, true, look) => awaited.has_not_returned(&look),
-            (None, false, Err(last)) => awaited.not_found(last),
+            (None, false, Err(last)) => awaited.not_found(*last),
             (Some(_), _, Err(last)) => last.of_look(),
             (_, _, Ok(_)) => {
                 let message = "a machine that answers was looked at in vain";
