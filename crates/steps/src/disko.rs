@@ -2,6 +2,17 @@
 
 use undercroft_model::{Failure, FailureKind};
 
+/// The scripts that disko makes of a configuration.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Scripts<'a> {
+    /// Wipes, makes and mounts.
+    pub(crate) lay_out: &'a str,
+    /// Mounts alone.
+    pub(crate) mount: Option<&'a str>,
+    /// The devices that are made anew, as the scripts name them, where that is known.
+    pub(crate) devices: Option<&'a [String]>,
+}
+
 /// The devices that a disko script says that it makes anew.
 ///
 /// # Errors

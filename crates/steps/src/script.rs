@@ -5,17 +5,17 @@
 //! the same in every world.
 
 mod copy;
+mod dialogue;
 mod disko;
 mod install;
 mod partition;
 
-use undercroft_model::{
-    Action, Evidence, Failure, FailureKind, InstallerReport, NodePlan, Step, Work,
-};
+use undercroft_model::{Action, Evidence, Failure, FailureKind, NodePlan, Step, Work};
 
+use self::dialogue::{Halt, Machine, Way, done};
 use crate::{
-    ask::{Answer, Ask, Ended},
-    exit::{code, refused},
+    ask::{Answer, Ask},
+    disko::Scripts,
     inspect::{Wanted, inspect},
     pin::Pinned,
 };
@@ -67,9 +67,7 @@ impl<'a> Script<'a> {
             let failure = Failure::new(FailureKind::Permanent, message);
             return Some(Next::Failed(failure));
         }
-        let mut machine = Machine {
-            answers: answers.iter(),
-        };
+        let mut machine = Machine::new(answers);
         let way = match &self.step.action {
             Action::Inspect {
                 disks,
@@ -91,7 +89,7 @@ impl<'a> Script<'a> {
                 disko_mount_script,
                 disko_devices,
             } => {
-                let scripts = disko_script.as_deref().map(|lay_out| disko::Scripts {
+                let scripts = disko_script.as_deref().map(|lay_out| Scripts {
                     lay_out,
                     mount: disko_mount_script.as_deref(),
                     devices: disko_devices.as_deref(),
@@ -148,20 +146,6 @@ fn leave(machine: &mut Machine<'_>) -> Way<()> {
     }
 }
 
-/// Why a script goes no further.
-#[derive(Debug)]
-enum Halt {
-    Ask(Ask),
-    NotDone,
-    Failed(Failure),
-}
-
-impl From<Failure> for Halt {
-    fn from(failure: Failure) -> Self {
-        Self::Failed(failure)
-    }
-}
-
 impl From<Halt> for Next {
     fn from(halt: Halt) -> Self {
         match halt {
@@ -170,66 +154,4 @@ impl From<Halt> for Next {
             Halt::Failed(failure) => Self::Failed(failure),
         }
     }
-}
-
-impl Halt {
-    fn failed(kind: FailureKind, message: impl Into<String>) -> Self {
-        Self::Failed(Failure::new(kind, message))
-    }
-}
-
-type Way<T> = Result<T, Halt>;
-
-/// The machine as a script sees it: what it has answered, in the order in which it was asked.
-struct Machine<'a> {
-    answers: std::slice::Iter<'a, Answer>,
-}
-
-impl<'a> Machine<'a> {
-    /// The answer, if it was asked already.
-    fn ask(&mut self, ask: impl FnOnce() -> Ask) -> Way<&'a Answer> {
-        self.answers.next().ok_or_else(|| Halt::Ask(ask()))
-    }
-
-    /// The program's end, whatever its exit code.
-    fn ended(&mut self, ask: impl FnOnce() -> Ask) -> Way<&'a Ended> {
-        ended(self.ask(ask)?)
-    }
-
-    /// Goes on where it was done.
-    fn done(&mut self, ask: impl FnOnce() -> Ask) -> Way<()> {
-        done(self.ask(ask)?)
-    }
-
-    fn described(&mut self) -> Way<&'a InstallerReport> {
-        match self.ask(|| Ask::Describe)? {
-            Answer::Described(report) => Ok(report),
-            answer => Err(unexpected(ended(answer)?)),
-        }
-    }
-}
-
-fn ended(answer: &Answer) -> Way<&Ended> {
-    match answer {
-        Answer::Ended(ended) => Ok(ended),
-        Answer::Nothing(unanswered) => Err(unanswered.clone().of_installer().into()),
-        Answer::Described(_) | Answer::Done | Answer::CopyFailed(_) => Err(Halt::failed(
-            FailureKind::Ambiguous,
-            "something else was answered than was asked: a fault in Undercroft itself",
-        )),
-    }
-}
-
-fn done(answer: &Answer) -> Way<()> {
-    if *answer == Answer::Done {
-        return Ok(());
-    }
-    match ended(answer)? {
-        ended if ended.code == code::DONE => Ok(()),
-        ended => Err(unexpected(ended)),
-    }
-}
-
-fn unexpected(ended: &Ended) -> Halt {
-    Halt::Failed(refused(ended))
 }

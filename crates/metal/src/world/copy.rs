@@ -16,8 +16,8 @@ use super::{
 use undercroft_build::system::NixStore;
 use undercroft_process as process;
 use undercroft_process::Input;
-use undercroft_ssh::quote;
-use undercroft_steps::{Answer, CopyFailed};
+use undercroft_ssh::{Connection, quote};
+use undercroft_steps::{Answer, CopyFailed, MOUNT_POINT};
 
 /// Where a path goes to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,37 +37,7 @@ pub(super) async fn push(
     total_bytes: Option<u64>,
 ) -> Result<Answer, Failure> {
     let connection = installer.connection();
-    let store = job
-        .shared
-        .parts
-        .stores
-        .get(job.name())
-        .unwrap_or(&NixStore::Default);
-    let to = match destination {
-        Destination::NewSystem => format!(
-            "ssh://{}?remote-store=local%3Froot%3D/mnt",
-            connection.destination()
-        ),
-        Destination::Installer => format!("ssh://{}", connection.destination()),
-    };
-    let mut args = vec![
-        "copy".to_owned(),
-        "--no-check-sigs".to_owned(),
-        "--log-format".to_owned(),
-        "internal-json".to_owned(),
-        "-v".to_owned(),
-    ];
-    args.extend(store.from_args());
-    args.extend(["--to".to_owned(), to, path.to_owned()]);
-    let shown = std::iter::once("nix".to_owned())
-        .chain(args.iter().map(|word| quote(word)))
-        .collect::<Vec<_>>()
-        .join(" ");
-    let mut nix = Command::new("nix");
-    nix.args(&args)
-        .env("NIX_SSHOPTS", connection.nix_sshopts())
-        .env("NIX_CONFIG", nix_config());
-
+    let (nix, shown) = command(job, connection, path, destination);
     let mut log = NixLog::default();
     let mut teller = Teller::new(job, total_bytes);
     // What the log tells is exact, and what ssh has written is there with every version of Nix.
@@ -110,6 +80,44 @@ pub(super) async fn push(
             output_tail: said,
         },
     })))
+}
+
+/// The program, and how a person would type it.
+fn command(
+    job: &Job<'_>,
+    connection: &Connection,
+    path: &str,
+    destination: Destination,
+) -> (Command, String) {
+    let stores = &job.shared.parts.stores;
+    let store = stores.get(job.name()).unwrap_or(&NixStore::Default);
+    let to = match destination {
+        Destination::NewSystem => format!(
+            "ssh://{}?remote-store=local%3Froot%3D{MOUNT_POINT}",
+            connection.destination()
+        ),
+        Destination::Installer => format!("ssh://{}", connection.destination()),
+    };
+    let mut args: Vec<String> = [
+        "copy",
+        "--no-check-sigs",
+        "--log-format",
+        "internal-json",
+        "-v",
+    ]
+    .map(str::to_owned)
+    .to_vec();
+    args.extend(store.from_args());
+    args.extend(["--to".to_owned(), to, path.to_owned()]);
+    let shown = std::iter::once("nix".to_owned())
+        .chain(args.iter().map(|word| quote(word)))
+        .collect::<Vec<_>>()
+        .join(" ");
+    let mut nix = Command::new("nix");
+    nix.args(&args)
+        .env("NIX_SSHOPTS", connection.nix_sshopts())
+        .env("NIX_CONFIG", nix_config());
+    (nix, shown)
 }
 
 fn nix_config() -> String {

@@ -2,7 +2,10 @@
 
 use undercroft_model::{Evidence, Failure, FailureKind, NoAnswer, Work};
 
-use super::{Halt, Machine, Script, Way, done, unexpected};
+use super::{
+    Script,
+    dialogue::{Halt, Machine, Way, done, unexpected},
+};
 use crate::{
     ask::{Answer, Ask, CopyFailed, Ended, MOUNT_POINT},
     exit::code,

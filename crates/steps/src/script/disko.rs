@@ -9,24 +9,16 @@ use undercroft_model::{
     Evidence, Failure, FailureKind, MachineUuid, PlannedDisk, ReportedDisk, Work,
 };
 
-use super::{Halt, Machine, Script, Way, done, ended, unexpected};
+use super::{
+    Script,
+    dialogue::{Halt, Machine, Way, done, ended, unexpected},
+};
 use crate::{
     ask::{Answer, Ask, MOUNT_POINT, Table},
-    disko::{script_devices, script_wipes_what_is_planned},
+    disko::{Scripts, script_devices, script_wipes_what_is_planned},
     exit::code,
     inspect::find_disk,
 };
-
-/// The scripts that disko makes of a configuration.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Scripts<'a> {
-    /// Wipes, makes and mounts.
-    pub(super) lay_out: &'a str,
-    /// Mounts alone.
-    pub(super) mount: Option<&'a str>,
-    /// The devices that are made anew, as the scripts name them, where that is known.
-    pub(super) devices: Option<&'a [String]>,
-}
 
 /// What became of a layout.
 enum Laid {

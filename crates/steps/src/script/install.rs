@@ -2,7 +2,10 @@
 
 use undercroft_model::{Evidence, Failure, FailureKind, Work, text::visible};
 
-use super::{Halt, Machine, Script, Way, unexpected};
+use super::{
+    Script,
+    dialogue::{Halt, Machine, Way, unexpected},
+};
 use crate::{
     ask::Ask,
     exit::{code, value},

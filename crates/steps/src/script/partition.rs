@@ -2,9 +2,13 @@
 
 use undercroft_model::{Evidence, FailureKind, PlannedDisk, Work, inventory::Layout};
 
-use super::{Halt, Machine, Script, Way, disko::Scripts, unexpected};
+use super::{
+    Script,
+    dialogue::{Halt, Machine, Way, unexpected},
+};
 use crate::{
     ask::Ask,
+    disko::Scripts,
     exit::{code, value},
     inspect::find_disks,
 };
