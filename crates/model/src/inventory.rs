@@ -7,6 +7,7 @@
 
 mod check;
 mod declare;
+mod draft;
 mod forms;
 mod kubernetes_node;
 mod leaves;
@@ -22,6 +23,7 @@ mod secret;
 mod sections;
 mod source;
 mod syntax;
+mod words;
 
 use std::collections::BTreeMap;
 

@@ -1,5 +1,8 @@
 //! What will be done: a plan is decided once, whole, and carried out without further choices.
 
+mod disk;
+mod state;
+
 use std::{collections::BTreeMap, fmt, io, net::Ipv4Addr};
 
 use serde::{Deserialize, Serialize};
@@ -7,10 +10,11 @@ use sha2::{Digest as _, Sha256};
 
 use crate::{
     BootstrapPart, ClusterPlan, ClusterRole, MacAddr, MachineIdentity, MachineUuid, NodeName,
-    System,
-    inventory::{DiskRole, Layout},
-    tagged::tagged,
+    System, inventory::Layout, tagged::tagged,
 };
+
+pub use disk::{DiskIdentity, PlannedDisk};
+pub use state::NodeState;
 
 /// The version of [`Plan`]'s written form.
 pub const PLAN_VERSION: u32 = 1;
@@ -45,94 +49,6 @@ impl StepId {
     }
 }
 
-/// How far a machine has come. The order is the order of a bring-up.
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, schemars::JsonSchema,
-)]
-#[serde(rename_all = "kebab-case")]
-pub enum NodeState {
-    /// Nothing is known but the inventory's word.
-    Unknown,
-    /// An installer on the machine has reported in.
-    Seen,
-    /// The fingerprint that it reported was approved.
-    Approved,
-    /// Over SSH pinned to that fingerprint, the machine's identity and disks were found right.
-    InstallerReady,
-    /// The disks are laid out and mounted.
-    Partitioned,
-    /// The closure is on the disk, whole.
-    Copied,
-    /// Host key, profile and boot loader are in place and were read back.
-    Installed,
-    /// The machine has a new boot id.
-    Rebooted,
-    /// It runs the closure that was built, under the host key that was made for it.
-    Up,
-    /// It is a member of the Kubernetes cluster; the founder: its API answers.
-    Joined,
-    /// The founder alone: the network of the pods is there.
-    Networked,
-    /// Kubernetes calls it Ready, and it carries its labels, annotations and taints.
-    Ready,
-    /// The founder alone: the cluster has the secrets that its bootstrap needs.
-    #[serde(alias = "entrusted")]
-    SecretsReady,
-    /// The founder alone: Argo CD is there and healthy.
-    #[serde(rename = "argocd-ready", alias = "delivering")]
-    ArgoCdReady,
-    /// The founder alone: the root application is synced and healthy.
-    Synced,
-}
-
-impl NodeState {
-    /// All states, in the order of a bring-up.
-    pub const ALL: [Self; 15] = [
-        Self::Unknown,
-        Self::Seen,
-        Self::Approved,
-        Self::InstallerReady,
-        Self::Partitioned,
-        Self::Copied,
-        Self::Installed,
-        Self::Rebooted,
-        Self::Up,
-        Self::Joined,
-        Self::Networked,
-        Self::Ready,
-        Self::SecretsReady,
-        Self::ArgoCdReady,
-        Self::Synced,
-    ];
-
-    /// The state's name as people read it and JSON has it.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Unknown => "unknown",
-            Self::Seen => "seen",
-            Self::Approved => "approved",
-            Self::InstallerReady => "installer-ready",
-            Self::Partitioned => "partitioned",
-            Self::Copied => "copied",
-            Self::Installed => "installed",
-            Self::Rebooted => "rebooted",
-            Self::Up => "up",
-            Self::Joined => "joined",
-            Self::Networked => "networked",
-            Self::Ready => "ready",
-            Self::SecretsReady => "secrets-ready",
-            Self::ArgoCdReady => "argocd-ready",
-            Self::Synced => "synced",
-        }
-    }
-}
-
-impl fmt::Display for NodeState {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.as_str())
-    }
-}
-
 /// Something of which only so many may be in use at once, whatever the number of machines.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, schemars::JsonSchema,
@@ -161,63 +77,6 @@ impl Resource {
         Self::ServerJoin,
         Self::AgentJoin,
     ];
-}
-
-/// What tells one disk from all others. At least one of the two is set.
-#[derive(
-    Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, schemars::JsonSchema,
-)]
-pub struct DiskIdentity {
-    /// The serial number as the disk reports it.
-    pub serial: Option<String>,
-    /// The World Wide Name or NVMe EUI.
-    pub wwn: Option<String>,
-}
-
-impl DiskIdentity {
-    /// Whether a disk that reports these two is the disk that is meant: every identity that the
-    /// inventory gives must be reported and be the same, and at least one must be given. Serial
-    /// numbers are the same letter by letter; WWNs are numbers, whose hexadecimal digits may be of
-    /// either case.
-    ///
-    /// The installer's `find_disk` and nix/lib/disks.nix say the same in their languages.
-    pub fn matches(&self, serial: Option<&str>, wwn: Option<&str>) -> bool {
-        let same_serial = self
-            .serial
-            .as_deref()
-            .is_none_or(|want| serial == Some(want));
-        let same_wwn = self
-            .wwn
-            .as_deref()
-            .is_none_or(|want| wwn.is_some_and(|got| got.eq_ignore_ascii_case(want)));
-        (self.serial.is_some() || self.wwn.is_some()) && same_serial && same_wwn
-    }
-}
-
-impl fmt::Display for DiskIdentity {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match (&self.serial, &self.wwn) {
-            (Some(serial), _) => write!(f, "serial {serial}"),
-            (None, Some(wwn)) => write!(f, "WWN {wwn}"),
-            (None, None) => f.write_str("a disk without identity"),
-        }
-    }
-}
-
-/// A disk that a step writes to, and what for.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
-pub struct PlannedDisk {
-    /// Which disk.
-    pub identity: DiskIdentity,
-    /// The inventory's role for it; never [`DiskRole::Keep`].
-    pub role: DiskRole,
-    /// The least size that the layout needs, in bytes.
-    pub size_bytes_min: u64,
-    /// The GUID that the disk's partition table gets. It is derived from the fleet, the machine, the
-    /// disk's identity, the layout and the machine's `generation`, so that a step that is carried
-    /// out again, by this plan or by a later one of the same intent, can tell its own work from
-    /// another's and never wipes twice. What the machine is to run has no part in it.
-    pub table_guid: MachineUuid,
 }
 
 /// The system that a machine is to run.

@@ -133,7 +133,10 @@ impl Reader<'_> {
                     at += length;
                 }
                 TokenTree::Group(group) => {
-                    self.tokens(&group.stream().into_iter().collect::<Vec<_>>(), false);
+                    // What a macro is given in a module may define something there.
+                    let before = tokens.get(at.saturating_sub(2));
+                    let is_module = is_module && is_punct(before, '!');
+                    self.tokens(&group.stream().into_iter().collect::<Vec<_>>(), is_module);
                 }
                 TokenTree::Ident(word) => {
                     let before = tokens.get(..at - 1).unwrap_or_default();

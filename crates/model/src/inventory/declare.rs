@@ -60,6 +60,34 @@ impl Out {
     }
 }
 
+/// A text in TOML's notation: a basic string with its escapes.
+pub(crate) fn text(value: &str) -> Out {
+    let mut out = String::with_capacity(value.len() + 2);
+    out.push('"');
+    let plain = |b: u8| matches!(b, b' '..=b'~') && b != b'"' && b != b'\\';
+    if value.bytes().all(plain) {
+        out.push_str(value);
+        out.push('"');
+        return Out::Scalar(out);
+    }
+    for c in value.chars() {
+        match c {
+            '"' => out.push_str("\\\""),
+            '\\' => out.push_str("\\\\"),
+            '\n' => out.push_str("\\n"),
+            '\r' => out.push_str("\\r"),
+            '\t' => out.push_str("\\t"),
+            c if crate::text::is_unseen(c) => match u32::from(c) {
+                n @ 0..=0xffff => out.push_str(&format!("\\u{n:04X}")),
+                n => out.push_str(&format!("\\U{n:08X}")),
+            },
+            c => out.push(c),
+        }
+    }
+    out.push('"');
+    Out::Scalar(out)
+}
+
 /// Something that can stand in the inventory.
 pub(crate) trait Value: Sized {
     /// Reads the value, or reports why it can't be read and gives `None`.
@@ -164,6 +192,16 @@ pub(crate) fn paragraph(lines: &[&str]) -> String {
     words.join(" ")
 }
 
+/// A default as JSON. A table's defaults stand at its own keys, so it has none itself.
+fn default_json(value: &Out) -> Option<Json> {
+    match value {
+        Out::Nothing | Out::Table(_) => None,
+        // A scalar in TOML's notation, as [`text`] writes it, is one in JSON's too.
+        Out::Scalar(text) => serde_json::from_str(text).ok(),
+        Out::List(items) => items.iter().map(default_json).collect(),
+    }
+}
+
 /// The schema of one key of a section.
 pub(crate) fn property(docs: &[&str], schema: Json, default: Option<Out>) -> Json {
     let mut keys = Map::new();
@@ -172,7 +210,7 @@ pub(crate) fn property(docs: &[&str], schema: Json, default: Option<Out>) -> Jso
         // A section's own description gives way to the key's.
         keys.extend(schema.into_iter().filter(|(k, _)| k != "description"));
     }
-    if let Some(default) = default.as_ref().and_then(super::schema::default_json) {
+    if let Some(default) = default.as_ref().and_then(default_json) {
         keys.insert("default".to_owned(), default);
     }
     Json::Object(keys)
@@ -337,7 +375,7 @@ macro_rules! choice {
             }
 
             fn write(&self) -> $crate::inventory::declare::Out {
-                $crate::inventory::leaves::text(self.as_str())
+                $crate::inventory::declare::text(self.as_str())
             }
 
             fn schema(_: $crate::inventory::declare::Rule) -> $crate::inventory::declare::Json {

@@ -7,38 +7,10 @@ use serde_json::json;
 use toml::{Spanned, de::DeValue};
 
 use super::{
-    declare::{Json, Name, Out, Rule, Value},
+    declare::{Json, Name, Out, Rule, Value, text},
     reader::Reader,
 };
 use crate::{ClassName, MacAddr, MachineUuid, NodeName, PcName, System, UserName};
-
-/// A text in TOML's notation: a basic string with its escapes.
-pub(crate) fn text(value: &str) -> Out {
-    let mut out = String::with_capacity(value.len() + 2);
-    out.push('"');
-    let plain = |b: u8| matches!(b, b' '..=b'~') && b != b'"' && b != b'\\';
-    if value.bytes().all(plain) {
-        out.push_str(value);
-        out.push('"');
-        return Out::Scalar(out);
-    }
-    for c in value.chars() {
-        match c {
-            '"' => out.push_str("\\\""),
-            '\\' => out.push_str("\\\\"),
-            '\n' => out.push_str("\\n"),
-            '\r' => out.push_str("\\r"),
-            '\t' => out.push_str("\\t"),
-            c if crate::text::is_unseen(c) => match u32::from(c) {
-                n @ 0..=0xffff => out.push_str(&format!("\\u{n:04X}")),
-                n => out.push_str(&format!("\\U{n:08X}")),
-            },
-            c => out.push(c),
-        }
-    }
-    out.push('"');
-    Out::Scalar(out)
-}
 
 impl Value for bool {
     fn read(value: &Spanned<DeValue<'_>>, _: Rule, cx: &mut Reader<'_>) -> Option<Self> {

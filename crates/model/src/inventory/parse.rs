@@ -1,6 +1,6 @@
 //! From bytes to an inventory or findings.
 
-use std::{collections::BTreeMap, net::Ipv4Addr};
+use std::collections::BTreeMap;
 
 use toml::{
     Spanned,
@@ -8,66 +8,17 @@ use toml::{
 };
 
 use super::{
-    Class, Disk, Fleet, Gitops, Inventory, Kubernetes, Lending, Network, Node, NodeEntry, Parsed,
-    Pc, Phone, Secrets, User, check,
+    Class, Node, NodeEntry, Parsed, check,
     declare::{Rule, Value},
+    draft::Draft,
     reader::Reader,
     source::{Finding, Source},
     syntax,
 };
-use crate::{ClassName, Diagnostic, MacAddr, MachineUuid, NodeName, PcName, UserName};
+use crate::{ClassName, Diagnostic, NodeName};
 
 /// The largest file that is read, in bytes; a hundred thousand nodes need about 50 MiB.
 const MAX_BYTES: usize = 256 << 20;
-
-/// What could be read of an inventory; a section that couldn't is absent.
-pub(crate) struct Draft {
-    pub(crate) fleet: Option<Fleet>,
-    pub(crate) network: Option<Network>,
-    pub(crate) kubernetes: Option<Kubernetes>,
-    pub(crate) gitops: Option<Gitops>,
-    pub(crate) secrets: Option<Secrets>,
-    pub(crate) lending: Option<Lending>,
-    pub(crate) classes: BTreeMap<ClassName, Class>,
-    pub(crate) nodes: BTreeMap<NodeName, Node>,
-    pub(crate) pcs: BTreeMap<PcName, Pc>,
-    pub(crate) users: BTreeMap<UserName, User>,
-    /// Nodes whose class isn't there or couldn't be read, as they stand in the file.
-    pub(crate) without_class: BTreeMap<NodeName, NodeEntry>,
-}
-
-/// What a node says of its own machine, whatever its class gives.
-pub(crate) struct OwnParts<'d> {
-    pub(crate) name: &'d str,
-    pub(crate) macs: &'d [MacAddr],
-    pub(crate) uuid: Option<MachineUuid>,
-    pub(crate) address: Ipv4Addr,
-    pub(crate) disks: &'d [Disk],
-    pub(crate) phones: &'d [Phone],
-}
-
-impl Draft {
-    /// Every node's own parts, also where nothing more can be said because of its class.
-    pub(crate) fn own_parts(&self) -> impl Iterator<Item = OwnParts<'_>> {
-        let read = self.nodes.iter().map(|(name, node)| OwnParts {
-            name: name.as_str(),
-            macs: &node.macs,
-            uuid: node.uuid,
-            address: node.address,
-            disks: &node.disks,
-            phones: &node.phones,
-        });
-        let rest = self.without_class.iter().map(|(name, entry)| OwnParts {
-            name: name.as_str(),
-            macs: &entry.macs,
-            uuid: entry.uuid,
-            address: entry.address,
-            disks: &entry.disks,
-            phones: &entry.phones,
-        });
-        read.chain(rest)
-    }
-}
 
 /// The names of the sections, in the order of the reference page.
 pub(crate) const SECTIONS: &[&str] = &[
@@ -291,22 +242,5 @@ fn read(root: &Spanned<DeValue<'_>>, cx: &mut Reader<'_>) -> Draft {
         pcs: key(root, table, "pcs", cx).unwrap_or_default(),
         users: key(root, table, "users", cx).unwrap_or_default(),
         without_class,
-    }
-}
-
-impl Draft {
-    fn finish(self) -> Option<Inventory> {
-        Some(Inventory {
-            fleet: self.fleet?,
-            network: self.network?,
-            kubernetes: self.kubernetes?,
-            gitops: self.gitops?,
-            secrets: self.secrets?,
-            lending: self.lending?,
-            classes: self.classes,
-            nodes: self.nodes,
-            pcs: self.pcs,
-            users: self.users,
-        })
     }
 }

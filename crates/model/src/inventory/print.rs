@@ -2,8 +2,7 @@
 
 use super::{
     Inventory,
-    declare::{Out, Value},
-    leaves,
+    declare::{Out, Value, text},
 };
 
 /// Prints an inventory in its canonical form: all sections in the reference's order, all keys
@@ -110,6 +109,6 @@ fn key(out: &mut String, name: &str) {
     if bare {
         out.push_str(name);
     } else {
-        inline(out, &leaves::text(name));
+        inline(out, &text(name));
     }
 }

@@ -11,18 +11,12 @@ use super::{
     declare::{Name, Rule, Value},
     secret,
     source::{Finding, Findings, Source},
+    words::{listed, nearest},
 };
-
-/// How alike two words must be, by Jaro and Winkler's measure from 0 to 1, for the one to be
-/// offered in place of the other.
-const ALIKE: f64 = 0.78;
 
 /// The longest unknown key that is listed with others; a longer one has a finding of its own, which
 /// shortens it.
 const MAX_STRAY_BYTES: usize = 40;
-
-/// Known words that a hint lists at most.
-const MAX_LISTED: usize = 24;
 
 /// The state of reading one file.
 pub(crate) struct Reader<'a> {
@@ -42,39 +36,6 @@ pub(crate) struct Reader<'a> {
     error_count: usize,
     /// Whether keys stand in a section that they don't belong to, so that their own lacks them.
     pub(crate) strays: bool,
-}
-
-/// The known word that is most like a given one, where one is.
-pub(crate) fn nearest<'w>(word: &str, known: impl IntoIterator<Item = &'w str>) -> Option<&'w str> {
-    let word = word.to_lowercase().replace(['-', ' '], "_");
-    known
-        .into_iter()
-        .map(|k| {
-            let plain = k.replace('-', "_");
-            (strsim::jaro_winkler(&word, &plain), k)
-        })
-        .filter(|(likeness, _)| *likeness >= ALIKE)
-        // Of equals the first one stays.
-        .fold(None, |best: Option<(f64, &str)>, next| match best {
-            Some(best) if best.0 >= next.0 => Some(best),
-            _ => Some(next),
-        })
-        .map(|(_, k)| k)
-}
-
-/// Words as a list in a sentence.
-pub(crate) fn listed<'w>(words: impl IntoIterator<Item = &'w str>) -> String {
-    let words: Vec<&str> = words.into_iter().collect();
-    let mut text = words
-        .iter()
-        .take(MAX_LISTED)
-        .map(|w| format!("`{w}`"))
-        .collect::<Vec<_>>()
-        .join(", ");
-    if words.len() > MAX_LISTED {
-        text.push_str(&format!(" and {} more", words.len() - MAX_LISTED));
-    }
-    text
 }
 
 impl<'a> Reader<'a> {

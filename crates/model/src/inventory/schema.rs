@@ -6,7 +6,7 @@ use serde_json::{Map, json};
 
 use super::{
     Class, Fleet, Gitops, Kubernetes, Lending, Network, NodeEntry, Pc, Secrets, User,
-    declare::{Json, Out, Rule, Value},
+    declare::{Json, Rule, Value},
 };
 use crate::{ClassName, NodeName, PcName, UserName};
 
@@ -36,14 +36,4 @@ pub fn schema() -> Json {
         "required": ["fleet", "network"],
         "additionalProperties": false,
     })
-}
-
-/// A default as JSON. A table's defaults stand at its own keys, so it has none itself.
-pub(crate) fn default_json(value: &Out) -> Option<Json> {
-    match value {
-        Out::Nothing | Out::Table(_) => None,
-        // A scalar in TOML's notation, as `leaves` writes it, is one in JSON's too.
-        Out::Scalar(text) => serde_json::from_str(text).ok(),
-        Out::List(items) => items.iter().map(default_json).collect(),
-    }
 }

@@ -10,7 +10,7 @@ use std::{borrow::Cow, collections::BTreeMap, ops::Range};
 
 use toml::de::DeTable;
 
-use super::{reader::listed, source::Finding};
+use super::{source::Finding, words::listed};
 
 /// Errors beyond those of single blocks that are looked for; each costs a reading of the whole text.
 const MAX_ROUNDS: usize = 8;

@@ -1,6 +1,7 @@
 //! What a plan says in its written form, and which disk is meant.
 
 use super::*;
+use crate::inventory::DiskRole;
 
 #[test]
 fn every_state_is_written_as_people_read_it_and_the_former_names_are_read_too() {

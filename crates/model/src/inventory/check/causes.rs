@@ -3,7 +3,11 @@
 
 use std::{collections::BTreeMap, net::Ipv4Addr, ops::Range};
 
-use super::{Check, Finding, listed, nearest};
+use super::state::Check;
+use crate::inventory::{
+    source::Finding,
+    words::{listed, nearest},
+};
 
 /// Things that a message names before it only counts.
 const MAX_NAMED: usize = 8;

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Check, gpu};
+use super::{gpu, state::Check};
 use crate::{
     System,
     inventory::{Class, Gpu, Kind, Power, PowerKind, forms, source::Finding},

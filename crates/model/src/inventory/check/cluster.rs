@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{Check, Seen};
+use super::state::{Check, Seen};
 use crate::inventory::{Component, DiskRole, Distribution, Kubernetes, Role, SecretsBackend};
 use crate::kubernetes_minor;
 

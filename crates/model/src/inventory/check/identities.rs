@@ -1,6 +1,6 @@
 //! What tells machines, disks and phones apart: set, and each given once.
 
-use super::{Check, Seen};
+use super::state::{Check, Seen};
 
 /// Serial numbers that machines report when nobody set one, in lower case.
 const PLACEHOLDER_SERIALS: &[&str] = &[

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{Check, Seen};
+use super::state::{Check, Seen};
 use crate::{
     System,
     inventory::{Builder, Disk, DiskRole, Firmware, Kind, Layout, Node, PowerKind, Role},

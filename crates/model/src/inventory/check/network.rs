@@ -4,8 +4,11 @@ use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
 
-use super::{Check, Draft, Seen};
-use crate::inventory::{Dhcp, Distribution, Network, OverlayKind};
+use super::{
+    causes,
+    state::{Check, Seen},
+};
+use crate::inventory::{Dhcp, Distribution, Network, OverlayKind, draft::Draft, source::Finding};
 
 /// Cilium gives every node a /24 of the pods' network (`clusterPoolIPv4MaskSize`).
 pub(in crate::inventory) const POD_NODE_PREFIX: u8 = 24;
@@ -68,7 +71,7 @@ fn inside(c: &mut Check<'_, '_>, net: &Ipv4Net, path: &[&str], address: Ipv4Addr
     let first = Ipv4Addr::from_bits(net.network().to_bits().saturating_add(1));
     let last = Ipv4Addr::from_bits(net.broadcast().to_bits().saturating_sub(1));
     let hint = format!("Give an address from {first} to {last}, or correct `network.node_cidr`.");
-    let finding = super::Finding::error(code, c.at(path), message).hint(hint);
+    let finding = Finding::error(code, c.at(path), message).hint(hint);
     c.causes.outside.push((path.join("."), address, finding));
 }
 
@@ -89,11 +92,11 @@ fn outside(c: &mut Check<'_, '_>, network: &Network) -> bool {
     let net = network.node_cidr;
     let message = format!(
         "machines can't have these addresses in {net}: {}",
-        super::causes::named(&names)
+        causes::named(&names)
     );
     let first = outside.swap_remove(0).2;
     let place = c.at(&["network", "node_cidr"]);
-    let finding = super::Finding::error("outside-network", place, message)
+    let finding = Finding::error("outside-network", place, message)
         .related("the first of them is given here", first.span())
         .hint("Correct `node_cidr`, or the addresses.");
     c.report(finding);
@@ -155,7 +158,7 @@ fn range(c: &mut Check<'_, '_>, network: &Network) {
             "`dhcp_range` is without effect while `dhcp` is \"{}\": another server gives addresses",
             network.dhcp
         );
-        let finding = super::Finding::error(
+        let finding = Finding::error(
             "not-in-this-mode",
             c.at_key(&["network"], "dhcp_range"),
             message,
@@ -229,14 +232,14 @@ fn lie_in(
     let finding = match inside {
         [] => return,
         [one] => {
-            let message = format!("{} lies in {range_name}", super::causes::named(&names));
-            super::Finding::error(code, c.at(one), message)
+            let message = format!("{} lies in {range_name}", causes::named(&names));
+            Finding::error(code, c.at(one), message)
                 .related("the range is given here", c.at(range))
                 .hint(hint)
         }
         [first, ..] => {
-            let message = format!("{} lie in {range_name}", super::causes::named(&names));
-            super::Finding::error(code, c.at(range), message)
+            let message = format!("{} lie in {range_name}", causes::named(&names));
+            Finding::error(code, c.at(range), message)
                 .related("the first of them is given here", c.at(first))
                 .hint(hint)
         }
@@ -373,7 +376,7 @@ fn nodes(c: &mut Check<'_, '_>, network: &Network) {
                 "`network.dhcp_range`, {} to {}, overlaps the load balancers' network {net}",
                 range.first, range.last
             );
-            let finding = super::Finding::error("ranges-overlap", c.at(&here), message)
+            let finding = Finding::error("ranges-overlap", c.at(&here), message)
                 .related("the range is given here", c.at(&["network", "dhcp_range"]))
                 .hint(
                     "Move one of the two: a machine and a service would be given the same address.",
@@ -499,17 +502,16 @@ fn collision(
             .collect();
         let message = format!(
             "the network of {what} ({net}) collides with those of {}",
-            super::causes::named(&names)
+            causes::named(&names)
         );
-        super::Finding::error("network-collision", c.at(&path), message).hint(HINT)
+        Finding::error("network-collision", c.at(&path), message).hint(HINT)
     } else {
         let (mut first, mut second) = (other_path, path);
         if !c.has(&second) || c.at(&first).start > c.at(&second).start && c.has(&first) {
             std::mem::swap(&mut first, &mut second);
         }
         let message = format!("the networks of {other_what} ({other}) and {what} ({net}) collide");
-        let mut finding =
-            super::Finding::error("network-collision", c.at(&second), message).hint(HINT);
+        let mut finding = Finding::error("network-collision", c.at(&second), message).hint(HINT);
         if c.has(&first) {
             finding = finding.related("the other one is given here", c.at(&first));
         }

@@ -1,9 +1,12 @@
 //! PCs and people.
 
-use super::{Check, Seen};
+use super::state::{Check, Seen};
 use crate::{
     System,
-    inventory::{Os, Runtime, UserRole},
+    inventory::{
+        Os, Runtime, UserRole,
+        words::{listed, nearest},
+    },
 };
 
 pub(super) fn check(c: &mut Check<'_, '_>) {
@@ -97,10 +100,10 @@ fn lend(c: &mut Check<'_, '_>, name: &str, pc: &crate::inventory::Pc) {
         if !lending.tenants.contains(tenant) && c.cx.knows_names("lending") {
             let at = ["pcs", name, "lend", "tenants", &i.to_string()];
             let known = lending.tenants.iter().map(String::as_str);
-            let hint = match super::nearest(tenant, known.clone()) {
+            let hint = match nearest(tenant, known.clone()) {
                 Some(near) => format!("Did you mean `{near}`?"),
                 None if lending.tenants.is_empty() => "Add it to `lending.tenants`.".to_owned(),
-                None => format!("Known are {}.", super::listed(known)),
+                None => format!("Known are {}.", listed(known)),
             };
             c.error(
                 "unknown-name",
