@@ -49,7 +49,9 @@ Exit codes:
 
 Commands look for undercroft.toml in the current folder and in those above it. What Undercroft \
 knows of the fleet is kept beside it, in .undercroft/. Every command that changes machines can be \
-interrupted at any moment and run again: it goes on where it was.";
+interrupted at any moment and run again: it goes on where it was.
+
+With --json, what is printed has a `version`, and `undercroft schema --of COMMAND` says its form.";
 
 /// One file brings a rack from powered off to a running NixOS fleet.
 #[derive(Debug, Parser)]
@@ -75,9 +77,7 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     Init(init::InitArgs),
     Check(check::CheckArgs),
-    /// Print the JSON Schema of undercroft.toml, for editors
-    #[command(after_help = schema::EXAMPLES)]
-    Schema,
+    Schema(schema::SchemaArgs),
     Plan(plan::PlanArgs),
     Rehearse(rehearse::RehearseArgs),
     Render(render::RenderArgs),
@@ -130,7 +130,7 @@ pub(crate) fn run(ui: Ui, cli: Cli) -> Result<Done, CliError> {
     match cli.command {
         Command::Init(args) => init::run(ui, at, &args),
         Command::Check(args) => check::run(ui, at, &args),
-        Command::Schema => schema::run(ui),
+        Command::Schema(args) => schema::run(ui, &args),
         Command::Plan(args) => plan::run(ui, at, &args),
         Command::Rehearse(args) => rehearse::run(ui, at, &args),
         Command::Render(args) => render::run(ui, at, &args),

@@ -12,6 +12,7 @@ mod cluster;
 mod commands;
 mod complete;
 mod consent;
+mod documents;
 mod done;
 mod error;
 mod gitops;

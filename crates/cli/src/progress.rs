@@ -14,6 +14,9 @@ use undercroft_model::{
     view::{FleetView, NodeStatus},
 };
 
+use undercroft_fleet::documents::{EventLine, ProgressLine};
+use undercroft_model::document::Version;
+
 use crate::{
     narrate::{Narrator, Tone},
     ui::Ui,
@@ -112,7 +115,10 @@ impl Progress {
             state.fold(entry);
             match state.form {
                 Form::Silent => {}
-                Form::Json => drop(state.ui.json_line(entry)),
+                Form::Json => {
+                    let entry = entry.clone();
+                    drop(state.ui.json_line(&EventLine { entry }));
+                }
                 Form::Lines => drop(state.ui.line(&sentence.line())),
                 Form::Notes => state.ui.stderr(&sentence.line()),
                 Form::Bars => {
@@ -132,7 +138,11 @@ impl Progress {
                 return;
             }
             if state.form == Form::Json {
-                drop(state.ui.json_line(told));
+                let line = ProgressLine {
+                    version: Version,
+                    progress: told.clone(),
+                };
+                drop(state.ui.json_line(&line));
                 return;
             }
             match told {

@@ -2,9 +2,8 @@
 //! phase took, and why the others aren't up.
 
 use crate::{style::HINT, text::plain};
-use serde::Serialize;
 use undercroft_model::{
-    Action, NodeName, NodeState, Plan, RunEnd,
+    Action, NodeName, NodeState, Plan,
     view::{FleetView, NodeStatus, NodeView},
 };
 
@@ -15,46 +14,6 @@ use crate::{
 
 /// The most machines that are described in full; beyond, each has a row of a table.
 const DESCRIBED_MAX: usize = 8;
-
-/// A summary as JSON: the last line of `up --json`.
-#[derive(Debug, Serialize)]
-pub(crate) struct Summary<'a> {
-    summary: Inner<'a>,
-}
-
-#[derive(Debug, Serialize)]
-struct Inner<'a> {
-    end: Option<RunEnd>,
-    up: usize,
-    nodes: usize,
-    took_ms: u64,
-    view: &'a FleetView,
-}
-
-impl<'a> Summary<'a> {
-    /// The summary of what a journal says.
-    pub(crate) fn of(view: &'a FleetView, end: Option<RunEnd>) -> Self {
-        Self {
-            summary: Inner {
-                end,
-                up: view.counts().done,
-                nodes: view.nodes.len(),
-                took_ms: took_ms(view),
-                view,
-            },
-        }
-    }
-}
-
-fn took_ms(view: &FleetView) -> u64 {
-    view.run.as_ref().map_or(0, |run| {
-        let end = run
-            .ended_wall_ms
-            .or(view.last_wall_ms)
-            .unwrap_or(run.started_wall_ms);
-        end.saturating_sub(run.started_wall_ms)
-    })
-}
 
 /// The summary as text.
 pub(crate) fn text(view: &FleetView) -> String {
@@ -72,7 +31,7 @@ pub(crate) fn text(view: &FleetView) -> String {
     }
     out.push('\n');
     let all = view.nodes.len();
-    let took = duration(took_ms(view));
+    let took = duration(view.took_ms());
     let line = match cluster(view) {
         None => format!(
             "{} of {} {} after {took}",

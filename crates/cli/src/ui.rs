@@ -4,7 +4,7 @@
 use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
 
 use serde::Serialize;
-use undercroft_model::text::json_escaped;
+use undercroft_model::{document::Document, text::json_escaped};
 
 use crate::{
     error::CliError,
@@ -44,14 +44,19 @@ impl Ui {
         self.print(&format!("{text}\n"))
     }
 
-    /// Prints a value as JSON, in several lines.
-    pub(crate) fn json<T: Serialize>(self, value: &T) -> Result<(), CliError> {
+    /// Prints a document as JSON, in several lines.
+    pub(crate) fn json<T: Document>(self, document: &T) -> Result<(), CliError> {
+        self.json_value(document)
+    }
+
+    /// Prints a value as JSON that is no document of ours, such as a schema.
+    pub(crate) fn json_value<T: Serialize>(self, value: &T) -> Result<(), CliError> {
         let text = serde_json::to_string_pretty(value).map_err(|e| bad_json(&e))?;
         self.line(&json_escaped(&text))
     }
 
-    /// Prints a value as one line of JSON.
-    pub(crate) fn json_line<T: Serialize>(self, value: &T) -> Result<(), CliError> {
+    /// Prints a document as one line of JSON.
+    pub(crate) fn json_line<T: Document>(self, value: &T) -> Result<(), CliError> {
         let text = serde_json::to_string(value).map_err(|e| bad_json(&e))?;
         self.line(&json_escaped(&text))
     }

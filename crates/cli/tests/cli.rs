@@ -8,6 +8,7 @@ mod cli {
     mod basics;
     mod choices;
     mod crashes;
+    mod documents;
     mod errors;
     mod help;
     mod hostile_text;

@@ -9,6 +9,7 @@
 //! told comes as data ([`undercroft_metal::world::Progress`], entries of the journal).
 
 mod between;
+pub mod documents;
 mod facts;
 mod fleet;
 mod inputs;

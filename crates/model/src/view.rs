@@ -167,6 +167,17 @@ impl FleetView {
         self.run.as_ref().is_some_and(|run| run.end.is_none())
     }
 
+    /// How long the latest run took, or has taken by its last entry, in milliseconds.
+    pub fn took_ms(&self) -> u64 {
+        self.run.as_ref().map_or(0, |run| {
+            let end = run
+                .ended_wall_ms
+                .or(self.last_wall_ms)
+                .unwrap_or(run.started_wall_ms);
+            end.saturating_sub(run.started_wall_ms)
+        })
+    }
+
     /// The machines, counted.
     pub fn counts(&self) -> Counts {
         let mut counts = Counts::default();

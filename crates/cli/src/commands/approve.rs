@@ -12,8 +12,11 @@ use undercroft_model::NodeName;
 use undercroft_netboot::timeline::timeline;
 use undercroft_process::clock::wall_ms_now;
 
+use undercroft_model::document::Version;
+
 use crate::{
     alarms, complete,
+    documents::Approvals,
     done::Done,
     error::{CliError, Kind},
     journal::{fold, look},
@@ -53,7 +56,8 @@ Examples:
   undercroft approve server-01           compare and answer
   undercroft approve server-01 SHA256:47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU
 
-With --json: [{\"node\", \"report\": {\"fingerprint\", \"address\", \"macs\", \"disks\", …}, \"word\", \"since_wall_ms\"}]";
+With --json: {\"waiting\": [{\"node\", \"report\": {\"fingerprint\", \"address\", \"macs\", \"disks\", …}, \"word\",
+\"since_wall_ms\"}], …}; `undercroft schema --of approve` has all of it.";
 
 pub(crate) fn run(ui: Ui, at: Option<&Path>, args: &ApproveArgs) -> Result<Done, CliError> {
     let project = Project::find(at)?;
@@ -115,7 +119,10 @@ fn list(
     store: Option<&Store>,
 ) -> Result<Done, CliError> {
     if json {
-        ui.json(&pending)?;
+        ui.json(&Approvals {
+            version: Version,
+            waiting: pending.to_vec(),
+        })?;
         return Ok(Done::Well);
     }
     if pending.is_empty() {

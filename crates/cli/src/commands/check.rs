@@ -3,11 +3,13 @@
 use std::path::Path;
 
 use clap::Args;
-use serde::Serialize;
 use undercroft_model::{Diagnostic, inventory};
+
+use undercroft_model::document::Version;
 
 use crate::{
     args::DirArg,
+    documents::Checked,
     done::Done,
     error::CliError,
     gitops::version_diagnostics,
@@ -45,16 +47,6 @@ Exit codes: 0 the file can be used, 65 it has errors.
 With --json: {\"file\", \"ok\", \"fleet\", \"digest\", \"nodes\", \"diagnostics\": [{\"severity\", \"code\",
 \"message\", \"file\", \"place\": {\"line\", \"column\", \"start_byte\", \"end_byte\"}, \"hint\", …}]}";
 
-#[derive(Debug, Serialize)]
-struct Report<'a> {
-    file: String,
-    ok: bool,
-    fleet: Option<&'a str>,
-    digest: Option<String>,
-    nodes: usize,
-    diagnostics: &'a [Diagnostic],
-}
-
 pub(crate) fn run(ui: Ui, at: Option<&Path>, args: &CheckArgs) -> Result<Done, CliError> {
     let project = Project::find(args.dir.or(at)?)?;
     let bytes = project.read()?;
@@ -72,13 +64,14 @@ pub(crate) fn run(ui: Ui, at: Option<&Path>, args: &CheckArgs) -> Result<Done, C
     let warnings = parsed.diagnostics.len() - errors;
     let ok = parsed.inventory.is_some() && (!args.strict || warnings == 0);
     if args.json {
-        ui.json(&Report {
+        ui.json(&Checked {
+            version: Version,
             file,
             ok,
-            fleet: parsed.inventory.as_ref().map(|i| i.fleet.name.as_str()),
+            fleet: parsed.inventory.as_ref().map(|i| i.fleet.name.clone()),
             digest: parsed.inventory.as_ref().map(inventory::Inventory::digest),
             nodes: parsed.inventory.as_ref().map_or(0, |i| i.nodes.len()),
-            diagnostics: &parsed.diagnostics,
+            diagnostics: parsed.diagnostics,
         })?;
         return if ok {
             Ok(Done::Well)

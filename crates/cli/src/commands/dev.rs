@@ -6,13 +6,15 @@ use std::{
 };
 
 use clap::{Args, Subcommand};
-use serde::Serialize;
 use undercroft_model::PcName;
-use undercroft_render::{Difference, Input, K3D_FILE, K3D_MOUNTS, Layout, dev_cluster, render};
+use undercroft_render::{Input, K3D_FILE, K3D_MOUNTS, Layout, dev_cluster, render};
+
+use undercroft_model::document::Version;
 
 use crate::{
     args::DirArg,
     commands::render::refuse_edited,
+    documents::DevConfig,
     done::Done,
     error::CliError,
     gitops::{self, Comparison, Sources},
@@ -73,16 +75,6 @@ Exit codes: 0 done, 65 something that was given is wrong, or a written file was 
 With --json: {\"cluster\", \"context\", \"create\": [ARGUMENT, …], \"files\", \"waves\", \"changes\": [{\"path\",
 \"change\", \"edited\", \"foreign\"}]}";
 
-#[derive(Debug, Serialize)]
-struct Report<'a> {
-    cluster: &'a str,
-    context: &'a str,
-    create: &'a [String],
-    files: usize,
-    waves: &'a [Vec<String>],
-    changes: &'a [Difference],
-}
-
 pub(crate) fn run(ui: Ui, at: Option<&Path>, args: &DevArgs) -> Result<Done, CliError> {
     match &args.command {
         DevCommand::Config(args) => config(ui, at, args),
@@ -139,13 +131,14 @@ fn config(ui: Ui, at: Option<&Path>, args: &ConfigArgs) -> Result<Done, CliError
         .map(|word| word.replace("{dir}", &folder))
         .collect();
     if args.json {
-        ui.json(&Report {
-            cluster: &cluster.name,
-            context: &cluster.context,
-            create: &create,
+        ui.json(&DevConfig {
+            version: Version,
+            cluster: cluster.name,
+            context: cluster.context,
+            create,
             files: comparison.len(),
-            waves: &waves,
-            changes: &comparison.differences,
+            waves,
+            changes: comparison.differences,
         })?;
         return Ok(Done::Well);
     }

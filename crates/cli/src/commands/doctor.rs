@@ -4,14 +4,16 @@ use std::path::Path;
 
 use clap::Args;
 use clap_complete::engine::ArgValueCompleter;
-use serde::Serialize;
-use undercroft_journal::{Alarm, ControllerLock, TimelineRow, events_and_marks};
+use undercroft_journal::{ControllerLock, events_and_marks};
 use undercroft_model::{NodeName, NodeState};
-use undercroft_netboot::timeline::{Diagnosis, Timeline, timeline};
+use undercroft_netboot::timeline::{Timeline, timeline};
 use undercroft_process::clock::wall_ms_now;
+
+use undercroft_model::document::Version;
 
 use crate::{
     alarms, complete,
+    documents::Doctor,
     done::Done,
     error::CliError,
     journal::{fold, look},
@@ -49,17 +51,6 @@ Examples:
 With --json: {\"node\", \"state\", \"verdict\", \"next\", \"alarms\", \"diagnosis\": {\"missing\", \"summary\", \"hints\"}, \"timeline\":
 [{\"wall_ms\", \"source\", \"text\", …}]}";
 
-#[derive(Debug, Serialize)]
-struct Report<'a> {
-    node: &'a NodeName,
-    state: NodeState,
-    diagnosis: &'a Diagnosis,
-    verdict: &'a str,
-    next: &'a [String],
-    alarms: &'a [Alarm],
-    timeline: &'a [TimelineRow],
-}
-
 pub(crate) fn run(ui: Ui, at: Option<&Path>, args: &DoctorArgs) -> Result<Done, CliError> {
     let project = Project::find(at)?;
     let inventory = project.load(ui)?;
@@ -81,14 +72,15 @@ pub(crate) fn run(ui: Ui, at: Option<&Path>, args: &DoctorArgs) -> Result<Done, 
     let running = ControllerLock::holder(&project.state()).is_some();
     let verdict = verdict::judge(&args.node, node, &waiting, running, &diagnosis);
     if args.json {
-        ui.json(&Report {
-            node: &args.node,
+        ui.json(&Doctor {
+            version: Version,
+            node: args.node.clone(),
             state,
-            diagnosis: &diagnosis,
-            verdict: &verdict.summary,
-            next: &verdict.next,
-            alarms: &alarms,
-            timeline: &rows,
+            diagnosis,
+            verdict: verdict.summary,
+            next: verdict.next,
+            alarms,
+            timeline: rows,
         })?;
         return Ok(Done::Well);
     }

@@ -7,6 +7,8 @@ use clap_complete::engine::ArgValueCompleter;
 use undercroft_journal::Store;
 use undercroft_model::{Entry, NodeName};
 
+use undercroft_fleet::documents::EventLine;
+
 use crate::{
     complete,
     done::Done,
@@ -135,7 +137,8 @@ impl Told<'_> {
             return Ok(());
         }
         if self.args.json {
-            return self.ui.json_line(entry);
+            let entry = entry.clone();
+            return self.ui.json_line(&EventLine { entry });
         }
         let number = paint(DIM, &format!("{:>5} {}", entry.seq, clock(entry.wall_ms)));
         self.ui.line(&format!("{number}  {}", sentence.line()))

@@ -6,7 +6,9 @@ use clap::{Args, Subcommand, ValueEnum};
 use undercroft_build::debian::{Arch, KernelFlavour};
 use undercroft_build::installer::{InstallerBuilder, InstallerImage};
 
-use crate::{done::Done, error::CliError, project::cache_dir, text::Table, ui::Ui};
+use crate::{
+    documents::Image, done::Done, error::CliError, project::cache_dir, text::Table, ui::Ui,
+};
 
 /// The system that machines boot over the network while they are installed
 ///
@@ -86,7 +88,7 @@ pub(crate) fn run(ui: Ui, args: &InstallerArgs) -> Result<Done, CliError> {
     };
     let image = build(ui, args, &cache_dir()?, verbose)?;
     if args.json {
-        ui.json(&image)?;
+        ui.json(&Image::from(image))?;
     } else if verbose {
         let mut table = Table::plain(0);
         table.row(["kernel", &image.kernel.display().to_string()]);

@@ -3,11 +3,13 @@
 use std::path::Path;
 
 use clap::Args;
-use serde::Serialize;
 use undercroft_journal::{Head, accept_journal};
+
+use undercroft_model::document::Version;
 
 use crate::{
     args::DirArg,
+    documents,
     done::Done,
     error::CliError,
     journal::look,
@@ -44,12 +46,6 @@ Examples:
 
 With --json: {\"entries\", \"head\": the digest, or null where there is no entry}";
 
-#[derive(Debug, Serialize)]
-struct Report {
-    entries: u64,
-    head: Option<String>,
-}
-
 pub(crate) fn run(ui: Ui, at: Option<&Path>, args: &JournalArgs) -> Result<Done, CliError> {
     let project = Project::find(args.dir.or(at)?)?;
     let head = if args.accept {
@@ -76,7 +72,8 @@ fn report(ui: Ui, json: bool, head: Option<Head>) -> Result<Done, CliError> {
     let entries = head.map_or(0, |head| head.seq.saturating_add(1));
     let digest = head.map(|head| head.digest());
     if json {
-        ui.json(&Report {
+        ui.json(&documents::Journal {
+            version: Version,
             entries,
             head: digest,
         })?;

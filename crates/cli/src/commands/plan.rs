@@ -6,6 +6,8 @@ use clap::Args;
 use undercroft_model::{NodeName, view::FleetView};
 use undercroft_planner::{FaultyPlan, Next, PlanOptions, Scope, explain, next, resumes};
 
+use undercroft_fleet::documents::PlanDocument;
+
 use crate::{
     done::Done,
     error::CliError,
@@ -91,18 +93,15 @@ pub(crate) fn run(ui: Ui, at: Option<&Path>, args: &PlanArgs) -> Result<Done, Cl
         let next = next(&view, &observation, inventory, &scope).map_err(|e| faulty(&e))?;
         progress.end();
         let well = matches!(next, Next::Nothing { .. });
-        let (Next::CarryOut { plan, report, .. }
-        | Next::Wait { plan, report, .. }
-        | Next::Nothing { plan, report }) = next
-        else {
+        let Some(document) = PlanDocument::of(next) else {
             return Err(CliError::bug(
                 "a plan was asked for, and another is gone on with",
             ));
         };
         if args.json {
-            ui.json(&serde_json::json!({ "plan": plan, "report": report }))?;
+            ui.json(&document)?;
         } else {
-            ui.print(&explain(&plan, &report))?;
+            ui.print(&explain(&document.plan, &document.report))?;
             if goes_on {
                 ui.hint("An earlier plan isn't done, and nothing has changed since: `undercroft up` goes on with it.");
             } else if view.unfinished() {

@@ -7,8 +7,11 @@ use clap_complete::engine::ArgValueCompleter;
 use undercroft_metal::power::{PowerControl, PowerOutcome, PowerReading, PowerTarget};
 use undercroft_model::NodeName;
 
+use undercroft_model::document::Version;
+
 use crate::{
     complete,
+    documents::Power,
     done::Done,
     error::CliError,
     project::Project,
@@ -80,7 +83,11 @@ pub(crate) fn run(ui: Ui, at: Option<&Path>, args: &PowerArgs) -> Result<Done, C
         }
         let reading = control.status().await.map_err(|e| CliError::from(&e))?;
         if args.json {
-            ui.json(&serde_json::json!({ "node": args.node, "power": reading }))?;
+            ui.json(&Power {
+                version: Version,
+                node: args.node.clone(),
+                power: reading,
+            })?;
             return Ok(Done::Well);
         }
         let words = match reading {

@@ -14,6 +14,7 @@ use undercroft_rack::{
 use crate::{
     args::DirArg,
     complete,
+    documents::Rack,
     done::Done,
     error::CliError,
     owner::Need,
@@ -299,7 +300,7 @@ async fn status(ui: Ui, at: Option<&Path>, args: &StatusArgs) -> Result<Done, Cl
     let client = connect(&project).await?;
     let status = client.status().await.map_err(|e| CliError::from(&e))?;
     if args.json {
-        ui.json(&status)?;
+        ui.json(&Rack::from(status))?;
         return Ok(Done::Well);
     }
     let mut table = Table::new(&[

@@ -4,14 +4,14 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
-use serde::Serialize;
 use undercroft_model::inventory::{Inventory, PowerKind};
-use undercroft_sim::{Faults, Profile, Rehearsal, RehearseOptions, Report, Violation, rehearse};
+use undercroft_sim::{Faults, Profile, Rehearsal, RehearseOptions, rehearse};
 
 use crate::{
     args::DirArg,
     bug::REPORT_AT,
     busy::Busy,
+    documents::Rehearsed,
     done::Done,
     error::{CliError, Kind},
     project::Project,
@@ -93,16 +93,6 @@ enum ProfileArg {
     Rack,
 }
 
-#[derive(Debug, Serialize)]
-struct Shown<'a> {
-    digest: &'a str,
-    entries: u64,
-    journal_bytes: u64,
-    report: &'a Report,
-    violation: &'a Option<Violation>,
-    trace: &'a [String],
-}
-
 pub(crate) fn run(ui: Ui, at: Option<&Path>, args: &RehearseArgs) -> Result<Done, CliError> {
     let project = Project::find(args.dir.or(at)?)?;
     let inventory = project.load(ui)?;
@@ -151,15 +141,11 @@ fn one(
         std::fs::write(path, journal).map_err(|e| CliError::file("write", path, &e))?;
     }
     if args.json {
-        ui.json(&Shown {
-            digest: &rehearsal.digest,
-            entries: rehearsal.entries,
-            journal_bytes: rehearsal.journal_bytes,
-            report: &rehearsal.report,
-            violation: &rehearsal.violation,
-            trace: &rehearsal.trace,
-        })?;
-    } else {
+        let done = judge(&rehearsal, options);
+        ui.json(&Rehearsed::from(rehearsal))?;
+        return done;
+    }
+    {
         ui.print(&rehearsal.report.to_string())?;
         if args.trace {
             ui.line("\nThe last events:")?;
@@ -223,7 +209,7 @@ fn many(
     bar.finish_and_clear();
     let report = report.map_err(|e| CliError::from_error(Kind::Input, &e))?;
     if args.json {
-        ui.json(&report)?;
+        ui.json(&Rehearsed::Seeds(report.clone().into()))?;
     } else if let Some(failed) = &report.failed {
         ui.print(&failed.to_string())?;
     } else {

@@ -3,12 +3,14 @@
 use std::{collections::BTreeMap, path::Path};
 
 use clap::Args;
-use serde::Serialize;
 use undercroft_render::{Change, Difference, Input, LOCK_FILE, Layout, Lock, Tree, render};
+
+use undercroft_model::document::Version;
 
 use crate::{
     args::DirArg,
     busy::Busy,
+    documents::Rendered,
     done::Done,
     error::CliError,
     gitops::{self, Comparison, Parting, Sources},
@@ -63,15 +65,6 @@ With --json: {\"fleet\", \"files\", \"waves\": [[NAME, …], …], \"written\", 
 /// How many names are shown of files that the file of digests wrongly claims.
 const DISOWNED_SHOWN_MAX: usize = 5;
 
-#[derive(Debug, Serialize)]
-struct Report<'a> {
-    fleet: &'a str,
-    files: usize,
-    waves: &'a [Vec<String>],
-    written: bool,
-    changes: &'a [Difference],
-}
-
 pub(crate) fn run(ui: Ui, at: Option<&Path>, args: &RenderArgs) -> Result<Done, CliError> {
     let project = Project::find(args.dir.or(at)?)?;
     let inventory = project.load(ui)?;
@@ -119,12 +112,13 @@ pub(crate) fn run(ui: Ui, at: Option<&Path>, args: &RenderArgs) -> Result<Done, 
             list(&names),
         ));
     }
-    let report = |written: bool| Report {
-        fleet: &inventory.fleet.name,
+    let report = |written: bool| Rendered {
+        version: Version,
+        fleet: inventory.fleet.name.clone(),
         files: comparison.len(),
-        waves: &waves,
+        waves: waves.clone(),
         written,
-        changes: &comparison.differences,
+        changes: comparison.differences.clone(),
     };
     if args.check {
         if args.json {

@@ -12,16 +12,18 @@ use std::{
 
 use clap::{Args, Subcommand};
 use clap_complete::engine::ArgValueCompleter;
-use serde::Serialize;
 use undercroft_model::inventory::SecretsBackend;
 use undercroft_secrets::keys::{IdentitySource, OPERATORS_PUBLIC_FILE, OperatorKey};
-use undercroft_secrets::{Audience, Changed, Make, Rekeyed, SecretFile, SecretString, Vault};
+use undercroft_secrets::{Audience, Make, Rekeyed, SecretFile, SecretString, Vault};
 use zeroize::Zeroizing;
+
+use undercroft_model::document::Version;
 
 use crate::{
     args::DirArg,
     busy::Busy,
     complete,
+    documents::{Identity, SecretRow, SecretsInit, SecretsList, SecretsRekey, SecretsRotate},
     done::Done,
     error::CliError,
     project::Project,
@@ -141,7 +143,7 @@ struct CommonArgs {
 /// Names need no key. Values are never shown; `sops decrypt FILE` shows them.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  undercroft secrets list\n  undercroft secrets list --public      the deploy key for the git server\n  undercroft secrets list --json | jq -r '.[] | select(.state == \"missing\").name'"
+    after_help = "Examples:\n  undercroft secrets list\n  undercroft secrets list --public      the deploy key for the git server\n  undercroft secrets list --json | jq -r '.secrets[] | select(.state == \"missing\").name'"
 )]
 struct ListArgs {
     #[command(flatten)]
@@ -302,27 +304,15 @@ fn init(ui: Ui, project: &Project, vault: &Vault, json: bool) -> Result<Done, Cl
     let key = OperatorKey::ensure(&project.state(), &fleet).map_err(|e| CliError::from(&e))?;
     let published = key.publish(&project.dir).map_err(|e| CliError::from(&e))?;
     if json {
-        #[derive(Serialize)]
-        struct Report<'a> {
-            identity: Option<Identity<'a>>,
-            host_keys: Vec<&'a str>,
-            made: &'a [Changed],
-            asked: &'a [Changed],
-            rules_written: bool,
-        }
-        #[derive(Serialize)]
-        struct Identity<'a> {
-            path: &'a Path,
-            recipient: &'a str,
-        }
-        ui.json(&Report {
-            identity: done.identity.as_ref().map(|identity| Identity {
-                path: &identity.path,
-                recipient: &identity.recipient,
+        ui.json(&SecretsInit {
+            version: Version,
+            identity: done.identity.map(|identity| Identity {
+                path: identity.path,
+                recipient: identity.recipient,
             }),
-            host_keys: done.host_keys.iter().map(|n| n.as_str()).collect(),
-            made: &done.made,
-            asked: &done.asked,
+            host_keys: done.host_keys,
+            made: done.made,
+            asked: done.asked,
             rules_written: done.rules,
         })?;
         return Ok(Done::Well);
@@ -406,14 +396,6 @@ fn show(ui: Ui, vault: &Vault, args: &ListArgs) -> Result<Done, CliError> {
         }
         return Ok(Done::Well);
     }
-    #[derive(Serialize)]
-    struct Row {
-        name: String,
-        file: String,
-        readers: String,
-        state: &'static str,
-        about: &'static str,
-    }
     let mut rows = Vec::new();
     for file in vault.files() {
         // Names are readable without a key.
@@ -424,7 +406,7 @@ fn show(ui: Ui, vault: &Vault, args: &ListArgs) -> Result<Done, CliError> {
             .unwrap_or_default();
         let readers = audience(file);
         for secret in &file.secrets {
-            rows.push(Row {
+            rows.push(SecretRow {
                 name: secret.name.clone(),
                 file: vault.shown(&file.path),
                 readers: readers.clone(),
@@ -432,25 +414,29 @@ fn show(ui: Ui, vault: &Vault, args: &ListArgs) -> Result<Done, CliError> {
                     (true, _) => "there",
                     (false, Make::Asked) => "yours to give",
                     (false, _) => "missing",
-                },
-                about: secret.about,
+                }
+                .to_owned(),
+                about: secret.about.to_owned(),
             });
         }
         for name in present
             .into_iter()
             .filter(|name| !file.secrets.iter().any(|s| s.name == *name))
         {
-            rows.push(Row {
+            rows.push(SecretRow {
                 name,
                 file: vault.shown(&file.path),
                 readers: readers.clone(),
-                state: "there",
-                about: "your own",
+                state: "there".to_owned(),
+                about: "your own".to_owned(),
             });
         }
     }
     if args.json {
-        ui.json(&rows)?;
+        ui.json(&SecretsList {
+            version: Version,
+            secrets: rows,
+        })?;
         return Ok(Done::Well);
     }
     let mut file = String::new();
@@ -466,15 +452,15 @@ fn show(ui: Ui, vault: &Vault, args: &ListArgs) -> Result<Done, CliError> {
             ))?;
             file.clone_from(&row.file);
         }
-        let style = match row.state {
+        let style = match row.state.as_str() {
             "there" => GOOD,
             "missing" => BAD,
             _ => WARN,
         };
         table.row([
             plain(&row.name),
-            paint(style, row.state),
-            paint(DIM, row.about),
+            paint(style, &row.state),
+            paint(DIM, &row.about),
         ]);
     }
     ui.print(&table.render())?;
@@ -490,7 +476,10 @@ fn rotate(ui: Ui, vault: &Vault, args: &RotateArgs) -> Result<Done, CliError> {
         .rotate(&args.name, given, now_s())
         .map_err(|e| CliError::from(&e))?;
     if args.json {
-        ui.json(&changed)?;
+        ui.json(&SecretsRotate {
+            version: Version,
+            changed,
+        })?;
         return Ok(Done::Well);
     }
     for change in &changed {
@@ -549,7 +538,10 @@ fn rekey(ui: Ui, vault: &Vault, args: &RekeyArgs) -> Result<Done, CliError> {
     let changes = args.dry_run && !done.is_empty();
     let ended = if changes { Done::Changes } else { Done::Well };
     if args.json {
-        ui.json(&done)?;
+        ui.json(&SecretsRekey {
+            version: Version,
+            files: done,
+        })?;
         return Ok(ended);
     }
     let word = if args.dry_run {

@@ -1,15 +1,14 @@
 //! `undercroft status`.
 
 use crate::summary::failure_words;
-use std::{collections::BTreeMap, path::Path};
+use std::path::Path;
 
 use clap::Args;
-use serde::Serialize;
-use undercroft_journal::{ControllerLock, Head, PendingReport};
+use undercroft_fleet::documents::{NodeLine, Status};
+use undercroft_journal::{ControllerLock, Head};
 use undercroft_model::{
     NodeName, NodeState, Work,
-    inventory::Inventory,
-    view::{Counts, FleetView, NodeStatus, NodeView, RunView, Waits},
+    view::{FleetView, NodeStatus, NodeView, Waits},
 };
 use undercroft_process::clock::wall_ms_now;
 
@@ -49,42 +48,6 @@ With --json: {\"fleet\", \"controller\": {\"pid\", \"command\"} or null, \"run\"
 \"steps_done\", \"steps\", \"current\", \"waits\", \"failed\", \"phases\", \"boot_id\", \"booted_system\", …}}};
 a machine that no plan has touched yet has \"status\": null.";
 
-#[derive(Debug, Serialize)]
-struct Report<'a> {
-    fleet: Option<&'a str>,
-    controller: Option<Controller>,
-    run: Option<&'a RunView>,
-    journal: Option<Journal>,
-    counts: Counts,
-    waiting_for_approval: &'a [PendingReport],
-    nodes: BTreeMap<&'a NodeName, NodeLine<'a>>,
-}
-
-/// How far the journal has come, as `undercroft journal` says it.
-#[derive(Debug, Serialize)]
-struct Journal {
-    entries: u64,
-    head: String,
-}
-
-#[derive(Debug, Serialize)]
-struct Controller {
-    pid: Option<u32>,
-    command: Option<String>,
-}
-
-#[derive(Debug, Serialize)]
-#[serde(untagged)]
-enum NodeLine<'a> {
-    /// The latest plan has it.
-    Planned(&'a NodeView),
-    /// It doesn't.
-    Other {
-        state: NodeState,
-        status: Option<NodeStatus>,
-    },
-}
-
 pub(crate) fn run(ui: Ui, at: Option<&Path>, args: &StatusArgs) -> Result<Done, CliError> {
     let named = args.place.split(at)?;
     let project = Project::find(named.folder.as_deref())?;
@@ -108,82 +71,29 @@ pub(crate) fn run(ui: Ui, at: Option<&Path>, args: &StatusArgs) -> Result<Done, 
             None
         }
     };
-    let controller = ControllerLock::holder(&project.state()).map(|holder| Controller {
-        pid: holder.pid,
-        command: holder.command,
-    });
-    let mut nodes = lines(inventory.as_ref(), &view);
+    let holder = ControllerLock::holder(&project.state());
+    let mut status = Status::of(inventory.as_ref(), &view, head, holder, pending);
     let meant = select::known(&project, inventory.as_ref(), &view, &named.machines)?;
-    let pending: Vec<PendingReport> = match &meant {
-        Some(meant) => {
-            nodes.retain(|name, _| meant.contains(*name));
-            let of_these = |report: &PendingReport| meant.contains(&report.node);
-            pending.into_iter().filter(of_these).collect()
-        }
-        None => pending,
-    };
-    let fleet = view
-        .fleet
-        .as_deref()
-        .or_else(|| inventory.as_ref().map(|i| i.fleet.name.as_str()));
+    if let Some(meant) = &meant {
+        status.retain(|name| meant.contains(name));
+    }
     if args.json {
-        ui.json(&Report {
-            fleet,
-            controller,
-            run: view.run.as_ref(),
-            journal: head.map(|head| Journal {
-                entries: head.seq.saturating_add(1),
-                head: head.digest(),
-            }),
-            counts: view.counts(),
-            waiting_for_approval: &pending,
-            nodes,
-        })?;
+        ui.json(&status)?;
         return Ok(Done::Well);
     }
-    ui.print(&describe(fleet, controller.as_ref(), head, &view, &nodes))?;
-    if controller.is_none() && view.in_flight() {
+    ui.print(&describe(&status, head, &view))?;
+    if status.controller.is_none() && view.in_flight() {
         ui.hint("The last run ended without a word. `undercroft up` goes on with it.");
-    } else if controller.is_none() && store.is_none() {
+    } else if status.controller.is_none() && store.is_none() {
         ui.hint("Nothing was carried out yet. `undercroft plan` shows what would be done.");
     }
     Ok(Done::Well)
 }
 
-fn lines<'a>(
-    inventory: Option<&'a Inventory>,
-    view: &'a FleetView,
-) -> BTreeMap<&'a NodeName, NodeLine<'a>> {
-    let mut nodes = BTreeMap::new();
-    for name in inventory.iter().flat_map(|i| i.nodes.keys()) {
-        let state = match view.installed().get(name) {
-            Some(installed) if installed.joined => NodeState::Joined,
-            Some(installed) if installed.proved_up => NodeState::Up,
-            _ => NodeState::Unknown,
-        };
-        nodes.insert(
-            name,
-            NodeLine::Other {
-                state,
-                status: None,
-            },
-        );
-    }
-    for (name, node) in &view.nodes {
-        nodes.insert(name, NodeLine::Planned(node));
-    }
-    nodes
-}
-
-fn describe(
-    fleet: Option<&str>,
-    controller: Option<&Controller>,
-    head: Option<Head>,
-    view: &FleetView,
-    nodes: &BTreeMap<&NodeName, NodeLine<'_>>,
-) -> String {
+fn describe(status: &Status, head: Option<Head>, view: &FleetView) -> String {
+    let fleet = status.fleet.as_deref();
     let mut out = paint(BOLD, fleet.unwrap_or("a fleet without a name"));
-    if let Some(controller) = controller {
+    if let Some(controller) = &status.controller {
         let command = controller.command.as_deref().unwrap_or("undercroft");
         match controller.pid {
             Some(pid) => out.push_str(&format!(": {command} is running (process {pid})")),
@@ -197,7 +107,7 @@ fn describe(
     }
     out.push('\n');
     let mut table = Table::new(&["NODE", "STATE", "NOW"]);
-    for (name, line) in nodes {
+    for (name, line) in &status.nodes {
         table.row(match line {
             NodeLine::Planned(node) => [
                 name.to_string(),
@@ -229,7 +139,7 @@ fn describe(
         ));
         out.push('\n');
     }
-    for (name, line) in nodes {
+    for (name, line) in &status.nodes {
         if let NodeLine::Planned(node) = line {
             out.push_str(&failure_words(name, node));
         }

@@ -10,6 +10,8 @@ use undercroft_metal::world::ClusterParts;
 use undercroft_model::{NodeName, Plan, RunEnd, view::FleetView};
 use undercroft_planner::{Next, Scope, explain, next, resumes};
 
+use undercroft_fleet::documents::SummaryLine;
+
 use crate::{
     cluster,
     commands::plan::{faulty, scope},
@@ -23,7 +25,7 @@ use crate::{
     progress::{Form, Progress},
     select::WhereArgs,
     style::{BAD, BOLD, GOOD, paint},
-    summary::{self, Summary},
+    summary,
     text::{count, list},
     ui::Ui,
 };
@@ -317,7 +319,7 @@ impl Up<'_> {
         let view = FleetView::fold(&entries);
         self.keep_facts(&view)?;
         if self.args.json {
-            self.ui.json_line(&Summary::of(&view, Some(end)))?;
+            self.ui.json_line(&SummaryLine::of(view, Some(end)))?;
         } else {
             self.ui.print(&summary::text(&view))?;
         }

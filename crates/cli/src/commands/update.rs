@@ -4,15 +4,17 @@ use std::{collections::BTreeMap, path::Path, time::Duration};
 
 use clap::Args;
 use clap_complete::engine::ArgValueCompleter;
-use serde::Serialize;
 use undercroft_folder::confined::Modes;
 use undercroft_render::{
     Choice, Index, LOCK_FILE, Lock, Locked, Minor, Release, check_step, is_major_step, is_version,
     newer_tags, oci::Repository,
 };
 
+use undercroft_model::document::Version;
+
 use crate::{
     complete,
+    documents::{ComponentUpdate, Updated},
     done::Done,
     error::CliError,
     gitops,
@@ -64,27 +66,6 @@ With --json: {\"written\", \"components\": [{\"name\", \"from\", \"to\", \"app_v
 /// Newer tags of a registry that are looked at, the newest first, for one that goes with the cluster.
 const CANDIDATES_MAX: usize = 10;
 
-/// What came of one component.
-#[derive(Debug, Serialize)]
-struct Row {
-    name: String,
-    from: String,
-    /// The new version; none where it stays.
-    to: Option<String>,
-    app_version: Option<String>,
-    /// A newer version that doesn't go with the cluster.
-    held: Option<String>,
-    /// The newest version, where that is more than one step away.
-    next: Option<String>,
-    note: Option<String>,
-}
-
-#[derive(Debug, Serialize)]
-struct Report<'a> {
-    written: bool,
-    components: &'a [Row],
-}
-
 pub(crate) fn run(ui: Ui, at: Option<&Path>, args: &UpdateArgs) -> Result<Done, CliError> {
     let project = Project::find(at)?;
     let inventory = project.load(ui)?;
@@ -129,9 +110,10 @@ pub(crate) fn run(ui: Ui, at: Option<&Path>, args: &UpdateArgs) -> Result<Done, 
             .map_err(|e| CliError::from(&e))?;
     }
     if args.json {
-        ui.json(&Report {
+        ui.json(&Updated {
+            version: Version,
             written: write,
-            components: &rows,
+            components: rows,
         })?;
     } else {
         ui.print(&table(&rows))?;
@@ -283,9 +265,9 @@ fn look(
     wanted: Option<&str>,
     locked: &Locked,
     sources: &mut Sources,
-) -> Result<(Row, Option<Locked>), CliError> {
+) -> Result<(ComponentUpdate, Option<Locked>), CliError> {
     let minor = sources.minor;
-    let mut row = Row {
+    let mut row = ComponentUpdate {
         name: name.to_owned(),
         from: locked.version.clone(),
         to: None,
@@ -376,11 +358,11 @@ fn look(
 /// A component whose version stays: its digest is noted where the lock file hasn't got it yet, and
 /// must be the same where it has.
 fn stay(
-    mut row: Row,
+    mut row: ComponentUpdate,
     locked: &Locked,
     index: &Index,
     place: &str,
-) -> Result<(Row, Option<Locked>), CliError> {
+) -> Result<(ComponentUpdate, Option<Locked>), CliError> {
     let Some(release) = index.exactly(locked, &locked.version) else {
         return Ok((row, None));
     };
@@ -434,7 +416,7 @@ fn fetch(repository: &str) -> Result<Index, CliError> {
     Index::parse(&text).map_err(|e| CliError::failed(format!("can't use {url}")).because(&e))
 }
 
-fn table(rows: &[Row]) -> String {
+fn table(rows: &[ComponentUpdate]) -> String {
     let mut table = Table::new(&["COMPONENT", "FROM", "TO", "NOTES"]);
     for row in rows {
         let mut notes = Vec::new();

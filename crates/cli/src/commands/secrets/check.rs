@@ -1,10 +1,12 @@
 //! `undercroft secrets check`.
 
-use serde::Serialize;
 use undercroft_secrets::{Finding, Severity, Vault};
+
+use undercroft_model::document::Version;
 
 use crate::{
     busy::Busy,
+    documents::SecretsCheck,
     done::Done,
     error::CliError,
     style::{BAD, GOOD, HINT, WARN, paint},
@@ -28,14 +30,10 @@ pub(crate) fn run(ui: Ui, vault: &Vault, json: bool) -> Result<Done, CliError> {
         Done::Well
     };
     if json {
-        #[derive(Serialize)]
-        struct Report<'a> {
-            ok: bool,
-            findings: &'a [Finding],
-        }
-        ui.json(&Report {
+        ui.json(&SecretsCheck {
+            version: Version,
             ok: errors == 0,
-            findings: &findings,
+            findings,
         })?;
         return Ok(ended);
     }

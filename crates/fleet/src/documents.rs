@@ -1,0 +1,12 @@
+//! What is printed with `--json` of a fleet: its status, plans, what happens and what a run has come to. Plain
+//! data that is written and read alike; see [`undercroft_model::document`] for what their versions mean.
+
+mod lines;
+mod plan;
+mod status;
+
+pub use self::{
+    lines::{EventLine, ProgressLine, Summary, SummaryLine, UpLine},
+    plan::PlanDocument,
+    status::{Controller, JournalHead, NodeLine, Status},
+};
