@@ -240,7 +240,13 @@ impl<E: Advice + 'static> From<&E> for CliError {
                 tried: Some(tried),
                 path,
                 source: Some(source),
-            }) => Self::file(tried, path, source),
+            }) => {
+                let told = Self::file(tried, path, source);
+                match told.hint {
+                    Some(_) => told,
+                    None => told.maybe_hint(error.hint()),
+                }
+            }
             Some(FileFailure { path, source, .. }) if source.is_none_or(is_closed) => {
                 told.closed(path)
             }

@@ -257,7 +257,7 @@ impl Selection {
         let cache_dir = cache_dir()?;
         let has_rack = any_in_rack(&inventory, None);
         let system_builder = self.builder(&inventory, &cache_dir)?;
-        let installer = installer_choice(&inventory);
+        let installer = InstallerChoice::of(&inventory);
         Fleet::new(Settings {
             repository: project.dir.clone(),
             state_dir: project.state(),
@@ -295,20 +295,6 @@ fn any_in_rack(inventory: &Inventory, only: Option<&BTreeSet<NodeName>>) -> bool
         .iter()
         .filter(|(name, _)| only.is_none_or(|only| only.contains(*name)))
         .any(|(_, node)| node.power.kind == PowerKind::Rack)
-}
-
-/// Which installer fits the fleet: the flake's where there is one, else Debian's, with drivers for
-/// real machines where there are any.
-fn installer_choice(inventory: &Inventory) -> InstallerChoice {
-    let all_in_rack = inventory
-        .nodes
-        .values()
-        .all(|n| n.power.kind == PowerKind::Rack);
-    match inventory.fleet.builder {
-        Builder::Flake => InstallerChoice::Flake,
-        Builder::DebianRack if all_in_rack => InstallerChoice::DebianCloud,
-        Builder::DebianRack => InstallerChoice::DebianGeneric,
-    }
 }
 
 /// Where a command must run to reach the machines.

@@ -223,7 +223,7 @@ impl Fleet {
         Ok((host_keys, operator))
     }
 
-    fn host_keys(&self) -> Result<HostKeys, FleetError> {
+    pub(crate) fn host_keys(&self) -> Result<HostKeys, FleetError> {
         let settings = &self.settings;
         let secrets = &settings.inventory.secrets;
         let host_keys = HostKeys::open_in(

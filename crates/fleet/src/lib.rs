@@ -15,7 +15,9 @@ mod fleet;
 mod inputs;
 mod narrate;
 mod netboot;
+mod open;
 mod pi_files;
+mod project;
 mod run;
 mod serve;
 mod service;
@@ -25,9 +27,16 @@ pub use self::{
     facts::{FACTS_DIR, write_facts},
     fleet::{Fleet, FleetError, Prepared, Settings},
     netboot::{BootError, InstallerChoice, config_of as boot_config, table as boot_table},
+    open::OpenError,
     pi_files::PiError,
+    project::{INVENTORY_FILE, Project, ProjectError, cache_dir},
     run::{BootServers, Finished, INTERRUPT_WAIT, Run, RunError, carry_out},
     serve::{ServeError, Served},
     service::{Intent, Refused, Service, serve},
     systems::{KeptSystems, Systems},
+};
+// What a fleet's own methods take and give, so that nobody needs the crates beneath for it.
+pub use undercroft_metal::world::{Progress, ProgressSink};
+pub use undercroft_planner::{
+    FaultyPlan, Next, NodeReport, PlanOptions, PlanReport, Replaced, Scope, Waiting, Waits,
 };

@@ -11,7 +11,7 @@ use undercroft_model::advice::Advice;
 use tokio::sync::broadcast;
 use undercroft_model::{
     Action, NodeName, NodeState, Plan, System,
-    inventory::{self, Dhcp, Firmware, Inventory, Node, PowerKind},
+    inventory::{self, Builder, Dhcp, Firmware, Inventory, Node, PowerKind},
     view::FleetView,
 };
 use undercroft_netboot::{
@@ -44,6 +44,20 @@ pub enum InstallerChoice {
     DebianGeneric,
     /// The flake's.
     Flake,
+}
+
+impl InstallerChoice {
+    /// Which installer fits a fleet: the flake's where there is one, else Debian's, with drivers for real
+    /// machines where there are any.
+    pub fn of(inventory: &Inventory) -> Self {
+        let mut nodes = inventory.nodes.values();
+        let all_in_rack = nodes.all(|n| n.power.kind == PowerKind::Rack);
+        match inventory.fleet.builder {
+            Builder::Flake => Self::Flake,
+            Builder::DebianRack if all_in_rack => Self::DebianCloud,
+            Builder::DebianRack => Self::DebianGeneric,
+        }
+    }
 }
 
 /// Why the boot servers could not be started.
