@@ -25,6 +25,12 @@ use crate::{
 /// It looks at the fleet, plans, carries the plan out, and begins again after a while, until it is
 /// interrupted. Machines that were never installed are installed without a question, so it asks
 /// once at the beginning, unless --yes is given. A machine that runs is never wiped.
+///
+/// What fails doesn't end it. A round, a build or a machine that failed is tried again after the
+/// interval (5 seconds at least), and then after rests twice as long each time, up to 15 minutes, or
+/// at once where the inventory has changed. A machine that was refused is left alone until the
+/// inventory is another or a person runs `undercroft up`. What stays as it is is said again once an
+/// hour.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct ServeArgs {
