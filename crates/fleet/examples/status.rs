@@ -17,7 +17,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 }
 
 /// What there is to tell. No machine is asked, and nothing is written.
-pub fn tell(folder: &Path) -> Result<String, Box<dyn Error>> {
+pub(crate) fn tell(folder: &Path) -> Result<String, Box<dyn Error>> {
     let fleet = Fleet::open(folder)?;
     let status = fleet.status()?;
     let mut out = format!("{}\n", fleet.inventory().fleet.name);

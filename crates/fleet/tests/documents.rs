@@ -34,7 +34,7 @@ mod documents {
         let journal = rehearse(inventory, &options).unwrap().journal.unwrap();
         // Each line has its checksum and a blank before the entry.
         let lines = std::str::from_utf8(&journal).unwrap().lines();
-        let lines = lines.map(|line| &line[9..]);
+        let lines = lines.map(|line| line.split_at(9).1);
         lines
             .map(|line| serde_json::from_str(line).unwrap())
             .collect()

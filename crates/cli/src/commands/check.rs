@@ -73,11 +73,7 @@ pub(crate) fn run(ui: Ui, at: Option<&Path>, args: &CheckArgs) -> Result<Done, C
             nodes: parsed.inventory.as_ref().map_or(0, |i| i.nodes.len()),
             diagnostics: parsed.diagnostics,
         })?;
-        return if ok {
-            Ok(Done::Well)
-        } else {
-            Ok(Done::BadInput)
-        };
+        return Ok(if ok { Done::Well } else { Done::BadInput });
     }
     for finding in &parsed.diagnostics {
         ui.print(&format!("{}\n", diagnostic(finding)))?;
