@@ -66,18 +66,7 @@ pub(super) fn critical(spans: &Spans<'_>) -> (Vec<Leg>, Option<u32>) {
             .and_then(|s| s.resource)
             .and_then(|resource| released(resource, span.start_ms))
             .filter(|place| *place < at);
-        // Another machine's step that it stood on.
-        let needed = spans.step(span).and_then(|step| {
-            let needed = step.after.iter().chain(&step.after_settled);
-            needed
-                .filter_map(|id| done(span.run, *id))
-                .filter(|place| *place < at)
-                .find(|place| {
-                    let ended = spans.spans.get(*place).map(|needed| needed.end_ms);
-                    ended == Some(span.start_ms)
-                })
-        });
-        let freed = freed.or(needed);
+        let freed = freed.or_else(|| stood_on(spans, span, at, done));
         let own_span = own.and_then(|place| spans.spans.get(place));
         let follows = |s: &Span| s.end_ms == span.start_ms;
         match (own, freed) {
@@ -93,6 +82,24 @@ pub(super) fn critical(spans: &Spans<'_>) -> (Vec<Leg>, Option<u32>) {
     }
     legs.reverse();
     (legs, Some(node))
+}
+
+/// The step of another machine that an operation stood on and that ended as it began, among those before it.
+fn stood_on(
+    spans: &Spans<'_>,
+    span: &Span,
+    at: usize,
+    done: impl Fn(u32, StepId) -> Option<usize>,
+) -> Option<usize> {
+    let step = spans.step(span)?;
+    let needed = step.after.iter().chain(&step.after_settled);
+    needed
+        .filter_map(|id| done(span.run, *id))
+        .filter(|place| *place < at)
+        .find(|place| {
+            let ended = spans.spans.get(*place).map(|needed| needed.end_ms);
+            ended == Some(span.start_ms)
+        })
 }
 
 /// Adds a leg before the others, or to the last one where it is of the same kind.
