@@ -112,7 +112,7 @@ fn described(plan: Option<&Plan>, name: &NodeName, node: &NodeView) -> String {
     });
     out.push('\n');
     let mut table = Table::plain(2);
-    if let Some(boot_id) = &node.boot_id {
+    if let Some(boot_id) = &node.facts.boot_id {
         table.row(["boot id", boot_id.as_str()]);
     }
     if let Some(system) = &node.booted_system {
@@ -189,7 +189,7 @@ fn table(view: &FleetView) -> String {
             name.to_string(),
             state,
             node.total_ms().map_or_else(String::new, duration),
-            node.boot_id.clone().unwrap_or_default(),
+            node.facts.boot_id.clone().unwrap_or_default(),
             system,
         ]);
     }

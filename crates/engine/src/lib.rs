@@ -49,4 +49,5 @@ pub use engine::Engine;
 pub use fault::{EngineFault, PlanRefused, ResumeError};
 pub use progress::PROBE_TIMEOUT_MS_MAX;
 pub use resume::Resumption;
-pub use world::{Effect, Event, Journal, JournalError, NodeFacts, Order, World};
+pub use undercroft_model::NodeFacts;
+pub use world::{Effect, Event, Journal, JournalError, Order, World};

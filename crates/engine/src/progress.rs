@@ -1,10 +1,8 @@
 //! What the records say of one machine. Live and after a crash, only these functions change it.
 
 use undercroft_model::{
-    Action, Evidence, Failure, FailureKind, NodeState, OpId, Outcome, Step, StepId, Work,
+    Action, Failure, FailureKind, InstallerReport, NodeFacts, OpId, Outcome, Step, StepId, Work,
 };
-
-use crate::NodeFacts;
 
 /// How many earlier boots of a machine's installer are remembered, to tell a late report from a
 /// new one. It is above any sensible number of restarts.
@@ -121,7 +119,8 @@ impl Progress {
         let work = self.running.take().map_or(Work::Probe, |r| r.work);
         match outcome {
             Outcome::Done { evidence } => {
-                self.learn(evidence);
+                let outlived = self.facts.learn(evidence);
+                self.outlived(outlived);
                 self.cursor = self.cursor.saturating_add(1);
                 self.next = if self.cursor < self.look_before {
                     Work::Probe
@@ -184,7 +183,8 @@ impl Progress {
         self.last_failure = None;
         self.next = if member { Work::Probe } else { Work::Act };
         self.restarts = count;
-        self.forget(from.reaches);
+        let outlived = self.facts.begin_again(from);
+        self.outlived(outlived);
     }
 
     /// `NodeFailed`.
@@ -193,83 +193,14 @@ impl Progress {
         self.failed = Some(kind);
     }
 
-    /// A new boot of the installer has a new key: an approval never outlives the report that it
-    /// was given for.
-    fn forget(&mut self, state: NodeState) {
-        if state > NodeState::Up {
-            // What the machine has shown of itself stands: its system and its key are as they were.
-            return;
-        }
-        if state <= NodeState::Seen {
-            self.outlived();
-            self.facts = NodeFacts::default();
-            return;
-        }
-        if state <= NodeState::Approved {
-            self.facts.approval = None;
-        }
-        if state <= NodeState::InstallerReady {
-            self.facts.disk_paths.clear();
-        }
-        if state <= NodeState::Up {
-            self.facts.host_key_fingerprint = None;
-        }
-        self.facts.boot_id = self.facts.report.as_ref().map(|r| r.boot_id.clone());
-    }
-
     /// No step stands on the report any longer.
-    fn outlived(&mut self) {
-        if let Some(report) = self.facts.report.take() {
+    fn outlived(&mut self, report: Option<InstallerReport>) {
+        if let Some(report) = report {
             self.past_boots.retain(|boot| *boot != report.boot_id);
             if self.past_boots.len() >= PAST_BOOTS_MAX {
                 self.past_boots.remove(0);
             }
             self.past_boots.push(report.boot_id);
-        }
-    }
-
-    fn learn(&mut self, evidence: &Evidence) {
-        match evidence {
-            Evidence::Seen { report } => {
-                self.facts = NodeFacts {
-                    boot_id: Some(report.boot_id.clone()),
-                    report: Some(report.as_ref().clone()),
-                    ..NodeFacts::default()
-                };
-            }
-            Evidence::Approved { approval, report } => {
-                if let Some(report) = report {
-                    self.outlived();
-                    self.facts = NodeFacts {
-                        boot_id: Some(report.boot_id.clone()),
-                        report: Some(report.as_ref().clone()),
-                        ..NodeFacts::default()
-                    };
-                }
-                self.facts.approval = Some(approval.clone());
-            }
-            Evidence::Inspected {
-                boot_id,
-                disk_paths,
-            } => {
-                self.facts.boot_id = Some(boot_id.clone());
-                self.facts.disk_paths.clone_from(disk_paths);
-            }
-            Evidence::Partitioned { boot_id, .. }
-            | Evidence::Copied { boot_id, .. }
-            | Evidence::Installed { boot_id, .. }
-            | Evidence::Rebooted { boot_id }
-            | Evidence::Joined { boot_id, .. }
-            | Evidence::Ready { boot_id, .. } => self.facts.boot_id = Some(boot_id.clone()),
-            Evidence::Up {
-                boot_id,
-                host_key_fingerprint,
-                ..
-            } => {
-                self.facts.boot_id = Some(boot_id.clone());
-                self.facts.host_key_fingerprint = Some(host_key_fingerprint.clone());
-            }
-            Evidence::Bootstrapped { .. } => {}
         }
     }
 }

@@ -3,25 +3,9 @@
 use std::sync::Arc;
 
 use undercroft_model::{
-    Approval, Entry, InstallerReport, NodeName, OpId, Outcome, Plan, Record, RunEnd, Step, StepId,
+    Entry, InstallerReport, NodeFacts, NodeName, OpId, Outcome, Plan, Record, RunEnd, Step, StepId,
     Work,
 };
-
-/// What the journal has shown of one machine so far, as far as a step may need it. It holds
-/// nothing secret.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct NodeFacts {
-    /// The installer's report that the machine's current steps stand on.
-    pub report: Option<InstallerReport>,
-    /// The approval of that report's fingerprint.
-    pub approval: Option<Approval>,
-    /// The boot id that the last successful step saw.
-    pub boot_id: Option<String>,
-    /// The devices of the planned disks, in the plan's order, as the inspection found them.
-    pub disk_paths: Vec<String>,
-    /// The host key under which the machine was proved to run its own system.
-    pub host_key_fingerprint: Option<String>,
-}
 
 /// An order to start one operation.
 #[derive(Debug, Clone)]

@@ -44,7 +44,7 @@ impl<'a> Facts<'a> {
         if node.state < NodeState::InstallerReady {
             return None;
         }
-        node.report.as_ref().map(|report| Self {
+        node.facts.report.as_ref().map(|report| Self {
             version: VERSION,
             uuid: &report.uuid,
             macs: &report.macs,

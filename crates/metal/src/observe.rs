@@ -65,10 +65,14 @@ pub async fn observe(looking: Looking<'_>) -> Result<Observation, KeyError> {
                 .installed()
                 .get(name)
                 .is_some_and(|installed| installed.proved_up),
-            report: known.and_then(|view| view.report.clone()),
+            report: known.and_then(|view| view.facts.report.clone()),
             approved: known.is_some_and(|view| {
-                let approval = view.approval.as_ref().map(|approval| &approval.fingerprint);
-                approval.is_some() && approval == view.report.as_ref().map(|r| &r.fingerprint)
+                let approval = view
+                    .facts
+                    .approval
+                    .as_ref()
+                    .map(|approval| &approval.fingerprint);
+                approval.is_some() && approval == view.facts.report.as_ref().map(|r| &r.fingerprint)
             }),
             host_key,
             identity: looking.identity.to_owned(),

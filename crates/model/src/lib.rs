@@ -4,6 +4,7 @@ pub mod advice;
 mod cluster;
 mod diagnostic;
 pub mod document;
+mod facts;
 mod identity;
 mod ids;
 pub mod inventory;
@@ -21,6 +22,7 @@ pub use cluster::{
     kubernetes_minor,
 };
 pub use diagnostic::{Diagnostic, Excerpt, Piece, Place, Related, Role, Severity};
+pub use facts::NodeFacts;
 pub use identity::{MachineIdentity, NotTheMachine};
 pub use ids::{
     ClassName, InvalidId, MacAddr, MachineUuid, NodeName, PcName, System, UserName, is_dns_label,

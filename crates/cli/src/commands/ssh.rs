@@ -162,7 +162,7 @@ fn installer(view: Option<&NodeView>, wanted: bool) -> Result<Option<(IpAddr, Ho
             Ok(None)
         };
     };
-    let (Some(report), Some(approval)) = (&view.report, &view.approval) else {
+    let (Some(report), Some(approval)) = (&view.facts.report, &view.facts.approval) else {
         return Err(CliError::failed(
             "its installer isn't approved, so nobody can tell whose it is",
         )

@@ -290,63 +290,38 @@ impl NodeView {
         Some(())
     }
 
+    /// Beside the facts that steps stand on, what people want to know.
     fn learn(&mut self, evidence: &Evidence) {
+        self.facts.learn(evidence);
         match evidence {
-            Evidence::Seen { report } => {
-                self.boot_id = Some(report.boot_id.clone());
-                self.installer_boot_id = Some(report.boot_id.clone());
-                self.report = Some(report.as_ref().clone());
-                self.approval = None;
-            }
-            Evidence::Approved { approval, report } => {
-                if let Some(report) = report {
-                    self.boot_id = Some(report.boot_id.clone());
-                    self.installer_boot_id = Some(report.boot_id.clone());
-                    self.report = Some(report.as_ref().clone());
-                }
-                self.approval = Some(approval.clone());
-            }
-            Evidence::Inspected {
-                boot_id,
-                disk_paths,
-            } => {
-                self.boot_id = Some(boot_id.clone());
-                self.disk_paths.clone_from(disk_paths);
-            }
-            Evidence::Partitioned { boot_id, wiped } => {
-                self.boot_id = Some(boot_id.clone());
+            Evidence::Seen { .. } | Evidence::Approved { .. } => self.name_installer(),
+            Evidence::Partitioned { wiped, .. } => {
                 // Once this plan has wiped, finding its own tables again doesn't unmake that.
                 self.wiped = Some(*wiped || self.wiped == Some(true));
             }
-            Evidence::Copied {
-                boot_id,
-                closure_bytes,
-            } => {
-                self.boot_id = Some(boot_id.clone());
-                self.closure_bytes = Some(*closure_bytes);
-            }
-            Evidence::Installed { boot_id, .. } | Evidence::Rebooted { boot_id } => {
-                self.boot_id = Some(boot_id.clone());
-            }
+            Evidence::Copied { closure_bytes, .. } => self.closure_bytes = Some(*closure_bytes),
             Evidence::Up {
-                boot_id,
                 booted_system,
                 host_key_fingerprint,
+                ..
             } => {
-                self.boot_id = Some(boot_id.clone());
                 self.booted_system = Some(booted_system.clone());
                 self.host_key_fingerprint = Some(host_key_fingerprint.clone());
             }
-            Evidence::Joined { boot_id, .. } => self.boot_id = Some(boot_id.clone()),
             Evidence::Ready {
-                boot_id,
-                kubelet_version,
-            } => {
-                self.boot_id = Some(boot_id.clone());
-                self.kubelet_version = Some(kubelet_version.clone());
-            }
-            Evidence::Bootstrapped { .. } => {}
+                kubelet_version, ..
+            } => self.kubelet_version = Some(kubelet_version.clone()),
+            Evidence::Inspected { .. }
+            | Evidence::Installed { .. }
+            | Evidence::Rebooted { .. }
+            | Evidence::Joined { .. }
+            | Evidence::Bootstrapped { .. } => {}
         }
+    }
+
+    fn name_installer(&mut self) {
+        let report = self.facts.report.as_ref();
+        self.installer_boot_id = report.map(|report| report.boot_id.clone());
     }
 
     fn restart(&mut self, plan: &Plan, node: &crate::NodeName, from: StepId) {
@@ -355,18 +330,11 @@ impl NodeView {
         self.steps_done = count(place.unwrap_or(0));
         self.current = None;
         self.done_wall_ms = None;
-        let state = plan.step(from).map_or(NodeState::Unknown, |s| s.requires);
-        self.state = state;
-        if state < NodeState::Seen {
-            self.report = None;
-            self.boot_id = None;
-            self.installer_boot_id = None;
-        }
-        if state < NodeState::Approved {
-            self.approval = None;
-        }
-        if state < NodeState::InstallerReady {
-            self.disk_paths.clear();
+        let from = plan.step(from);
+        self.state = from.map_or(NodeState::Unknown, |from| from.requires);
+        if let Some(from) = from {
+            self.facts.begin_again(from);
+            self.name_installer();
         }
     }
 
@@ -404,7 +372,7 @@ impl NodeView {
                 let act = self.current.as_ref().and_then(|c| c.work) == Some(Work::Act);
                 let approves = next.is_some_and(|s| matches!(s.action, Action::Approve { .. }));
                 (act && approves).then(|| Waits::Approval {
-                    fingerprint: self.report.as_ref().map(|r| r.fingerprint.clone()),
+                    fingerprint: self.facts.report.as_ref().map(|r| r.fingerprint.clone()),
                 })
             }
             NodeStatus::Planned if stopped => Some(Waits::RolloutStopped),

@@ -4,7 +4,7 @@ use std::{borrow::Cow, collections::BTreeMap, net::Ipv4Addr};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Approval, Failure, InstallerReport, NodeState, OpId, Resource, StepId, Work};
+use crate::{Failure, NodeFacts, NodeState, OpId, Resource, StepId, Work};
 
 /// Where a machine stands in the accepted plan.
 #[derive(
@@ -134,16 +134,11 @@ pub struct NodeView {
     pub first_wall_ms: Option<u64>,
     /// When its last step was done, in milliseconds since the Unix epoch.
     pub done_wall_ms: Option<u64>,
-    /// The installer's report that its steps stand on.
-    pub report: Option<InstallerReport>,
-    /// The approval of that report.
-    pub approval: Option<Approval>,
-    /// The boot id that was seen last.
-    pub boot_id: Option<String>,
+    /// What its steps stand on.
+    #[serde(flatten)]
+    pub facts: NodeFacts,
     /// The boot id of the installer, while it was there.
     pub installer_boot_id: Option<String>,
-    /// The device of each planned disk.
-    pub disk_paths: Vec<String>,
     /// Whether this plan wrote the partition tables; `None` while it isn't known.
     pub wiped: Option<bool>,
     /// The size of the closure that was copied, in bytes.
@@ -174,11 +169,8 @@ impl NodeView {
             phases: BTreeMap::new(),
             first_wall_ms: None,
             done_wall_ms: None,
-            report: None,
-            approval: None,
-            boot_id: None,
+            facts: NodeFacts::default(),
             installer_boot_id: None,
-            disk_paths: Vec::new(),
             wiped: None,
             closure_bytes: None,
             booted_system: None,

@@ -55,28 +55,31 @@ fn each_evidence_shows_what_it_is_of_and_no_more() {
     let boot = |text: &str| Some(text.to_owned());
     let node = after(&[seen()]);
     assert_eq!(
-        (&node.boot_id, &node.installer_boot_id),
+        (&node.facts.boot_id, &node.installer_boot_id),
         (&boot("one"), &boot("one"))
     );
-    assert_eq!((node.report, node.approval), (Some(report("one")), None));
+    assert_eq!(
+        (node.facts.report, node.facts.approval),
+        (Some(report("one")), None)
+    );
 
     let approved = |report: Option<&str>, fingerprint: &str| Evidence::Approved {
         approval: approval(fingerprint),
         report: report.map(|boot| Box::new(self::report(boot))),
     };
     let node = after(&[seen(), approved(None, "SHA256:one")]);
-    assert_eq!(node.approval, Some(approval("SHA256:one")));
-    assert_eq!(node.report, Some(report("one")));
+    assert_eq!(node.facts.approval, Some(approval("SHA256:one")));
+    assert_eq!(node.facts.report, Some(report("one")));
     // The report that was approved is the machine's.
     let node = after(&[seen(), approved(Some("two"), "SHA256:two")]);
-    assert_eq!(node.report, Some(report("two")));
+    assert_eq!(node.facts.report, Some(report("two")));
     assert_eq!(
-        (&node.boot_id, &node.installer_boot_id),
+        (&node.facts.boot_id, &node.installer_boot_id),
         (&boot("two"), &boot("two"))
     );
     // A new report is of another key than what was approved before.
     let node = after(&[approved(Some("one"), "SHA256:one"), seen()]);
-    assert_eq!(node.approval, None);
+    assert_eq!(node.facts.approval, None);
 
     let disk_paths = vec!["/dev/vda".to_owned()];
     let inspected = Evidence::Inspected {
@@ -84,8 +87,21 @@ fn each_evidence_shows_what_it_is_of_and_no_more() {
         disk_paths: disk_paths.clone(),
     };
     let node = after(&[seen(), inspected]);
-    assert_eq!((node.boot_id, node.disk_paths), (boot("three"), disk_paths));
+    assert_eq!(
+        (node.facts.boot_id, node.facts.disk_paths),
+        (boot("three"), disk_paths)
+    );
     assert_eq!(node.installer_boot_id, boot("one"));
+
+    // Another boot of the installer has shown no disk yet, whoever found it.
+    let inspected = Evidence::Inspected {
+        boot_id: "one".to_owned(),
+        disk_paths: vec!["/dev/vda".to_owned()],
+    };
+    let node = after(&[seen(), inspected.clone(), seen()]);
+    assert!(node.facts.disk_paths.is_empty());
+    let node = after(&[seen(), inspected, approved(Some("two"), "SHA256:two")]);
+    assert!(node.facts.disk_paths.is_empty());
 
     let partitioned = |wiped| Evidence::Partitioned {
         boot_id: "b".to_owned(),
@@ -114,7 +130,10 @@ fn each_evidence_shows_what_it_is_of_and_no_more() {
         host_key_fingerprint: "SHA256:host".to_owned(),
     };
     let node = after(&[up]);
-    assert_eq!((node.boot_id, node.booted_system), (boot("c"), boot("/s")));
+    assert_eq!(
+        (node.facts.boot_id, node.booted_system),
+        (boot("c"), boot("/s"))
+    );
     assert_eq!(node.host_key_fingerprint, boot("SHA256:host"));
     let ready = Evidence::Ready {
         boot_id: "d".to_owned(),
@@ -122,7 +141,7 @@ fn each_evidence_shows_what_it_is_of_and_no_more() {
     };
     let node = after(&[ready]);
     assert_eq!(
-        (node.boot_id, node.kubelet_version),
+        (node.facts.boot_id, node.kubelet_version),
         (boot("d"), boot("v1"))
     );
 }
@@ -163,11 +182,11 @@ fn a_machine_that_begins_again_forgets_what_is_no_longer_so() {
         assert_eq!((node.restarts, node.done_wall_ms), (2, None));
         assert_eq!(node.current.unwrap().step, StepId(from));
         assert_eq!(node.last_failure.unwrap().message, "its power went");
-        assert_eq!(node.report.is_some(), keeps_report, "{from}");
-        assert_eq!(node.boot_id.is_some(), keeps_report, "{from}");
+        assert_eq!(node.facts.report.is_some(), keeps_report, "{from}");
+        assert_eq!(node.facts.boot_id.is_some(), keeps_report, "{from}");
         assert_eq!(node.installer_boot_id.is_some(), keeps_report, "{from}");
-        assert_eq!(node.approval.is_some(), keeps_approval, "{from}");
-        assert_eq!(!node.disk_paths.is_empty(), keeps_disks, "{from}");
+        assert_eq!(node.facts.approval.is_some(), keeps_approval, "{from}");
+        assert_eq!(!node.facts.disk_paths.is_empty(), keeps_disks, "{from}");
     }
 }
 
