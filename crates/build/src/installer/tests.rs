@@ -277,6 +277,31 @@ fn partition_refuses_what_is_not_certain() {
     assert_eq!(code("raid", "ext4", GUID), 23, "mounted elsewhere");
 }
 
+/// The table of `DiskIdentity::matches`, as far as the machine's program goes by it: each disk is too small (22), once it
+/// is found.
+#[test]
+fn a_disk_is_the_one_whose_serial_and_wwn_are_both_as_meant() {
+    let machine = Machine::new();
+    machine.disk("vdb", 1024, &[("serial", "twin"), ("wwid", "naa.50Ab01")]);
+    machine.disk("vdc", 1024, &[("serial", "twin"), ("wwid", "naa.50ab02")]);
+    let code = |identity: &[&str]| {
+        let rest = ["--layout", "ext4", "--disk-guid", GUID];
+        let arguments = [identity, &rest].concat();
+        machine.run("partition", &arguments, b"").status.code()
+    };
+    for (identity, want) in [
+        (&["--serial", "twin"][..], 21),
+        (&["--serial", "twin", "--wwn", "0x50ab01"], 22),
+        (&["--serial", "twin", "--wwn", "0x50AB02"], 22),
+        (&["--wwn", "0x50ab02"], 22),
+        (&["--serial", "twin", "--wwn", "0x50ab03"], 20),
+        (&["--serial", "other", "--wwn", "0x50ab02"], 20),
+        (&["--serial", "TWIN", "--wwn", "0x50ab02"], 20),
+    ] {
+        assert_eq!(code(identity), Some(want), "{identity:?}");
+    }
+}
+
 #[test]
 fn a_disk_whose_name_goes_on_is_another_disk() {
     let machine = Machine::new();
