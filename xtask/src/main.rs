@@ -7,6 +7,7 @@ mod nix_eval;
 mod packages;
 mod peers;
 mod run;
+mod sabotage;
 mod suite;
 mod tidy;
 mod timed;
@@ -25,6 +26,7 @@ cargo xtask dist                   the command as it is released: stripped, its 
 cargo xtask tidy                   the house rules that a program can check
 cargo xtask fuzz [SECONDS]         run each fuzz target for so long (60; needs nightly, cargo-fuzz)
 cargo xtask mutants [CRATE ...]    whether tests notice changed code, with cargo-mutants (--help)
+cargo xtask sabotage               whether the simulation notices that a rule of `steps` is taken away
 cargo xtask peers [NAME ...]       build the programs of others that tests need (sops, kube-apiserver)
 cargo xtask nix-eval [...]         every configuration of the examples, with real trees of nixpkgs
 cargo xtask packages               install the system packages that the above need
@@ -56,6 +58,11 @@ fn main() -> ExitCode {
             Ok(())
         }
         ["nix-eval", rest @ ..] => nix_eval::run(rest),
+        ["sabotage", "--help" | "-h"] => {
+            print!("{}", sabotage::USAGE);
+            Ok(())
+        }
+        ["sabotage"] => sabotage::run(),
         ["dist"] => dist::run(),
         ["tidy"] => tidy::run(&repo_root()),
         ["fuzz", rest @ ..] => fuzz(rest),

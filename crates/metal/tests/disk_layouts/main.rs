@@ -23,6 +23,7 @@ use guest::{Disk, Guest};
 use scripts::{evaluate, layout, scripts};
 use serde_json::{Value, json};
 use undercroft_build::installer::cpio::Archive;
+use undercroft_steps::{Ask, Table};
 
 const GIB: u64 = 1 << 30;
 /// A file that is appended to the initial ramdisk and brings ZFS for the guest's kernel: the modules,
@@ -128,6 +129,13 @@ fn assert_partitions(found: &[Value], expected: &[Expected]) {
     }
 }
 
+/// What a step asks, as one line of shell.
+fn shell(ask: &Ask) -> String {
+    let words = ask.words().unwrap();
+    let quoted = words.iter().map(|word| undercroft_ssh::quote(word));
+    quoted.collect::<Vec<_>>().join(" ")
+}
+
 const ESP: &str = "c12a7328-f81f-11d2-ba4b-00a0c93ec93b";
 const LINUX: &str = "0fc63daf-8483-4772-8e79-3d69d8477de4";
 
@@ -196,21 +204,26 @@ async fn an_ext4_layout_is_made_and_made_again_and_nothing_else_is_touched() {
     // The disk's GUID is the mark of a plan that was carried out; it is written while the disk is in
     // use.
     let guid = "6c9ee1a3-3c1e-4c5c-8f43-0d8f8f4b2f11";
-    agent
-        .ok(&format!(
-            "sgdisk --disk-guid={guid} /dev/disk/by-serial/UC-A"
-        ))
-        .await;
-    let marked = agent
-        .ok("blkid -p -s PTUUID -o value /dev/disk/by-serial/UC-A")
-        .await;
-    assert_eq!(marked.trim(), guid);
+    // As the step that lays disks out does it and looks at it.
+    let serial = |name: &str| format!("/dev/disk/by-serial/{name}");
+    let devices = vec![serial("UC-A"), serial("UC-OLD")];
+    let named = Ask::NameTables {
+        tables: vec![Table {
+            device: serial("UC-A"),
+            guid: guid.parse().unwrap(),
+        }],
+    };
+    agent.ok(&shell(&named)).await;
+    let look = shell(&Ask::Tables { devices });
+    assert_eq!(agent.ok(&look).await, format!("{guid}\nnone\nmounted\n"));
 
     // Formatting alone keeps what is there, and mounts it.
     agent
         .ok("for at in /mnt /mnt/boot /mnt/var/lib/longhorn; do echo 1 >$at/kept; done; sync")
         .await;
     agent.ok("/undercroft/finish").await;
+    let unmounted = format!("{guid}\nnone\nunmounted\n");
+    assert_eq!(agent.ok(&look).await, unmounted);
     agent.ok("/test/ext4/formatScript").await;
     agent.ok("/test/ext4/mountScript").await;
     agent

@@ -150,11 +150,14 @@ impl SimWorld {
     fn system_up(&mut self, node: u32) {
         let boot = self.number();
         let wrong = self.hit(node, FaultKind::WrongBootDevice);
+        // An older system of the machine's own, on another of its disks, has its own host key.
+        let own = wrong && self.coin();
         let machine = self.machine(node);
         let (system, key) = if wrong {
+            let key = machine.root.host_key.clone().filter(|_| own);
             (
                 "/nix/store/an-old-system".to_owned(),
-                "SHA256:an-old-key".to_owned(),
+                key.unwrap_or_else(|| "SHA256:an-old-key".to_owned()),
             )
         } else {
             (
