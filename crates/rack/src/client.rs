@@ -82,7 +82,7 @@ impl RackClient {
             .machines
             .into_iter()
             .find(|machine| machine.name == *name)
-            .ok_or_else(|| super::no_such_machine(name))
+            .ok_or_else(|| crate::error::no_such_machine(name))
     }
 
     /// Carries out a power operation and returns when it is done; see [`PowerAction`].

@@ -1,8 +1,12 @@
 //! What can go wrong with a rack, and what to try.
 
+use std::fs;
 use std::io;
-use std::path::PathBuf;
-use undercroft_model::advice::{Advice, ErrorKind, FileFailure};
+use std::path::{Path, PathBuf};
+use undercroft_model::{
+    NodeName,
+    advice::{Advice, ErrorKind, FileFailure},
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -273,7 +277,7 @@ fn qemu_hint(output: &str) -> Option<&'static str> {
 
 fn network_hint(output: &str) -> String {
     if output.contains("Operation not permitted") {
-        super::namespace::namespace_hint()
+        namespace_hint()
     } else if output.contains("Unknown device type") || output.contains("Not supported") {
         "The kernel lacks bridges: load the driver with `sudo modprobe bridge`.".into()
     } else if output.contains("/dev/net/tun") {
@@ -281,6 +285,45 @@ fn network_hint(output: &str) -> String {
     } else {
         "Look at the rack's supervisor.log.".into()
     }
+}
+
+/// The error for a name that no machine of the rack has.
+pub(crate) fn no_such_machine(name: &NodeName) -> RackError {
+    RackError::refused(
+        format!("the rack has no machine {name}"),
+        "See the names with `undercroft rack status`.",
+    )
+}
+
+/// Says which of the known settings forbids namespaces to ordinary users.
+pub(crate) fn namespace_hint() -> String {
+    let setting = |name: &str| {
+        fs::read_to_string(Path::new("/proc/sys").join(name))
+            .unwrap_or_default()
+            .trim()
+            .to_owned()
+    };
+    if setting("kernel/apparmor_restrict_unprivileged_userns") == "1" {
+        return "This system's AppArmor forbids user namespaces to ordinary programs (Ubuntu 23.10 \
+                and later do). Start the rack with `sudo env \"PATH=$PATH\" undercroft rack up`, which runs it \
+                as you, or allow them until the next restart with \
+                `sudo sysctl kernel.apparmor_restrict_unprivileged_userns=0`."
+            .into();
+    }
+    if setting("kernel/unprivileged_userns_clone") == "0" {
+        return "Ordinary users may not make user namespaces here. Start the rack with `sudo env \
+                \"PATH=$PATH\" undercroft rack up`, which makes them and runs it as you, or allow \
+                them until the next restart with `sudo sysctl kernel.unprivileged_userns_clone=1`."
+            .into();
+    }
+    if setting("user/max_user_namespaces") == "0" {
+        return "The limit of user namespaces is 0 here. Raise it until the next restart with \
+                `sudo sysctl user.max_user_namespaces=15000`."
+            .into();
+    }
+    "In a container, allow it to make namespaces (Docker: `--security-opt seccomp=unconfined \
+     --cap-add SYS_ADMIN`); elsewhere, start the rack with `sudo env \"PATH=$PATH\" undercroft rack up`."
+        .into()
 }
 
 #[cfg(test)]

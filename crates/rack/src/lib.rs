@@ -48,13 +48,3 @@ pub use spec::{
     RackFirmware, RackMachine, RackNetwork, RackSpec, SERIAL_CHARS_MAX,
 };
 pub use supervisor::supervisor_main;
-
-use undercroft_model::NodeName;
-
-/// The error for a name that no machine of the rack has.
-pub(crate) fn no_such_machine(name: &NodeName) -> RackError {
-    RackError::refused(
-        format!("the rack has no machine {name}"),
-        "See the names with `undercroft rack status`.",
-    )
-}

@@ -120,7 +120,7 @@ impl MachineHandle {
         make: impl FnOnce(Answer<T>) -> Order,
     ) -> Result<T, RackError> {
         let (answer, outcome) = oneshot::channel();
-        let gone = || super::no_such_machine(&self.status.borrow().name);
+        let gone = || crate::error::no_such_machine(&self.status.borrow().name);
         self.orders.send(make(answer)).await.map_err(|_| gone())?;
         outcome.await.map_err(|_| gone())?
     }

@@ -14,7 +14,7 @@ use undercroft_model::System;
 use super::RackError;
 use super::accel;
 use super::client::RackClient;
-use super::error::Refusal;
+use super::error::{Refusal, namespace_hint};
 use super::firmware::{find_program, find_qemu, find_uefi};
 use super::lent::Lent;
 use super::spec::{RackFirmware, RackSpec};
@@ -234,37 +234,6 @@ fn why_not_up(dir: &StateDir, status: &str) -> RackError {
         log: dir.log(),
         log_end,
     }
-}
-
-/// Says which of the known settings forbids namespaces to ordinary users.
-pub(crate) fn namespace_hint() -> String {
-    let setting = |name: &str| {
-        fs::read_to_string(Path::new("/proc/sys").join(name))
-            .unwrap_or_default()
-            .trim()
-            .to_owned()
-    };
-    if setting("kernel/apparmor_restrict_unprivileged_userns") == "1" {
-        return "This system's AppArmor forbids user namespaces to ordinary programs (Ubuntu 23.10 \
-                and later do). Start the rack with `sudo env \"PATH=$PATH\" undercroft rack up`, which runs it \
-                as you, or allow them until the next restart with \
-                `sudo sysctl kernel.apparmor_restrict_unprivileged_userns=0`."
-            .into();
-    }
-    if setting("kernel/unprivileged_userns_clone") == "0" {
-        return "Ordinary users may not make user namespaces here. Start the rack with `sudo env \
-                \"PATH=$PATH\" undercroft rack up`, which makes them and runs it as you, or allow \
-                them until the next restart with `sudo sysctl kernel.unprivileged_userns_clone=1`."
-            .into();
-    }
-    if setting("user/max_user_namespaces") == "0" {
-        return "The limit of user namespaces is 0 here. Raise it until the next restart with \
-                `sudo sysctl user.max_user_namespaces=15000`."
-            .into();
-    }
-    "In a container, allow it to make namespaces (Docker: `--security-opt seccomp=unconfined \
-     --cap-add SYS_ADMIN`); elsewhere, start the rack with `sudo env \"PATH=$PATH\" undercroft rack up`."
-        .into()
 }
 
 /// Ends the rack in a directory, by force if it doesn't end by itself. Without one it only

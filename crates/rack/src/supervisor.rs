@@ -20,9 +20,9 @@ use undercroft_model::NodeName;
 
 use super::RackError;
 use super::accel::Accelerator;
+use super::error::no_such_machine;
 use super::machine::{ConsoleFeed, MachineHandle, Order, prepare};
 use super::network;
-use super::no_such_machine;
 use super::protocol::{REQUEST_BYTES_MAX, RackStatus, Reply, Request};
 use super::spec::{RackMachine, RackSpec};
 use super::state::{CONTROL_SOCKET, StateDir, SupervisorRecord, now_ms, write_file};
