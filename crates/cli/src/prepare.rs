@@ -15,6 +15,7 @@ use undercroft_build::installer::InstallerBuilder;
 use undercroft_build::system::{NixStore, SystemBuilder};
 use undercroft_fleet::{Fleet, InstallerChoice, Settings};
 use undercroft_metal::world::{self, DiskKey, InstallOptions, ProgressSink};
+use undercroft_model::advice::Advice as _;
 use undercroft_model::{
     NodeName, NodeState,
     inventory::{Builder, Inventory, PowerKind},
@@ -221,8 +222,11 @@ impl Selection {
         cache_dir: &Path,
     ) -> Result<Option<SystemBuilder>, CliError> {
         if let [disko, toplevel] = self.store_paths.as_slice() {
-            let store = NixStore::choose(cache_dir)
-                .map_err(|e| CliError::failed("can't find the Nix store").because(&e))?;
+            let store = NixStore::choose(cache_dir).map_err(|e| {
+                CliError::failed("can't find the Nix store")
+                    .because(&e)
+                    .maybe_hint(e.hint())
+            })?;
             return Ok(Some(SystemBuilder::StorePaths {
                 toplevel: toplevel.clone(),
                 disko_script: (disko != "-").then(|| disko.clone()),
@@ -375,7 +379,7 @@ pub(crate) async fn prefetch(
         Parts::open(&settings.cache_dir)
             .and_then(|parts| parts.ipxe(&mut say))
             .map(drop)
-            .map_err(|e| CliError::from_error(Kind::Failed, &e))
+            .map_err(|e| CliError::from(&e))
     };
     tokio::task::spawn_blocking(work)
         .await

@@ -94,6 +94,9 @@ pub enum BootError {
 impl Advice for BootError {
     fn hint(&self) -> Option<String> {
         match self {
+            Self::Installer(error) => error.hint(),
+            Self::Parts(error) | Self::Pi(PiError::Parts(error)) => error.hint(),
+            Self::Key(error) => error.hint(),
             Self::Pi(PiError::Confined(error)) => error.hint(),
             Self::NoInterface { .. } => Some(
                 "Give the machine that address on the nodes' network, or name the interface as network.interface.".to_owned(),

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, path::PathBuf};
 
-use undercroft_model::{NodeName, SystemTarget, inventory::Builder};
+use undercroft_model::{NodeName, SystemTarget, advice::with_hint, inventory::Builder};
 use undercroft_planner::Rounds;
 
 use crate::{fleet::Settings, inputs, run::tell};
@@ -74,14 +74,14 @@ pub(crate) async fn build(
                 })
             }
             Ok(Err(error)) if error.concerns_the_flake() => {
-                let why = error.to_string();
+                let why = with_hint(&error);
                 tell(settings, format!("no system can be built: {why}"));
                 let why = brief(&why);
                 unreadable = Some(why.clone());
                 systems.targets.insert(name.clone(), Err(why));
                 continue;
             }
-            Ok(Err(error)) => Err(error.to_string()),
+            Ok(Err(error)) => Err(with_hint(&error)),
             Err(_) => Err("building it stopped because of a fault in Undercroft itself".to_owned()),
         };
         if let Err(why) = &target {

@@ -45,6 +45,14 @@ pub trait Advice: Error {
     }
 }
 
+/// What happened and what to try in one text, for those who hand a text on and not the error.
+pub fn with_hint(error: &impl Advice) -> String {
+    match error.hint() {
+        Some(hint) => format!("{error}\n  try: {hint}"),
+        None => error.to_string(),
+    }
+}
+
 /// The kind of a failure to use a file: what isn't there was named wrongly.
 pub fn kind_of_io(source: &io::Error) -> ErrorKind {
     match source.kind() {

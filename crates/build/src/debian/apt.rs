@@ -378,6 +378,7 @@ pub(crate) fn sha256_of(path: &Path) -> Result<String, PartsError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use undercroft_model::advice::with_hint;
 
     #[test]
     fn the_side_sources_come_from_the_host_and_pin_the_next_release() {
@@ -394,7 +395,7 @@ mod tests {
         ));
         assert!(text.contains("Suites: trixie\n"));
         assert!(preferences.contains("Pin-Priority: -1"));
-        let error = side_sources(etc.path(), "jammy").unwrap_err().to_string();
+        let error = with_hint(&side_sources(etc.path(), "jammy").unwrap_err());
         assert!(error.contains("jammy") && error.contains("try:"), "{error}");
     }
 
@@ -410,7 +411,7 @@ mod tests {
     #[test]
     fn a_missing_program_is_named_with_a_way_on() {
         let mut command = Command::new("undercroft-no-such-program");
-        let error = run(&mut command, "x").unwrap_err();
+        let error = with_hint(&run(&mut command, "x").unwrap_err());
         insta::assert_snapshot!(error, @r"
         undercroft-no-such-program isn't installed here, and is needed to read Debian's packages
           try: run this on Debian, or use the nix installer and a flake

@@ -2,11 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
+use undercroft_model::advice::Advice;
+
 /// Why packages' content isn't to be had.
 #[derive(Debug, thiserror::Error)]
 pub enum PartsError {
     /// A program that is needed isn't installed.
-    #[error("{program} isn't installed here, and is needed to {purpose}\n  try: {hint}")]
+    #[error("{program} isn't installed here, and is needed to {purpose}")]
     NoProgram {
         /// Its name.
         program: String,
@@ -17,7 +19,7 @@ pub enum PartsError {
     },
     /// The host has no apt sources of a release that is known.
     #[error(
-        "no package sources for {release:?} in {etc_apt}: the installer and the rack's system are made from Debian's packages\n  try: run this on Debian, or use the nix installer and a flake"
+        "no package sources for {release:?} in {etc_apt}: the installer and the rack's system are made from Debian's packages"
     )]
     NoSources {
         /// The release's codename, from os-release.
@@ -26,7 +28,7 @@ pub enum PartsError {
         etc_apt: PathBuf,
     },
     /// A program failed.
-    #[error("{command} failed ({status}):\n{output}\n  try: {hint}")]
+    #[error("{command} failed ({status}):\n{output}")]
     Command {
         /// The program with its first arguments.
         command: String,
@@ -38,7 +40,7 @@ pub enum PartsError {
         hint: &'static str,
     },
     /// No suite has such a package.
-    #[error("no package {package} for {arch} in the host's package sources\n  try: {hint}")]
+    #[error("no package {package} for {arch} in the host's package sources")]
     NoPackage {
         /// Its name.
         package: String,
@@ -48,9 +50,7 @@ pub enum PartsError {
         hint: &'static str,
     },
     /// A package came with another content than the signed list says.
-    #[error(
-        "the package {package} doesn't have the SHA-256 {expected} of the signed list\n  try: again later; the mirror may be in the middle of an update"
-    )]
+    #[error("the package {package} doesn't have the SHA-256 {expected} of the signed list")]
     Checksum {
         /// Its name.
         package: String,
@@ -91,6 +91,23 @@ pub enum PartsError {
         /// The system's reason.
         source: std::io::Error,
     },
+}
+
+impl Advice for PartsError {
+    fn hint(&self) -> Option<String> {
+        let hint = match self {
+            Self::NoProgram { hint, .. }
+            | Self::Command { hint, .. }
+            | Self::NoPackage { hint, .. } => hint,
+            Self::NoSources { .. } => "run this on Debian, or use the nix installer and a flake",
+            Self::Checksum { .. } => "again later; the mirror may be in the middle of an update",
+            Self::NoFile { .. }
+            | Self::NoLibrary { .. }
+            | Self::BadFile { .. }
+            | Self::Io { .. } => return None,
+        };
+        Some(hint.to_owned())
+    }
 }
 
 impl PartsError {

@@ -57,7 +57,16 @@ pub enum InstallerError {
     },
 }
 
-impl Advice for InstallerError {}
+impl Advice for InstallerError {
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::Parts(error) => error.hint(),
+            Self::Nix(error) => error.hint(),
+            Self::Unseen(error) => error.hint(),
+            Self::Compress(_) | Self::NotAnImage { .. } => None,
+        }
+    }
+}
 
 /// The digest of an image's two files.
 pub(super) fn image_digest(kernel: &Path, initrd: &Path) -> Result<String, PartsError> {

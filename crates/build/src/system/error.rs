@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use undercroft_model::advice::Advice;
+
 use super::{nix::NixError, seen::UnseenError};
 use crate::{
     debian::{Arch, PartsError},
@@ -24,9 +26,7 @@ pub enum SystemError {
     #[error(transparent)]
     UnreadableFlake(NixError),
     /// A flake isn't where it should be.
-    #[error(
-        "{dir} has no flake.nix\n  try: `undercroft init` makes one, or name another folder with --flake"
-    )]
+    #[error("{dir} has no flake.nix")]
     NoFlake {
         /// The folder.
         dir: PathBuf,
@@ -35,9 +35,7 @@ pub enum SystemError {
     #[error(transparent)]
     Unseen(#[from] UnseenError),
     /// A flake has no configuration for a node.
-    #[error(
-        "the flake {dir} has no nixosConfigurations.{name}; it has: {known}\n  try: let the flake read undercroft.toml, as the one of `undercroft init` does"
-    )]
+    #[error("the flake {dir} has no nixosConfigurations.{name}; it has: {known}")]
     NotInFlake {
         /// The flake's folder.
         dir: PathBuf,
@@ -47,7 +45,7 @@ pub enum SystemError {
         known: String,
     },
     /// A store path isn't there.
-    #[error("{path} isn't in the store{store}\n  try: build it, or copy it there with `nix copy`")]
+    #[error("{path} isn't in the store{store}")]
     NoPath {
         /// The path.
         path: String,
@@ -55,9 +53,7 @@ pub enum SystemError {
         store: String,
     },
     /// A store path isn't a system.
-    #[error(
-        "{path} isn't a NixOS system: it has no {missing}\n  try: name `config.system.build.toplevel` of a NixOS configuration"
-    )]
+    #[error("{path} isn't a NixOS system: it has no {missing}")]
     NotASystem {
         /// The path.
         path: String,
@@ -65,9 +61,7 @@ pub enum SystemError {
         missing: &'static str,
     },
     /// A system is for another architecture.
-    #[error(
-        "{path} is for {found}, and {name} is {wanted}\n  try: set nixpkgs.hostPlatform of that configuration, or the node's system in undercroft.toml"
-    )]
+    #[error("{path} is for {found}, and {name} is {wanted}")]
     OtherArch {
         /// The path.
         path: String,
@@ -78,6 +72,31 @@ pub enum SystemError {
         /// The node's architecture.
         wanted: Arch,
     },
+}
+
+impl Advice for SystemError {
+    fn hint(&self) -> Option<String> {
+        let hint = match self {
+            Self::Parts(error) => return error.hint(),
+            Self::Nix(error) | Self::UnreadableFlake(error) => return error.hint(),
+            Self::Image(error) => return error.hint(),
+            Self::Unseen(error) => return error.hint(),
+            Self::NoFlake { .. } => {
+                "`undercroft init` makes one, or name another folder with --flake"
+            }
+            Self::NotInFlake { .. } => {
+                "let the flake read undercroft.toml, as the one of `undercroft init` does"
+            }
+            Self::NoPath { .. } => "build it, or copy it there with `nix copy`",
+            Self::NotASystem { .. } => {
+                "name `config.system.build.toplevel` of a NixOS configuration"
+            }
+            Self::OtherArch { .. } => {
+                "set nixpkgs.hostPlatform of that configuration, or the node's system in undercroft.toml"
+            }
+        };
+        Some(hint.to_owned())
+    }
 }
 
 impl SystemError {

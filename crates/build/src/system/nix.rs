@@ -7,6 +7,7 @@ use std::ffi::{OsStr, OsString};
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use undercroft_model::advice::Advice;
 
 use rustix::fs::{Access, access};
 
@@ -117,10 +118,10 @@ const MAX_LINKS: usize = 40;
 #[derive(Debug, thiserror::Error)]
 pub enum NixError {
     /// Nix isn't installed.
-    #[error("nix isn't installed here\n  try: install the package nix-bin, or Nix itself")]
+    #[error("nix isn't installed here")]
     NotInstalled,
     /// A command failed.
-    #[error("{command} failed ({status}):\n{output}\n  try: {hint}")]
+    #[error("{command} failed ({status}):\n{output}")]
     Failed {
         /// The command and its arguments.
         command: String,
@@ -147,6 +148,16 @@ pub enum NixError {
         /// The system's reason.
         source: std::io::Error,
     },
+}
+
+impl Advice for NixError {
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::NotInstalled => Some("install the package nix-bin, or Nix itself".to_owned()),
+            Self::Failed { hint, .. } => Some(hint.clone()),
+            Self::Output { .. } | Self::Io { .. } => None,
+        }
+    }
 }
 
 /// One run of Nix.

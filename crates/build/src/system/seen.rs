@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use undercroft_folder::git_index;
 use undercroft_folder::git_index::IndexError;
+use undercroft_model::advice::Advice;
 
 /// What a fleet's flake reads for an installer, where it is there.
 pub(crate) const READ_FOR_INSTALLERS: &[&str] = &["flake.nix", "undercroft.toml"];
@@ -28,7 +29,7 @@ const SECRETS_MAX: usize = 64;
 pub enum UnseenError {
     /// It would copy all of the folder.
     #[error(
-        "{} isn't in a git repository, and of such a folder Nix copies everything to its store, which everybody here may read, `.undercroft` with its private keys too\n  try: `git init && git add -A` there; `.undercroft` is left out of it", dir.display()
+        "{} isn't in a git repository, and of such a folder Nix copies everything to its store, which everybody here may read, `.undercroft` with its private keys too", dir.display()
     )]
     NotInGit {
         /// The folder.
@@ -36,7 +37,7 @@ pub enum UnseenError {
     },
     /// It wouldn't see what the flake reads.
     #[error(
-        "Nix sees only what git knows of {}, and git doesn't know {}\n  try: `git add {}` there; a commit isn't needed", dir.display(), files.join(" and "), files.join(" ")
+        "Nix sees only what git knows of {}, and git doesn't know {}", dir.display(), files.join(" and ")
     )]
     Unknown {
         /// The folder.
@@ -45,8 +46,22 @@ pub enum UnseenError {
         files: Vec<&'static str>,
     },
     /// What git knows can't be told.
-    #[error("{0}\n  try: `git status` in that folder says more")]
+    #[error(transparent)]
     Index(#[from] IndexError),
+}
+
+impl Advice for UnseenError {
+    fn hint(&self) -> Option<String> {
+        Some(match self {
+            Self::NotInGit { .. } => {
+                "`git init && git add -A` there; `.undercroft` is left out of it".to_owned()
+            }
+            Self::Unknown { files, .. } => {
+                format!("`git add {}` there; a commit isn't needed", files.join(" "))
+            }
+            Self::Index(_) => "`git status` in that folder says more".to_owned(),
+        })
+    }
 }
 
 /// Makes sure that Nix sees what a fleet's flake reads, and nothing that git doesn't know.

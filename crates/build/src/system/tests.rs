@@ -1,5 +1,7 @@
 use std::{os::unix::fs::symlink, path::Path};
 
+use undercroft_model::advice::with_hint;
+
 use super::*;
 
 const PATH: &str = "/nix/store/00000000000000000000000000000000-nixos-system-gpu-01-1";
@@ -40,12 +42,12 @@ fn a_system_is_known_by_its_files_and_by_what_it_is_for() {
     let (dir, store) = store_with_system("x86_64-linux");
     check_system(PATH, &store, &node()).unwrap();
     fs::remove_file(dir.path().join("nix/store/kernel")).unwrap();
-    insta::assert_snapshot!(check_system(PATH, &store, &node()).unwrap_err(), @r"
+    insta::assert_snapshot!(with_hint(&check_system(PATH, &store, &node()).unwrap_err()), @r"
     /nix/store/00000000000000000000000000000000-nixos-system-gpu-01-1 isn't a NixOS system: it has no kernel
       try: name `config.system.build.toplevel` of a NixOS configuration
     ");
     let (_dir, store) = store_with_system("aarch64-linux");
-    insta::assert_snapshot!(check_system(PATH, &store, &node()).unwrap_err(), @r"
+    insta::assert_snapshot!(with_hint(&check_system(PATH, &store, &node()).unwrap_err()), @r"
     /nix/store/00000000000000000000000000000000-nixos-system-gpu-01-1 is for aarch64-linux, and gpu-01 is x86_64-linux
       try: set nixpkgs.hostPlatform of that configuration, or the node's system in undercroft.toml
     ");
@@ -75,7 +77,7 @@ fn a_folder_without_a_flake_is_named() {
         dir: dir.path().to_owned(),
         cache_dir: dir.path().to_owned(),
     };
-    let error = builder.build(&node(), &mut |_| {}).unwrap_err().to_string();
+    let error = with_hint(&builder.build(&node(), &mut |_| {}).unwrap_err());
     assert!(
         error.contains("has no flake.nix") && error.contains("undercroft init"),
         "{error}"
@@ -136,15 +138,12 @@ fn nix_never_copies_the_private_identity_and_sees_all_that_a_fleet_reads() {
             flake: flake.display().to_string(),
             cache_dir: cache.clone(),
         };
-        builder
-            .build(Arch::X86_64, &mut |_| {})
-            .unwrap_err()
-            .to_string()
+        with_hint(&builder.build(Arch::X86_64, &mut |_| {}).unwrap_err())
     };
     // Nix would copy all of it.
     let error = build();
     assert!(error.concerns_the_flake());
-    let error = error.to_string();
+    let error = with_hint(&error);
     assert!(
         error.contains("isn't in a git repository") && error.contains("git init"),
         "{error}"
@@ -157,7 +156,7 @@ fn nix_never_copies_the_private_identity_and_sees_all_that_a_fleet_reads() {
     }
     // Nix would see a part of it.
     assert!(git(&flake, &["add", "flake.nix"]));
-    let error = build().to_string();
+    let error = with_hint(&build());
     assert!(
         error.contains("`git add undercroft.toml facts/operators.pub secrets`"),
         "{error}"
@@ -220,7 +219,7 @@ fn a_foreign_flake_is_refused_with_what_it_has() {
         matches!(&error, SystemError::NotInFlake { known, .. } if known == "none"),
         "{error}"
     );
-    let error = build("{ outputs = _: { nixosConfigurations = ; }; }").to_string();
+    let error = with_hint(&build("{ outputs = _: { nixosConfigurations = ; }; }"));
     assert!(
         error.contains("syntax error") && error.contains("try:"),
         "{error}"
