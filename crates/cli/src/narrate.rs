@@ -1,8 +1,10 @@
 //! The journal in sentences, one a record.
 
+use std::sync::Arc;
+
 use undercroft_model::{
     Action, BootstrapPart, Entry, Evidence, Failure, FailureKind, NodeName, Outcome, Plan, Record,
-    RunEnd, Step, StepId, Work,
+    RunEnd, Step, StepId, Work, view::FleetView,
 };
 
 use crate::text::{bytes, count, plain};
@@ -70,15 +72,20 @@ impl Sentence {
 /// Tells records in the order of the journal; it remembers the plan that they speak of.
 #[derive(Debug, Default)]
 pub(crate) struct Narrator {
-    plan: Option<Plan>,
+    plan: Option<Arc<Plan>>,
 }
 
 impl Narrator {
+    /// Takes note of what was there before the records that are told.
+    pub(crate) fn past(&mut self, view: &FleetView) {
+        self.plan = view.shared_plan().cloned();
+    }
+
     /// The sentence for the next record.
     pub(crate) fn tell(&mut self, entry: &Entry) -> Sentence {
         let sentence = self.sentence(&entry.record);
         if let Record::PlanAccepted { plan } = &entry.record {
-            self.plan = Some((**plan).clone());
+            self.plan = Some(Arc::clone(plan));
         }
         // Reports come from whoever can reach the boot network.
         Sentence {

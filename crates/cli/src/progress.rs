@@ -10,7 +10,7 @@ use std::{
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 use undercroft_metal::world;
 use undercroft_model::{
-    Entry, NodeName, Record, Work,
+    Entry, NodeName, Plan, Record, Work,
     view::{FleetView, NodeStatus},
 };
 
@@ -100,11 +100,14 @@ impl Progress {
         act(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Takes note of a record that was there before this run, without showing it.
-    pub(crate) fn past(&self, entry: &Entry) {
+    /// Takes note of what was there before this run, without showing it.
+    pub(crate) fn past(&self, view: &FleetView) {
         self.with(|state| {
-            state.narrator.tell(entry);
-            state.fold(entry);
+            state.narrator.past(view);
+            state.view = view.clone();
+            if let Some(plan) = view.plan() {
+                state.planned(plan);
+            }
         });
     }
 
@@ -266,14 +269,14 @@ impl State {
     fn fold(&mut self, entry: &Entry) {
         self.view.apply(entry);
         if let Record::PlanAccepted { plan } = &entry.record {
-            self.name_width = plan
-                .nodes
-                .keys()
-                .map(|n| n.as_str().len())
-                .max()
-                .unwrap_or(0);
-            self.every_machine_has_a_line = plan.nodes.len() <= LINES_MAX;
+            self.planned(plan);
         }
+    }
+
+    fn planned(&mut self, plan: &Plan) {
+        let names = plan.nodes.keys().map(|n| n.as_str().len());
+        self.name_width = names.max().unwrap_or(0);
+        self.every_machine_has_a_line = plan.nodes.len() <= LINES_MAX;
     }
 
     /// What a machine that nothing is done to now is at, in words.

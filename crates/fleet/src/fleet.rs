@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, ops::RangeInclusive, path::PathBuf, sync::Arc};
 use undercroft_model::advice::{Advice, ErrorKind, FileFailure};
 
 use undercroft_model::{
-    Action, Entry, Failure, FailureKind, NodeName, Observation, Plan,
+    Action, Failure, FailureKind, NodeName, Observation, Plan,
     inventory::{Inventory, Layout, SecretsBackend},
     view::FleetView,
 };
@@ -198,17 +198,19 @@ impl Fleet {
         )?)
     }
 
-    /// All entries of the journal, without being the controller; none where there is no journal.
+    /// What the journal says of the fleet, without being the controller; nothing where there is no journal.
     ///
     /// # Errors
     /// When it can't be read.
-    pub fn entries(&self) -> Result<Vec<Entry>, FleetError> {
+    pub fn view(&self) -> Result<FleetView, FleetError> {
         let fleet = &self.settings.inventory.fleet.name;
+        let mut view = FleetView::default();
         match Store::open(&self.settings.state_dir, Some(fleet)) {
-            Ok(store) => Ok(store.entries(0, usize::MAX)?),
-            Err(StoreError::Missing { .. }) => Ok(Vec::new()),
-            Err(error) => Err(error.into()),
-        }
+            Ok(store) => store.for_all_entries(|entry| view.apply(entry))?,
+            Err(StoreError::Missing { .. }) => None,
+            Err(error) => return Err(error.into()),
+        };
+        Ok(view)
     }
 
     /// The machines' host keys, and the operator's key, made where it is missing.

@@ -13,6 +13,7 @@ pub mod documents;
 mod facts;
 mod fleet;
 mod inputs;
+mod known;
 mod narrate;
 mod netboot;
 mod open;
@@ -26,6 +27,7 @@ mod systems;
 pub use self::{
     facts::{FACTS_DIR, write_facts},
     fleet::{Fleet, FleetError, Prepared, Settings},
+    known::Known,
     netboot::{BootError, InstallerChoice, config_of as boot_config, table as boot_table},
     open::OpenError,
     pi_files::PiError,

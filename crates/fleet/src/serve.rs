@@ -4,10 +4,7 @@
 //! done is behind [`Hands`]; this is the order of it. Nothing that fails ends the service but a journal that
 //! can't be believed.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    ops::ControlFlow,
-};
+use std::collections::{BTreeMap, BTreeSet};
 
 use undercroft_engine::{Engine, ResumeError};
 use undercroft_model::{
@@ -20,7 +17,7 @@ use undercroft_planner::{
     MachineEnd, Next, PlanReport, Replaced, Rounds, Scope, Waits, next, resumes,
 };
 
-use crate::{fleet::FleetError, run::Finished, service::Refused};
+use crate::{fleet::FleetError, known::Known, run::Finished, service::Refused};
 use undercroft_journal::{FleetJournal, StoreError};
 
 /// Why a service has ended by itself.
@@ -147,7 +144,7 @@ pub(crate) struct Serving<H> {
     scope: Scope,
     journal: Option<FleetJournal>,
     /// The fold of the journal, extended by what is new.
-    view: FleetView,
+    known: Known,
     served: Served,
 }
 
@@ -158,7 +155,7 @@ impl<H: Hands> Serving<H> {
             rounds: Rounds::new(interval_ms),
             scope,
             journal: Some(journal),
-            view: FleetView::default(),
+            known: Known::default(),
             served: Served::default(),
         }
     }
@@ -216,16 +213,18 @@ impl<H: Hands> Serving<H> {
         self.scope.options.only = only;
         self.scope.held = self.rounds.held(self.hands.now_ms());
         let targets = H::targets(&prepared);
-        let observation = if resumes(&self.view, targets, &inventory, &self.scope).is_ok() {
+        let observation = if resumes(self.known.view(), targets, &inventory, &self.scope).is_ok() {
             // The engine looks at what was begun before it goes on.
             Observation {
                 targets: targets.clone(),
                 ..Observation::default()
             }
         } else {
-            self.hands.observe(journal, &prepared, &self.view).await?
+            self.hands
+                .observe(journal, &prepared, self.known.view())
+                .await?
         };
-        let next = next(&self.view, &observation, &inventory, &self.scope);
+        let next = next(self.known.view(), &observation, &inventory, &self.scope);
         let next = next.map_err(|fault| Refused {
             message: fault.to_string(),
             hint: Some("nothing was done; this is a bug of Undercroft's".to_owned()),
@@ -244,28 +243,18 @@ impl<H: Hands> Serving<H> {
             message: error.to_string(),
             hint: None,
         })?;
-        Ok(engine.numbered_from(self.view.next_op()))
+        Ok(engine.numbered_from(self.known.view().next_op()))
     }
 
-    /// The engine of the accepted plan, from its own entries alone.
+    /// The engine of the accepted plan.
     fn resumed(&self) -> Result<Engine, Left> {
-        let Some(journal) = &self.journal else {
-            return Err(Left::Ended(ResumeError::NoPlan.into()));
-        };
-        let from = self.view.plan_seq().unwrap_or(0);
-        let entries = journal.store().entries(from, usize::MAX)?;
-        let engine = Engine::resume(&entries).map_err(|e| Left::Ended(e.into()))?;
-        Ok(engine.numbered_from(self.view.next_op()))
+        self.known.engine().map_err(|e| Left::Ended(e.into()))
     }
 
     /// Takes into the view what the journal has gained.
     fn extend(&mut self) -> Result<(), Left> {
         if let Some(journal) = &self.journal {
-            let view = &mut self.view;
-            journal.store().for_each_entry(view.next_seq, |entry| {
-                view.apply(&entry);
-                ControlFlow::Continue(())
-            })?;
+            self.known.extend(journal.store())?;
         }
         Ok(())
     }
@@ -275,7 +264,10 @@ impl<H: Hands> Serving<H> {
             return Ok(());
         };
         let planned: BTreeSet<NodeName> = engine.plan().nodes.keys().cloned().collect();
-        let ran = self.hands.run(prepared, engine, journal, &self.view).await;
+        let ran = self
+            .hands
+            .run(prepared, engine, journal, self.known.view())
+            .await;
         let Finished {
             end,
             faults,
@@ -293,7 +285,7 @@ impl<H: Hands> Serving<H> {
         }
         self.served.faults = self.rounds.faults().0.iter().cloned().collect();
         let now_ms = self.hands.now_ms();
-        let nodes = self.view.nodes.iter();
+        let nodes = self.known.view().nodes.iter();
         let ends: Vec<_> = nodes
             .filter_map(|(name, node)| match (&node.status, &node.failed) {
                 (NodeStatus::Done, _) => Some((name.clone(), MachineEnd::Done)),
@@ -308,7 +300,7 @@ impl<H: Hands> Serving<H> {
         if end == RunEnd::Interrupted {
             return Err(Left::Interrupted);
         }
-        self.hands.keep(&self.view)
+        self.hands.keep(self.known.view())
     }
 
     /// A run that could not be begun: its machines are no worse than before, and the next round says so.
@@ -390,7 +382,7 @@ impl<H: Hands> Serving<H> {
 
     #[cfg(test)]
     pub(crate) fn view(&self) -> &FleetView {
-        &self.view
+        self.known.view()
     }
 }
 

@@ -82,6 +82,7 @@ impl Store {
             }
             for stored in page {
                 let (entry, digest) = self.checked(stored, next, chain)?;
+                self.entries_read.set(self.entries_read.get() + 1);
                 chain = digest;
                 next += 1;
                 if each(entry, chain).is_break() {
@@ -150,6 +151,11 @@ impl Store {
             }
         })?;
         Ok(entries)
+    }
+
+    /// How many entries were read from the disk, checked and understood, since the database was opened.
+    pub fn entries_read(&self) -> u64 {
+        self.entries_read.get()
     }
 
     /// How many entries there are.
@@ -303,14 +309,6 @@ impl FleetJournal {
         Ok(())
     }
 
-    /// All entries, checked.
-    ///
-    /// # Errors
-    /// When the journal can't be read, or an entry isn't what was written.
-    pub fn load(&self) -> Result<Vec<Entry>, StoreError> {
-        self.store.entries(0, usize::MAX)
-    }
-
     /// Appends records, all or none; they are on the disk when this returns.
     ///
     /// # Errors
@@ -403,18 +401,22 @@ mod tests {
         FleetJournal::open(dir, "basement", "a test").unwrap()
     }
 
+    fn all(journal: &FleetJournal) -> Result<Vec<Entry>, StoreError> {
+        journal.store().entries(0, usize::MAX)
+    }
+
     #[test]
     fn entries_come_back_in_order_and_appending_goes_on_where_it_stopped() {
         let dir = tempfile::tempdir().unwrap();
         let mut journal = open(dir.path());
-        let mut written = journal.load().unwrap();
+        let mut written = all(&journal).unwrap();
         assert!(matches!(&written[0].record, Record::Opened { fleet, .. } if fleet == "basement"));
         written.extend(journal.append_records(10, vec![ended()]).unwrap());
         drop(journal);
         let mut journal = open(dir.path());
         written.extend(journal.append_records(5, vec![ended()]).unwrap());
         assert_eq!(written.iter().map(|e| e.seq).collect::<Vec<_>>(), [0, 1, 2]);
-        assert_eq!(journal.load().unwrap(), written);
+        assert_eq!(all(&journal).unwrap(), written);
         let reader = Store::open(dir.path(), Some("basement")).unwrap();
         assert_eq!(reader.entries(1, 1).unwrap(), written[1..2]);
         assert_eq!(reader.entries(3, 9).unwrap(), []);
@@ -459,7 +461,7 @@ mod tests {
                 .append_records(1, vec![ended(), ended(), ended(), ended()])
                 .unwrap();
             journal.store.connection.execute(damage, []).unwrap();
-            match journal.load().unwrap_err() {
+            match all(&journal).unwrap_err() {
                 StoreError::Damaged { seq, .. } => assert_eq!(seq, place, "{damage}"),
                 other => panic!("{damage}: {other}"),
             }
@@ -486,9 +488,9 @@ mod tests {
         let many: Vec<Record> = (0..500).map(|_| ended()).collect();
         let full = journal.append_records(2, many).unwrap_err();
         assert!(matches!(full, StoreError::DiskFull { .. }), "{full}");
-        assert_eq!(journal.load().unwrap().len(), 1);
+        assert_eq!(all(&journal).unwrap().len(), 1);
         limit(&journal, pages + 1000);
         journal.append_records(3, vec![ended()]).unwrap();
-        assert_eq!(journal.load().unwrap().len(), 2);
+        assert_eq!(all(&journal).unwrap().len(), 2);
     }
 }

@@ -1,6 +1,7 @@
 //! The database: opening it, and refusing one that isn't ours.
 
 use std::{
+    cell::Cell,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -204,6 +205,7 @@ pub struct Store {
     pub(super) connection: Connection,
     pub(super) path: PathBuf,
     pub(super) fleet: String,
+    pub(super) entries_read: Cell<u64>,
 }
 
 impl Store {
@@ -304,6 +306,7 @@ impl Store {
             connection,
             path,
             fleet,
+            entries_read: Cell::new(0),
         })
     }
 

@@ -96,7 +96,7 @@ fn a_writer_killed_at_any_moment_loses_nothing_durable_and_leaves_no_lock() {
         let durable = live_and_die(dir.path(), life, from_open);
         appended |= durable.is_some();
         let journal = FleetJournal::open(dir.path(), "basement", "the test").unwrap();
-        let entries = journal.load().unwrap();
+        let entries = journal.store().entries(0, usize::MAX).unwrap();
         assert!(matches!(entries[0].record, Record::Opened { .. }));
         if let Some(seq) = durable {
             assert!(

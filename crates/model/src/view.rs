@@ -101,6 +101,11 @@ impl FleetView {
         view
     }
 
+    /// The accepted plan, to be shared.
+    pub fn shared_plan(&self) -> Option<&Arc<Plan>> {
+        self.plan.as_ref()
+    }
+
     /// The accepted plan.
     pub fn plan(&self) -> Option<&Plan> {
         self.plan.as_deref()

@@ -3,7 +3,7 @@
 use std::{path::Path, sync::Arc};
 
 use clap::Args;
-use undercroft_model::{NodeName, view::FleetView};
+use undercroft_model::NodeName;
 use undercroft_planner::{FaultyPlan, Next, PlanOptions, Scope, explain, next, resumes};
 
 use undercroft_fleet::documents::PlanDocument;
@@ -73,8 +73,7 @@ pub(crate) fn run(ui: Ui, at: Option<&Path>, args: &PlanArgs) -> Result<Done, Cl
             prepare::prefetch(&fleet, only.as_ref(), false).await?;
             return Err(prepare::enter(rack));
         }
-        let entries = fleet.entries().map_err(|e| CliError::from(&e))?;
-        let view = FleetView::fold(&entries);
+        let view = fleet.view().map_err(|e| CliError::from(&e))?;
         let prepared = fleet
             .look(only.as_ref())
             .await

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, path::Path, sync::Arc};
 
 use clap::Args;
 use undercroft_engine::Engine;
-use undercroft_fleet::{FACTS_DIR, Finished, Fleet, Prepared, Run, carry_out, write_facts};
+use undercroft_fleet::{FACTS_DIR, Finished, Fleet, Known, Prepared, Run, carry_out, write_facts};
 use undercroft_journal::FleetJournal;
 use undercroft_metal::world::ClusterParts;
 use undercroft_model::{NodeName, Plan, RunEnd, view::FleetView};
@@ -157,27 +157,32 @@ impl Up<'_> {
 
     async fn whole(&self, signals: &Signals) -> Result<Done, CliError> {
         let mut journal = self.journal()?;
+        let mut known = Known::default();
+        known
+            .extend(journal.store())
+            .map_err(|e| CliError::from(&e))?;
+        self.progress.past(known.view());
         let mut replan = self.args.replan || !self.args.selection.reinstall.is_empty();
         loop {
-            let entries = journal.load().map_err(|e| CliError::from(&e))?;
-            let view = FleetView::fold(&entries);
+            let view = known.view();
             let Some(prepared) = signals.unless_asked(self.prepare()).await else {
                 return Ok(self.stopped());
             };
             let prepared = prepared?;
             let scope = scope(&self.args.selection, self.only.as_ref(), replan);
             let inventory = &self.fleet.settings().inventory;
-            let goes_on = resumes(&view, &prepared.systems.targets, inventory, &scope).is_ok();
+            let goes_on = resumes(view, &prepared.systems.targets, inventory, &scope).is_ok();
             let (engine, cluster) = if goes_on {
                 let plan = view.plan_id.as_ref().map_or("", |id| short(&id.0));
                 self.progress.say(&format!("Going on with plan {plan}."));
-                let engine = Engine::resume(&entries)
+                let engine = known
+                    .engine()
                     .map_err(|e| CliError::failed("can't go on from the journal").because(&e))?;
                 let cluster = self.cluster.parts(engine.plan())?;
                 (engine, cluster)
             } else {
                 let Some(next) = signals
-                    .unless_asked(self.plan(&view, &prepared, &scope))
+                    .unless_asked(self.plan(view, &prepared, &scope))
                     .await
                 else {
                     return Ok(self.stopped());
@@ -192,16 +197,13 @@ impl Up<'_> {
                     Begin::Nothing(done) => return Ok(done),
                 }
             };
-            for entry in &entries {
-                self.progress.past(entry);
-            }
             let shown = self.progress.clone();
             let run = Run {
                 fleet: &self.fleet,
                 prepared,
                 engine,
                 journal,
-                view: &view,
+                view,
                 servers: None,
                 cluster,
                 interrupt: signals.asked(),
@@ -209,7 +211,7 @@ impl Up<'_> {
             let finished = carry_out(run, move |entry| shown.entry(entry)).await;
             self.progress.end();
             let finished = finished.map_err(|e| CliError::from(&e))?;
-            journal = match self.conclude(finished)? {
+            journal = match self.conclude(finished, &mut known)? {
                 // What an earlier `up` had planned is done; there may be more to do by now.
                 (RunEnd::Complete, journal) if goes_on => journal,
                 (end, _) => return Ok(exit(end)),
@@ -309,19 +311,26 @@ impl Up<'_> {
         Ok(())
     }
 
-    fn conclude(&self, finished: Finished) -> Result<(RunEnd, FleetJournal), CliError> {
+    fn conclude(
+        &self,
+        finished: Finished,
+        known: &mut Known,
+    ) -> Result<(RunEnd, FleetJournal), CliError> {
         let Finished {
             end,
             faults,
             journal,
         } = finished;
-        let entries = journal.load().map_err(|e| CliError::from(&e))?;
-        let view = FleetView::fold(&entries);
-        self.keep_facts(&view)?;
+        known
+            .extend(journal.store())
+            .map_err(|e| CliError::from(&e))?;
+        let view = known.view();
+        self.keep_facts(view)?;
         if self.args.json {
-            self.ui.json_line(&SummaryLine::of(view, Some(end)))?;
+            self.ui
+                .json_line(&SummaryLine::of(view.clone(), Some(end)))?;
         } else {
-            self.ui.print(&summary::text(&view))?;
+            self.ui.print(&summary::text(view))?;
         }
         if let Some(fault) = faults.first() {
             return Err(
