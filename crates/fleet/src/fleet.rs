@@ -16,7 +16,7 @@ use crate::{
     systems::{self, KeptSystems, Systems},
 };
 use undercroft_build::system::SystemBuilder;
-use undercroft_journal::{FleetJournal, Store, StoreError};
+use undercroft_journal::{FleetJournal, StoreError};
 use undercroft_metal::{
     observe::{Looking, observe},
     world::{EncryptionKeySource, InstallOptions, ProgressSink},
@@ -196,21 +196,6 @@ impl Fleet {
             fleet,
             command,
         )?)
-    }
-
-    /// What the journal says of the fleet, without being the controller; nothing where there is no journal.
-    ///
-    /// # Errors
-    /// When it can't be read.
-    pub fn view(&self) -> Result<FleetView, FleetError> {
-        let fleet = &self.settings.inventory.fleet.name;
-        let mut view = FleetView::default();
-        match Store::open(&self.settings.state_dir, Some(fleet)) {
-            Ok(store) => store.for_all_entries(|entry| view.apply(entry))?,
-            Err(StoreError::Missing { .. }) => None,
-            Err(error) => return Err(error.into()),
-        };
-        Ok(view)
     }
 
     /// The machines' host keys, and the operator's key, made where it is missing.

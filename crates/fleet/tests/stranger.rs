@@ -113,7 +113,9 @@ mod stranger {
         );
         let fleet = Fleet::open(dir.path()).unwrap();
         let view = fleet.view().unwrap();
-        let entries: Vec<Entry> = fleet.entries().unwrap();
+        let state_dir = &fleet.settings().state_dir;
+        let store = undercroft_journal::Store::open(state_dir, None).unwrap();
+        let entries: Vec<Entry> = store.entries(0, usize::MAX).unwrap();
         assert_eq!(undercroft_model::view::FleetView::fold(&entries), view);
         assert!(fleet.status().unwrap().controller.is_none());
         let states = view.nodes.values().map(|node| node.state);

@@ -134,6 +134,51 @@ pub(crate) fn scale(lines: &[Value]) -> String {
     table
 }
 
+/// The table of seeds.
+pub(crate) fn seeds(lines: &[Value]) -> String {
+    let mut table = String::from(
+        "| seeds | machines | time | time a seed | records a seed |\n\
+         | ---: | ---: | ---: | ---: | ---: |\n",
+    );
+    for line in lines {
+        let seeds = number(line, "count").max(1.0);
+        let ms = number(line, "milliseconds");
+        let records = line
+            .get("detail")
+            .map_or(0.0, |detail| number(detail, "records"));
+        let _ = writeln!(
+            table,
+            "| {seeds} | {} | {} | {:.1} ms | {:.0} |",
+            number(line, "nodes"),
+            milliseconds(ms),
+            ms / seeds,
+            records / seeds,
+        );
+    }
+    table
+}
+
+/// The table of the journal, beside SQLite.
+pub(crate) fn journal(lines: &[Value]) -> String {
+    let mut table = String::from(
+        "| what | entries | size | ours | SQLite alone | ratio |\n\
+         | --- | ---: | ---: | ---: | ---: | ---: |\n",
+    );
+    for line in lines {
+        let _ = writeln!(
+            table,
+            "| {} | {} | {} MB | {} | {} | {:.1} |",
+            text(line, "name"),
+            number(line, "entries"),
+            number(line, "megabytes"),
+            milliseconds(number(line, "ours_ms")),
+            milliseconds(number(line, "peer_ms")),
+            number(line, "ratio"),
+        );
+    }
+    table
+}
+
 fn milliseconds(ms: f64) -> String {
     if ms < 1000.0 {
         format!("{ms:.1} ms")
