@@ -69,7 +69,7 @@ const SABOTAGES: [Sabotage; 7] = [
         file: "crates/steps/src/ask.rs",
         from: "NoAnswer::OtherKey | NoAnswer::Unreachable => FailureKind::PreconditionLost,",
         to: "NoAnswer::OtherKey | NoAnswer::Unreachable => FailureKind::Refused,",
-        noticed_as: "Liveness",
+        noticed_as: "RefusalIsTrue",
     },
     Sabotage {
         what: "a store that a power cut has damaged is copied to as it is",

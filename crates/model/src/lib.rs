@@ -8,6 +8,7 @@ mod facts;
 mod identity;
 mod ids;
 pub mod inventory;
+mod misfit;
 mod observation;
 mod plan;
 mod record;
@@ -27,6 +28,7 @@ pub use identity::{MachineIdentity, NotTheMachine};
 pub use ids::{
     ClassName, InvalidId, MacAddr, MachineUuid, NodeName, PcName, System, UserName, is_dns_label,
 };
+pub use misfit::{DiskMisfit, Misfit, misfits, the_disk};
 pub use observation::{Found, Installed, NodeObservation, Observation};
 pub use plan::{
     Action, ApprovalMode, DiskIdentity, NodePlan, NodeState, PLAN_VERSION, Plan, PlanId,

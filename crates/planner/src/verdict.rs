@@ -1,9 +1,10 @@
 //! What is to be done with one machine, and why.
 
 use undercroft_model::{
-    Found, InstallerReport, NodeName, NodeObservation, NodeState, NotTheMachine, Observation,
-    PlannedDisk, SystemTarget,
+    DiskMisfit, Found, InstallerReport, Misfit, NodeName, NodeObservation, NodeState,
+    NotTheMachine, Observation, PlannedDisk, SystemTarget,
     inventory::{Builder, DiskRole, Firmware, Inventory, Layout, Node, PowerKind},
+    misfits,
 };
 
 use std::collections::BTreeSet;
@@ -364,67 +365,73 @@ fn unfit(
     report: &InstallerReport,
     reasons: &mut Vec<Block>,
 ) {
-    if report.system != node.system {
-        let why = format!(
-            "its installer reports {}, and the inventory says {}",
-            report.system, node.system
-        );
-        let next = format!("make `system` of [nodes.{name}] or its class what the machine is");
+    let least_mb = u64::from(node.min_memory_mb.unwrap_or(0));
+    for misfit in misfits(node.system, least_mb, disks, report) {
+        let (why, next) = match misfit {
+            Misfit::System { found, wanted } => (
+                format!("its installer reports {found}, and the inventory says {wanted}"),
+                format!("make `system` of [nodes.{name}] or its class what the machine is"),
+            ),
+            Misfit::Memory {
+                found_mb,
+                wanted_mb,
+            } => (
+                format!(
+                    "its installer reports {found_mb} MiB of memory, and the inventory asks for {wanted_mb}"
+                ),
+                format!(
+                    "look whether all of its memory is seated, or lower `min_memory_mb` of [nodes.{name}] or its class"
+                ),
+            ),
+            Misfit::Disk(disk, misfit) => unfit_disk(name, disk, misfit, report),
+        };
         reasons.push(Block::new(why, next));
     }
-    if let Some(least) = node.min_memory_mb.map(u64::from)
-        && report.memory_mb < least
-    {
-        let why = format!(
-            "its installer reports {} MiB of memory, and the inventory asks for {least}",
-            report.memory_mb
-        );
-        let next = format!(
-            "look whether all of its memory is seated, or lower `min_memory_mb` of [nodes.{name}] or its class"
-        );
-        reasons.push(Block::new(why, next));
-    }
-    for disk in disks {
-        let mut matching = report.disks.iter().filter(|reported| {
-            disk.identity
-                .matches(reported.serial.as_deref(), reported.wwn.as_deref())
-        });
-        let Some(reported) = matching.next() else {
-            let why = format!(
+}
+
+fn unfit_disk(
+    name: &NodeName,
+    disk: &PlannedDisk,
+    misfit: DiskMisfit<'_>,
+    report: &InstallerReport,
+) -> (String, String) {
+    match misfit {
+        DiskMisfit::Missing => (
+            format!(
                 "its installer doesn't report the {} disk with {}; it reports {}",
                 disk.role,
                 disk.identity,
                 reported_disks(report)
-            );
-            let next = format!(
+            ),
+            format!(
                 "correct `disks` of [nodes.{name}] by what its installer reports, or put that disk \
                  in and boot it again"
-            );
-            reasons.push(Block::new(why, next));
-            continue;
-        };
-        if let Some(second) = matching.next() {
-            let why = format!(
-                "its installer reports two disks with {}: {} and {}",
-                disk.identity, reported.path, second.path
-            );
-            let next = format!(
+            ),
+        ),
+        DiskMisfit::Ambiguous(number, first, second) => (
+            format!(
+                "its installer reports {} disks with {}: {} and {}{}",
+                if number == 2 { "two" } else { "several" },
+                disk.identity,
+                first.path,
+                second.path,
+                if number == 2 { "" } else { " among them" }
+            ),
+            format!(
                 "give the disk's `wwn` under `disks` of [nodes.{name}] where that tells them apart, \
                  or take one of them out"
-            );
-            reasons.push(Block::new(why, next));
-        }
-        if reported.size_bytes < disk.size_bytes_min {
-            let why = format!(
+            ),
+        ),
+        DiskMisfit::TooSmall(reported) => (
+            format!(
                 "the {} disk with {} has {} MiB, and {} are needed",
                 disk.role,
                 disk.identity,
                 reported.size_bytes >> 20,
                 disk.size_bytes_min >> 20
-            );
-            let next = format!("name a larger disk under `disks` of [nodes.{name}]");
-            reasons.push(Block::new(why, next));
-        }
+            ),
+            format!("name a larger disk under `disks` of [nodes.{name}]"),
+        ),
     }
 }
 

@@ -340,7 +340,6 @@ fn an_installer_that_reports_another_disk_blocks_with_both_named() {
     let mut twice = report(&inventory, "n00000");
     twice.disks.push(twice.disks[0].clone());
     twice.disks[1].path = "/dev/vdb".to_owned();
-    twice.disks[0].size_bytes = 1 << 20;
     see(&mut observation, "n00000", installer(twice));
     let (_, planned_report) = planned(&inventory, &observation);
     let why = reasons(&planned_report, "n00000");
@@ -348,6 +347,12 @@ fn an_installer_that_reports_another_disk_blocks_with_both_named() {
         why.contains("two disks") && why.contains("/dev/vdb"),
         "{why}"
     );
+
+    let mut small = report(&inventory, "n00000");
+    small.disks[0].size_bytes = 1 << 20;
+    see(&mut observation, "n00000", installer(small));
+    let (_, planned_report) = planned(&inventory, &observation);
+    let why = reasons(&planned_report, "n00000");
     assert!(why.contains("has 1 MiB"), "{why}");
 }
 

@@ -97,6 +97,9 @@ pub enum Rule {
     /// A report, which anybody on the boot network can send, ends nothing, begins nothing but a
     /// look, and spends no restart.
     ReportIsAHint,
+    /// A step on an installer refuses its machine, which then waits for a person, only where another machine has
+    /// answered in its place or a disk isn't the inventory's.
+    RefusalIsTrue,
     /// No member comes to etcd while another isn't healthy or doesn't vote, and none is taken from
     /// it.
     EtcdQuorum,
@@ -658,6 +661,13 @@ impl Checkers {
         let ours = disk.table == Table::Laid(guid) || self.laid.contains(&(node, guid));
         self.require(!ours, Rule::SecondWipe, || {
             format!("the disk with serial {serial} was laid out as {guid} and is wiped again")
+        });
+    }
+
+    /// A step on an installer refuses its machine; whether there was ever a reason to.
+    pub(crate) fn on_refusal(&mut self, node: &str, reason: bool, said: &str) {
+        self.require(reason, Rule::RefusalIsTrue, || {
+            format!("{node} is refused, and nobody else ever answered for it: {said}")
         });
     }
 

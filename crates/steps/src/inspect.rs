@@ -4,8 +4,8 @@
 use std::fmt::Write;
 
 use undercroft_model::{
-    Evidence, Failure, FailureKind, InstallerReport, NodePlan, NotTheMachine, PlannedDisk,
-    ReportedDisk, System, text::visible,
+    DiskMisfit, Evidence, Failure, FailureKind, InstallerReport, Misfit, NodePlan, NotTheMachine,
+    PlannedDisk, ReportedDisk, System, misfits, text::visible, the_disk,
 };
 
 /// What a machine must be.
@@ -34,30 +34,33 @@ pub fn inspect(
     if let Some(why) = wanted.node.identity().refute(found.uuid, &found.macs) {
         return Err(other_machine(why, found));
     }
-    if found.system != wanted.system {
-        return Err(Failure::new(
-            FailureKind::Permanent,
-            format!(
-                "the machine is {}, and its system was built for {}",
-                found.system, wanted.system
-            ),
-        )
-        .with_hint("Correct `system` in the machine's class."));
-    }
-    if found.memory_mb < wanted.memory_mb_min {
-        return Err(Failure::new(
-            FailureKind::Permanent,
-            format!(
-                "the machine has {} MiB of memory, and {} MiB are needed",
-                found.memory_mb, wanted.memory_mb_min
-            ),
-        ));
+    let misfits = misfits(wanted.system, wanted.memory_mb_min, wanted.disks, found);
+    if let Some(misfit) = misfits.first() {
+        return Err(failure(*misfit, &found.disks));
     }
     let disk_paths = find_disks(wanted.disks, &found.disks)?;
     Ok(Evidence::Inspected {
         boot_id,
         disk_paths,
     })
+}
+
+fn failure(misfit: Misfit<'_>, found: &[ReportedDisk]) -> Failure {
+    match misfit {
+        Misfit::System { found, wanted } => Failure::new(
+            FailureKind::Permanent,
+            format!("the machine is {found}, and its system was built for {wanted}"),
+        )
+        .with_hint("Correct `system` in the machine's class."),
+        Misfit::Memory {
+            found_mb,
+            wanted_mb,
+        } => Failure::new(
+            FailureKind::Permanent,
+            format!("the machine has {found_mb} MiB of memory, and {wanted_mb} MiB are needed"),
+        ),
+        Misfit::Disk(planned, misfit) => disk_failure(planned, misfit, found),
+    }
 }
 
 fn other_machine(why: NotTheMachine, found: &InstallerReport) -> Failure {
@@ -87,24 +90,21 @@ pub fn find_disks(planned: &[PlannedDisk], found: &[ReportedDisk]) -> Result<Vec
 /// # Errors
 /// When none has it, or several have, or it is too small.
 pub fn find_disk(planned: &PlannedDisk, found: &[ReportedDisk]) -> Result<String, Failure> {
-    let matching: Vec<&ReportedDisk> = found
-        .iter()
-        .filter(|disk| {
-            planned
-                .identity
-                .matches(disk.serial.as_deref(), disk.wwn.as_deref())
-        })
-        .collect();
-    match matching.as_slice() {
-        [disk] if disk.size_bytes < planned.size_bytes_min => Err(Failure::new(
+    the_disk(planned, found)
+        .map(|disk| disk.path.clone())
+        .map_err(|misfit| disk_failure(planned, misfit, found))
+}
+
+fn disk_failure(planned: &PlannedDisk, misfit: DiskMisfit<'_>, found: &[ReportedDisk]) -> Failure {
+    match misfit {
+        DiskMisfit::TooSmall(disk) => Failure::new(
             FailureKind::Permanent,
             format!(
                 "the {} disk with {} ({}) has {} bytes, and {} are needed",
                 planned.role, planned.identity, disk.path, disk.size_bytes, planned.size_bytes_min
             ),
-        )),
-        [disk] => Ok(disk.path.clone()),
-        [] => Err(Failure::new(
+        ),
+        DiskMisfit::Missing => Failure::new(
             FailureKind::Refused,
             format!(
                 "no disk with {} for {}; the machine has {}",
@@ -115,14 +115,14 @@ pub fn find_disk(planned: &PlannedDisk, found: &[ReportedDisk]) -> Result<String
         )
         .with_hint(
             "Nothing was written. Correct the disk's identity in the inventory, or the cabling.",
-        )),
-        several => Err(Failure::new(
+        ),
+        DiskMisfit::Ambiguous(number, ..) => Failure::new(
             FailureKind::Refused,
-            format!("{} disks have {}", several.len(), planned.identity),
+            format!("{number} disks have {}", planned.identity),
         )
         .with_hint(
             "Give both `serial` and `wwn` of the disk in the inventory where both tell them apart, or take one of them out.",
-        )),
+        ),
     }
 }
 

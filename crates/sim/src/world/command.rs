@@ -59,9 +59,31 @@ impl SimWorld {
             Some(Next::AwaitReturn) => self.await_return(op, node),
             Some(Next::Done(evidence)) => self.done(op, 0, evidence),
             Some(Next::NotDone) => self.reply(op, 0, Outcome::NotDone),
-            Some(Next::Failed(failure)) => self.reply(op, 0, Outcome::Failed { failure }),
+            Some(Next::Failed(failure)) => {
+                if failure.kind == FailureKind::Refused {
+                    self.check_refusal(node, &failure.message);
+                }
+                self.reply(op, 0, Outcome::Failed { failure });
+            }
             None => self.fail(op, 0, FailureKind::Permanent, "no step on an installer"),
         }
+    }
+
+    /// Only what a fault has done to a machine is a reason to refuse it.
+    fn check_refusal(&mut self, node: u32, said: &str) {
+        let name = self.name(node);
+        let mut shared = self.shared.borrow_mut();
+        let reason = shared.dice.injected().iter().any(|(_, of, kind)| {
+            *of == Some(node)
+                && matches!(
+                    kind,
+                    FaultKind::WrongSerial
+                        | FaultKind::HostKeyChanged
+                        | FaultKind::StolenMac
+                        | FaultKind::StolenForGood
+                )
+        });
+        shared.checkers.on_refusal(name.as_str(), reason, said);
     }
 
     fn answered(&mut self, op: OpId, answer: Answer) {
