@@ -215,8 +215,10 @@ fn lay_out(disk: &PlannedDisk, layout: Layout, look_only: bool) -> Vec<String> {
     words
 }
 
+/// A file system without a table has no GUID either, and blkid then ends well and prints nothing.
 const TABLES: &str = "for device; do
-    blkid -p -s PTUUID -o value \"$device\" 2>/dev/null || echo none
+    guid=$(blkid -p -s PTUUID -o value \"$device\" 2>/dev/null)
+    echo \"${guid:-none}\"
 done
 while read -r _ at _; do [ \"$at\" = /mnt ] && echo mounted && exit 0; done </proc/mounts
 echo unmounted";

@@ -322,3 +322,57 @@ pub(super) async fn is_in_installer(job: &Job<'_>) -> Done {
         )),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+
+    fn run(words: &[String]) -> String {
+        let output = Command::new(&words[0])
+            .args(&words[1..])
+            .env("PATH", "/usr/sbin:/sbin:/usr/bin:/bin")
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{words:?}: {output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// On files in place of disks: both programs take them.
+    #[test]
+    fn tables_are_named_and_each_device_has_its_line() {
+        for (program, package) in [("sgdisk", "gdisk"), ("mkfs.ext4", "e2fsprogs")] {
+            if let Err(missing) = undercroft_testkit::program(program, package) {
+                undercroft_testkit::skip(missing);
+                return;
+            }
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let disk = |name: &str| {
+            let path = dir.path().join(name);
+            let file = std::fs::File::create(&path).unwrap();
+            file.set_len(64 << 20).unwrap();
+            path.to_str().unwrap().to_owned()
+        };
+        let (bare, table, absent) = (disk("bare"), disk("table"), dir.path().join("absent"));
+        // It has a file system and no table: blkid finds something, and nothing that is asked for.
+        run(&["mkfs.ext4", "-q", "-F", &bare].map(str::to_owned));
+        run(&["sgdisk", "--new=1:0:0", &table].map(str::to_owned));
+        let guid = "6c9ee1a3-3c1e-4c5c-8f43-0d8f8f4b2f11";
+        let named = Ask::NameTables {
+            tables: vec![steps::Table {
+                device: table.clone(),
+                guid: guid.parse().unwrap(),
+            }],
+        };
+        run(&named.words().unwrap());
+        let absent = absent.to_str().unwrap().to_owned();
+        let look = Ask::Tables {
+            devices: vec![bare, table, absent],
+        };
+        let shown = run(&look.words().unwrap());
+        let lines: Vec<&str> = shown.lines().take(3).collect();
+        assert_eq!(lines, ["none", guid, "none"]);
+    }
+}
