@@ -18,7 +18,8 @@ pub struct NodeFacts {
     pub disk_paths: Vec<String>,
     /// The host key under which the machine was proved to run its own system, since its steps began last. A view has
     /// what it was ever proved to have in this plan.
-    #[serde(skip)]
+    // A view that holds these facts has a `host_key_fingerprint` of its own beside them.
+    #[serde(rename = "proved_host_key_fingerprint")]
     pub host_key_fingerprint: Option<String>,
 }
 

@@ -632,10 +632,15 @@ impl World for SimWorld {
         let node = known.node;
         self.note(node, || format!("{op} called off"));
         self.machine(node).waiting.retain(|o| *o != op);
-        if let Stage::Replying(outcome) = known.stage
-            && self.hit(node, FaultKind::LateOutcome)
-        {
+        if self.hit(node, FaultKind::LateOutcome) {
             let delay_ms = self.chance_between(0, 60_000);
+            // What it would have said, or that it was cut off.
+            let outcome = match known.stage {
+                Stage::Replying(outcome) => outcome,
+                _ => Box::new(Outcome::Failed {
+                    failure: Failure::new(FailureKind::Ambiguous, "it was called off"),
+                }),
+            };
             self.clock.after(delay_ms, Ev::Stray(op, outcome));
         }
         // What runs there may outlive its connection.
