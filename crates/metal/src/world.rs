@@ -333,7 +333,12 @@ async fn carry_out(shared: &Shared, order: Order) -> Outcome {
         (Action::Approve { mode, expires_ms }, work) => {
             approve::wait(&job, *mode, *expires_ms, work).await
         }
-        (Action::Reboot { .. }, Work::Probe) => installed::probe_reboot(&job).await,
+        (
+            Action::Reboot {
+                host_key_fingerprint,
+            },
+            Work::Probe,
+        ) => installed::probe_reboot(&job, host_key_fingerprint).await,
         (
             Action::Inspect { .. }
             | Action::Partition { .. }
@@ -357,22 +362,21 @@ async fn carry_out(shared: &Shared, order: Order) -> Outcome {
             work,
         ) => Box::pin(cluster::carry_out(&job, work)).await,
     };
-    let (outcome, said) = match done {
-        Ok(evidence) => {
-            let said = format!("{}: done", step.action.verb());
-            (Outcome::Done { evidence }, said)
-        }
-        Err(Stop::NotDone) => {
-            let said = format!("{}: not done yet", step.action.verb());
-            (Outcome::NotDone, said)
-        }
-        Err(Stop::Failed(failure)) => {
-            let said = format!("{}: {}", step.action.verb(), failure.message);
-            (Outcome::Failed { failure }, said)
-        }
-    };
+    let (outcome, said) = concluded(step.action.verb(), done);
     job.note(TimelineSource::Controller, said);
     outcome
+}
+
+/// What an operation comes to, and what is said of it.
+fn concluded(verb: &str, done: Done) -> (Outcome, String) {
+    match done {
+        Ok(evidence) => (Outcome::Done { evidence }, format!("{verb}: done")),
+        Err(Stop::NotDone) => (Outcome::NotDone, format!("{verb}: not done yet")),
+        Err(Stop::Failed(failure)) => {
+            let said = format!("{verb}: {}", failure.message);
+            (Outcome::Failed { failure }, said)
+        }
+    }
 }
 
 type Done = Result<Evidence, Stop>;

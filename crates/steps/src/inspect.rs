@@ -81,7 +81,10 @@ fn other_machine(why: NotTheMachine, found: &InstallerReport) -> Failure {
 ///
 /// # Errors
 /// As [`find_disk`].
-pub fn find_disks(planned: &[PlannedDisk], found: &[ReportedDisk]) -> Result<Vec<String>, Failure> {
+pub(crate) fn find_disks(
+    planned: &[PlannedDisk],
+    found: &[ReportedDisk],
+) -> Result<Vec<String>, Failure> {
     planned.iter().map(|disk| find_disk(disk, found)).collect()
 }
 
@@ -89,7 +92,7 @@ pub fn find_disks(planned: &[PlannedDisk], found: &[ReportedDisk]) -> Result<Vec
 ///
 /// # Errors
 /// When none has it, or several have, or it is too small.
-pub fn find_disk(planned: &PlannedDisk, found: &[ReportedDisk]) -> Result<String, Failure> {
+pub(crate) fn find_disk(planned: &PlannedDisk, found: &[ReportedDisk]) -> Result<String, Failure> {
     the_disk(planned, found)
         .map(|disk| disk.path.clone())
         .map_err(|misfit| disk_failure(planned, misfit, found))

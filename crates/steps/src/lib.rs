@@ -12,7 +12,7 @@ mod script;
 
 pub use ask::{Answer, Ask, CopyFailed, Ended, MOUNT_POINT, Table, Unanswered};
 pub use exit::{code, refused, value};
-pub use inspect::{Wanted, find_disk, find_disks, inspect};
+pub use inspect::{Wanted, inspect};
 pub use pin::{PREDECESSOR_WAIT_MS, Pinned, SILENCE_MS_MAX, pin};
-pub use returns::{FOREIGN_KEY_MS_MAX, InstalledLook, LOOK_MS_MAX, Look, Looked, Return};
+pub use returns::{InstalledLook, LOOK_MS_MAX, Look, Looked, Return};
 pub use script::{ASKS_MAX, Next, Script};

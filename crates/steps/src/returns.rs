@@ -6,7 +6,7 @@ use crate::ask::Unanswered;
 
 /// How long a foreign host key may be shown after a reboot before the machine counts as somebody else's, in
 /// milliseconds. Only the installer's own key, whose SSH server may still be ending, is expected.
-pub const FOREIGN_KEY_MS_MAX: u64 = 30_000;
+const FOREIGN_KEY_MS_MAX: u64 = 30_000;
 
 /// How long a probe, or a proof, looks for a machine that may be between two boots, in milliseconds. The engine gives a
 /// probe two minutes.

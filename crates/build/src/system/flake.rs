@@ -20,6 +20,7 @@ const DISKO_DEVICES: &str = "config: if config ? disko \
     then map (disk: disk.device) (builtins.attrValues config.disko.devices.disk) else null";
 
 /// What a flake gave for a machine.
+#[derive(Debug)]
 pub(super) struct Built {
     /// The system.
     pub(super) toplevel: String,

@@ -257,6 +257,55 @@ fn what_disko_makes_anew_is_read_off_the_configuration() {
 }
 
 #[test]
+fn the_scripts_of_disko_are_built_where_a_configuration_has_them() {
+    if !has_nix() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let flake = dir.path().join("flake");
+    fs::create_dir(&flake).unwrap();
+    let text = r#"{ outputs = _: {
+      nixosConfigurations = let
+        made = name: derivation {
+          inherit name;
+          # Nix' own builder, of an environment of nothing: no program is needed for it.
+          system = "builtin";
+          builder = "builtin:buildenv";
+          derivations = [ ];
+          manifest = builtins.toFile "manifest" "";
+        };
+        has = names: { config.system.build = builtins.listToAttrs
+          (map (name: { inherit name; value = made name; }) names); };
+      in {
+        both = has [ "toplevel" "diskoScript" "mountScript" ];
+        one = has [ "toplevel" "diskoScript" ];
+        none = has [ "toplevel" ];
+      };
+    }; }"#;
+    fs::write(flake.join("flake.nix"), text).unwrap();
+    if !git(&flake, &["init", "-q"]) || !git(&flake, &["add", "flake.nix"]) {
+        println!("SKIPPED: git can't `init` here");
+        return;
+    }
+    let store = NixStore::choose(&dir.path().join("cache")).unwrap();
+    for (name, scripts) in [
+        ("both", (true, true)),
+        ("one", (true, false)),
+        ("none", (false, false)),
+    ] {
+        let built = flake::build(&flake, name, &store, &mut |_| {}).unwrap();
+        let is = |path: &Option<String>, kind: &str| {
+            path.as_ref().is_some_and(|path| path.ends_with(kind))
+        };
+        let found = (
+            is(&built.disko_script, "-diskoScript"),
+            is(&built.disko_mount_script, "-mountScript"),
+        );
+        assert_eq!(found, scripts, "{name}: {built:?}");
+    }
+}
+
+#[test]
 fn the_same_inputs_give_the_same_closure_and_another_generation_another() {
     let cache = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../.cache");
     if !cache.join("parts/index.json").is_file() {

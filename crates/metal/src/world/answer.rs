@@ -29,16 +29,16 @@ pub(super) async fn carry_out(job: &Job<'_>) -> Done {
     let pinned = steps::pin(facts.report.as_ref(), facts.approval.as_ref())?;
     let script = Script::new(job.step, job.node, job.order.work, pinned);
     // What is planned with is compared before a secret is as much as decrypted.
-    if let Action::Install {
-        host_key_fingerprint,
-        ..
-    }
-    | Action::Reboot {
-        host_key_fingerprint,
-    } = &job.step.action
-    {
-        final_host_key(job, host_key_fingerprint)?;
-    }
+    let key = match &job.step.action {
+        Action::Install {
+            host_key_fingerprint,
+            ..
+        }
+        | Action::Reboot {
+            host_key_fingerprint,
+        } => Some(final_host_key(job, host_key_fingerprint)?),
+        _ => None,
+    };
     let installer = Installer::of(job, pinned)?;
     let mut answers = Vec::new();
     loop {
@@ -48,7 +48,7 @@ pub(super) async fn carry_out(job: &Job<'_>) -> Done {
                 let answer = answer(job, &installer, &ask).await?;
                 answers.push(answer);
             }
-            Some(Next::AwaitReturn) => return installed::await_return(job).await,
+            Some(Next::AwaitReturn) => return installed::await_return(job, key).await,
             Some(Next::Done(evidence)) => {
                 note(job, &evidence);
                 return Ok(evidence);

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use undercroft_model::{Action, Evidence, FailureKind, NodeName};
+use undercroft_model::{Evidence, FailureKind, NodeName};
 
 use super::{
     Done, Job, Stop,
@@ -61,8 +61,10 @@ readlink -f /run/current-system || echo";
 }
 
 /// Waits for the installed system of a machine that was told to reboot.
-pub(super) async fn await_return(job: &Job<'_>) -> Done {
-    let key = key_of(job)?;
+pub(super) async fn await_return(job: &Job<'_>, key: Option<HostKey>) -> Done {
+    let Some(key) = key else {
+        return Err(Stop::new(FailureKind::Permanent, "this is no reboot"));
+    };
     job.note(TimelineSource::Ssh, "told to reboot from its disk");
     let mut awaited = Return::from(job.order.facts.report.as_ref());
     let began = Instant::now();
@@ -79,8 +81,8 @@ pub(super) async fn await_return(job: &Job<'_>) -> Done {
 }
 
 /// Looks whether a machine has left its installer.
-pub(super) async fn probe_reboot(job: &Job<'_>) -> Done {
-    let key = key_of(job)?;
+pub(super) async fn probe_reboot(job: &Job<'_>, host_key_fingerprint: &str) -> Done {
+    let key = final_host_key(job, host_key_fingerprint)?;
     let awaited = Return::from(job.order.facts.report.as_ref());
     loop {
         let look = look(job, key.clone()).await;
@@ -134,15 +136,6 @@ fn concluded(job: &Job<'_>, looked: Looked) -> Option<Done> {
             Some(Ok(evidence))
         }
         Looked::Failed(failure) => Some(Err(failure.into())),
-    }
-}
-
-fn key_of(job: &Job<'_>) -> Result<HostKey, Stop> {
-    match &job.step.action {
-        Action::Reboot {
-            host_key_fingerprint,
-        } => Ok(final_host_key(job, host_key_fingerprint)?),
-        _ => Err(Stop::new(FailureKind::Permanent, "this is no reboot")),
     }
 }
 

@@ -6,7 +6,7 @@ use undercroft_engine::Order;
 use undercroft_model::{Action, FailureKind, NoAnswer, OpId, Outcome, Work};
 use undercroft_simkit::FlowId;
 use undercroft_steps::{
-    Answer, Ask, Next, PREDECESSOR_WAIT_MS, SILENCE_MS_MAX, Script, Unanswered, code, pin,
+    Answer, Ask, Next, PREDECESSOR_WAIT_MS, Pinned, SILENCE_MS_MAX, Script, Unanswered, code, pin,
 };
 
 use super::{Ev, SimWorld, Stage, installer::Progress};
@@ -55,7 +55,7 @@ impl SimWorld {
             return;
         };
         match Script::new(step, planned, order.work, pinned).next(&known.answers) {
-            Some(Next::Ask(ask)) => self.put(op, node, &order, ask),
+            Some(Next::Ask(ask)) => self.put(op, node, &order, pinned, ask),
             Some(Next::AwaitReturn) => self.await_return(op, node),
             Some(Next::Done(evidence)) => self.done(op, 0, evidence),
             Some(Next::NotDone) => self.reply(op, 0, Outcome::NotDone),
@@ -95,7 +95,7 @@ impl SimWorld {
     }
 
     /// Asks the machine, once it can be reached and the command before this one has ended.
-    fn put(&mut self, op: OpId, node: u32, order: &Rc<Order>, ask: Ask) {
+    fn put(&mut self, op: OpId, node: u32, order: &Rc<Order>, pinned: Pinned<'_>, ask: Ask) {
         // What the boot servers do, and keys and files that these machines don't have.
         if matches!(
             ask,
@@ -104,11 +104,8 @@ impl SimWorld {
             return self.answered(op, Answer::Done);
         }
         let now = self.now();
-        let facts = &order.facts;
-        if let (Ok(pinned), Some(step)) = (
-            pin(facts.report.as_ref(), facts.approval.as_ref()),
-            order.planned(),
-        ) && let Err(failure) = pinned.may_connect(&step.action, now.wall_ms)
+        if let Some(step) = order.planned()
+            && let Err(failure) = pinned.may_connect(&step.action, now.wall_ms)
         {
             return self.reply(op, 0, Outcome::Failed { failure });
         }
@@ -117,7 +114,7 @@ impl SimWorld {
         };
         let since_ms = *known.silent_since_ms.get_or_insert(now.mono_ms);
         let (first, waited_ms) = (known.answers.is_empty(), now.mono_ms - since_ms);
-        match self.connect(node, order) {
+        match self.connect(node, &pinned.approval.fingerprint) {
             Ok(()) => {}
             // Nothing was run, so that trying again is safe.
             Err(silent) if silent.why == NoAnswer::Unreachable && waited_ms < SILENCE_MS_MAX => {
@@ -153,9 +150,8 @@ impl SimWorld {
     }
 
     /// Connects to the installer that was approved, and to no other.
-    fn connect(&mut self, node: u32, order: &Order) -> Result<(), Box<Unanswered>> {
+    fn connect(&mut self, node: u32, pinned: &str) -> Result<(), Box<Unanswered>> {
         let now = self.now();
-        let pinned = order.facts.approval.as_ref().map(|a| a.fingerprint.clone());
         let machine = self.machine(node);
         if !machine.is_connected(now.mono_ms) {
             return Err(nobody_answers());
@@ -164,7 +160,7 @@ impl SimWorld {
         if shown.is_none() {
             return Err(nobody_answers());
         }
-        if shown != pinned {
+        if shown.as_deref() != Some(pinned) {
             return Err(other_key(shown));
         }
         let Running::Installer(instance) = &mut machine.running else {

@@ -70,7 +70,7 @@ impl Script<'_> {
         };
         match (look(&tables, machine)?, self.work) {
             (Laid::Out { mounted: true }, _) => Ok(evidence(false)),
-            (Laid::Out { mounted: false }, _) => {
+            (Laid::Out { mounted: false }, Work::Act) => {
                 mount(scripts, &tables, machine)?;
                 Ok(evidence(false))
             }
@@ -83,7 +83,10 @@ impl Script<'_> {
                 )
                 .with_hint("Nothing was written. Where nothing on them is to be kept, plan with --reinstall to lay out both."),
             )),
-            (Laid::Made | Laid::Not, Work::Probe) => Err(Halt::NotDone),
+            // A script is first copied to the machine, which takes longer than a look may.
+            (Laid::Out { mounted: false } | Laid::Made | Laid::Not, Work::Probe) => {
+                Err(Halt::NotDone)
+            }
             (Laid::Made, Work::Act) => {
                 name(&tables, machine)?;
                 match look(&tables, machine)? {
