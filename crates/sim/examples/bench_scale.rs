@@ -124,8 +124,10 @@ fn never_seen(inventory: &Inventory) -> Observation {
 }
 
 /// The time that this process has had a processor, in milliseconds: `/proc/self/schedstat` has it in
-/// nanoseconds (Linux, Documentation/scheduler/sched-stats.rst).
+/// nanoseconds (Linux, Documentation/scheduler/sched-stats.rst). The kernel counts at its ticks and whenever the process
+/// lets go of its processor, so it does that first.
 fn cpu_ms() -> Result<f64, Box<dyn Error>> {
+    std::thread::sleep(std::time::Duration::from_millis(1));
     let stat = std::fs::read_to_string("/proc/self/schedstat")?;
     let first = stat.split_whitespace().next().ok_or("no schedstat")?;
     Ok(first.parse::<f64>()? / 1e6)
