@@ -314,13 +314,17 @@ impl ApiServer {
         let params = kube::api::PatchParams::default();
         let until = Instant::now() + READY_WAIT;
         loop {
-            let done = match api.patch_status(name, &params, &patch).await {
-                // Some kinds have no status of their own: it is a field like another.
-                Err(kube::Error::Api(status)) if status.code == 404 => {
-                    api.patch(name, &params, &patch).await.map(drop)
-                }
-                done => done.map(drop),
+            // An object that isn't there yet and a kind whose status is a field like another are both not found.
+            let done = match api.get(name).await {
+                Err(error) => Err(error),
+                Ok(_) => match api.patch_status(name, &params, &patch).await {
+                    Err(kube::Error::Api(status)) if status.code == 404 => {
+                        api.patch(name, &params, &patch).await
+                    }
+                    done => done,
+                },
             };
+            let done = done.map(drop);
             match done {
                 Ok(()) => return,
                 Err(error) => assert!(Instant::now() < until, "{kind} {name}: {error}"),
