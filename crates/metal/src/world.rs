@@ -13,116 +13,40 @@
 mod answer;
 mod approve;
 mod boot;
+mod claim;
 mod cluster;
 mod copy;
+mod host_key;
 mod installed;
 mod installer;
+mod job;
 mod nixlog;
 mod options;
+mod progress;
 mod reports;
 mod room;
 
-use std::{
-    borrow::Cow,
-    collections::BTreeMap,
-    net::Ipv4Addr,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeMap, sync::Arc, time::Instant};
 
 use tokio::{sync::mpsc, task::AbortHandle};
 use undercroft_engine::{Order, World};
 use undercroft_model::{
-    Action, Evidence, Failure, FailureKind, InstallerReport, NodeName, NodePlan, OpId, Outcome,
-    Step, Work,
+    Action, Failure, FailureKind, InstallerReport, NodeName, OpId, Outcome, Work,
 };
-use undercroft_netboot::timeline::MarkKind;
 
+use self::job::{Done, Job, Shared, Stop};
 pub use self::{
     cluster::{BootstrapItem, ClusterParts, SecretSource},
+    job::{EncryptionKeySource, WorldParts},
     options::{DiskKey, InstallOptions, OptionError, Phase},
+    progress::{Progress, ProgressSink},
     room::{Facilities, Pending, Room, RoomParts},
 };
 pub(crate) use self::{
     cluster::{Machine, part_health},
     installed::look_at_installed,
-    reports::ReportBoard,
 };
-use undercroft_build::system::NixStore;
 use undercroft_journal::{Alarm, Store, StoreError, TimelineRow, TimelineSource, UnknownMachine};
-use undercroft_process::clock::wall_ms_now;
-use undercroft_secrets::keys::{HostKeys, OperatorKey};
-
-/// Gives the key of a machine's encrypted disks, without a newline at its end.
-pub type EncryptionKeySource =
-    Arc<dyn Fn(&NodeName) -> Result<secrecy::SecretString, Failure> + Send + Sync>;
-
-/// What a run tells people while it works. Nothing is decided by it, and losing some is no harm.
-#[derive(
-    Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema,
-)]
-#[serde(rename_all = "kebab-case", tag = "progress")]
-pub enum Progress {
-    /// Bytes under way to a machine.
-    Bytes {
-        /// The machine.
-        node: NodeName,
-        /// The step, as [`Action::verb`] names it.
-        phase: Cow<'static, str>,
-        /// How many bytes have arrived.
-        done_bytes: u64,
-        /// How many there are, where known.
-        total_bytes: Option<u64>,
-        /// The rate of the last seconds, in bytes a second.
-        bytes_per_s: u64,
-        /// The time left at that rate, in seconds, where it can be told.
-        left_s: Option<u64>,
-    },
-    /// A line for people.
-    Line {
-        /// The machine that it is about, if it is about one.
-        node: Option<NodeName>,
-        /// The line.
-        text: String,
-    },
-    /// A machine waits for `undercroft approve`.
-    WaitsForApproval {
-        /// The machine.
-        node: NodeName,
-        /// The fingerprint that it reported.
-        fingerprint: String,
-    },
-}
-
-/// Where progress goes.
-pub type ProgressSink = Arc<dyn Fn(Progress) + Send + Sync>;
-
-/// Everything that operations share.
-pub struct WorldParts {
-    /// Power, consoles and boot servers.
-    pub room: Arc<dyn Facilities>,
-    /// The machines' host keys.
-    pub host_keys: HostKeys,
-    /// The key to log in with.
-    pub operator: OperatorKey,
-    /// Where each machine's system was built.
-    pub stores: BTreeMap<NodeName, NixStore>,
-    /// How to install.
-    pub options: InstallOptions,
-    /// What the cluster's steps bring in.
-    pub cluster: ClusterParts,
-    /// Gives the key of a machine's encrypted disks; `None`: the command line names it.
-    pub encryption_keys: Option<EncryptionKeySource>,
-    /// Where progress goes.
-    pub progress: ProgressSink,
-}
-
-pub(crate) struct Shared {
-    parts: WorldParts,
-    store: Mutex<Store>,
-    cluster_access: cluster::KnownAccess,
-    pub(crate) reports: ReportBoard,
-}
 
 /// The world of real machines.
 pub struct MetalWorld {
@@ -144,12 +68,7 @@ impl MetalWorld {
     ) -> Result<(Self, mpsc::UnboundedReceiver<(OpId, Outcome)>), StoreError> {
         let store = store.second()?;
         let (outcomes, receiver) = mpsc::unbounded_channel();
-        let shared = Arc::new(Shared {
-            parts,
-            store: Mutex::new(store),
-            cluster_access: cluster::KnownAccess::default(),
-            reports: ReportBoard::default(),
-        });
+        let shared = Arc::new(Shared::new(parts, store));
         let world = Self {
             shared,
             running: BTreeMap::new(),
@@ -218,91 +137,6 @@ impl Drop for MetalWorld {
         for task in self.running.values() {
             task.abort();
         }
-    }
-}
-
-impl Shared {
-    fn store(&self) -> MutexGuard<'_, Store> {
-        self.store.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub(crate) fn note(&self, node: &NodeName, source: TimelineSource, text: impl Into<String>) {
-        self.keep(node, &TimelineRow::new(wall_ms_now(), source, text));
-    }
-
-    fn mark(&self, node: &NodeName, source: TimelineSource, kind: MarkKind, text: &str) {
-        let row = TimelineRow::new(wall_ms_now(), source, text).with_mark(kind);
-        self.keep(node, &row);
-    }
-
-    fn keep(&self, node: &NodeName, row: &TimelineRow) {
-        // The timeline is a help for people; work goes on without it.
-        let _ = self.store().note(node, row);
-    }
-
-    fn tell(&self, progress: Progress) {
-        (self.parts.progress)(progress);
-    }
-
-    fn line(&self, node: &NodeName, text: impl Into<String>) {
-        self.tell(Progress::Line {
-            node: Some(node.clone()),
-            text: text.into(),
-        });
-    }
-}
-
-/// Why an operation ended without evidence.
-#[derive(Debug)]
-enum Stop {
-    /// A probe has found that it isn't done.
-    NotDone,
-    /// It failed.
-    Failed(Failure),
-}
-
-impl From<Failure> for Stop {
-    fn from(failure: Failure) -> Self {
-        Self::Failed(failure)
-    }
-}
-
-impl Stop {
-    fn new(kind: FailureKind, message: impl Into<String>) -> Self {
-        Self::Failed(Failure::new(kind, message))
-    }
-}
-
-/// One operation under way.
-struct Job<'a> {
-    shared: &'a Shared,
-    order: &'a Order,
-    step: &'a Step,
-    node: &'a NodePlan,
-    started: Instant,
-}
-
-impl Job<'_> {
-    fn name(&self) -> &NodeName {
-        &self.order.node
-    }
-
-    fn address(&self) -> Ipv4Addr {
-        self.node.address
-    }
-
-    /// The time that is left of the step's limit. The engine calls the operation off when it is
-    /// over; commands are given the same limit so that they end first, with their output.
-    fn left(&self) -> Duration {
-        Duration::from_millis(self.order.timeout_ms).saturating_sub(self.started.elapsed())
-    }
-
-    fn note(&self, source: TimelineSource, text: impl Into<String>) {
-        self.shared.note(self.name(), source, text);
-    }
-
-    fn mark(&self, source: TimelineSource, kind: MarkKind, text: &str) {
-        self.shared.mark(self.name(), source, kind, text);
     }
 }
 
@@ -378,5 +212,3 @@ fn concluded(verb: &str, done: Done) -> (Outcome, String) {
         }
     }
 }
-
-type Done = Result<Evidence, Stop>;

@@ -3,15 +3,17 @@
 
 use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest, Sha256};
-use undercroft_model::{
-    Action, Evidence, Failure, FailureKind, NodeName, Work, advice::Advice as _, inventory::Layout,
-};
+use undercroft_model::{Action, Evidence, Failure, FailureKind, inventory::Layout};
 use undercroft_netboot::timeline::MarkKind;
-use undercroft_secrets::keys::KeyError;
-use undercroft_ssh::HostKey;
-use undercroft_steps::{self as steps, Answer, Ask, Next, Script, code, refused};
+use undercroft_steps::{self as steps, Answer, Ask, Next, Script, code};
 
-use super::{Done, Job, Stop, copy, installed, installer::Installer};
+use super::{
+    copy,
+    host_key::{final_host_key, private_host_key, public_host_key},
+    installed,
+    installer::Installer,
+    job::{Done, Job, Stop},
+};
 use undercroft_journal::TimelineSource;
 
 /// Where OpenSSH keeps an ed25519 host key.
@@ -218,7 +220,7 @@ async fn give_host_key(job: &Job<'_>, installer: &Installer<'_>) -> Result<Answe
     if !is_done(&answer) {
         return Ok(answer);
     }
-    let public = public_host_key(job.shared, job.name())?;
+    let public = public_host_key(job)?;
     let line = SecretString::from(format!("{public} root@{}\n", job.name()));
     deliver(installer, &format!("{HOST_KEY_PATH}.pub"), "0644", &line).await
 }
@@ -256,47 +258,6 @@ async fn deliver(
     ))
 }
 
-fn private_host_key(job: &Job<'_>) -> Result<SecretString, Failure> {
-    let private = job.shared.parts.host_keys.private(job.name());
-    private.map_err(|e| key_failure(&e))
-}
-
-fn public_host_key(shared: &super::Shared, node: &NodeName) -> Result<HostKey, Failure> {
-    let public = shared.parts.host_keys.public(node);
-    public.map_err(|e| key_failure(&e))?.ok_or_else(|| {
-        Failure::new(
-            FailureKind::Permanent,
-            "no host key was made for the machine",
-        )
-        .with_hint("Plan again: planning makes it.")
-    })
-}
-
-/// The machine's own host key, which must be the one that was planned with.
-pub(super) fn final_host_key(job: &Job<'_>, fingerprint: &str) -> Result<HostKey, Failure> {
-    let key = public_host_key(job.shared, job.name())?;
-    let actual = key.fingerprint();
-    if actual == fingerprint {
-        Ok(key)
-    } else {
-        Err(Failure::new(
-            FailureKind::Permanent,
-            format!(
-                "the plan was made with the host key {fingerprint}, and the repository has {actual}"
-            ),
-        )
-        .with_hint("Bring the planned key back from the repository's history, or plan again."))
-    }
-}
-
-fn key_failure(error: &KeyError) -> Failure {
-    let failure = Failure::new(FailureKind::Permanent, error.to_string());
-    match error.hint() {
-        Some(hint) => failure.with_hint(hint),
-        None => failure,
-    }
-}
-
 fn hex(bytes: &[u8]) -> String {
     use std::fmt::Write;
     bytes.iter().fold(String::new(), |mut text, byte| {
@@ -304,23 +265,6 @@ fn hex(bytes: &[u8]) -> String {
         let _ = write!(text, "{byte:02x}");
         text
     })
-}
-
-/// Whether the installer that a machine's steps stand on is there: it has not left it, or it has booted the network
-/// again.
-pub(super) async fn is_in_installer(job: &Job<'_>) -> Done {
-    let facts = &job.order.facts;
-    let pinned = steps::pin(facts.report.as_ref(), facts.approval.as_ref())?;
-    let installer = Installer::of(job, pinned)?;
-    match answer(job, &installer, &Ask::Greet).await? {
-        Answer::Ended(ended) if ended.code != code::DONE => Err(refused(&ended).into()),
-        Answer::Nothing(unanswered) => Err(unanswered.of_installer().into()),
-        _ if job.order.work == Work::Probe => Err(Stop::NotDone),
-        _ => Err(Stop::new(
-            FailureKind::Ambiguous,
-            "the installer still runs",
-        )),
-    }
 }
 
 #[cfg(test)]

@@ -8,7 +8,11 @@ use undercroft_model::{
 };
 use undercroft_netboot::timeline::MarkKind;
 
-use super::{Done, Job, Progress, Stop, boot::believable};
+use super::{
+    claim::{believable, is_of},
+    job::{Done, Job, Stop},
+    progress::Progress,
+};
 use undercroft_journal::approval::APPROVAL_POLL_INTERVAL;
 use undercroft_journal::{Alarm, AlarmKind, PendingReport, StoreError, TimelineSource};
 use undercroft_process::clock::wall_ms_now;
@@ -82,12 +86,6 @@ fn claims(job: &Job<'_>) -> Vec<InstallerReport> {
     }
     claims.retain(|report| believable(report).is_ok() && is_of(job, report));
     claims
-}
-
-/// Whether a report can be the machine's by what it says of itself.
-pub(super) fn is_of(job: &Job<'_>, report: &InstallerReport) -> bool {
-    let identity = job.node.identity();
-    identity.refute(report.uuid, &report.macs).is_none()
 }
 
 /// What was said already while a step waits.

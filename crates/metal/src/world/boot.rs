@@ -6,9 +6,11 @@ use tokio::time::timeout;
 use undercroft_model::{Evidence, InstallerReport};
 use undercroft_netboot::timeline::MarkKind;
 
-use super::{Done, Job, Stop, approve::is_of};
+use super::{
+    claim::{believable, is_of},
+    job::{Done, Job, Stop},
+};
 use undercroft_journal::TimelineSource;
-use undercroft_ssh::HostKey;
 
 /// How long a probe waits for a report: the installer repeats it every 15 seconds, and may need a
 /// few more for a controller that was away.
@@ -72,11 +74,4 @@ fn seen(report: InstallerReport) -> Evidence {
     Evidence::Seen {
         report: Box::new(report),
     }
-}
-
-/// The key of a report, where its fingerprint is the key's own.
-pub(super) fn believable(
-    report: &InstallerReport,
-) -> Result<HostKey, undercroft_ssh::HostKeyError> {
-    HostKey::parse_with_fingerprint(&report.host_key, &report.fingerprint)
 }

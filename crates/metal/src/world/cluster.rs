@@ -12,22 +12,24 @@
 mod bootstrap;
 mod ground;
 mod join;
+mod known;
 mod machine;
+mod parts;
 mod ready;
 
 use std::{
     net::{IpAddr, Ipv4Addr},
-    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
-use undercroft_model::{
-    Action, BootstrapPart, ClusterPlan, ClusterRole, Failure, FailureKind, NodeName, Work,
-};
+use undercroft_model::{Action, ClusterPlan, ClusterRole, Failure, FailureKind, NodeName, Work};
 
+use self::known::Known;
+pub(super) use self::known::KnownAccess;
+pub use self::parts::{BootstrapItem, ClusterParts, SecretSource};
 pub(crate) use self::{bootstrap::part_health, machine::Machine};
-use super::{Done, Job, Stop};
-use undercroft_kube::{API_PORT, Access, Chart, Cluster, Helm, KubeError, Manifest};
+use super::job::{Done, Job, Stop};
+use undercroft_kube::{Access, Cluster, KubeError};
 
 /// The wait between two looks at something that takes its time.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
@@ -40,92 +42,6 @@ const BOOT_WAIT: Duration = Duration::from_secs(5 * 60);
 /// The time before the step's limit at which a wait gives up, so that what was seen last is told
 /// rather than that time ran out.
 const MARGIN: Duration = Duration::from_secs(3);
-
-/// Something that the bootstrap brings in.
-#[derive(Debug, Clone, PartialEq)]
-pub enum BootstrapItem {
-    /// Objects that were rendered already.
-    Objects {
-        /// The objects.
-        manifests: Vec<Manifest>,
-        /// The namespace of those that name none.
-        namespace: String,
-    },
-    /// A chart that Helm renders.
-    Chart(Chart),
-}
-
-/// Gives the objects that hold secrets, each time anew.
-pub type SecretSource = Arc<dyn Fn() -> Result<Vec<Manifest>, Failure> + Send + Sync>;
-
-/// What the cluster's steps need beside the plan.
-#[derive(Default)]
-pub struct ClusterParts {
-    /// What each part of the bootstrap brings in, in order. [`BootstrapPart::Secrets`] comes from
-    /// `secrets`.
-    pub items: Vec<(BootstrapPart, BootstrapItem)>,
-    /// Who renders charts; `None` where there is none to render.
-    pub helm: Option<Helm>,
-    /// The objects that hold secrets.
-    pub secrets: Option<SecretSource>,
-    /// The port of the API; `None`: [`API_PORT`].
-    pub api_port: Option<u16>,
-}
-
-impl std::fmt::Debug for ClusterParts {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("ClusterParts")
-            .field("items", &self.items.len())
-            .finish_non_exhaustive()
-    }
-}
-
-impl ClusterParts {
-    /// The parts of a plan that brings something in, with the API at its usual port.
-    #[must_use]
-    pub fn new(
-        items: Vec<(BootstrapPart, BootstrapItem)>,
-        helm: Option<Helm>,
-        secrets: Option<SecretSource>,
-    ) -> Self {
-        Self {
-            items,
-            helm,
-            secrets,
-            api_port: None,
-        }
-    }
-
-    fn port(&self) -> u16 {
-        self.api_port.unwrap_or(API_PORT)
-    }
-}
-
-/// The cluster as it was seen last.
-#[derive(Default)]
-pub(super) struct KnownAccess(Mutex<Option<Known>>);
-
-/// A cluster that has answered.
-#[derive(Clone)]
-struct Known {
-    access: Access,
-    /// Who the cluster is. Its authority doesn't say: that comes from the fleet's secrets, and a
-    /// second cluster of the fleet has the same.
-    uid: String,
-    /// The server that told.
-    server: NodeName,
-}
-
-impl KnownAccess {
-    fn get(&self) -> Option<Known> {
-        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        known.clone()
-    }
-
-    fn keep(&self, known: Known) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(known);
-    }
-}
 
 /// Carries out a step of the cluster's, or looks whether it is done.
 pub(super) async fn carry_out(job: &Job<'_>, work: Work) -> Done {

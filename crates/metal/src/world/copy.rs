@@ -9,9 +9,10 @@ use tokio::process::Command;
 use undercroft_model::{FailedCommand, Failure, FailureKind};
 
 use super::{
-    Job, Progress,
     installer::{Installer, unanswered},
+    job::Job,
     nixlog::{NixLog, Rate},
+    progress::Progress,
 };
 use undercroft_build::system::NixStore;
 use undercroft_process as process;

@@ -6,16 +6,18 @@ use std::{
     time::{Duration, Instant},
 };
 
-use undercroft_model::{Evidence, FailureKind, NodeName};
+use undercroft_model::{Evidence, FailureKind, NodeName, Work};
 
 use super::{
-    Done, Job, Stop,
-    answer::{self, final_host_key},
-    installer::unanswered,
+    host_key::final_host_key,
+    installer::{Installer, unanswered},
+    job::{Done, Job, Stop},
 };
 use undercroft_journal::TimelineSource;
 use undercroft_ssh::{Connection, Endpoint, HostKey, RemoteCommand, SshError};
-use undercroft_steps::{InstalledLook, LOOK_MS_MAX, Look, Looked, Return};
+use undercroft_steps::{
+    Answer, InstalledLook, LOOK_MS_MAX, Look, Looked, Return, code, pin, refused,
+};
 
 /// The wait between two looks for a machine that reboots.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
@@ -88,7 +90,7 @@ pub(super) async fn probe_reboot(job: &Job<'_>, host_key_fingerprint: &str) -> D
         let look = look(job, key.clone()).await;
         let looked = awaited.probed(&look);
         if looked == Looked::InInstaller {
-            return answer::is_in_installer(job).await;
+            return is_in_installer(job).await;
         }
         if let Some(done) = concluded(job, looked) {
             return done;
@@ -100,6 +102,23 @@ pub(super) async fn probe_reboot(job: &Job<'_>, host_key_fingerprint: &str) -> D
             });
         }
         tokio::time::sleep(LOOK_INTERVAL).await;
+    }
+}
+
+/// Whether the installer that a machine's steps stand on is there: it has not left it, or it has booted the network
+/// again.
+async fn is_in_installer(job: &Job<'_>) -> Done {
+    let facts = &job.order.facts;
+    let pinned = pin(facts.report.as_ref(), facts.approval.as_ref())?;
+    let installer = Installer::of(job, pinned)?;
+    match installer.greet().await? {
+        Answer::Ended(ended) if ended.code != code::DONE => Err(refused(&ended).into()),
+        Answer::Nothing(unanswered) => Err(unanswered.of_installer().into()),
+        _ if job.order.work == Work::Probe => Err(Stop::NotDone),
+        _ => Err(Stop::new(
+            FailureKind::Ambiguous,
+            "the installer still runs",
+        )),
     }
 }
 

@@ -9,11 +9,11 @@ use secrecy::SecretString;
 use undercroft_model::{Failure, FailureKind};
 use undercroft_netboot::timeline::MarkKind;
 
-use super::Job;
+use super::job::Job;
 use undercroft_journal::TimelineSource;
 use undercroft_process::clock::wall_ms_now;
 use undercroft_ssh::{Connection, Endpoint, HostKey, Output, RemoteCommand, SshError};
-use undercroft_steps::{self as steps, Answer, Ended, Pinned, Unanswered};
+use undercroft_steps::{self as steps, Answer, Ask, Ended, Pinned, Unanswered};
 
 /// The wait between two tries to reach it.
 const REACH_INTERVAL: Duration = Duration::from_secs(1);
@@ -63,6 +63,13 @@ impl<'a> Installer<'a> {
     /// Runs a command of the installer's and gives what it gave, whatever its exit code.
     pub(super) async fn run(&self, words: &[&str]) -> Result<Answer, Failure> {
         self.send(words, || Ok(None)).await
+    }
+
+    /// Asks whether the installer is there.
+    pub(super) async fn greet(&self) -> Result<Answer, Failure> {
+        let words = Ask::Greet.words().unwrap_or_default();
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        self.run(&words).await
     }
 
     /// Runs a command with a secret on its standard input.

@@ -7,7 +7,7 @@ use undercroft_model::{
 };
 
 use super::{
-    super::{Done, Stop},
+    super::job::{Done, Stop},
     BootstrapItem, ClusterStep, LOOK_INTERVAL,
     ground::GROUND_LOOKS,
 };

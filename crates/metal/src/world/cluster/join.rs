@@ -9,7 +9,7 @@ use undercroft_model::{
 };
 
 use super::{
-    super::{Done, Stop},
+    super::job::{Done, Stop},
     Api, ClusterStep, LOOK_INTERVAL,
     machine::{Machine, Status},
 };

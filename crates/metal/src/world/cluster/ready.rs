@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Instant};
 use undercroft_model::{BootstrapPart, Evidence, Failure, FailureKind, Work};
 
 use super::{
-    super::{Done, Stop},
+    super::job::{Done, Stop},
     ClusterStep, LOOK_INTERVAL,
     ground::{GROUND_LOOKS, lost},
 };
