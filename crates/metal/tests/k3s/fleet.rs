@@ -1,54 +1,24 @@
-//! The machines of examples/basement, their secrets, and the controller before them.
+//! The machines of examples/basement.
 
 use std::{
-    collections::BTreeMap,
-    fs,
-    net::{IpAddr, Ipv4Addr},
-    path::Path,
+    net::IpAddr,
+    ops::Deref,
     process::Command,
-    sync::Arc,
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant},
 };
 
-use secrecy::{ExposeSecret as _, SecretString};
+use secrecy::SecretString;
 use serde_json::{Value, json};
-use tempfile::TempDir;
-use tokio::sync::mpsc;
-use undercroft_engine::{NodeFacts, Order, World as _};
-use undercroft_journal::Store;
 use undercroft_kube::{API_PORT, Access, Cluster};
-use undercroft_metal::world::{
-    ClusterParts, Facilities, InstallOptions, MetalWorld, Pending, WorldParts,
-};
-use undercroft_model::{
-    Action, Failure, NodeName, Observation, OpId, Outcome, Plan, SystemTarget, Work,
-    inventory::{Inventory, parse},
-};
-use undercroft_planner::plan;
-use undercroft_rack::ConsoleIdentity;
-use undercroft_secrets::Vault;
-use undercroft_secrets::keys::{Consent, HostKeys, IdentitySource, OperatorKey};
-use undercroft_testkit::repository;
+use undercroft_model::{Action, Outcome, Work};
+use undercroft_testkit::{peer, repository};
 
-use crate::machine::{Machine, Spec, run};
+use crate::members_common::{Controller, Member, Service, System, until};
 
 /// How long founding or joining may take; it takes a minute on two busy cores.
 pub(crate) const LIMIT: Duration = Duration::from_secs(300);
 /// The machines that take part.
 pub(crate) const MACHINES: [&str; 4] = ["control-01", "control-02", "control-03", "gpu-01"];
-
-pub(crate) fn name(text: &str) -> NodeName {
-    NodeName::new(text).unwrap()
-}
-
-/// The example's inventory, whose secrets the fleet's own identity opens.
-fn inventory() -> Inventory {
-    let file = repository().join("examples/basement/undercroft.toml");
-    let parsed = parse("undercroft.toml", &fs::read(file).unwrap());
-    let mut inventory = parsed.inventory.unwrap();
-    inventory.secrets.operators.clear();
-    inventory
-}
 
 /// What the Nix library makes of each machine of the example, evaluated now.
 fn evaluated() -> Value {
@@ -65,103 +35,69 @@ fn evaluated() -> Value {
     serde_json::from_slice(&output.stdout).unwrap()
 }
 
-struct NoRoom;
-
-impl Facilities for NoRoom {
-    fn offer(&self, _: &NodeName, _: bool) -> Result<(), Failure> {
-        Ok(())
-    }
-    fn boot_from_network<'a>(
-        &'a self,
-        _: &'a NodeName,
-    ) -> Pending<'a, Result<Option<String>, Failure>> {
-        Box::pin(async { Ok(None) })
-    }
-    fn console_identity<'a>(
-        &'a self,
-        _: &'a NodeName,
-    ) -> Pending<'a, Result<Option<ConsoleIdentity>, Failure>> {
-        Box::pin(async { Ok(None) })
-    }
-    fn console_name(&self, _: &NodeName) -> String {
-        "none".to_owned()
-    }
+pub(crate) struct Fleet {
+    controller: Controller,
+    evaluated: Value,
 }
 
-pub(crate) struct Fleet {
-    dir: TempDir,
-    inventory: Inventory,
-    vault: Vault,
-    plan: Arc<Plan>,
-    machines: BTreeMap<String, Machine>,
-    evaluated: Value,
-    world: MetalWorld,
-    outcomes: mpsc::UnboundedReceiver<(OpId, Outcome)>,
-    next_op: u64,
+impl Deref for Fleet {
+    type Target = Controller;
+
+    fn deref(&self) -> &Controller {
+        &self.controller
+    }
 }
 
 impl Fleet {
     /// Boots the machines, each with the secrets that are its own.
     pub(crate) fn boot() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        run(
-            "ip link add rack0 type bridge && ip address add 10.20.0.2/22 dev rack0 && ip link set rack0 up",
-        );
-        let inventory = inventory();
-        let identities = identities(dir.path());
-        let vault = Vault::open(dir.path(), &inventory, identities.clone())
-            .unwrap()
-            .agreeing(Consent::Given);
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
-        vault.init(now.as_secs()).unwrap();
-        let store = Store::create(&dir.path().join("journal"), "basement").unwrap();
-        let parts = WorldParts {
-            room: Arc::new(NoRoom),
-            host_keys: HostKeys::open(&dir.path().join("secrets"), &[], identities).unwrap(),
-            operator: operator(dir.path()),
-            stores: BTreeMap::new(),
-            options: InstallOptions::default(),
-            cluster: ClusterParts::default(),
-            encryption_keys: None,
-            progress: Arc::new(|_| {}),
-        };
-        let (world, outcomes) = MetalWorld::new(parts, &store).unwrap();
         let mut fleet = Self {
-            plan: Arc::new(the_plan(&inventory)),
-            inventory,
-            vault,
-            machines: BTreeMap::new(),
+            controller: Controller::of_example("basement", LIMIT),
             evaluated: evaluated(),
-            world,
-            outcomes,
-            next_op: 0,
-            dir,
         };
         for machine in MACHINES {
-            fleet.boot_machine(machine);
+            let scripts = (
+                fleet.script(machine, "cluster-join-k3s"),
+                fleet.script(machine, "cluster-leave-k3s"),
+            );
+            let (files, system) = (fleet.files(machine), fleet.system(machine));
+            fleet.controller.boot(machine, scripts, files, system);
         }
         fleet
     }
 
-    fn boot_machine(&mut self, machine: &str) {
-        let dir = self.dir.path();
-        let host_keys = HostKeys::open(&dir.join("secrets"), &[], identities(dir)).unwrap();
-        let host_key = host_keys.private(&name(machine)).unwrap();
-        let spec = Spec {
-            name: machine,
-            address: self.address(machine),
-            host_key: host_key.expose_secret(),
-            authorized_key: &operator(dir).authorized_key,
-            join: self.script(machine, "cluster-join-k3s"),
-            leave: self.script(machine, "cluster-leave-k3s"),
-            k3s: self.words(machine),
-            server: self.server(machine),
-            // The API's name, which a DNS server has in a real fleet.
-            hosts: format!("{} k8s.basement.example", self.address("control-01")),
-            secrets: self.secrets(machine),
-        };
-        let booted = Machine::boot(&dir.join(machine), &spec);
-        self.machines.insert(machine.to_owned(), booted);
+    /// A machine's system: k3s as a unit, which is started again when it ends.
+    fn system(&self, machine: &str) -> System {
+        let at = self.folder(machine);
+        let at = at.display();
+        System {
+            programs: vec![
+                ("k3s", crate::k3s().unwrap()),
+                ("etcdctl", peer("etcdctl").unwrap()),
+            ],
+            played: vec![("journalctl", format!("tail -n 3 {at}/k3s.log"))],
+            fill: "ln -s /etc/rancher/k3s/k3s.yaml etc/undercroft/kubeconfig".to_owned(),
+            beside: String::new(),
+            service: Service {
+                name: "k3s",
+                conditions: "[ -e /var/lib/undercroft/cluster/joined -o -e /run/undercroft/cluster/starting ]",
+                run: format!(
+                    "trap 'exit 0' TERM
+while :; do
+    UNDERCROFT_SERVER='{}'
+    [ ! -e /run/undercroft/cluster/join.env ] || . /run/undercroft/cluster/join.env
+    mapfile -t words < {at}/files/run/k3s.words
+    k3s \"${{words[@]//@SERVER@/$UNDERCROFT_SERVER}}\" &
+    wait $!
+    echo \"k3s ended: $?\"
+    sleep 1
+done
+",
+                    self.server(machine)
+                ),
+                stop_tenths: 100,
+            },
+        }
     }
 
     /// A setting of the cluster's that the machine was given.
@@ -221,122 +157,62 @@ impl Fleet {
         words
     }
 
-    /// A script with what its module puts before it (nix/modules/kubernetes/bootstrap.nix).
     fn script(&self, machine: &str, script: &str) -> String {
-        let servers = &self.plan.cluster.as_ref().unwrap().servers;
-        let others: Vec<String> = servers
-            .iter()
-            .filter(|(name, _)| name.as_str() != machine)
-            .map(|(name, address)| format!("{name}={address}"))
-            .collect();
         let (role, token) = if self.is_agent(machine) {
             ("agent", "agent_token")
         } else {
             ("server", "server_token")
         };
-        let limit_s = LIMIT.as_secs().saturating_sub(60).to_string();
-        let mut shell = String::new();
-        for (key, value) in [
-            ("NODE", machine),
-            ("ROLE", role),
-            ("FOUNDER", if self.is_founder(machine) { "1" } else { "" }),
-            ("OTHERS", &others.join(" ")),
-            ("JOIN_LIMIT_S", &limit_s),
-            ("SECRETS", "/run/secrets"),
-            ("ADDRESS", &self.address(machine).to_string()),
-            ("SERVER", &self.server(machine)),
-            ("TOKEN_FILE", &format!("/run/secrets/k3s/{token}")),
-            ("VIP", ""),
-            ("VIP_FOUNDING", ""),
-            ("PAUSE_S", "0.5"),
-        ] {
-            shell.push_str(&format!(
-                "export UNDERCROFT_{key}=\"${{UNDERCROFT_{key}:-{value}}}\"\n"
-            ));
-        }
-        for part in ["cluster-lib", script] {
-            let file = repository().join(format!("nix/modules/scripts/{part}.sh"));
-            shell.push_str(&fs::read_to_string(file).unwrap());
-        }
-        shell
-    }
-
-    /// The secrets of k3s that the machine can open, as sops-nix installs them.
-    fn secrets(&self, machine: &str) -> Vec<(String, String)> {
-        let mine = ["agents.sops.yaml", "servers.sops.yaml"];
-        let mine = if self.is_agent(machine) {
-            &mine[..1]
-        } else {
-            &mine[..]
+        let member = Member {
+            role,
+            founds: self.is_founder(machine),
+            server: &self.server(machine),
         };
-        let files = self.vault.files().iter();
+        let token = format!("/run/secrets/k3s/{token}");
+        let more = [("TOKEN_FILE", token.as_str())];
+        self.controller.script(machine, member, script, &more)
+    }
+
+    /// A machine's files: the words of its unit, and the secrets of k3s that it can open, as sops-nix
+    /// installs them.
+    fn files(&self, machine: &str) -> Vec<(String, String)> {
+        // The API's name, which a DNS server has in a real fleet.
+        let founder = self.address("control-01");
+        let hosts = format!("127.0.0.1 localhost\n{founder} k8s.basement.example\n");
+        let mut files = vec![
+            ("etc/hosts".to_owned(), hosts),
+            ("run/k3s.words".to_owned(), self.words(machine).join("\n")),
+        ];
+        let mut wanted = self.secrets_of("agents.sops.yaml", "k3s/");
+        if !self.is_agent(machine) {
+            wanted.extend(self.secrets_of("servers.sops.yaml", "k3s/"));
+        }
+        for secret in wanted {
+            files.push((format!("run/secrets/{secret}"), self.secret(&secret)));
+        }
         files
-            .filter(|file| mine.contains(&file.path.as_str()))
-            .flat_map(|file| &file.secrets)
-            .filter(|secret| secret.name.starts_with("k3s/"))
-            .map(|secret| (secret.name.clone(), self.secret(&secret.name)))
-            .collect()
-    }
-
-    /// A secret in plain text.
-    pub(crate) fn secret(&self, name: &str) -> String {
-        let secret = self.vault.get(name).unwrap().unwrap();
-        secret.expose_secret().to_owned()
-    }
-
-    pub(crate) fn address(&self, machine: &str) -> Ipv4Addr {
-        self.inventory.nodes[&name(machine)].address
-    }
-
-    pub(crate) fn machine(&self, name: &str) -> &Machine {
-        &self.machines[name]
     }
 
     /// Starts the first step of a machine that has an action of this kind.
     pub(crate) fn start(&mut self, machine: &str, action: &Action, work: Work) {
-        let mut plan = Plan::clone(&self.plan);
-        let verb = action.verb();
-        let step = plan
-            .steps
-            .iter_mut()
-            .find(|step| step.node == name(machine) && step.action.verb() == verb)
-            .unwrap();
-        step.action = action.clone();
-        let step = step.id;
-        self.next_op += 1;
-        let order = Order {
-            op: OpId(self.next_op),
-            plan: Arc::new(plan),
-            step,
-            node: name(machine),
-            work,
-            attempt: 1,
-            timeout_ms: u64::try_from(LIMIT.as_millis()).unwrap(),
-            facts: NodeFacts::default(),
-        };
-        self.world.start(order);
+        self.controller.start(machine, action, work);
     }
 
     /// What a step came to.
-    pub(crate) async fn ended(&mut self, machine: &str) -> Outcome {
-        let ended = tokio::time::timeout(LIMIT + Duration::from_secs(30), self.outcomes.recv());
-        let outcome = ended.await.unwrap().unwrap().1;
-        if let Outcome::Failed { .. } | Outcome::TimedOut = &outcome {
-            println!("{machine}: {outcome:?}\n{}", self.machine(machine).logs());
-        }
-        outcome
+    pub(crate) async fn ended(&mut self) -> Outcome {
+        self.controller.ended().await
     }
 
     /// Founds or joins, with the machine's kubelet played where it has none.
     pub(crate) async fn bring_in(&mut self, machine: &str, action: &Action) -> Outcome {
         self.start(machine, action, Work::Act);
         self.play_kubelet(machine).await;
-        self.ended(machine).await
+        self.ended().await
     }
 
     pub(crate) async fn probe(&mut self, machine: &str, action: &Action) -> Outcome {
         self.start(machine, action, Work::Probe);
-        self.ended(machine).await
+        self.ended().await
     }
 
     /// A client with the credentials that k3s wrote for a server's administrator.
@@ -406,45 +282,5 @@ impl Fleet {
             created.status.success() || errors.contains("AlreadyExists")
         })
         .await;
-    }
-}
-
-fn identities(dir: &Path) -> IdentitySource {
-    IdentitySource {
-        state_dir: dir.join("state"),
-        identity_files: vec![],
-        well_known: false,
-    }
-}
-
-fn operator(dir: &Path) -> OperatorKey {
-    OperatorKey::ensure(&dir.join("state"), "basement").unwrap()
-}
-
-/// The plan for the whole fleet, none of which has been looked at.
-fn the_plan(inventory: &Inventory) -> Plan {
-    let mut observation = Observation::default();
-    for (name, node) in &inventory.nodes {
-        let target = SystemTarget {
-            toplevel: format!("/nix/store/0c0vdzlgl5n8kbzvxjmmdhdnjgcl7c6x-{name}"),
-            disko_script: None,
-            disko_mount_script: None,
-            disko_devices: None,
-            system: node.system,
-            closure_bytes: None,
-        };
-        observation.targets.insert(name.clone(), Ok(target));
-        let key = format!("SHA256:key-of-{name}");
-        observation.host_keys.insert(name.clone(), key);
-    }
-    plan(inventory, &observation, None).0
-}
-
-/// Waits until something holds.
-pub(crate) async fn until(limit: Duration, what: &str, mut holds: impl FnMut() -> bool) {
-    let end = Instant::now() + limit;
-    while !holds() {
-        assert!(Instant::now() < end, "{what}: not within {limit:?}");
-        tokio::time::sleep(Duration::from_millis(500)).await;
     }
 }

@@ -4,8 +4,9 @@
 use undercroft_model::{Action, ClusterRole, Evidence, FailureKind, Outcome, Work};
 
 use crate::{
-    fleet::{Fleet, LIMIT, until},
+    fleet::{Fleet, LIMIT},
     inside,
+    members_common::until,
 };
 
 const DATA: &str = "/var/lib/rancher/k3s/server";
@@ -135,7 +136,7 @@ async fn machines_found_a_cluster_join_it_and_come_back() {
     let password = "k3s kubectl --namespace kube-system get secret gpu-01.node-password.k3s";
     fleet.machine("control-01").says(password);
     for machine in ["control-01", "control-02", "control-03"] {
-        no_complaints(&fleet.machine(machine).k3s_log());
+        no_complaints(&fleet.machine(machine).service_log());
     }
 
     // The founder starts again as what it is.
@@ -165,7 +166,7 @@ async fn machines_found_a_cluster_join_it_and_come_back() {
     let founder = fleet.machine("control-01");
     founder.leave();
     fleet.start("control-01", &found, Work::Act);
-    let Outcome::Failed { failure } = fleet.ended("control-01").await else {
+    let Outcome::Failed { failure } = fleet.ended().await else {
         panic!("a second cluster was founded");
     };
     assert_eq!(failure.kind, FailureKind::Refused, "{failure:?}");

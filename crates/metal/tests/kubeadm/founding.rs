@@ -9,8 +9,9 @@ use kube::{
 use undercroft_model::{Action, Evidence, Failure, Outcome, Work};
 
 use crate::{
-    fleet::{Fleet, LIMIT, MACHINES, until},
+    fleet::{Fleet, LIMIT, MACHINES},
     inside,
+    members_common::until,
 };
 
 /// etcdctl with the certificates that the controller and the snapshots' unit use.
@@ -220,11 +221,7 @@ async fn a_server_leaves_and_joins_again(fleet: &mut Fleet) {
     fleet
         .machine("head-01")
         .says("kubectl --kubeconfig /etc/undercroft/kubeconfig delete node head-02");
-    let machine = fleet.machine("head-02");
-    machine.says(&format!(
-        "bash {}/leave.sh --wipe",
-        machine.folder.display()
-    ));
+    fleet.machine("head-02").leave();
     assert_eq!(members(fleet), 1);
     let joined = fleet.carry_out("head-02", joins, Work::Act).await;
     assert_eq!(voters(joined, "boot-of-head-02"), 2);
@@ -232,7 +229,7 @@ async fn a_server_leaves_and_joins_again(fleet: &mut Fleet) {
 
 /// The API's certificate is good for every name and address that the inventory gives it.
 async fn the_api_answers_to_every_name(fleet: &Fleet, machine: &str) {
-    let address = fleet.inventory.nodes[&crate::fleet::name(machine)].address;
+    let address = fleet.address(machine);
     let kubeconfig = fleet
         .machine(machine)
         .says("cat /etc/undercroft/kubeconfig");

@@ -20,6 +20,8 @@ mod fleet;
 mod founding;
 mod kubelet;
 mod machine;
+#[path = "../members_common/mod.rs"]
+mod members_common;
 #[path = "../namespace_common/mod.rs"]
 mod namespace_common;
 
