@@ -14,6 +14,7 @@
 )]
 
 mod guest_common;
+#[path = "../../rack/tests/rack_common/mod.rs"]
 mod rack_common;
 
 use std::fs;
