@@ -19,7 +19,7 @@ pub(crate) use nix::{Nix, built_path};
 pub use nix::{NixError, NixStore};
 pub use node::{NodeSystem, SystemSecrets};
 pub use seen::UnseenError;
-pub(crate) use seen::{READ_FOR_INSTALLERS, check as check_seen};
+pub(crate) use seen::check_for_installers;
 
 /// Where a node's system comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::image::{InstallerError, InstallerImage, image_digest};
 use crate::debian::{Arch, PartsError, Progress};
-use crate::system::{Nix, NixStore, READ_FOR_INSTALLERS, built_path, check_seen};
+use crate::system::{Nix, NixStore, built_path, check_for_installers};
 
 pub(super) fn build(
     flake: &str,
@@ -14,7 +14,7 @@ pub(super) fn build(
 ) -> Result<InstallerImage, InstallerError> {
     // Any other reference names something that Nix fetches.
     if Path::new(flake).is_dir() {
-        check_seen(Path::new(flake), READ_FOR_INSTALLERS)?;
+        check_for_installers(Path::new(flake))?;
     }
     let store = NixStore::choose(cache_dir)?;
     let link = std::path::absolute(cache_dir)

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::error::SystemError;
 use super::nix::{Nix, NixError, NixStore, built_path};
-use super::seen::{READ_FOR_SYSTEMS, check as check_seen};
+use super::seen::check_for_systems;
 use crate::debian::{PartsError, Progress};
 
 const OFFLINE_HINT: &str = "read the output above; a flake's inputs need the network once, and \
@@ -43,7 +43,7 @@ pub(super) fn build(
     flake_file(&dir).ok_or_else(|| SystemError::NoFlake { dir: dir.clone() })?;
     let flake = dir.display();
     let eval = |attribute: &str, apply: &str| evaluate(&dir, attribute, apply, store);
-    check_seen(&dir, READ_FOR_SYSTEMS)?;
+    check_for_systems(&dir)?;
     let listed = eval("nixosConfigurations", "builtins.attrNames").run(progress);
     let outputs = match listed {
         Err(NixError::Failed { output, .. }) if output.contains(NO_ATTRIBUTE) => "[]".to_owned(),

@@ -6,20 +6,19 @@
 
 use std::path::{Path, PathBuf};
 
-use undercroft_folder::git_index;
-use undercroft_folder::git_index::IndexError;
-use undercroft_model::advice::Advice;
+use undercroft_folder::confined::Confined;
+use undercroft_folder::git_index::{self, IndexError};
+use undercroft_model::{advice::Advice, inventory};
 
 /// What a fleet's flake reads for an installer, where it is there.
-pub(crate) const READ_FOR_INSTALLERS: &[&str] = &["flake.nix", "undercroft.toml"];
-/// What it reads for a machine's system. Without the operators' keys a machine lets nobody in.
-pub(crate) const READ_FOR_SYSTEMS: &[&str] = &[
-    "flake.nix",
-    "undercroft.toml",
-    "facts/operators.pub",
-    SECRETS,
-];
-/// The folder of secrets; the machines' host keys in it are for Undercroft itself.
+const READ_FOR_INSTALLERS: &[&str] = &["flake.nix", INVENTORY];
+/// What it reads for a machine's system, beside the files of the inventory's folder of secrets. Without
+/// the operators' keys a machine lets nobody in.
+const READ_FOR_SYSTEMS: &[&str] = &["flake.nix", INVENTORY, "facts/operators.pub"];
+const INVENTORY: &str = "undercroft.toml";
+/// The largest inventory that is read, in bytes, as for every other command.
+const INVENTORY_BYTES_MAX: u64 = 8 << 20;
+/// The folder of secrets where no inventory can be read that names one.
 const SECRETS: &str = "secrets";
 /// The most encrypted files of that folder that are looked for.
 const SECRETS_MAX: usize = 64;
@@ -43,7 +42,7 @@ pub enum UnseenError {
         /// The folder.
         dir: PathBuf,
         /// What git doesn't know, relative to the folder.
-        files: Vec<&'static str>,
+        files: Vec<String>,
     },
     /// What git knows can't be told.
     #[error(transparent)]
@@ -64,24 +63,48 @@ impl Advice for UnseenError {
     }
 }
 
-/// Makes sure that Nix sees what a fleet's flake reads, and nothing that git doesn't know.
-pub(crate) fn check(dir: &Path, read: &[&'static str]) -> Result<(), UnseenError> {
+/// The folder of the encrypted files, as nix/mk-fleet.nix has it from the same inventory. The machines'
+/// host keys in it are for Undercroft itself.
+fn secrets(dir: &Path) -> String {
+    let read = Confined::new(dir).read(INVENTORY, INVENTORY_BYTES_MAX);
+    read.ok()
+        .flatten()
+        .and_then(|text| inventory::parse(INVENTORY, &text).inventory)
+        .map_or_else(|| SECRETS.to_owned(), |inventory| inventory.secrets.path)
+}
+
+/// Makes sure that Nix sees what a fleet's flake reads for a machine's system, and nothing that git doesn't
+/// know.
+pub(crate) fn check_for_systems(dir: &Path) -> Result<(), UnseenError> {
+    let secrets = secrets(dir);
+    let encrypted = encrypted(&dir.join(&secrets));
+    check_all(dir, READ_FOR_SYSTEMS, &[(secrets, encrypted)])
+}
+
+/// The same of what it reads for an installer.
+pub(crate) fn check_for_installers(dir: &Path) -> Result<(), UnseenError> {
+    check_all(dir, READ_FOR_INSTALLERS, &[])
+}
+
+/// `folders` are those of which only some files are read.
+fn check_all(
+    dir: &Path,
+    read: &[&str],
+    folders: &[(String, Vec<PathBuf>)],
+) -> Result<(), UnseenError> {
     if !git_index::is_in_working_tree(&dir.join("flake.nix")) {
         return Err(UnseenError::NotInGit {
             dir: dir.to_owned(),
         });
     }
     let mut files = Vec::new();
-    for file in read {
-        let path = dir.join(file);
-        let wanted = if *file == SECRETS {
-            encrypted(&path)
-        } else {
-            vec![path]
-        };
+    let single = read
+        .iter()
+        .map(|file| ((*file).to_owned(), vec![dir.join(file)]));
+    for (file, wanted) in single.chain(folders.iter().cloned()) {
         for path in wanted.iter().filter(|path| path.exists()) {
             if git_index::first_tracked(path)?.is_none() {
-                files.push(*file);
+                files.push(file);
                 break;
             }
         }

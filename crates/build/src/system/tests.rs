@@ -161,6 +161,22 @@ fn nix_never_copies_the_private_identity_and_sees_all_that_a_fleet_reads() {
         error.contains("`git add undercroft.toml facts/operators.pub secrets`"),
         "{error}"
     );
+    // Wherever the inventory has them.
+    let (named, made) = (
+        flake.join("undercroft.toml"),
+        fs::read(flake.join("undercroft.toml")).unwrap(),
+    );
+    let inventory = "[fleet]\nname = \"cellar\"\n[network]\nnode_cidr = \"10.0.0.0/24\"\n\
+                     server_address = \"10.0.0.2\"\n[secrets]\npath = \"kept\"\n";
+    fs::write(&named, inventory).unwrap();
+    fs::rename(flake.join("secrets"), flake.join("kept")).unwrap();
+    let error = with_hint(&build());
+    assert!(
+        error.contains("`git add undercroft.toml facts/operators.pub kept`"),
+        "{error}"
+    );
+    fs::rename(flake.join("kept"), flake.join("secrets")).unwrap();
+    fs::write(&named, made).unwrap();
     let error = installer();
     assert!(error.contains("`git add undercroft.toml`"), "{error}");
 
