@@ -24,8 +24,8 @@ use std::{
 
 use secrecy::ExposeSecret;
 use undercroft_engine::{NodeFacts, World};
-use undercroft_journal::approval;
-use undercroft_model::{Action, ApprovalMode, Evidence, FailureKind, Outcome, Work};
+use undercroft_journal::{Store, approval};
+use undercroft_model::{Action, Approval, ApprovalMode, Evidence, FailureKind, Outcome, Work};
 use undercroft_process::clock;
 use undercroft_rack::ConsoleIdentity;
 use undercroft_secrets::keys::{HostKeys, IdentitySource};
@@ -120,6 +120,45 @@ async fn an_operators_approval_from_another_process_is_picked_up() {
     };
     assert_eq!(approval.by, "operator ada");
     assert_eq!(approval::pending(&state).unwrap(), []);
+}
+
+/// Whoever wrote the approval down, and for however long: the plan says how long it is good.
+#[tokio::test]
+async fn an_approval_is_good_for_as_long_as_the_plan_says_whoever_gave_it() {
+    if !inside("an_approval_is_good_for_as_long_as_the_plan_says_whoever_gave_it") {
+        return;
+    }
+    let mut bench = Bench::new();
+    assert!(bench.world.reported(&node(), bench.report.clone()));
+    let state = bench.path("state");
+    let action = Action::Approve {
+        mode: ApprovalMode::Operator,
+        expires_ms: 60_000,
+    };
+    let order = bench.order(action, Work::Act, bench.facts());
+    bench.world.start(order);
+    let until = Instant::now() + LIMIT;
+    while approval::pending(&state).unwrap().is_empty() {
+        assert!(Instant::now() < until, "nothing waits for an approval");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let granted_wall_ms = clock::wall_ms_now();
+    let day = Approval {
+        fingerprint: bench.report.fingerprint.clone(),
+        by: "operator ada".to_owned(),
+        granted_wall_ms,
+        expires_wall_ms: granted_wall_ms + 24 * 3_600_000,
+    };
+    let mut store = Store::open(&state, None).unwrap();
+    store.approve(&node(), day).unwrap();
+    let (_, outcome) = tokio::time::timeout(LIMIT, bench.outcomes.recv())
+        .await
+        .unwrap()
+        .unwrap();
+    let Evidence::Approved { approval, .. } = evidence(outcome) else {
+        panic!("not approved");
+    };
+    assert_eq!(approval.expires_wall_ms, granted_wall_ms + 60_000);
 }
 
 #[tokio::test]
