@@ -12,4 +12,5 @@
   nats = import ./nats.nix;
   overlay = import ./overlay.nix;
   pcs = import ./pcs.nix;
+  secrets = import ./secrets.nix;
 }

@@ -5,6 +5,7 @@
 let
   addresses = import ./addresses.nix;
   disks = import ./disks.nix;
+  inherit (import ./kubernetes.nix) apiUrl;
   inherit (import ./util.nix)
     filterAttrs
     mapToList
@@ -190,9 +191,9 @@ let
       # it found a second cluster. Agents ask where everybody asks.
       serverUrl =
         if role == "server" && !founder then
-          "https://${common.cluster.founderAddress}:6443"
+          apiUrl common.cluster.founderAddress
         else if role == "agent" then
-          "https://${common.cluster.apiEndpoint}:6443"
+          apiUrl common.cluster.apiEndpoint
         else
           null;
       inherit (node) labels taints;

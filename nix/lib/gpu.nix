@@ -1,52 +1,24 @@
 # What is known of NVIDIA's cards by the name of their model.
 #
 # MIG: NVIDIA's MIG user guide, "Supported GPUs". Drivers: NVIDIA's driver README, "Open Linux
-# Kernel Modules". The same lists stand in crates/model/src/inventory/check/gpu.rs, which refuses
-# what a card can't do.
+# Kernel Modules". The lists stand in gpu-models.json, which crates/model reads too, to refuse what
+# a card can't do; its `card` module reads names by the same two rules.
 let
   inherit (import ./util.nix) hasPrefix;
 
+  models = builtins.fromJSON (builtins.readFile ./gpu-models.json);
+
   # A model with its memory or without: "a100" is "a100-80gb" too.
-  among = models: model: builtins.any (name: name == model || hasPrefix "${name}-" model) models;
-  # A series: "rtx-50" is "rtx-5090" and its like.
+  among = names: model: builtins.any (name: name == model || hasPrefix "${name}-" model) names;
+  # A series: "rtx-509" is "rtx-5090" and its like.
   series = prefixes: model: builtins.any (prefix: hasPrefix prefix model) prefixes;
+  either = lists: model: among lists.models model || series lists.series model;
 
   blackwell =
-    model:
-    series [ "rtx-50" ] model
-    || among [
-      "b200"
-      "gb200"
-      "b300"
-      "gb300"
-    ] model
-    || builtins.match ".*-blackwell" model != null;
-
-  beforeTuring =
-    model:
-    series [
-      "gtx-10"
-      "gtx-9"
-      "gtx-7"
-    ] model
-    || among [
-      "titan-x"
-      "titan-xp"
-      "titan-v"
-      "v100"
-      "p100"
-      "p40"
-      "p4"
-      "k80"
-      "m40"
-      "m60"
-    ] model;
-
+    model: either models.blackwell model || builtins.match ".*-blackwell" model != null;
+  beforeTuring = either models.beforeTuring;
   # Kepler, of which NVIDIA's driver 470 is the last. The 745 and 750 of that series are Maxwell.
-  kepler =
-    model:
-    among [ "k80" ] model
-    || series [ "gtx-7" ] model && !series [ "gtx-745" "gtx-750" ] model;
+  kepler = either models.kepler;
 in
 {
   facts = model: {
@@ -70,21 +42,7 @@ in
         "legacy_580"
       else
         null;
-    migCapable = among [
-      "a30"
-      "a100"
-      "h100"
-      "h200"
-      "h20"
-      "gh200"
-      "b200"
-      "gb200"
-      "b300"
-      "gb300"
-      "rtx-pro-4500-blackwell"
-      "rtx-pro-5000-blackwell"
-      "rtx-pro-6000-blackwell"
-    ] model;
+    migCapable = among models.mig model;
   };
 
   # Name of the device plugin's configuration that a machine's cards need: cards that are shared

@@ -2,14 +2,13 @@
 # which kubeadm reads from 1.31 on). Tokens and keys aren't among them: they live for hours, and
 # are made at the join.
 let
-  inherit (import ./kubernetes.nix) nodeLabels nodeTaints;
+  inherit (import ./kubernetes.nix) apiPort nodeLabels nodeTaints;
   inherit (import ./util.nix)
     mapToList
     optionalAttrs
     split
     ;
 
-  apiPort = 6443;
   apiVersion = "kubeadm.k8s.io/v1beta4";
 
   # "KEY=VALUE:EFFECT" or "KEY:EFFECT" as an object.

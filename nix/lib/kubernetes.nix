@@ -37,6 +37,10 @@ let
 
   nodeTaints = undercroft: undercroft.kubernetes.taints;
 
+  # Where the API listens on every server, and answers at the virtual address: API_PORT in
+  # crates/model.
+  apiPort = 6443;
+
   # A cron expression for every so many hours. Where the hours don't divide the day, the last
   # interval of a day is a shorter one; from a day on, cron's own interval counts from the start.
   everyHours =
@@ -92,7 +96,10 @@ let
     ];
 in
 {
-  inherit nodeLabels nodeTaints;
+  inherit apiPort nodeLabels nodeTaints;
+
+  # The API's URL at a host.
+  apiUrl = host: "https://${host}:${toString apiPort}";
 
   # k3s' flags, without its token, its server's URL and --cluster-init, which the NixOS module has
   # options for. The flags mean the same on every release of NixOS; the options that came for some

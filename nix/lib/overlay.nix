@@ -20,7 +20,7 @@ let
   ];
 
   # What developers use of the fleet: its pages, the Kubernetes API, and the message system.
-  developerPorts = "80,443,4222,6443";
+  developerPorts = "80,443,4222,${toString (import ./kubernetes.nix).apiPort}";
   viewerPorts = "80,443";
 
   # Tag of every machine of the fleet. A tagged machine belongs to no person, and its key doesn't

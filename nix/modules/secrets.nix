@@ -48,60 +48,20 @@ let
 
   files = lib.unique (map (one: one.file) (lib.attrValues cfg.wanted));
 
-  want = file: names: lib.genAttrs names (_: { inherit file; });
-  pair = name: [
-    "${name}.crt"
-    "${name}.key"
-  ];
-
+  # The files of the overlay are made when a person has a key for it: until then the machine is
+  # without.
   wanted =
-    # What is encrypted to it only the operators can open.
-    lib.optionalAttrs (kubernetes.enable && isServer && kubernetes.distribution != "none") (
-      want "servers" [ "etcd/snapshot_recipient" ]
-    )
-    // lib.optionalAttrs (kubernetes.enable && kubernetes.distribution == "k3s") (
-      lib.optionalAttrs isServer (want "servers" [ "k3s/server_token" ])
-      // want "agents" [ "k3s/agent_token" ]
-      # Only the founder makes the cluster from them; other servers get them from it.
-      // lib.optionalAttrs kubernetes.founder (
-        want "servers" (
-          lib.concatMap (name: pair "k3s/tls/${name}") [
-            "server-ca"
-            "client-ca"
-            "request-header-ca"
-            "etcd-server-ca"
-            "etcd-peer-ca"
-          ]
-          ++ [
-            "k3s/tls/service.key"
-            "k3s/encryption-config.json"
-          ]
-        )
-      )
-    )
-    // lib.optionalAttrs (kubernetes.enable && kubernetes.distribution == "kubeadm") (
-      want "agents" [ "kubeadm/ca_cert_hash" ]
-      // lib.optionalAttrs isServer (
-        want "servers" (
-          lib.concatMap (name: pair "kubeadm/pki/${name}") [
-            "ca"
-            "front-proxy-ca"
-            "etcd-ca"
-          ]
-          ++ [
-            "kubeadm/pki/sa.key"
-            "kubeadm/pki/sa.pub"
-            "kubeadm/encryption-config.yaml"
-          ]
-        )
-      )
-    )
-    # The file is made when a person has a key for it: until then the machine is without overlay.
-    // lib.optionalAttrs (overlay.enable && isThere "overlay") (want "overlay" [ "tailscale/auth_key" ])
-    // lib.optionalAttrs (overlayServer.enable && isThere "overlay-server") (
-      want "overlay-server" (
-        [ "headscale/noise_private.key" ] ++ lib.optional overlayServer.derp "headscale/derp_private.key"
-      )
+    (import ../lib).secrets.cluster { inherit kubernetes; }
+    // lib.filterAttrs (_: secret: isThere secret.file) (
+      (import ../lib).secrets.overlay {
+        overlay = {
+          enable = overlay.enable or false;
+          server = {
+            enable = overlayServer.enable or false;
+            derp = overlayServer.derp or false;
+          };
+        };
+      }
     );
 
   has = name: cfg.wanted ? ${name};

@@ -5,27 +5,17 @@ use std::{
     net::{Ipv4Addr, UdpSocket},
 };
 
-use undercroft_model::inventory::{Dhcp, Inventory};
+use undercroft_model::inventory::Inventory;
 
 use crate::{error::CliError, people::Person, text::list};
 
-/// DHCP's server port (RFC 2131, section 4.1).
-const DHCP_PORT: u16 = 67;
-/// TFTP's port (RFC 1350, section 4).
-const TFTP_PORT: u16 = 69;
-/// PXE's boot server port (PXE 2.1, section 2.2.3).
-const PXE_PORT: u16 = 4011;
-
 /// Refuses a command that couldn't open its ports, with what it needs and the way that works.
 pub(crate) fn refuse_closed(inventory: &Inventory, command: &str) -> Result<(), CliError> {
-    let dhcp: &[u16] = match inventory.network.dhcp {
-        Dhcp::Server => &[DHCP_PORT],
-        Dhcp::Proxy => &[DHCP_PORT, PXE_PORT],
-        Dhcp::Port4011 | Dhcp::Off => &[PXE_PORT],
-    };
-    let closed: Vec<String> = dhcp
+    // Which interface the servers will be on makes no difference to who may open their ports.
+    let servers = undercroft_fleet::boot_config(inventory, String::new());
+    let closed: Vec<String> = servers
+        .listens_on()
         .iter()
-        .chain(&[TFTP_PORT, inventory.network.http_port])
         .filter(|port| is_closed(**port))
         .map(ToString::to_string)
         .collect();

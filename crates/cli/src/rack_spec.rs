@@ -15,9 +15,6 @@ use crate::error::CliError;
 /// The bridge's name where the inventory names no interface.
 const BRIDGE: &str = "br0";
 /// What a machine has where the inventory's `rack` table doesn't say.
-const MEMORY_MB: u32 = 1024;
-const CPUS: u32 = 1;
-const DISK_GB: u32 = 4;
 const GIB: u64 = 1 << 30;
 
 /// A change to one machine, as `--set NODE.KEY=VALUE` gives it: the machine then differs from
@@ -138,11 +135,10 @@ fn machine(name: &NodeName, node: &Node) -> Result<RackMachine, CliError> {
             );
         }
     };
-    let wanted = node.rack.as_ref();
-    let disk_gb = wanted.map_or(DISK_GB, |rack| rack.disk_gb);
-    let bus = match wanted.map(|rack| rack.disk_bus) {
-        Some(inventory::DiskBus::Nvme) => DiskBus::Nvme,
-        Some(inventory::DiskBus::Virtio) | None => DiskBus::Virtio,
+    let wanted = node.rack.clone().unwrap_or_default();
+    let bus = match wanted.disk_bus {
+        inventory::DiskBus::Nvme => DiskBus::Nvme,
+        inventory::DiskBus::Virtio => DiskBus::Virtio,
     };
     let mut disks = Vec::new();
     for disk in &node.disks {
@@ -155,7 +151,7 @@ fn machine(name: &NodeName, node: &Node) -> Result<RackMachine, CliError> {
         disks.push(RackDisk {
             bus,
             serial,
-            size_bytes: u64::from(disk_gb) * GIB,
+            size_bytes: u64::from(wanted.disk_gb) * GIB,
         });
     }
     let macs = if node.macs.is_empty() {
@@ -174,8 +170,8 @@ fn machine(name: &NodeName, node: &Node) -> Result<RackMachine, CliError> {
         uuid,
         macs,
         disks,
-        memory_mb: wanted.map_or(MEMORY_MB, |rack| rack.memory_mb),
-        cpus: wanted.map_or(CPUS, |rack| rack.cpus),
+        memory_mb: wanted.memory_mb,
+        cpus: wanted.cpus,
     })
 }
 

@@ -209,10 +209,7 @@ fn intent(name: &NodeName, plan: &Plan, view: Option<&FleetView>) -> BootIntent 
 fn kernel_params(node: &Node) -> Vec<String> {
     let mut params = node.kernel_params.clone();
     if node.power.kind == PowerKind::Rack && !params.iter().any(|p| p.starts_with("console=")) {
-        params.push(match node.system {
-            System::Aarch64Linux => "console=ttyAMA0".to_owned(),
-            _ => "console=ttyS0".to_owned(),
-        });
+        params.push(format!("console={}", node.system.serial_console()));
     }
     params
 }

@@ -38,7 +38,8 @@ pub use self::{
 };
 
 /// The port of Kubernetes' API, on every server.
-pub const API_PORT: u16 = 6443;
+pub use undercroft_model::inventory::API_PORT;
+
 /// The field manager of what the bootstrap brings in: Argo CD's own name, so that Argo CD takes it
 /// over as its own work rather than as a conflict.
 pub const BOOTSTRAP_MANAGER: &str = "argocd-controller";

@@ -7,6 +7,7 @@ use kube::{
     core::DynamicObject,
 };
 use serde_json::{Value, json};
+use undercroft_model::inventory::Taint;
 
 use super::{
     Cluster, Kind, KubeError, NODE, NODE_MANAGER, SECRET, apply::text_at, health::condition,
@@ -92,26 +93,26 @@ impl NodeSeen {
 }
 
 fn taint_text(taint: &Value) -> String {
-    let (key, value) = (text_at(taint, "/key"), text_at(taint, "/value"));
-    let effect = text_at(taint, "/effect");
-    match value.as_str() {
-        "" => format!("{key}:{effect}"),
-        value => format!("{key}={value}:{effect}"),
-    }
+    let taint = Taint {
+        key: text_at(taint, "/key"),
+        value: text_at(taint, "/value"),
+        effect: text_at(taint, "/effect"),
+    };
+    taint.to_string()
 }
 
 /// A taint as a Node's are shown, whatever of the ways to write one it is written in.
 fn as_shown(text: &str) -> String {
-    taint_object(text).map_or_else(|| text.to_owned(), |taint| taint_text(&taint))
+    Taint::parse(text).map_or_else(|| text.to_owned(), |taint| taint.to_string())
 }
 
 /// A taint's object; nothing where the text is no taint.
 fn taint_object(text: &str) -> Option<Value> {
-    let (name, effect) = text.rsplit_once(':')?;
-    let (key, value) = name.split_once('=').unwrap_or((name, ""));
-    Some(match value {
-        "" => json!({ "key": key, "effect": effect }),
-        value => json!({ "key": key, "value": value, "effect": effect }),
+    let Taint { key, value, effect } = Taint::parse(text)?;
+    Some(if value.is_empty() {
+        json!({ "key": key, "effect": effect })
+    } else {
+        json!({ "key": key, "value": value, "effect": effect })
     })
 }
 

@@ -327,6 +327,14 @@ impl System {
             Self::Aarch64Darwin => "aarch64-darwin",
         }
     }
+
+    /// The serial port that is the console of QEMU's machine for that processor, as Linux names it.
+    pub fn serial_console(self) -> &'static str {
+        match self {
+            Self::X86_64Linux | Self::X86_64Darwin => "ttyS0",
+            Self::Aarch64Linux | Self::Aarch64Darwin => "ttyAMA0",
+        }
+    }
 }
 
 impl fmt::Display for System {

@@ -5,6 +5,7 @@
 //! with their meaning, type, default and limits; reading, printing, the JSON Schema and the test
 //! of the reference page all follow from those declarations.
 
+mod card;
 mod check;
 mod declare;
 mod draft;
@@ -23,6 +24,7 @@ mod secret;
 mod sections;
 mod source;
 mod syntax;
+mod taint;
 mod words;
 
 use std::collections::BTreeMap;
@@ -31,6 +33,7 @@ use serde::Serialize;
 
 use crate::{ClassName, Diagnostic, NodeName, PcName, UserName};
 
+pub use card::CardFacts;
 pub use kubernetes_node::*;
 pub use machines::*;
 pub use parse::{diagnose, parse};
@@ -40,6 +43,14 @@ pub use resolve::Node;
 pub use scale::{MAX_SCALED_NODES, ScaleError, scale_to};
 pub use schema::schema;
 pub use sections::*;
+pub use taint::Taint;
+
+/// Where Kubernetes' API listens on every server, and answers at the virtual address: `apiPort` in
+/// nix/lib/kubernetes.nix.
+pub const API_PORT: u16 = 6443;
+/// Bits of a node's part of the pods' network: Cilium gives every node a /24
+/// (`clusterPoolIPv4MaskSize`), and that is what the room for nodes is counted by.
+pub const POD_NODE_PREFIX: u8 = 24;
 
 /// What the fleet is meant to be. Every node carries what it has from its class.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

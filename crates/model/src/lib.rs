@@ -9,6 +9,7 @@ mod identity;
 mod ids;
 pub mod inventory;
 mod misfit;
+pub mod objects;
 mod observation;
 mod plan;
 mod record;

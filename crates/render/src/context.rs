@@ -75,17 +75,8 @@ impl<'a> Context<'a> {
 
     /// The nodes that give Longhorn a partition or a disk.
     pub fn storage_nodes(&self) -> impl Iterator<Item = (&'a NodeName, &'a Node)> {
-        self.cluster_nodes().filter(|(_, node)| {
-            node.longhorn.is_some()
-                && (node
-                    .longhorn
-                    .as_ref()
-                    .is_some_and(|l| l.partition_gb.is_some())
-                    || node
-                        .disks
-                        .iter()
-                        .any(|disk| disk.role == inventory::DiskRole::Longhorn))
-        })
+        self.cluster_nodes()
+            .filter(|(_, node)| !node.longhorn_disks().is_empty())
     }
 
     /// Replicas of a Longhorn volume: the inventory's number, or 3, or as many as there are
@@ -103,7 +94,7 @@ impl<'a> Context<'a> {
     pub fn api_for_nodes(&self) -> (String, u16) {
         match self.distribution() {
             Distribution::K3s | Distribution::None => ("127.0.0.1".to_owned(), 6444),
-            Distribution::Kubeadm => (self.api_host(), 6443),
+            Distribution::Kubeadm => (self.api_host(), inventory::API_PORT),
         }
     }
 

@@ -1,13 +1,11 @@
 //! Where things stand in the tree, and what they are called.
 
-/// Namespace of Argo CD and of all Applications.
-pub const ARGOCD_NAMESPACE: &str = "argocd";
+pub use undercroft_model::objects::{ARGOCD_NAMESPACE, ROOT_APPLICATION as ROOT};
+
 /// Name of Argo CD's component.
 pub(crate) const ARGOCD: &str = "argo-cd";
 /// Name of Cilium's component.
 pub(crate) const CILIUM: &str = "cilium";
-/// Name of the Application of all others.
-pub const ROOT: &str = "root";
 /// Name of the component that makes the namespaces.
 pub(crate) const NAMESPACES: &str = "namespaces";
 /// Project of the components.

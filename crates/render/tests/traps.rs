@@ -586,3 +586,26 @@ fn headscale_has_an_address_and_a_certificate_of_its_own() {
     inventory.kubernetes.load_balancer_cidrs.clear();
     assert_eq!(refused(&inventory), ["no-headscale-address"]);
 }
+
+/// The overlay is the same, whether its server is a machine or in the cluster
+/// (nix/modules/overlay/headscale.nix): no names without a domain of theirs, and a relay where one is
+/// asked for.
+#[test]
+fn headscale_in_the_cluster_is_what_the_inventory_says_of_the_overlay() {
+    let dns = |inventory: &undercroft_model::inventory::Inventory| {
+        let tree = support::tree(inventory, false);
+        let config = object(&tree, "ConfigMap", "headscale-config").unwrap();
+        let config = yaml::parse(config["data"]["config.yaml"].as_str().unwrap()).unwrap();
+        (
+            config["dns"]["magic_dns"].clone(),
+            config["dns"]["base_domain"].clone(),
+        )
+    };
+    let mut inventory = fleet("k3s", GITOPS);
+    assert_eq!(dns(&inventory), (true.into(), "net.cellar.example".into()));
+    inventory.network.overlay.base_domain = None;
+    assert_eq!(dns(&inventory), (false.into(), "".into()));
+    inventory.network.overlay.derp = true;
+    let refused = support::try_tree(&inventory, &Lock::defaults(), false).unwrap_err();
+    assert_eq!(codes(&refused), ["headscale-derp"]);
+}

@@ -3,7 +3,13 @@
 use std::collections::BTreeMap;
 
 use age::secrecy::{ExposeSecret as _, SecretString};
-use undercroft_model::inventory::{Component, Inventory};
+use undercroft_model::{
+    inventory::{Component, Inventory},
+    objects::{
+        ARGOCD_NAMESPACE, GRAFANA_PASSWORD_KEY, GRAFANA_SECRET, GRAFANA_USER_KEY,
+        MONITORING_NAMESPACE, REPOSITORY_SECRET,
+    },
+};
 
 use super::{SecretsError, Vault, catalogue::is_ssh};
 
@@ -50,8 +56,8 @@ pub fn kubernetes_secrets(
         data.insert("type", SecretString::from("git"));
         data.insert("url", SecretString::from(url.as_str()));
         secrets.push(KubernetesSecret {
-            namespace: "argocd",
-            name: "fleet-repository",
+            namespace: ARGOCD_NAMESPACE,
+            name: REPOSITORY_SECRET,
             kind: "Opaque",
             labels: [("argocd.argoproj.io/secret-type", "repository")].into(),
             data,
@@ -61,13 +67,13 @@ pub fn kubernetes_secrets(
         && let Some(password) = vault.get("grafana/admin_password")?
     {
         secrets.push(KubernetesSecret {
-            namespace: "monitoring",
-            name: "grafana-admin",
+            namespace: MONITORING_NAMESPACE,
+            name: GRAFANA_SECRET,
             kind: "Opaque",
             labels: BTreeMap::new(),
             data: [
-                ("admin-user", SecretString::from("admin")),
-                ("admin-password", password),
+                (GRAFANA_USER_KEY, SecretString::from("admin")),
+                (GRAFANA_PASSWORD_KEY, password),
             ]
             .into(),
         });

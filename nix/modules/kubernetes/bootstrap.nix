@@ -43,7 +43,7 @@ let
       else if cfg.role == "agent" && cfg.serverUrl != null then
         cfg.serverUrl
       else
-        "https://${toString cfg.founderAddress}:6443";
+        (import ../../lib).kubernetes.apiUrl (toString cfg.founderAddress);
     UNDERCROFT_TOKEN_FILE = if cfg.tokenFile != null then cfg.tokenFile else "";
     UNDERCROFT_VIP = "${if cfg.kubeVip.manifest != null then cfg.kubeVip.manifest else ""}";
     UNDERCROFT_VIP_FOUNDING = "${

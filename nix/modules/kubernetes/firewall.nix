@@ -9,6 +9,7 @@ let
   cfg = config.undercroft.kubernetes;
   node = config.undercroft.node;
   isServer = cfg.role == "server";
+  inherit ((import ../../lib).kubernetes) apiPort;
 
   nodes = "${node.address}/${toString node.prefixLength}";
   servers = lib.attrValues cfg.servers;
@@ -59,7 +60,7 @@ in
     lib.mkMerge [
       {
         # Clients and nodes reach the API at every server; it asks each for a certificate or token.
-        networking.firewall.allowedTCPPorts = lib.optional isServer 6443;
+        networking.firewall.allowedTCPPorts = lib.optional isServer apiPort;
         networking.firewall.trustedInterfaces = interfaces ++ lib.optional (backend == "iptables") "lxc+";
       }
       (lib.mkIf (backend == "iptables") {

@@ -42,7 +42,7 @@ let
           args = [ "manager" ];
           env = [
             (variable "address" cfg.virtualIp)
-            (variable "port" "6443")
+            (variable "port" (toString (import ../../lib).kubernetes.apiPort))
             (variable "vip_arp" "true")
             (variable "vip_subnet" "32")
             (variable "cp_enable" "true")

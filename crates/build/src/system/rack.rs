@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
+use undercroft_model::System;
 
 use super::error::SystemError;
 use super::nix::{Nix, NixStore, built_path};
@@ -231,7 +232,7 @@ fn stage(cache_dir: &Path, arch: Arch, progress: Progress<'_>) -> Result<PathBuf
         },
         "loader": loader_name,
         "efi": arch.efi(),
-        "console": match arch { Arch::X86_64 => "ttyS0", Arch::Aarch64 => "ttyAMA0" },
+        "console": System::from(arch).serial_console(),
     });
     write_atomically(
         &partial.join("parts.json"),

@@ -4,18 +4,18 @@
 use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
-use undercroft_model::inventory::{self, DiskRole, Distribution, Inventory, Role};
+use undercroft_model::inventory::{self, API_PORT, DiskRole, Distribution, Inventory, Role};
 
 use crate::support::{asked_of_nix, evaluate, examples, nix_is_here, pure_half, repository};
 
-fn parsed(text: &str) -> Inventory {
+pub(crate) fn parsed(text: &str) -> Inventory {
     let parsed = inventory::parse("undercroft.toml", text.as_bytes());
     parsed
         .inventory
         .unwrap_or_else(|| panic!("{:?}", parsed.diagnostics))
 }
 
-fn of_example(name: &str) -> Inventory {
+pub(crate) fn of_example(name: &str) -> Inventory {
     let path = repository().join(format!("examples/{name}/undercroft.toml"));
     parsed(&std::fs::read_to_string(path).unwrap())
 }
@@ -197,7 +197,26 @@ fn compare(example: &str, inventory: &Inventory, evaluated: &Value) {
     }
     for (name, pc) in &inventory.pcs {
         let settings = &evaluated["pcs"][name.as_str()]["settings"];
+        let lending = &inventory.lending;
+        let both = |own: &[String], offered: &[String]| -> Vec<String> {
+            let shared = own.iter().filter(|one| offered.contains(one));
+            shared.cloned().collect()
+        };
+        let words = |runtimes: &[inventory::Runtime]| -> Vec<String> {
+            runtimes.iter().map(|one| one.as_str().to_owned()).collect()
+        };
         let want = json!({
+            "gpu": pc.lend.gpu, "network": pc.lend.network, "hours": pc.lend.hours,
+            "runtimes": both(&words(&pc.lend.runtimes), &words(&lending.runtimes)),
+            "tenants": if pc.lend.tenants.is_empty() {
+                lending.tenants.clone()
+            } else {
+                both(&pc.lend.tenants, &lending.tenants)
+            },
+            "nats": [json!(lending.nats_url), json!(lending.account), json!(lending.max_sensitivity)],
+            "heartbeat": lending.heartbeat_s, "attempts": lending.attempts,
+            "people": people(inventory, |user| pc.users.contains(user)),
+            "joins": overlay_of(inventory, pc.overlay),
             "os": pc.os, "system": pc.system, "users": pc.users, "dev_cluster": pc.dev_cluster,
             "overlay": pc.overlay, "slots": pc.lend.slots, "cpu": pc.lend.cpu_percent,
             "memory": pc.lend.memory_mb, "disk": pc.lend.disk_mb, "idle": pc.lend.idle_after_s,
@@ -208,6 +227,11 @@ fn compare(example: &str, inventory: &Inventory, evaluated: &Value) {
         let lend = &settings["lend"];
         let pc = &settings["pc"];
         let got = json!({
+            "gpu": lend["gpu"], "network": lend["network"], "hours": lend["hours"],
+            "runtimes": lend["runtimes"], "tenants": lend["tenants"],
+            "nats": [lend["natsUrl"], lend["account"], lend["maxSensitivity"]],
+            "heartbeat": lend["heartbeatS"], "attempts": lend["attempts"],
+            "people": settings["users"], "joins": settings["overlay"],
             "os": pc["os"], "system": pc["system"], "users": pc["users"],
             "dev_cluster": pc["devCluster"], "overlay": pc["overlay"], "slots": lend["slots"],
             "cpu": lend["cpuPercent"], "memory": lend["memoryMb"], "disk": lend["diskMb"],
@@ -247,10 +271,41 @@ fn agents_join_where_everybody_asks_for_the_api() {
             let inventory = parsed(&text);
             compare("bare", &inventory, &evaluated);
             let agent = &evaluated["nodes"]["g1"]["settings"]["kubernetes"];
-            assert_eq!(agent["serverUrl"], format!("https://{host}:6443"), "{text}");
+            assert_eq!(
+                agent["serverUrl"],
+                format!("https://{host}:{API_PORT}"),
+                "{text}"
+            );
             assert_eq!(inventory.api_host().as_deref(), Some(host));
         }
     }
+}
+
+/// Some of the people, as Nix has them.
+fn people(inventory: &Inventory, wanted: impl Fn(&undercroft_model::UserName) -> bool) -> Value {
+    let people = inventory.users.iter().filter(|(name, _)| wanted(name));
+    let people = people.map(|(name, user)| {
+        let shown = json!({
+            "fullName": user.full_name, "email": user.email, "role": user.role,
+            "sshKeys": user.ssh_keys,
+        });
+        (name.to_string(), shown)
+    });
+    Value::Object(people.collect())
+}
+
+/// The overlay as a machine that is its client, or not, has it.
+fn overlay_of(inventory: &Inventory, joins: bool) -> Value {
+    let overlay = &inventory.network.overlay;
+    json!({
+        "enable": joins && overlay.kind != inventory::OverlayKind::None, "kind": overlay.kind,
+        "serverUrl": overlay.server_url, "cidr": overlay.cidr, "baseDomain": overlay.base_domain,
+    })
+}
+
+/// Kubernetes' DNS service has the tenth address of the services' network with both distributions.
+fn tenth(network: std::net::Ipv4Addr) -> String {
+    std::net::Ipv4Addr::from(u32::from(network) + 10).to_string()
 }
 
 fn as_set(value: &Value) -> BTreeSet<&str> {
@@ -314,12 +369,22 @@ fn what_nix_says(nix: &Value) -> Value {
             Value::Null
         },
         "fleet": [settings["fleet"]["name"], settings["fleet"]["domain"]],
-        "admins": settings["users"].as_object().unwrap().keys().collect::<Vec<_>>(),
+        "admins": settings["users"],
+        "mirrors": kubernetes["registryMirrors"],
+        "backend": settings["secrets"]["backend"],
+        "dns": kubernetes["clusterDns"],
         "servers": kubernetes["servers"],
         "networks": [kubernetes["podCidr"], kubernetes["serviceCidr"], kubernetes["clusterDomain"]],
         "snapshots": [kubernetes["snapshot"]["intervalH"], kubernetes["snapshot"]["keep"]],
         "state_version": node["stateVersion"],
-        "overlay": [settings["overlay"]["kind"], settings["overlay"]["cidr"], settings["overlay"]["server"]["derp"]],
+        "overlay": json!({
+            "enable": settings["overlay"]["enable"], "kind": settings["overlay"]["kind"],
+            "serverUrl": settings["overlay"]["serverUrl"], "cidr": settings["overlay"]["cidr"],
+            "baseDomain": settings["overlay"]["baseDomain"],
+        }),
+        "serves": settings["overlay"]["server"]["enable"],
+        "derp": settings["overlay"]["server"]["derp"],
+        "routes": settings["overlay"]["routes"],
     })
 }
 
@@ -347,12 +412,11 @@ fn what_the_model_says(inventory: &Inventory, name: &undercroft_model::NodeName)
     let founds = founder == Some(name);
     let joins_at = match node.role {
         // A server asks the founder itself: behind the API's own name might be the one that asks.
-        Role::Server if clustered && !founds => {
-            founder.map(|founder| format!("https://{}:6443", inventory.nodes[founder].address))
-        }
+        Role::Server if clustered && !founds => founder
+            .map(|founder| format!("https://{}:{API_PORT}", inventory.nodes[founder].address)),
         Role::Agent if clustered => inventory
             .api_host()
-            .map(|host| format!("https://{host}:6443")),
+            .map(|host| format!("https://{host}:{API_PORT}")),
         _ => None,
     };
     let sans: BTreeSet<String> = inventory
@@ -371,6 +435,9 @@ fn what_the_model_says(inventory: &Inventory, name: &undercroft_model::NodeName)
         .filter(|_| clustered)
         .map(|component| json!(component).as_str().unwrap().to_owned())
         .collect();
+    let overlay = &inventory.network.overlay;
+    let serves = overlay.kind == inventory::OverlayKind::Headscale
+        && overlay.server_node.as_ref() == Some(name);
     json!({
         "class": node.class, "kind": node.kind, "system": node.system, "firmware": node.firmware,
         "layout": node.layout, "role": node.role, "address": node.address, "macs": node.macs,
@@ -403,16 +470,17 @@ fn what_the_model_says(inventory: &Inventory, name: &undercroft_model::NodeName)
         "reserved": node.longhorn.as_ref().filter(|_| !annotation.is_null())
             .map(|l| json!([l.reserved_percent, l.disk_tags])),
         "fleet": [json!(inventory.fleet.name), json!(inventory.fleet.domain)],
-        "admins": inventory.users.iter()
-            .filter(|(_, user)| user.role == inventory::UserRole::Admin)
-            .map(|(name, _)| name.to_string()).collect::<Vec<_>>(),
+        "admins": people(inventory, |name| inventory.users[name].role == inventory::UserRole::Admin),
+        "mirrors": kubernetes.registry_mirrors,
+        "backend": inventory.secrets.backend,
+        "dns": tenth(kubernetes.service_cidr.network()),
         "servers": servers,
         "networks": [json!(kubernetes.pod_cidr), json!(kubernetes.service_cidr), json!(kubernetes.cluster_domain)],
         "snapshots": [kubernetes.snapshot_interval_h, kubernetes.snapshot_keep],
         "state_version": inventory.fleet.state_version,
-        "overlay": [
-            json!(inventory.network.overlay.kind), json!(inventory.network.overlay.cidr),
-            json!(inventory.network.overlay.derp),
-        ],
+        "overlay": overlay_of(inventory, !serves),
+        "serves": serves,
+        "derp": overlay.derp,
+        "routes": overlay.routes.get(name).cloned().unwrap_or_default(),
     })
 }

@@ -1,8 +1,12 @@
 //! The library for Nix: its pure half over every example, against golden files and against the
 //! model's own reading, and the syntax and style of every file.
 
+#![recursion_limit = "256"]
+
 #[cfg(test)]
 mod agree;
+#[cfg(test)]
+mod derived;
 #[cfg(test)]
 mod golden;
 #[cfg(test)]

@@ -10,8 +10,6 @@ mod network;
 mod people;
 mod state;
 
-pub(super) use network::POD_NODE_PREFIX;
-
 use toml::{Spanned, de::DeValue};
 
 use super::{draft::Draft, reader::Reader};

@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
 
-use super::declare::TextRule;
+use super::{Taint, declare::TextRule};
 use crate::is_dns_label;
 
 /// A network that is written in this program. A prefix over 32 can't be written, and would give
@@ -276,13 +276,13 @@ pub(crate) fn is_label_key(text: &str) -> bool {
 }
 
 fn is_taint(text: &str) -> bool {
-    let Some((key, effect)) = text.rsplit_once(':') else {
-        return false;
-    };
-    let (key, value) = key.split_once('=').unwrap_or((key, ""));
-    matches!(effect, "NoSchedule" | "PreferNoSchedule" | "NoExecute")
-        && is_label_key(key)
-        && is_label_value(value)
+    Taint::parse(text).is_some_and(|taint| {
+        matches!(
+            taint.effect.as_str(),
+            "NoSchedule" | "PreferNoSchedule" | "NoExecute"
+        ) && is_label_key(&taint.key)
+            && is_label_value(&taint.value)
+    })
 }
 
 fn is_wwn(text: &str) -> bool {

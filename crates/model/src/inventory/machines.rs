@@ -294,17 +294,31 @@ choice! {
     }
 }
 
+/// What a machine of the virtual rack has of which the inventory says nothing.
+const RACK_MACHINE: RackMachine = RackMachine {
+    disk_bus: DiskBus::Virtio,
+    memory_mb: 1024,
+    cpus: 1,
+    disk_gb: 4,
+};
+
 section! {
     /// The virtual machine that stands for a node in the virtual rack.
     pub struct RackMachine {
         /// Bus of its disks.
-        disk_bus: DiskBus = DiskBus::Virtio;
+        disk_bus: DiskBus = RACK_MACHINE.disk_bus;
         /// Memory, in MiB.
-        memory_mb: u32 = 1024 => Rule::Range(256, 1_048_576);
+        memory_mb: u32 = RACK_MACHINE.memory_mb => Rule::Range(256, 1_048_576);
         /// Virtual processors.
-        cpus: u32 = 1 => Rule::Range(1, 256);
+        cpus: u32 = RACK_MACHINE.cpus => Rule::Range(1, 256);
         /// Size of each disk, in GiB; the files are sparse.
-        disk_gb: u32 = 4 => Rule::Range(1, 100_000);
+        disk_gb: u32 = RACK_MACHINE.disk_gb => Rule::Range(1, 100_000);
+    }
+}
+
+impl Default for RackMachine {
+    fn default() -> Self {
+        RACK_MACHINE
     }
 }
 

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, net::Ipv4Addr};
 
 use ipnet::Ipv4Net;
 
-use super::{Inventory, Node, Role, check::POD_NODE_PREFIX};
+use super::{Inventory, Node, POD_NODE_PREFIX, Role};
 use crate::{MacAddr, MachineUuid, NodeName};
 
 /// The most nodes that a fleet is scaled to. Twice a million addresses are a /11, of which

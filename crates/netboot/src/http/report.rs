@@ -2,13 +2,11 @@
 
 use std::net::Ipv4Addr;
 
-use undercroft_model::{InstallerReport, NodeName};
+use undercroft_model::{INSTALLER_REPORT_VERSION, InstallerReport, NodeName};
 
 use crate::table::{BootTable, Identity};
 use crate::token::{Subject, Token, TokenKey};
 
-/// The version of [`InstallerReport`] that is understood.
-const VERSION: u32 = 1;
 /// The most Ethernet addresses that a report may name.
 const MAX_MACS: usize = 64;
 
@@ -19,7 +17,9 @@ pub enum ReportError {
     #[error("the report can't be read: {0}")]
     Json(#[from] serde_json::Error),
     /// It is of another version.
-    #[error("the report has version {0}, and only version {VERSION} is understood")]
+    #[error(
+        "the report has version {0}, and only version {INSTALLER_REPORT_VERSION} is understood"
+    )]
     Version(u32),
     /// A value can't be true.
     #[error("the report's {field} {problem}")]
@@ -38,7 +38,7 @@ pub enum ReportError {
 /// Says what is wrong with it.
 pub fn parse_report(json: &[u8]) -> Result<InstallerReport, ReportError> {
     let report: InstallerReport = serde_json::from_slice(json)?;
-    if report.version != VERSION {
+    if report.version != INSTALLER_REPORT_VERSION {
         return Err(ReportError::Version(report.version));
     }
     let field = |field, problem| Err(ReportError::Field { field, problem });

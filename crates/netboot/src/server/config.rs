@@ -76,6 +76,19 @@ impl NetbootConfig {
         }
     }
 
+    /// The ports that the servers listen on.
+    pub fn listens_on(&self) -> Vec<u16> {
+        let Ports {
+            dhcp,
+            pxe,
+            tftp,
+            http,
+            ..
+        } = self.ports;
+        let dhcp = self.mode.has_dhcp_port().then_some(dhcp);
+        dhcp.into_iter().chain([pxe, tftp, http]).collect()
+    }
+
     /// Refuses what makes no sense.
     ///
     /// # Errors
@@ -165,6 +178,16 @@ pub enum Mode {
     /// By another server on this very machine, which holds port 67; it must name `PXEClient` in
     /// option 60, and then firmware asks us on port 4011.
     Port4011Only,
+}
+
+impl Mode {
+    /// Whether DHCP's own port is ours; the PXE boot server's always is.
+    pub fn has_dhcp_port(&self) -> bool {
+        match self {
+            Self::Server(_) | Self::Proxy => true,
+            Self::Port4011Only => false,
+        }
+    }
 }
 
 /// What our own DHCP server hands out.

@@ -43,9 +43,10 @@ impl Sockets {
             http: sockets::http(config)?,
             tftp: sockets::tftp(config)?,
             pxe: sockets::pxe(config)?,
-            dhcp: match &config.mode {
-                Mode::Server(_) | Mode::Proxy => Some(sockets::dhcp(config)?),
-                Mode::Port4011Only => None,
+            dhcp: if config.mode.has_dhcp_port() {
+                Some(sockets::dhcp(config)?)
+            } else {
+                None
             },
         })
     }

@@ -8,8 +8,7 @@ use super::common::{
 };
 use crate::{Chart, Component, Context, ObjectId};
 
-/// Namespace of Argo CD and of every Application.
-pub(super) const NAMESPACE: &str = "argocd";
+pub(super) use undercroft_model::objects::ARGOCD_NAMESPACE as NAMESPACE;
 
 pub(super) fn argo_cd(cx: &Context<'_>) -> Component {
     Component {

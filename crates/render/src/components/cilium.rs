@@ -1,6 +1,7 @@
 //! Cilium: the network of the pods, addresses for load balancers, Hubble.
 
 use serde_json::{Value, json};
+use undercroft_model::inventory::POD_NODE_PREFIX;
 
 use super::common::{INGRESS_CLASS, ingress_domain, late_kind, replicas, server_tolerations};
 use crate::{Chart, Component, Context, Manifest, ObjectId, Problem};
@@ -11,8 +12,6 @@ use crate::{Chart, Component, Context, Manifest, ObjectId, Problem};
 const DEVICES: [&str; 3] = ["en+", "eth+", "bond+"];
 /// The same as regular expressions, for the announcements.
 const DEVICE_PATTERNS: [&str; 3] = ["^en.*", "^eth.*", "^bond.*"];
-/// Bits of a node's pod network, as the inventory's check of the room for nodes counts with.
-const POD_NODE_PREFIX: u8 = 24;
 /// Taints that the chart lets its operator tolerate (cilium 1.20.0, values.yaml).
 const OPERATOR_TOLERATED: [&str; 4] = [
     "node-role.kubernetes.io/control-plane",

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
-use undercroft_model::inventory::{self, Role};
+use undercroft_model::inventory::{self, Role, Taint};
 
 use crate::Context;
 
@@ -11,8 +11,7 @@ use crate::Context;
 pub(super) const INGRESS_CLASS: &str = "cilium";
 /// Name of the issuer that signs the cluster's own certificates; cert-manager's component makes it.
 pub(super) const CLUSTER_ISSUER: &str = "cluster-ca";
-/// Namespace of everything that watches the cluster.
-pub(super) const MONITORING: &str = "monitoring";
+pub(super) use undercroft_model::objects::MONITORING_NAMESPACE as MONITORING;
 
 /// The label of a namespace by which Kubernetes holds its pods to a Pod Security Standard.
 pub(super) fn pod_security(level: &str) -> BTreeMap<&'static str, String> {
@@ -61,52 +60,13 @@ pub(super) fn resources(cpu: &str, memory: &str, memory_limit: &str) -> Value {
     })
 }
 
-/// One taint, as the inventory writes it.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Taint {
-    key: String,
-    value: String,
-    effect: String,
-}
-
-impl Taint {
-    /// Reads `KEY=VALUE:EFFECT` or `KEY:EFFECT`; the inventory has checked the form.
-    pub(super) fn parse(text: &str) -> Option<Self> {
-        let (left, effect) = text.rsplit_once(':')?;
-        let (key, value) = left.split_once('=').unwrap_or((left, ""));
-        Some(Self {
-            key: key.to_owned(),
-            value: value.to_owned(),
-            effect: effect.to_owned(),
-        })
-    }
-
-    /// Whether it keeps pods away; `PreferNoSchedule` only makes them rather go elsewhere.
-    fn repels(&self) -> bool {
-        self.effect != "PreferNoSchedule"
-    }
-
-    /// The toleration that a pod needs to run in spite of it.
-    pub(super) fn toleration(&self) -> Value {
-        if self.value.is_empty() {
-            json!({ "key": self.key, "operator": "Exists", "effect": self.effect })
-        } else {
-            json!({
-                "key": self.key,
-                "operator": "Equal",
-                "value": self.value,
-                "effect": self.effect,
-            })
-        }
-    }
-
-    /// The taint as `kubectl taint` writes it.
-    pub(super) fn text(&self) -> String {
-        if self.value.is_empty() {
-            format!("{}:{}", self.key, self.effect)
-        } else {
-            format!("{}={}:{}", self.key, self.value, self.effect)
-        }
+/// The toleration that a pod needs to run in spite of a taint.
+pub(super) fn toleration(taint: &Taint) -> Value {
+    let Taint { key, value, effect } = taint;
+    if value.is_empty() {
+        json!({ "key": key, "operator": "Exists", "effect": effect })
+    } else {
+        json!({ "key": key, "operator": "Equal", "value": value, "effect": effect })
     }
 }
 
@@ -126,10 +86,7 @@ pub(super) fn taints_of(cx: &Context<'_>, wanted: impl Fn(&inventory::Node) -> b
 
 /// Tolerations for what must be able to run on the nodes that a test picks.
 pub(super) fn tolerations(cx: &Context<'_>, wanted: impl Fn(&inventory::Node) -> bool) -> Value {
-    taints_of(cx, wanted)
-        .iter()
-        .map(Taint::toleration)
-        .collect()
+    taints_of(cx, wanted).iter().map(toleration).collect()
 }
 
 /// Tolerations for what must run before there is any agent: whatever taints the inventory gives
@@ -188,19 +145,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn taints_are_read_as_the_inventory_writes_them() {
+    fn a_pod_tolerates_a_taint_by_its_value_or_by_its_key() {
         let taint = Taint::parse("basement.example/training=yes:NoSchedule").unwrap();
         assert_eq!(
-            taint.toleration(),
+            toleration(&taint),
             json!({ "key": "basement.example/training", "operator": "Equal", "value": "yes", "effect": "NoSchedule" })
         );
-        assert_eq!(taint.text(), "basement.example/training=yes:NoSchedule");
         let bare = Taint::parse("dedicated:NoExecute").unwrap();
         assert_eq!(
-            bare.toleration(),
+            toleration(&bare),
             json!({ "key": "dedicated", "operator": "Exists", "effect": "NoExecute" })
         );
-        assert_eq!(bare.text(), "dedicated:NoExecute");
-        assert!(!Taint::parse("a:PreferNoSchedule").unwrap().repels());
     }
 }

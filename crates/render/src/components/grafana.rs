@@ -1,16 +1,16 @@
 //! Grafana: dashboards.
 
 use serde_json::{Value, json};
-use undercroft_model::inventory;
+use undercroft_model::{
+    inventory,
+    objects::{GRAFANA_PASSWORD_KEY, GRAFANA_SECRET, GRAFANA_USER_KEY},
+};
 
 use super::common::{
     INGRESS_CLASS, MONITORING, has_prometheus, ingress_annotations, ingress_domain, pod_security,
     resources, storage_class, storage_component,
 };
 use crate::{Chart, Component, Context};
-
-/// The Secret with the administrator's name and password, which the bootstrap delivers.
-const ADMIN_SECRET: &str = "grafana-admin";
 
 pub(super) fn grafana(cx: &Context<'_>) -> Component {
     Component {
@@ -62,9 +62,9 @@ fn values(cx: &Context<'_>) -> Value {
     let mut values = json!({
         // Without it the chart makes a new password at every rendering.
         "admin": {
-            "existingSecret": ADMIN_SECRET,
-            "userKey": "admin-user",
-            "passwordKey": "admin-password",
+            "existingSecret": GRAFANA_SECRET,
+            "userKey": GRAFANA_USER_KEY,
+            "passwordKey": GRAFANA_PASSWORD_KEY,
         },
         "persistence": {
             "enabled": true,

@@ -43,6 +43,16 @@ pub(super) fn headscale(cx: &Context<'_>) -> Result<Component, Vec<Problem>> {
             .hint("Set it to the URL at which clients reach the server."),
         ]);
     };
+    if overlay.derp {
+        return Err(vec![
+            Problem::new(
+                "headscale-derp",
+                "network.overlay.derp is true, and Headscale in the cluster relays for nobody",
+            )
+            .in_inventory(&["network", "overlay", "derp"])
+            .hint("Take it out; or run Headscale on a machine of the fleet, with network.overlay.server_node, and take the component out."),
+        ]);
+    }
     let endpoint = Endpoint::of(url)?;
     if cx.inventory.kubernetes.load_balancer_cidrs.is_empty() && !cx.is_dev() {
         return Err(vec![
@@ -121,9 +131,10 @@ fn labels() -> Value {
     json!({ "app.kubernetes.io/name": NAME })
 }
 
+/// Its configuration, as nix/modules/overlay/headscale.nix has it for a machine's: without a domain of
+/// the overlay's own, machines have no names in it.
 fn config(cx: &Context<'_>, url: &str, endpoint: &Endpoint<'_>) -> Value {
     let overlay = &cx.inventory.network.overlay;
-    let fleet = &cx.inventory.fleet.name;
     let mut config = json!({
         "server_url": url,
         "listen_addr": format!("0.0.0.0:{PORT}"),
@@ -142,8 +153,8 @@ fn config(cx: &Context<'_>, url: &str, endpoint: &Endpoint<'_>) -> Value {
             "sqlite": { "path": format!("{DATA}/db.sqlite"), "write_ahead_log": true },
         },
         "dns": {
-            "magic_dns": true,
-            "base_domain": overlay.base_domain.clone().unwrap_or_else(|| format!("{fleet}.internal")),
+            "magic_dns": overlay.base_domain.is_some(),
+            "base_domain": overlay.base_domain.as_deref().unwrap_or_default(),
             "override_local_dns": false,
         },
         "unix_socket": format!("{DATA}/headscale.sock"),

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::common::{Taint, pod_security, taints_of, tolerations};
+use super::common::{pod_security, taints_of, tolerations};
 use crate::{Chart, Component, Context, DevUse, Manifest, ObjectId};
 
 /// StorageClass with one replica, for software that keeps copies itself.
@@ -37,7 +37,8 @@ fn values(cx: &Context<'_>) -> Value {
     let controllers = storage.clamp(1, 3);
     // Volumes may be used on every node, so that its parts must run on every node.
     let everywhere = tolerations(cx, |_| true);
-    let taints: Vec<String> = taints_of(cx, |_| true).iter().map(Taint::text).collect();
+    let taints = taints_of(cx, |_| true);
+    let taints: Vec<String> = taints.iter().map(ToString::to_string).collect();
     json!({
         // The check is a Helm hook that runs before the ServiceAccount that it needs is there
         // (longhorn.io, "Install with Argo CD").

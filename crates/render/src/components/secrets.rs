@@ -2,6 +2,7 @@
 //! the cluster: the bootstrap delivers the secrets that Undercroft knows by name.
 
 use serde_json::{Value, json};
+use undercroft_model::objects::{GRAFANA_PASSWORD_KEY, GRAFANA_SECRET, GRAFANA_USER_KEY};
 
 use super::common::{MONITORING, late_kind_in_wave, pod_security, resources};
 use crate::{Chart, Component, Context, Manifest, ObjectId, Problem};
@@ -108,10 +109,10 @@ fn manifests(cx: &Context<'_>, url: &str) -> Vec<Manifest> {
         manifests.push(Manifest::new(
             "grafana.yaml",
             external(
-                "grafana-admin",
+                GRAFANA_SECRET,
                 MONITORING,
                 "grafana/admin",
-                &["admin-user", "admin-password"],
+                &[GRAFANA_USER_KEY, GRAFANA_PASSWORD_KEY],
             ),
         ));
     }

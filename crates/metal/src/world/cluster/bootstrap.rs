@@ -13,15 +13,11 @@ use super::{
 };
 use undercroft_journal::TimelineSource;
 use undercroft_kube::{Applied, Apply, Cluster, KubeError, Manifest, Progress};
+pub(super) use undercroft_model::objects::ARGOCD_NAMESPACE;
+use undercroft_model::objects::{REPOSITORY_SECRET, ROOT_APPLICATION};
 
 /// Where the network's components are.
 pub(super) const NETWORK_NAMESPACE: &str = "kube-system";
-/// Where Argo CD is.
-pub(super) const ARGOCD_NAMESPACE: &str = "argocd";
-/// The Application from which all others follow.
-const ROOT_APPLICATION: &str = "root";
-/// Argo CD's credentials for the repository.
-const REPOSITORY_SECRET: &str = "fleet-repository";
 /// What Argo CD consists of, as its chart names it with the release `argocd`.
 pub(super) const ARGOCD_WORKLOADS: [(&str, &str); 4] = [
     ("StatefulSet", "argocd-application-controller"),

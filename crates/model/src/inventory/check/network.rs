@@ -8,10 +8,9 @@ use super::{
     causes,
     state::{Check, Seen},
 };
-use crate::inventory::{Dhcp, Distribution, Network, OverlayKind, draft::Draft, source::Finding};
-
-/// Cilium gives every node a /24 of the pods' network (`clusterPoolIPv4MaskSize`).
-pub(in crate::inventory) const POD_NODE_PREFIX: u8 = 24;
+use crate::inventory::{
+    Dhcp, Distribution, Network, OverlayKind, POD_NODE_PREFIX, draft::Draft, source::Finding,
+};
 
 pub(super) fn check(c: &mut Check<'_, '_>) {
     let draft = c.draft;
