@@ -16,17 +16,20 @@ mod faults;
 mod fleet;
 mod journal;
 mod machine;
+mod options;
 mod profile;
 mod rehearse;
 mod report;
 mod seeds;
 mod shared;
+mod state;
 mod world;
 
 pub use checkers::{Rule, Violation};
 pub use faults::FaultKind;
+pub use options::RehearseOptions;
 pub use profile::Profile;
-pub use rehearse::{Rehearsal, RehearseError, RehearseOptions, rehearse};
+pub use rehearse::{Rehearsal, RehearseError, rehearse};
 pub use report::{
     ClusterReport, FailedNode, Hand, Lane, Leg, LimitReport, Mishap, Moment, PeopleReport,
     PhaseReport, Report, RunReport,

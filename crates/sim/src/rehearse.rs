@@ -8,7 +8,6 @@
 mod judge;
 
 use std::{
-    borrow::Cow,
     cell::RefCell,
     collections::{BTreeMap, BTreeSet},
     rc::Rc,
@@ -16,11 +15,11 @@ use std::{
 
 use undercroft_engine::{Driver, Engine, Event};
 use undercroft_model::{
-    Found, JOURNAL_VERSION, NodeName, NodeObservation, Observation, Plan, PlanId, Record, RunEnd,
+    Found, JOURNAL_VERSION, NodeName, NodeObservation, Plan, PlanId, Record, RunEnd,
     inventory::{Inventory, ScaleError, scale_to},
 };
-use undercroft_planner::{PlanOptions, PlanReport, plan_with};
-use undercroft_simkit::{Faults, Rng, Trace};
+use undercroft_planner::{PlanOptions, plan_with};
+use undercroft_simkit::{Faults, Trace};
 
 use crate::{
     checkers::{Checkers, Rule, Violation},
@@ -28,10 +27,11 @@ use crate::{
     fleet,
     journal::{Folded, Keep, SimJournal},
     machine::{Machine, Running},
-    profile::Profile,
+    options::RehearseOptions,
     report::{Report, build},
-    shared::{JournalHandle, Shared, SharedRef},
-    world::{Ev, SimWorld},
+    shared::{JournalHandle, Shared},
+    state::{RehearsalState, RunLine},
+    world::Ev,
 };
 
 /// Runs of the command, one after the other, in which a fleet must come up once faults have
@@ -53,36 +53,6 @@ const CONTROLLER_AWAY_MS_MAX: u64 = 10 * 60_000;
 /// How long the world is left to itself between two runs, in milliseconds: a person has come, and
 /// machines that were switched on again have started.
 const BETWEEN_RUNS_MS: u64 = 10 * 60_000;
-
-/// How a rehearsal is done.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RehearseOptions {
-    /// The seed that all chance follows from.
-    pub seed: u64,
-    /// How much goes wrong.
-    pub faults: Faults,
-    /// How long things take.
-    pub profile: Profile,
-    /// The number of machines to rehearse with, where it isn't the inventory's.
-    pub nodes: Option<usize>,
-    /// Whether the last events are kept for people to read.
-    pub trace: bool,
-    /// Whether the journal's bytes are kept.
-    pub keep_journal: bool,
-}
-
-impl Default for RehearseOptions {
-    fn default() -> Self {
-        Self {
-            seed: 1,
-            faults: Faults::None,
-            profile: Profile::metal(),
-            nodes: None,
-            trace: false,
-            keep_journal: false,
-        }
-    }
-}
 
 /// Why there is nothing to rehearse.
 #[derive(Debug, thiserror::Error)]
@@ -139,109 +109,27 @@ pub fn rehearse(
     if inventory.nodes.is_empty() {
         return Err(RehearseError::NoNodes);
     }
-    let mut run = Run::new(inventory, options);
-    if let Err(violation) = run.whole() {
-        run.shared
+    let mut state = RehearsalState::new(inventory, options);
+    if let Err(violation) = state.whole() {
+        state
+            .shared
             .borrow_mut()
             .trace
             .note(violation.at_ms, "checker", || violation.to_string());
-        run.violation = Some(violation);
+        state.violation = Some(violation);
     }
-    Ok(run.finish(options))
-}
-
-/// How one run ended.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct RunLine {
-    pub(crate) end: Option<RunEnd>,
-    pub(crate) start_ms: u64,
-    pub(crate) end_ms: u64,
-    pub(crate) resumed: bool,
-    /// Whether it began after faults had stopped.
-    pub(crate) calm: bool,
-}
-
-/// What stays of a rehearsal when it is over, for the report.
-pub(crate) struct Run<'a> {
-    pub(crate) inventory: Cow<'a, Inventory>,
-    pub(crate) world: SimWorld,
-    pub(crate) shared: SharedRef,
-    pub(crate) runs: Vec<RunLine>,
-    /// The plan that each run carried out.
-    pub(crate) plans: Vec<std::sync::Arc<Plan>>,
-    pub(crate) last_report: Option<PlanReport>,
-    /// Machines that a person had to go to, and why.
-    pub(crate) hands: Vec<(u32, &'static str)>,
-    targets: Observation,
-    /// Machines that a person has named to be wiped, until a plan does it.
-    reinstall: BTreeSet<NodeName>,
-    /// Machines that were ever named so.
-    named: BTreeSet<NodeName>,
-    rng: Rng,
-    violation: Option<Violation>,
+    Ok(state.finish(options))
 }
 
 type Checked<T> = Result<T, Violation>;
 
-impl<'a> Run<'a> {
-    fn new(inventory: &'a Inventory, options: &RehearseOptions) -> Self {
-        let specs = fleet::specs(inventory, &options.profile);
-        let targets = Observation {
-            nodes: BTreeMap::new(),
-            targets: specs
-                .iter()
-                .map(|spec| (spec.name.clone(), Ok(spec.target.clone())))
-                .collect(),
-            host_keys: specs
-                .iter()
-                .map(|spec| (spec.name.clone(), spec.host_key.clone()))
-                .collect(),
-            ..Observation::default()
-        };
-        let keep = match options.faults {
-            _ if options.keep_journal => Keep::Bytes,
-            Faults::None => Keep::Nothing,
-            Faults::Some | Faults::Many => Keep::Folded,
-        };
-        let shared = Rc::new(RefCell::new(Shared::new(
-            Dice::new(options.seed, options.faults),
-            Checkers::new(&specs),
-            Trace::new(options.trace),
-            SimJournal::new(keep),
-        )));
-        let world = SimWorld::new(
-            options.seed,
-            specs,
-            options.profile.clone(),
-            Rc::clone(&shared),
-        );
-        Self {
-            inventory: Cow::Borrowed(inventory),
-            world,
-            shared,
-            runs: Vec::new(),
-            plans: Vec::new(),
-            last_report: None,
-            hands: Vec::new(),
-            targets,
-            reinstall: BTreeSet::new(),
-            named: BTreeSet::new(),
-            rng: Rng::split(options.seed, 0),
-            violation: None,
-        }
-    }
-
+impl RehearsalState<'_> {
     fn broken<T>(&self, rule: Rule, message: impl Into<String>) -> Checked<T> {
         Err(Violation {
             rule,
             at_ms: self.world.now_ms(),
             message: message.into(),
         })
-    }
-
-    /// Whether nothing new goes wrong from now on.
-    fn is_calm(&self) -> bool {
-        self.shared.borrow().dice.is_stopped() && !self.world.is_aimed_at()
     }
 
     fn checked(&self) -> Checked<()> {
@@ -362,19 +250,6 @@ impl<'a> Run<'a> {
                 .collect()
         });
         self.plan(parent, only)
-    }
-
-    /// Machines whose part of a run ended without success since then.
-    fn failed_since(&self, since_ms: u64) -> BTreeSet<NodeName> {
-        self.shared
-            .borrow()
-            .notable
-            .iter()
-            .filter_map(|(at_ms, record)| match record {
-                Record::NodeFailed { node, .. } if *at_ms >= since_ms => Some(node.clone()),
-                _ => None,
-            })
-            .collect()
     }
 
     /// What the journal says, as a controller reads it that is started now.
@@ -678,5 +553,7 @@ impl<'a> Run<'a> {
 mod identity;
 #[cfg(test)]
 mod losses;
+#[cfg(test)]
+mod reports;
 #[cfg(test)]
 mod tests;

@@ -9,7 +9,8 @@ use undercroft_simkit::{SeedOutcome, first_failure};
 use crate::{
     checkers::Violation,
     faults::FaultKind,
-    rehearse::{RehearseError, RehearseOptions, rehearse},
+    options::RehearseOptions,
+    rehearse::{RehearseError, rehearse},
 };
 
 /// What a range of seeds has shown.

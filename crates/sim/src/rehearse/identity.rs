@@ -85,13 +85,13 @@ fn a_machine_that_shows_another_s_identity_is_left_alone() {
         let case = format!("known by MAC {by_mac}, UUID {by_uuid}; shows {macs:?} and {uuid:?}");
         let inventory = fleet(by_mac, by_uuid);
         let options = RehearseOptions::default();
-        let mut run = Run::new(&inventory, &options);
-        let machine = run.world.machine(0);
+        let mut state = RehearsalState::new(&inventory, &options);
+        let machine = state.world.machine(0);
         machine.spec.macs.clone_from(macs);
         machine.spec.uuid = uuid;
-        let ended = run.whole();
-        let wiped: BTreeSet<u32> = run.world.wiped.iter().map(|(node, _)| *node).collect();
-        let shared = run.shared.borrow();
+        let ended = state.whole();
+        let wiped: BTreeSet<u32> = state.world.wiped.iter().map(|(node, _)| *node).collect();
+        let shared = state.shared.borrow();
         let refused: Vec<&str> = shared
             .notable
             .iter()

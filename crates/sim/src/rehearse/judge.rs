@@ -2,13 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use undercroft_model::{BootstrapPart, NodeName};
-use undercroft_planner::NodeStatus;
+use super::Checked;
+use crate::{checkers::Rule, state::RehearsalState};
 
-use super::{Checked, Run};
-use crate::checkers::Rule;
-
-impl Run<'_> {
+impl RehearsalState<'_> {
     /// The last word: who is up, who can't be, and that nothing is left to do.
     pub(super) fn judge(&mut self) -> Checked<()> {
         let now_ms = self.world.now_ms();
@@ -66,50 +63,5 @@ impl Run<'_> {
                 || machine.is_lost()
                 || self.is_blocked(&machine.spec.name)
         })
-    }
-
-    /// Whether a machine that is up has its part in the cluster: it is Ready, and what it founds is
-    /// brought in whole. `None` where it has none and nobody could give it one, because the founder
-    /// is broken for good.
-    pub(crate) fn has_its_part(&self, place: u32) -> Option<bool> {
-        let machine = usize::try_from(place).ok()?;
-        let machine = self.world.machines.get(machine)?;
-        if machine.spec.role.is_none() {
-            return Some(true);
-        }
-        let has = self.world.is_ready(place) && (!machine.spec.founds || self.is_brought_in());
-        let founder = self.world.machines.iter().find(|m| m.spec.founds);
-        let sound = founder
-            .is_some_and(|founder| !(founder.is_lost() || self.is_blocked(&founder.spec.name)));
-        (has || sound).then_some(has)
-    }
-
-    /// Whether all that the inventory asks for is in the cluster and healthy.
-    pub(crate) fn is_brought_in(&self) -> bool {
-        let wanted: &[BootstrapPart] = if self.inventory.gitops.repository.is_some() {
-            &BootstrapPart::ALL
-        } else {
-            &[BootstrapPart::Network]
-        };
-        let now_ms = self.world.now_ms();
-        wanted
-            .iter()
-            .all(|part| self.world.cluster.has(*part, now_ms))
-    }
-
-    /// Whether the planner says that the inventory stands in a machine's way.
-    fn is_blocked(&self, name: &NodeName) -> bool {
-        self.last_report
-            .as_ref()
-            .and_then(|report| report.nodes.get(name))
-            .is_some_and(|node| matches!(node.status, NodeStatus::Blocked { .. }))
-    }
-
-    /// Whether the last plan says why a machine is left alone.
-    fn is_explained(&self, name: &NodeName) -> bool {
-        self.last_report
-            .as_ref()
-            .and_then(|report| report.nodes.get(name))
-            .is_some_and(|node| !node.status.is_planned())
     }
 }

@@ -35,12 +35,12 @@ fn struck(strike: Strike) -> Outcome {
         keep_journal: true,
         ..RehearseOptions::default()
     };
-    let mut run = Run::new(&inventory, &options);
-    run.world.strike = Some(strike.clone());
-    let violation = run.whole().err();
-    let shared = run.shared.borrow();
+    let mut state = RehearsalState::new(&inventory, &options);
+    state.world.strike = Some(strike.clone());
+    let violation = state.whole().err();
+    let shared = state.shared.borrow();
     assert_eq!(violation, None, "{strike:?}: {:?}", shared.notable);
-    let first = run.runs.first().unwrap().end_ms;
+    let first = state.runs.first().unwrap().end_ms;
     let failed = shared
         .notable
         .iter()
@@ -54,10 +54,10 @@ fn struck(strike: Strike) -> Outcome {
         });
     let restarted = |(_, record): &&(u64, Record)| matches!(record, Record::NodeRestarted { .. });
     Outcome {
-        runs: run.runs.len(),
+        runs: state.runs.len(),
         restarts: shared.notable.iter().filter(restarted).count(),
         failed,
-        struck: run.world.strike.as_ref().is_some_and(|s| s.struck),
+        struck: state.world.strike.as_ref().is_some_and(|s| s.struck),
     }
 }
 
@@ -76,7 +76,7 @@ fn places() -> Vec<(&'static str, &'static str)> {
 }
 
 /// Whether what was lost can be had again by the steps of the machine itself, so that the loss must
-/// not end its part of the run.
+/// not end its part of the state.
 fn is_mended_at_once(strike: &Strike) -> bool {
     match strike.loss {
         Loss::Node | Loss::Approvals | Loss::Mounts => true,

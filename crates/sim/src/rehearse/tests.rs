@@ -19,9 +19,9 @@ fn broken_rules(sabotage: Option<Sabotage>) -> impl Iterator<Item = Rule> {
             faults: Faults::Many,
             ..RehearseOptions::default()
         };
-        let mut run = Run::new(&inventory, &options);
-        run.world.sabotage = sabotage;
-        run.whole().err().map(|violation| violation.rule)
+        let mut state = RehearsalState::new(&inventory, &options);
+        state.world.sabotage = sabotage;
+        state.whole().err().map(|violation| violation.rule)
     })
 }
 
@@ -49,24 +49,24 @@ fn an_impostor_with_any_number_of_reports_costs_nothing_but_time() {
             seed,
             ..RehearseOptions::default()
         };
-        let mut run = Run::new(&inventory, &options);
+        let mut state = RehearsalState::new(&inventory, &options);
         for node in 0..5 {
-            run.world.machine(node).impersonated = true;
-            run.world.impostor_comes(node);
+            state.world.machine(node).impersonated = true;
+            state.world.impostor_comes(node);
         }
-        run.whole().unwrap();
-        assert_eq!(run.runs.len(), 1, "seed {seed}");
-        assert_eq!(run.runs[0].end, Some(RunEnd::Complete), "seed {seed}");
-        let forged: u32 = run.world.machines.iter().map(|m| m.forged_reports).sum();
+        state.whole().unwrap();
+        assert_eq!(state.runs.len(), 1, "seed {seed}");
+        assert_eq!(state.runs[0].end, Some(RunEnd::Complete), "seed {seed}");
+        let forged: u32 = state.world.machines.iter().map(|m| m.forged_reports).sum();
         assert!(forged > 100, "seed {seed}: {forged}");
-        let shared = run.shared.borrow();
+        let shared = state.shared.borrow();
         let spent = |record: &Record| {
             !matches!(record, Record::Quarantined { .. } | Record::RunEnded { .. })
         };
         let spent: Vec<_> = shared.notable.iter().filter(|(_, r)| spent(r)).collect();
         assert!(spent.is_empty(), "seed {seed}: {spent:?}");
-        let disks: BTreeSet<_> = run.world.wiped.iter().collect();
-        assert_eq!(run.world.wiped.len(), disks.len(), "seed {seed}");
+        let disks: BTreeSet<_> = state.world.wiped.iter().collect();
+        assert_eq!(state.world.wiped.len(), disks.len(), "seed {seed}");
     }
 }
 
@@ -119,10 +119,10 @@ fn a_node_that_was_deleted_and_never_comes_back_is_seen() {
         ..RehearseOptions::default()
     };
     for sabotage in [None, Some(Sabotage::WaitsForTheDeleted)] {
-        let mut run = Run::new(&inventory, &options);
-        run.world.sabotage = sabotage;
-        run.world.strike = Some(Strike::new("gpu-01", "ready", 1, Loss::Node));
-        let broken = run.whole().err().map(|violation| violation.rule);
+        let mut state = RehearsalState::new(&inventory, &options);
+        state.world.sabotage = sabotage;
+        state.world.strike = Some(Strike::new("gpu-01", "ready", 1, Loss::Node));
+        let broken = state.whole().err().map(|violation| violation.rule);
         assert_eq!(broken, sabotage.map(|_| Rule::Liveness));
     }
 }

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use undercroft_model::{Action, BootstrapPart, ClusterRole};
 
-use super::Spans;
+use super::spans::Spans;
 
 /// What became of the cluster.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
@@ -59,8 +59,8 @@ fn moment(action: &Action) -> Option<usize> {
 }
 
 pub(super) fn cluster(spans: &Spans<'_>, start_ms: u64) -> Option<ClusterReport> {
-    let run = spans.run;
-    let machines = || (0u32..).zip(&run.world.machines);
+    let state = spans.state;
+    let machines = || (0u32..).zip(&state.world.machines);
     let members = machines().filter(|(_, m)| m.spec.role.is_some()).count();
     if members == 0 {
         return None;
@@ -85,14 +85,14 @@ pub(super) fn cluster(spans: &Spans<'_>, start_ms: u64) -> Option<ClusterReport>
     Some(ClusterReport {
         members,
         ready: machines()
-            .filter(|(place, m)| m.spec.role.is_some() && run.world.is_ready(*place))
+            .filter(|(place, m)| m.spec.role.is_some() && state.world.is_ready(*place))
             .count(),
-        synced: run
+        synced: state
             .inventory
             .gitops
             .repository
             .as_ref()
-            .map(|_| run.is_brought_in()),
+            .map(|_| state.is_brought_in()),
         moments,
     })
 }

@@ -2,21 +2,19 @@
 
 mod cluster;
 mod path;
+mod spans;
 mod text;
 mod timeline;
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use undercroft_model::{Record, Resource, RunEnd, Step, StepId, Work};
+use undercroft_model::{Record, Resource, RunEnd, Work};
 use undercroft_planner::NodeStatus;
 use undercroft_simkit::Faults;
 
-use crate::{
-    faults::FaultKind,
-    rehearse::{RehearseOptions, Run},
-    shared::Span,
-};
+use self::spans::{Spans, place};
+use crate::{faults::FaultKind, options::RehearseOptions, state::RehearsalState};
 
 pub use cluster::{ClusterReport, Moment};
 pub use path::Leg;
@@ -168,60 +166,20 @@ pub struct Hand {
 /// Machines that a mishap names.
 const MISHAP_NODES_MAX: usize = 8;
 
-pub(crate) struct Spans<'a> {
-    pub(crate) spans: &'a [Span],
-    pub(crate) run: &'a Run<'a>,
-    /// For each run, whether a step is its machine's last.
-    last: Vec<Vec<bool>>,
-}
-
-impl<'a> Spans<'a> {
-    fn new(spans: &'a [Span], run: &'a Run<'a>) -> Self {
-        let last = |plan: &std::sync::Arc<undercroft_model::Plan>| {
-            let mut last = vec![false; plan.steps.len()];
-            for step in plan.nodes.values().filter_map(|node| node.steps.last()) {
-                if let Some(last) = last.get_mut(step.index()) {
-                    *last = true;
-                }
-            }
-            last
-        };
-        let last = run.plans.iter().map(last).collect();
-        Self { spans, run, last }
-    }
-
-    /// The step of a span, in the plan of its run.
-    pub(crate) fn step(&self, span: &Span) -> Option<&Step> {
-        let plan = self.run.plans.get(usize::try_from(span.run).ok()?)?;
-        plan.step(StepId(span.step.0))
-    }
-
-    /// Whether a span is of its machine's last step.
-    pub(crate) fn is_last(&self, span: &Span) -> bool {
-        let run = usize::try_from(span.run).ok();
-        let last = run.and_then(|run| self.last.get(run)?.get(span.step.index()));
-        last.copied().unwrap_or(false)
-    }
-}
-
-/// A machine's place in what is kept for each machine.
-fn place(node: u32) -> usize {
-    usize::try_from(node).unwrap_or(usize::MAX)
-}
-
-pub(crate) fn build(run: &Run<'_>, options: &RehearseOptions) -> Report {
-    let shared = run.shared.borrow();
-    let spans = Spans::new(&shared.spans, run);
+pub(crate) fn build(state: &RehearsalState<'_>, options: &RehearseOptions) -> Report {
+    let shared = state.shared.borrow();
+    let spans = Spans::new(&shared.spans, state);
     let name = |node: u32| {
-        run.world
+        state
+            .world
             .machines
             .get(place(node))
             .map_or_else(String::new, |m| m.spec.name.to_string())
     };
-    let start_ms = run.runs.first().map_or(0, |r| r.start_ms);
-    let end_ms = run.runs.last().map_or(0, |r| r.end_ms);
-    let now_ms = run.world.now_ms();
-    let (uplink_busy_ms, uplink_shared_ms) = run.world.uplink_ms();
+    let start_ms = state.runs.first().map_or(0, |r| r.start_ms);
+    let end_ms = state.runs.last().map_or(0, |r| r.end_ms);
+    let now_ms = state.world.now_ms();
+    let (uplink_busy_ms, uplink_shared_ms) = state.world.uplink_ms();
     let (critical_path, last) = path::critical(&spans);
     let count = |wanted: fn(&Record) -> bool| {
         shared
@@ -231,9 +189,9 @@ pub(crate) fn build(run: &Run<'_>, options: &RehearseOptions) -> Report {
             .count()
     };
     Report {
-        fleet: run.inventory.fleet.name.clone(),
-        nodes: run.world.machines.len(),
-        up: run
+        fleet: state.inventory.fleet.name.clone(),
+        nodes: state.world.machines.len(),
+        up: state
             .world
             .machines
             .iter()
@@ -244,7 +202,7 @@ pub(crate) fn build(run: &Run<'_>, options: &RehearseOptions) -> Report {
         seed: options.seed,
         faults: options.faults,
         total_ms: end_ms.saturating_sub(start_ms),
-        runs: run
+        runs: state
             .runs
             .iter()
             .map(|line| RunReport {
@@ -259,18 +217,18 @@ pub(crate) fn build(run: &Run<'_>, options: &RehearseOptions) -> Report {
         last_node: last.map(name),
         timeline: timeline::lanes(&spans, start_ms, end_ms),
         people: PeopleReport {
-            people: run.world.people(),
-            approvals: run.world.chores.approvals,
-            buttons: run.world.chores.buttons,
-            took_ms: run.world.chores.person_ms,
+            people: state.world.people(),
+            approvals: state.world.chores.approvals,
+            buttons: state.world.chores.buttons,
+            took_ms: state.world.chores.person_ms,
         },
-        wipes: wipes(run),
+        wipes: wipes(state),
         mishaps: mishaps(shared.dice.injected(), name),
-        failures: failures(run, &shared.notable, now_ms),
+        failures: failures(state, &shared.notable, now_ms),
         restarts: count(|r| matches!(r, Record::NodeRestarted { .. })),
         controller_restarts: shared.kills,
         quarantined: count(|r| matches!(r, Record::Quarantined { .. })),
-        hands: run
+        hands: state
             .hands
             .iter()
             .map(|(node, why)| Hand {
@@ -328,12 +286,12 @@ fn phases(spans: &Spans<'_>) -> Vec<PhaseReport> {
 }
 
 fn limits(spans: &Spans<'_>) -> Vec<LimitReport> {
-    let shared = spans.run.shared.borrow();
-    let Some(plan) = spans.run.plans.first() else {
+    let shared = spans.state.shared.borrow();
+    let Some(plan) = spans.state.plans.first() else {
         return Vec::new();
     };
     let mut waits: BTreeMap<Resource, (u64, usize)> = BTreeMap::new();
-    let mut free_since = vec![0; spans.run.world.machines.len()];
+    let mut free_since = vec![0; spans.state.world.machines.len()];
     let mut done: Vec<Option<u64>> = vec![None; plan.steps.len()];
     for span in spans.spans.iter().filter(|span| span.done && span.run == 0) {
         if let Some(done) = done.get_mut(span.step.index()) {
@@ -376,8 +334,8 @@ fn limits(spans: &Spans<'_>) -> Vec<LimitReport> {
         .collect()
 }
 
-fn wipes(run: &Run<'_>) -> BTreeMap<String, Vec<String>> {
-    let Some(plan) = run.plans.first() else {
+fn wipes(state: &RehearsalState<'_>) -> BTreeMap<String, Vec<String>> {
+    let Some(plan) = state.plans.first() else {
         return BTreeMap::new();
     };
     plan.steps
@@ -412,8 +370,8 @@ fn mishaps(
     kinds.into_values().collect()
 }
 
-fn failures(run: &Run<'_>, notable: &[(u64, Record)], now_ms: u64) -> Vec<FailedNode> {
-    let up: std::collections::BTreeSet<&str> = run
+fn failures(state: &RehearsalState<'_>, notable: &[(u64, Record)], now_ms: u64) -> Vec<FailedNode> {
+    let up: std::collections::BTreeSet<&str> = state
         .world
         .machines
         .iter()
@@ -430,7 +388,7 @@ fn failures(run: &Run<'_>, notable: &[(u64, Record)], now_ms: u64) -> Vec<Failed
         else {
             continue;
         };
-        let planned = run
+        let planned = state
             .plans
             .iter()
             .rev()
@@ -445,7 +403,7 @@ fn failures(run: &Run<'_>, notable: &[(u64, Record)], now_ms: u64) -> Vec<Failed
             },
         );
     }
-    let blocked = run.last_report.iter().flat_map(|report| &report.nodes);
+    let blocked = state.last_report.iter().flat_map(|report| &report.nodes);
     for (node, report) in blocked {
         if let NodeStatus::Blocked { reasons } = &report.status {
             last.entry(node.as_str()).or_insert_with(|| FailedNode {

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use undercroft_model::{Resource, StepId};
 
-use super::{Spans, place};
+use super::spans::{Spans, place};
 use crate::shared::Span;
 
 /// A part of the critical path.
@@ -21,10 +21,10 @@ pub struct Leg {
 /// ended, or when another machine gave back what it needed.
 pub(super) fn critical(spans: &Spans<'_>) -> (Vec<Leg>, Option<u32>) {
     let mut before: Vec<Option<usize>> = Vec::with_capacity(spans.spans.len());
-    let mut latest: Vec<Option<usize>> = vec![None; spans.run.world.machines.len()];
+    let mut latest: Vec<Option<usize>> = vec![None; spans.state.world.machines.len()];
     let mut released: Vec<(Resource, u64, usize)> = Vec::new();
     // For each run, where its steps were done.
-    let plans = spans.run.plans.iter();
+    let plans = spans.state.plans.iter();
     let mut done: Vec<Vec<Option<usize>>> =
         plans.map(|plan| vec![None; plan.steps.len()]).collect();
     for (at, span) in spans.spans.iter().enumerate() {

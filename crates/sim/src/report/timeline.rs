@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use undercroft_model::Action;
 
-use super::Spans;
+use super::spans::Spans;
 
 /// Columns of a lane.
 pub(super) const LANE_COLUMNS: u64 = 56;
@@ -48,7 +48,7 @@ fn rank(action: &Action) -> usize {
 
 pub(super) fn lanes(spans: &Spans<'_>, start_ms: u64, end_ms: u64) -> Vec<Lane> {
     let total_ms = end_ms.saturating_sub(start_ms).max(1);
-    let machines = &spans.run.world.machines;
+    let machines = &spans.state.world.machines;
     let mut classes: BTreeMap<&str, Vec<u32>> = BTreeMap::new();
     for (node, machine) in (0u32..).zip(machines) {
         classes.entry(&machine.spec.class).or_default().push(node);
