@@ -169,7 +169,7 @@ impl SimJournal {
 
     /// The journal's entries, all of them, read from the kept bytes in one go.
     #[cfg(test)]
-    fn read_whole(&self) -> Option<Vec<Entry>> {
+    pub(crate) fn read_whole(&self) -> Option<Vec<Entry>> {
         let mut bytes = self.read.clone()?;
         bytes.extend_from_slice(&self.tail);
         Some(Self::read(&bytes, 0).ok()?.0)

@@ -1,6 +1,6 @@
 //! A machine as it is, whatever anyone believes of it.
 
-use std::rc::Rc;
+use std::{collections::BTreeSet, rc::Rc};
 
 use undercroft_engine::Order;
 use undercroft_model::{InstallerReport, MachineUuid, OpId, ReportedDisk, ReportedFirmware};
@@ -226,6 +226,10 @@ pub(crate) struct Machine {
     pub(crate) forged_reports: u32,
     /// The latest of them, as long as its sender goes on.
     pub(crate) forged: Option<InstallerReport>,
+    /// The boots in its name that were heard of since the controller was started.
+    pub(crate) heard_boots: BTreeSet<String>,
+    /// The latest boot of its installer that has reported in, by its number.
+    pub(crate) last_reported: Option<u64>,
     pub(crate) wrong_serial: bool,
     /// Whether it has lost what was on its disks since it was up.
     pub(crate) lost_disk: bool,
@@ -268,6 +272,8 @@ impl Machine {
             impostor_until_ms: 0,
             forged_reports: 0,
             forged: None,
+            heard_boots: BTreeSet::new(),
+            last_reported: None,
             wrong_serial: false,
             lost_disk: false,
             ever_up: false,
@@ -325,7 +331,7 @@ impl Machine {
             macs: self.spec.macs.clone(),
             address: self.spec.address,
             boot_id: instance.boot_id(),
-            host_key: format!("ssh-ed25519 {}", hex_of(instance.number ^ 0xf1, 64)),
+            host_key: key_of(&fingerprint),
             fingerprint,
             system: self.spec.system,
             firmware: ReportedFirmware::Uefi,
@@ -334,6 +340,47 @@ impl Machine {
             token: None,
             disks: self.reported_disks(),
         }
+    }
+
+    /// What its installer is heard to report, which it repeats.
+    pub(crate) fn heard_report(&self, now_ms: u64) -> Option<InstallerReport> {
+        match &self.running {
+            Running::Installer(instance) if self.is_connected(now_ms) && instance.reported => {
+                Some(self.report(instance))
+            }
+            _ => None,
+        }
+    }
+
+    /// A report that somebody else makes up in its name, of the kind of that number up to [`FORGERIES`]: with all that a
+    /// report is asked for, or lacking some of it.
+    pub(crate) fn forge(&self, number: u64, kind: u64) -> InstallerReport {
+        let mut report = self.report(&Instance::new(number));
+        match kind {
+            // Its own boot, under another key.
+            0 => {
+                if let Running::Installer(instance) = &self.running {
+                    report.boot_id = instance.boot_id();
+                }
+            }
+            // What it has reported last, word by word: of this boot or of an earlier one.
+            1 => {
+                if let Some(last) = self.last_reported {
+                    report = self.report(&Instance::new(last));
+                }
+            }
+            2 => report.boot_id = String::new(),
+            3 => report.fingerprint = fingerprint(number),
+            // Another machine with the same Ethernet addresses, as far as that can be told.
+            4 => {
+                report.uuid = Some(MachineUuid(
+                    number.to_be_bytes().repeat(2).try_into().unwrap_or([1; 16]),
+                ))
+            }
+            // Another boot each time.
+            _ => {}
+        }
+        report
     }
 
     /// Its disks, as its installer reports them.
@@ -350,6 +397,19 @@ impl Machine {
             })
             .collect()
     }
+}
+
+/// The kinds of reports that somebody else makes up, from 0 to this.
+pub(crate) const FORGERIES: u64 = 6;
+
+/// The host key of a fingerprint: whoever has the one knows the other.
+fn key_of(fingerprint: &str) -> String {
+    fingerprint.replacen("SHA256:", "ssh-ed25519 ", 1)
+}
+
+/// Whether a report's fingerprint is that of its host key.
+pub(crate) fn has_its_key(report: &InstallerReport) -> bool {
+    report.host_key == key_of(&report.fingerprint)
 }
 
 /// The host key of another machine that answers at an address for a while.

@@ -3,6 +3,7 @@
 
 mod approval;
 mod ask;
+mod claim;
 mod disko;
 mod exit;
 mod inspect;
@@ -11,6 +12,7 @@ mod returns;
 mod script;
 
 pub use ask::{Answer, Ask, CopyFailed, Ended, MOUNT_POINT, Table, Unanswered};
+pub use claim::{AwaitedReport, NotTaken, earlier_boots};
 pub use exit::{code, refused, value};
 pub use inspect::{Wanted, inspect};
 pub use pin::{PREDECESSOR_WAIT_MS, Pinned, SILENCE_MS_MAX, pin};

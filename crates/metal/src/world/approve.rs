@@ -9,7 +9,7 @@ use undercroft_model::{
 use undercroft_netboot::timeline::MarkKind;
 
 use super::{
-    claim::{believable, is_of},
+    claim::{of_any_boot, takes},
     job::{Done, Job, Stop},
     progress::Progress,
 };
@@ -84,7 +84,8 @@ fn claims(job: &Job<'_>) -> Vec<InstallerReport> {
     {
         claims.push(first.clone());
     }
-    claims.retain(|report| believable(report).is_ok() && is_of(job, report));
+    let awaited = of_any_boot(job);
+    claims.retain(|report| takes(&awaited, report));
     claims
 }
 
@@ -169,10 +170,11 @@ impl Told {
 /// asks for it.
 async fn not_approved(job: &Job<'_>, heard: bool) -> Stop {
     let reports = &job.shared.reports;
+    let awaited = of_any_boot(job);
     let heard = heard && !reports.claims(job.name()).is_empty()
         || timeout(
             HEAR_WAIT,
-            reports.wait(job.name(), |report| is_of(job, report)),
+            reports.wait(job.name(), |report| takes(&awaited, report)),
         )
         .await
         .is_ok();

@@ -7,10 +7,11 @@ use undercroft_model::{Evidence, InstallerReport};
 use undercroft_netboot::timeline::MarkKind;
 
 use super::{
-    claim::{believable, is_of},
+    claim::{has_its_key, of_any_boot, takes},
     job::{Done, Job, Stop},
 };
 use undercroft_journal::TimelineSource;
+use undercroft_steps::{AwaitedReport, earlier_boots};
 
 /// How long a probe waits for a report: the installer repeats it every 15 seconds, and may need a
 /// few more for a controller that was away.
@@ -21,14 +22,9 @@ const REPORT_WAIT: Duration = Duration::from_secs(30);
 /// connects to what a report names.
 pub(super) async fn act(job: &Job<'_>) -> Done {
     let name = job.name();
-    let known_before: Vec<String> = job
-        .order
-        .facts
-        .report
-        .iter()
-        .map(|report| report.boot_id.clone())
-        .chain(job.shared.reports.boots(name))
-        .collect();
+    let heard = job.shared.reports.boots(name);
+    let earlier = earlier_boots(job.order.facts.report.as_ref(), heard);
+    let awaited = AwaitedReport::of_new_boot(job.node.identity(), &earlier);
     let room = &job.shared.parts.room;
     room.offer(name, true)?;
     if let Some(request) = room.boot_from_network(name).await? {
@@ -41,15 +37,8 @@ pub(super) async fn act(job: &Job<'_>) -> Done {
             "started from the network",
         );
     }
-    let report = job
-        .shared
-        .reports
-        .wait(name, |report| {
-            !known_before.contains(&report.boot_id)
-                && is_of(job, report)
-                && believable(report).is_ok()
-        })
-        .await;
+    let reports = &job.shared.reports;
+    let report = reports.wait(name, |report| takes(&awaited, report)).await;
     Ok(seen(report))
 }
 
@@ -57,13 +46,14 @@ pub(super) async fn act(job: &Job<'_>) -> Done {
 /// boot that is known counts before others.
 pub(super) async fn probe(job: &Job<'_>) -> Done {
     let reports = &job.shared.reports;
-    let good = |report: &InstallerReport| is_of(job, report) && believable(report).is_ok();
-    let known = job.order.facts.report.as_ref().map(|known| &known.boot_id);
-    let mut claims = reports.claims(job.name()).into_iter();
-    let same = |report: &InstallerReport| known == Some(&report.boot_id) && good(report);
-    if let Some(claim) = claims.find(|claim| same(&claim.report)) {
-        return Ok(seen(claim.report));
+    let awaited = of_any_boot(job);
+    let known = job.order.facts.report.as_ref();
+    let claims = reports.claims(job.name());
+    let heard = claims.iter().map(|claim| &claim.report);
+    if let Some(report) = awaited.choose(heard, known, has_its_key) {
+        return Ok(seen(report.clone()));
     }
+    let good = |report: &InstallerReport| takes(&awaited, report);
     match timeout(REPORT_WAIT, reports.wait(job.name(), good)).await {
         Ok(report) => Ok(seen(report)),
         Err(_) => Err(Stop::NotDone),

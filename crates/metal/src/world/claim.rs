@@ -1,19 +1,22 @@
-//! Which of the reports in a machine's name can be its own.
+//! Which of the reports in a machine's name are taken: the rule is [`AwaitedReport`]'s.
 
 use undercroft_model::InstallerReport;
 use undercroft_ssh::HostKey;
+use undercroft_steps::AwaitedReport;
 
 use super::job::Job;
 
-/// Whether a report can be the machine's by what it says of itself.
-pub(super) fn is_of(job: &Job<'_>, report: &InstallerReport) -> bool {
-    let identity = job.node.identity();
-    identity.refute(report.uuid, &report.macs).is_none()
+/// Any boot's report of the machine that the job is about.
+pub(super) fn of_any_boot<'j>(job: &'j Job<'_>) -> AwaitedReport<'j> {
+    AwaitedReport::of_any_boot(job.node.identity())
 }
 
-/// The key of a report, where its fingerprint is the key's own.
-pub(super) fn believable(
-    report: &InstallerReport,
-) -> Result<HostKey, undercroft_ssh::HostKeyError> {
-    HostKey::parse_with_fingerprint(&report.host_key, &report.fingerprint)
+/// Whether a report is taken.
+pub(super) fn takes(awaited: &AwaitedReport<'_>, report: &InstallerReport) -> bool {
+    awaited.refuses(report, has_its_key(report)).is_none()
+}
+
+/// Whether the report's fingerprint is that of its host key.
+pub(super) fn has_its_key(report: &InstallerReport) -> bool {
+    HostKey::parse_with_fingerprint(&report.host_key, &report.fingerprint).is_ok()
 }

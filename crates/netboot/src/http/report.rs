@@ -69,6 +69,9 @@ pub fn parse_report(json: &[u8]) -> Result<InstallerReport, ReportError> {
     if !plain_type || !words.next().is_some_and(is_base64) || report.host_key.len() > 1024 {
         return field("host_key", "is not a public key as OpenSSH prints it");
     }
+    if report.boot_id.is_empty() {
+        return field("boot_id", "is empty");
+    }
     let texts = [
         report.host_key.as_str(),
         report.boot_id.as_str(),

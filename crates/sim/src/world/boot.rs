@@ -1,12 +1,13 @@
 //! Power, firmware, and what boots.
 
 use undercroft_engine::Event;
-use undercroft_model::{Evidence, OpId};
+use undercroft_model::{Evidence, InstallerReport, NodeName, OpId};
+use undercroft_steps::{AwaitedReport, earlier_boots};
 
 use super::{Ev, SimWorld, Stage, Turn};
 use crate::{
     faults::FaultKind,
-    machine::{Instance, Kube, Loader, Running},
+    machine::{FORGERIES, Instance, Kube, Loader, Running, has_its_key},
 };
 
 /// The longest that somebody else who uses a machine's Ethernet addresses stays, in milliseconds.
@@ -67,9 +68,12 @@ impl SimWorld {
         self.cut(node);
         self.machine(node).network_once = true;
         self.power_on(node);
-        self.machine(node).waiting.push(op);
+        let machine = self.machine(node);
+        machine.waiting.push(op);
+        let heard = machine.heard_boots.clone();
         if let Some(known) = self.ops.get_mut(&op) {
-            known.stage = Stage::AwaitReport;
+            let earlier = earlier_boots(known.order.facts.report.as_ref(), heard);
+            known.stage = Stage::AwaitReport(earlier);
         }
         let now_ms = self.now_ms();
         if self.machine(node).impostor_until_ms <= now_ms && self.hit(node, FaultKind::StolenMac) {
@@ -189,8 +193,7 @@ impl SimWorld {
         self.clock.after(delay_ms, Ev::ImpostorReports(node));
     }
 
-    /// Somebody else reports in as a machine, from its very address and with all that a report is
-    /// asked for: another boot each time, or the machine's own boot under another key.
+    /// Somebody else reports in as a machine, from its very address.
     pub(super) fn impostor_reports(&mut self, node: u32) {
         let now_ms = self.now_ms();
         let machine = self.machine(node);
@@ -200,12 +203,9 @@ impl SimWorld {
         }
         machine.forged_reports += 1;
         let number = self.number();
-        let steals_boot = self.coin();
+        let forgery = self.chance_between(0, FORGERIES);
+        let report = self.machine(node).forge(number, forgery);
         let machine = self.machine(node);
-        let mut report = machine.report(&Instance::new(number));
-        if steals_boot && let Running::Installer(instance) = &machine.running {
-            report.boot_id = instance.boot_id();
-        }
         machine.forged = Some(report.clone());
         let name = machine.spec.name.clone();
         self.note(node, || "somebody else reports in as it".to_owned());
@@ -214,21 +214,36 @@ impl SimWorld {
         self.clock.after(delay_ms, Ev::ImpostorReports(node));
     }
 
-    fn report_arrives(
-        &mut self,
-        node: u32,
-        name: undercroft_model::NodeName,
-        report: undercroft_model::InstallerReport,
-    ) {
+    fn report_arrives(&mut self, node: u32, name: NodeName, report: InstallerReport) {
+        self.machine(node)
+            .heard_boots
+            .insert(report.boot_id.clone());
         let report = Box::new(report);
         self.tell(Event::Reported {
             node: name,
             report: report.clone(),
         });
-        for op in self.waiting_in(node, |stage| matches!(stage, Stage::AwaitReport)) {
-            let report = report.clone();
-            self.done(op, 0, Evidence::Seen { report });
+        for op in self.waiting_in(node, |stage| matches!(stage, Stage::AwaitReport(_))) {
+            if self.is_awaited(op, &report) {
+                let report = report.clone();
+                self.done(op, 0, Evidence::Seen { report });
+            }
         }
+    }
+
+    /// Whether the operation takes the report for the one that it waits for.
+    fn is_awaited(&self, op: OpId, report: &InstallerReport) -> bool {
+        let Some(known) = self.ops.get(&op) else {
+            return false;
+        };
+        let Some(node) = known.order.plan.nodes.get(&known.order.node) else {
+            return false;
+        };
+        let Stage::AwaitReport(earlier) = &known.stage else {
+            return false;
+        };
+        let awaited = AwaitedReport::of_new_boot(node.identity(), earlier);
+        awaited.refuses(report, has_its_key(report)).is_none()
     }
 
     fn waiting_in(&mut self, node: u32, wanted: impl Fn(&Stage) -> bool) -> Vec<OpId> {
@@ -252,6 +267,7 @@ impl SimWorld {
                     if let Running::Installer(instance) = &mut machine.running {
                         instance.reported = true;
                     }
+                    machine.last_reported = Some(instance.number);
                     let report = machine.report(&instance);
                     let name = self.name(node);
                     self.report_arrives(node, name, report);

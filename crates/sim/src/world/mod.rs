@@ -18,23 +18,23 @@ mod trouble;
 
 use std::{
     cmp::Reverse,
-    collections::{BTreeMap, BinaryHeap, VecDeque},
+    collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque},
     rc::Rc,
 };
 
 use undercroft_engine::{Event, Order, World};
 use undercroft_model::{
-    Action, Approval, ApprovalMode, BootstrapPart, Evidence, Failure, FailureKind, NodeName, Now,
-    OpId, Outcome, Work,
+    Action, Approval, ApprovalMode, BootstrapPart, Evidence, Failure, FailureKind, InstallerReport,
+    NodeName, NodePlan, Now, OpId, Outcome, Work,
 };
 use undercroft_simkit::{Clock, FlowId, Link, Rng};
-use undercroft_steps::{Answer, Unanswered};
+use undercroft_steps::{Answer, AwaitedReport, Unanswered};
 
 use crate::{
     cluster::Cluster,
     faults::{Dice, FaultKind},
     fleet::Spec,
-    machine::{Machine, Running},
+    machine::{Machine, Running, has_its_key},
     profile::Profile,
     shared::SharedRef,
 };
@@ -111,8 +111,8 @@ enum Stage {
     Going,
     /// Its script asks the machine one thing after the other.
     Asking,
-    /// The machine is to report in from another boot than this one.
-    AwaitReport,
+    /// The machine is to report in from another boot than these.
+    AwaitReport(BTreeSet<String>),
     /// The machine is to return.
     AwaitReturn,
     /// A step of the cluster looks again and again.
@@ -483,12 +483,15 @@ impl SimWorld {
         }
         let now_ms = self.now_ms();
         let machine = self.machine(node);
-        let shown = match &machine.running {
-            Running::Installer(instance) if instance.reported && machine.is_connected(now_ms) => {
-                Some(machine.report(instance))
-            }
-            _ => None,
+        // Only a report that may be the machine's is shown to anybody who could approve it.
+        let identity = order.plan.nodes.get(&order.node).map(NodePlan::identity);
+        let takes = |report: &InstallerReport| {
+            identity.is_some_and(|identity| {
+                let awaited = AwaitedReport::of_any_boot(identity);
+                awaited.refuses(report, has_its_key(report)).is_none()
+            })
         };
+        let shown = machine.heard_report(now_ms).filter(takes);
         let Some(shown) = shown else {
             self.note(node, || {
                 "its screen shows none of those who claim to be it".to_owned()
@@ -557,6 +560,10 @@ impl SimWorld {
     pub(crate) fn controller_died(&mut self) {
         let ops = std::mem::take(&mut self.ops);
         self.out.clear();
+        // What was heard was kept in its memory.
+        for machine in &mut self.machines {
+            machine.heard_boots.clear();
+        }
         for (op, known) in ops {
             self.machine(known.node).waiting.retain(|o| *o != op);
             self.detach(known.node, op);

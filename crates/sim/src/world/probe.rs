@@ -1,10 +1,11 @@
 //! Probes: whether a step is done, without changing anything but what is mounted.
 
 use undercroft_engine::Order;
-use undercroft_model::{Action, Evidence, FailureKind, OpId, Outcome};
+use undercroft_model::{Action, Evidence, FailureKind, InstallerReport, OpId, Outcome};
+use undercroft_steps::AwaitedReport;
 
 use super::{SimWorld, command::CONNECT_MS_MAX};
-use crate::machine::Running;
+use crate::machine::has_its_key;
 
 impl SimWorld {
     pub(super) fn probe(&mut self, op: OpId, node: u32, order: &Order) {
@@ -12,7 +13,7 @@ impl SimWorld {
             return;
         };
         match &step.action {
-            Action::NetworkBoot => self.probe_report(op, node),
+            Action::NetworkBoot => self.probe_report(op, node, order),
             Action::Approve { .. } => self.probe_approval(op, node, order),
             Action::Prove { .. } | Action::Reboot { .. } => self.await_return(op, node),
             Action::FoundCluster
@@ -26,19 +27,19 @@ impl SimWorld {
         }
     }
 
-    fn probe_report(&mut self, op: OpId, node: u32) {
+    fn probe_report(&mut self, op: OpId, node: u32, order: &Order) {
+        let Some(planned) = order.plan.nodes.get(&order.node) else {
+            return;
+        };
         let now_ms = self.now_ms();
         let machine = self.machine(node);
-        let report = match &machine.running {
-            Running::Installer(instance) if machine.is_connected(now_ms) => {
-                Some(machine.report(instance))
-            }
-            // Who is at work there can't be told apart from the machine.
-            _ => machine.forged.clone(),
-        };
-        match report {
+        // Who is at work there can't be told apart from the machine.
+        let heard = [machine.heard_report(now_ms), machine.forged.clone()];
+        let awaited = AwaitedReport::of_any_boot(planned.identity());
+        let known = order.facts.report.as_ref();
+        match awaited.choose(heard.iter().flatten(), known, has_its_key) {
             Some(report) => {
-                let report = Box::new(report);
+                let report = Box::new(report.clone());
                 self.done(op, 0, Evidence::Seen { report });
             }
             None => self.reply(op, 0, Outcome::NotDone),
@@ -54,13 +55,14 @@ impl SimWorld {
         // Whichever of those who claim to be the machine was approved.
         let now_ms = self.now_ms();
         let machine = self.machine(node);
-        let (connected, forged) = (machine.is_connected(now_ms), machine.forged.is_some());
-        let own = match &machine.running {
-            Running::Installer(instance) if connected && instance.reported => {
-                Some(machine.report(instance))
-            }
-            _ => None,
+        let Some(planned) = order.plan.nodes.get(&order.node) else {
+            return;
         };
+        let awaited = AwaitedReport::of_any_boot(planned.identity());
+        let takes =
+            |report: &InstallerReport| awaited.refuses(report, has_its_key(report)).is_none();
+        let forged = machine.forged.as_ref().is_some_and(takes);
+        let own = machine.heard_report(now_ms).filter(takes);
         let good = |fingerprint: &String| {
             self.approvals
                 .get(fingerprint)
