@@ -19,7 +19,7 @@ use undercroft_netboot::timeline::Diagnosis;
 use undercroft_rack::RackStatus;
 use undercroft_render::Difference;
 use undercroft_secrets::{Changed, Finding, Rekeyed};
-use undercroft_sim::{Rehearsal, Report, SeedsReport, Violation};
+use undercroft_sim::{Rehearsal, RehearsalReport, SeedsReport, Violation};
 
 /// A document's name, and what makes its schema.
 pub(crate) type Named = (&'static str, fn() -> Schema);

@@ -34,6 +34,7 @@ pub(crate) fn judge(
     }
 }
 
+/// What speaks against evidence of a step; nothing, where it is proved.
 fn refute(
     node: &NodePlan,
     step: &Step,
@@ -42,37 +43,9 @@ fn refute(
     now: Now,
 ) -> Option<Failure> {
     match (&step.action, evidence) {
-        (Action::NetworkBoot, Evidence::Seen { report }) => clash(node, report).map(|why| {
-            Failure::new(
-                FailureKind::Refused,
-                format!("the installer's report {why}"),
-            )
-        }),
+        (Action::NetworkBoot, Evidence::Seen { report }) => refute_report(node, report),
         (Action::Approve { .. }, Evidence::Approved { approval, report }) => {
-            if let Some(why) = report.as_ref().and_then(|report| clash(node, report)) {
-                return Some(Failure::new(
-                    FailureKind::Transient,
-                    format!("the report of the approved installer {why}"),
-                ));
-            }
-            let wanted = report.as_deref().or(facts.report.as_ref());
-            let wanted = wanted.map(|r| r.fingerprint.as_str());
-            if wanted != Some(approval.fingerprint.as_str()) {
-                return Some(Failure::new(
-                    FailureKind::Transient,
-                    format!(
-                        "the approval is for {}, and the installer reported {}",
-                        approval.fingerprint,
-                        wanted.unwrap_or("nothing")
-                    ),
-                ));
-            }
-            expired(approval, now, None).then(|| {
-                Failure::new(
-                    FailureKind::Transient,
-                    "the approval had run out when it arrived",
-                )
-            })
+            refute_approval(node, facts, approval, report.as_deref(), now)
         }
         (
             Action::Inspect { disks, .. },
@@ -80,33 +53,13 @@ fn refute(
                 boot_id,
                 disk_paths,
             },
-        ) => same_boot(facts, boot_id).or_else(|| {
-            let distinct: BTreeSet<&String> = disk_paths.iter().collect();
-            (disk_paths.len() != disks.len() || distinct.len() != disks.len()).then(|| {
-                Failure::new(
-                    FailureKind::Refused,
-                    format!(
-                        "{} disks are planned, and {} devices were found for them",
-                        disks.len(),
-                        distinct.len()
-                    ),
-                )
-            })
-        }),
+        ) => same_boot(facts, boot_id).or_else(|| refute_devices(disks.len(), disk_paths)),
         (Action::Partition { .. }, Evidence::Partitioned { boot_id, .. })
         | (Action::CopyClosure { .. }, Evidence::Copied { boot_id, .. })
         | (Action::Install { .. }, Evidence::Installed { boot_id, .. }) => {
             same_boot(facts, boot_id)
         }
-        (Action::Reboot { .. }, Evidence::Rebooted { boot_id }) => {
-            let installer = facts.report.as_ref().map(|r| r.boot_id.as_str());
-            (installer == Some(boot_id.as_str())).then(|| {
-                Failure::new(
-                    FailureKind::Transient,
-                    format!("the machine still shows the installer's boot id {boot_id}"),
-                )
-            })
-        }
+        (Action::Reboot { .. }, Evidence::Rebooted { boot_id }) => refute_reboot(facts, boot_id),
         (
             Action::Prove {
                 toplevel,
@@ -117,50 +70,17 @@ fn refute(
                 host_key_fingerprint: shown,
                 boot_id,
             },
-        ) => {
-            let installer = facts.report.as_ref().map(|r| r.boot_id.as_str());
-            if shown != host_key_fingerprint {
-                Some(Failure::new(
-                    FailureKind::Refused,
-                    format!("it showed the host key {shown}, not {host_key_fingerprint}"),
-                ))
-            } else if booted_system != toplevel {
-                Some(Failure::new(
-                    FailureKind::Permanent,
-                    format!("it booted {booted_system}, not {toplevel}"),
-                ))
-            } else if installer == Some(boot_id.as_str()) {
-                Some(Failure::new(
-                    FailureKind::PreconditionLost,
-                    format!("it shows the installer's boot id {boot_id}"),
-                ))
-            } else {
-                None
-            }
-        }
+        ) => refute_key(host_key_fingerprint, shown)
+            .or_else(|| refute_system(toplevel, booted_system))
+            .or_else(|| still_the_installer(facts, boot_id)),
         (
-            Action::FoundCluster | Action::JoinCluster { .. },
+            action @ (Action::FoundCluster | Action::JoinCluster { .. }),
             Evidence::Joined {
                 boot_id,
                 etcd_voters,
                 ..
             },
-        ) => installers(facts, boot_id).or_else(|| {
-            let server = matches!(
-                step.action,
-                Action::FoundCluster
-                    | Action::JoinCluster {
-                        role: ClusterRole::Server,
-                        ..
-                    }
-            );
-            (server && *etcd_voters == 0).then(|| {
-                Failure::new(
-                    FailureKind::Transient,
-                    "it has registered, and etcd has no member that votes",
-                )
-            })
-        }),
+        ) => installers(facts, boot_id).or_else(|| refute_membership(action, *etcd_voters)),
         (Action::AwaitReady { .. }, Evidence::Ready { boot_id, .. }) => installers(facts, boot_id),
         (Action::Bootstrap { part }, Evidence::Bootstrapped { part: shown, .. })
             if part == shown =>
@@ -177,10 +97,116 @@ fn refute(
     }
 }
 
+fn refute_report(node: &NodePlan, report: &InstallerReport) -> Option<Failure> {
+    let why = clash(node, report)?;
+    Some(Failure::new(
+        FailureKind::Refused,
+        format!("the installer's report {why}"),
+    ))
+}
+
+/// `report` is the one that was approved, where it isn't the one that the step began with.
+fn refute_approval(
+    node: &NodePlan,
+    facts: &NodeFacts,
+    approval: &Approval,
+    report: Option<&InstallerReport>,
+    now: Now,
+) -> Option<Failure> {
+    let transient = |message: String| Some(Failure::new(FailureKind::Transient, message));
+    if let Some(why) = report.and_then(|report| clash(node, report)) {
+        return transient(format!("the report of the approved installer {why}"));
+    }
+    let reported = report
+        .or(facts.report.as_ref())
+        .map(|report| report.fingerprint.as_str());
+    if reported != Some(approval.fingerprint.as_str()) {
+        return transient(format!(
+            "the approval is for {}, and the installer reported {}",
+            approval.fingerprint,
+            reported.unwrap_or("nothing")
+        ));
+    }
+    if expired(approval, now, None) {
+        return transient("the approval had run out when it arrived".to_owned());
+    }
+    None
+}
+
+/// Each planned disk needs a device of its own.
+fn refute_devices(planned: usize, found: &[String]) -> Option<Failure> {
+    let distinct = found.iter().collect::<BTreeSet<_>>().len();
+    (found.len() != planned || distinct != planned).then(|| {
+        Failure::new(
+            FailureKind::Refused,
+            format!("{planned} disks are planned, and {distinct} devices were found for them"),
+        )
+    })
+}
+
+fn refute_reboot(facts: &NodeFacts, boot_id: &str) -> Option<Failure> {
+    is_installers_boot(facts, boot_id).then(|| {
+        Failure::new(
+            FailureKind::Transient,
+            format!("the machine still shows the installer's boot id {boot_id}"),
+        )
+    })
+}
+
+fn refute_key(planned: &str, shown: &str) -> Option<Failure> {
+    (shown != planned).then(|| {
+        Failure::new(
+            FailureKind::Refused,
+            format!("it showed the host key {shown}, not {planned}"),
+        )
+    })
+}
+
+fn refute_system(planned: &str, booted: &str) -> Option<Failure> {
+    (booted != planned).then(|| {
+        Failure::new(
+            FailureKind::Permanent,
+            format!("it booted {booted}, not {planned}"),
+        )
+    })
+}
+
+fn still_the_installer(facts: &NodeFacts, boot_id: &str) -> Option<Failure> {
+    is_installers_boot(facts, boot_id).then(|| {
+        Failure::new(
+            FailureKind::PreconditionLost,
+            format!("it shows the installer's boot id {boot_id}"),
+        )
+    })
+}
+
+/// A server has joined only when etcd has a member that votes.
+fn refute_membership(action: &Action, etcd_voters: u32) -> Option<Failure> {
+    let server = matches!(
+        action,
+        Action::FoundCluster
+            | Action::JoinCluster {
+                role: ClusterRole::Server,
+                ..
+            }
+    );
+    (server && etcd_voters == 0).then(|| {
+        Failure::new(
+            FailureKind::Transient,
+            "it has registered, and etcd has no member that votes",
+        )
+    })
+}
+
+/// Whether a boot is that of the installer which the machine's steps stand on.
+fn is_installers_boot(facts: &NodeFacts, boot_id: &str) -> bool {
+    let installer = facts.report.as_ref().map(|report| report.boot_id.as_str());
+    installer == Some(boot_id)
+}
+
 /// No installer has a kubelet: a boot that was its own can't be the cluster's member.
 fn installers(facts: &NodeFacts, boot_id: &str) -> Option<Failure> {
-    let installer = facts.report.as_ref().map(|r| r.boot_id.as_str());
-    (installer == Some(boot_id)).then(|| {
+    is_installers_boot(facts, boot_id).then(|| {
         Failure::new(
             FailureKind::Transient,
             format!("the cluster names the installer's boot id {boot_id}"),

@@ -31,8 +31,8 @@ pub use options::RehearseOptions;
 pub use profile::Profile;
 pub use rehearse::{Rehearsal, RehearseError, rehearse};
 pub use report::{
-    ClusterReport, FailedNode, Hand, Lane, Leg, LimitReport, Mishap, Moment, PeopleReport,
-    PhaseReport, Report, RunReport,
+    ClassTimeline, ClusterReport, FailedNode, FaultCount, LimitReport, Milestone, PathSegment,
+    PeopleReport, PhaseReport, RehearsalReport, RunReport, SiteVisit,
 };
 pub use seeds::{FailedSeed, SeedsReport, run_seeds};
 pub use undercroft_simkit::{Faults, Spread, UnknownFaults};

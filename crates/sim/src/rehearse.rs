@@ -28,9 +28,9 @@ use crate::{
     journal::{Folded, Keep, SimJournal},
     machine::{Machine, Running},
     options::RehearseOptions,
-    report::{Report, build},
+    report::{RehearsalReport, build},
     shared::{JournalHandle, Shared},
-    state::{RehearsalState, RunLine},
+    state::{RehearsalState, RunRecord},
     world::Ev,
 };
 
@@ -83,7 +83,7 @@ pub struct Rehearsal {
     /// The journal itself, where it was asked for.
     pub journal: Option<Vec<u8>>,
     /// What a person wants to know.
-    pub report: Report,
+    pub report: RehearsalReport,
     /// The rule that was broken: a bug in Undercroft.
     pub violation: Option<Violation>,
     /// The last events, where they were asked for.
@@ -110,7 +110,7 @@ pub fn rehearse(
         return Err(RehearseError::NoNodes);
     }
     let mut state = RehearsalState::new(inventory, options);
-    if let Err(violation) = state.whole() {
+    if let Err(violation) = state.run_phases() {
         state
             .shared
             .borrow_mut()
@@ -140,7 +140,7 @@ impl RehearsalState<'_> {
     }
 
     /// Both phases.
-    fn whole(&mut self) -> Checked<()> {
+    fn run_phases(&mut self) -> Checked<()> {
         let wall_ms = self.world.now().wall_ms;
         self.shared.borrow_mut().journal.append(
             wall_ms,
@@ -149,26 +149,26 @@ impl RehearsalState<'_> {
                 fleet: self.inventory.fleet.name.clone(),
             }],
         );
-        self.schedule_trouble();
-        let calm_from_start = self.is_calm();
+        self.schedule_faults();
+        let fault_free = self.faults_have_stopped();
         let plan = self.plan(None, None)?;
         let mut engine = self.engine(plan)?;
-        let mut calm_runs = 0;
+        let mut runs_after_faults = 0;
         let mut resumed = false;
         for _ in 0..RUNS_MAX {
             let end = self.carry_out(engine, resumed)?;
-            if calm_from_start && end == RunEnd::Complete {
+            if fault_free && end == RunEnd::Complete {
                 return self.judge();
             }
             let interrupted = end == RunEnd::Interrupted;
             if !interrupted {
                 self.world.stop_faults();
-                calm_runs += 1;
+                runs_after_faults += 1;
             }
-            if calm_runs >= LIVENESS_RUNS_MAX || self.is_settled() {
+            if runs_after_faults >= LIVENESS_RUNS_MAX || self.is_settled() {
                 break;
             }
-            self.person_comes();
+            self.operator_visits();
             self.settle();
             // What was refused stays so until a plan is made anew, so nobody only ever goes on.
             let may_go_on = end == RunEnd::Incomplete && !resumed;
@@ -189,7 +189,7 @@ impl RehearsalState<'_> {
     }
 
     /// What is decided before anything begins: when faults stop, whether the operator interrupts.
-    fn schedule_trouble(&mut self) {
+    fn schedule_faults(&mut self) {
         if self.shared.borrow().dice.is_stopped() {
             return;
         }
@@ -235,12 +235,12 @@ impl RehearsalState<'_> {
     fn replan(&mut self) -> Checked<Plan> {
         let parent = self.plans.last().map(|plan| plan.id.clone());
         let stopped = self.shared.borrow().checkers.is_stopped();
-        let calm_since_ms = self
+        let stopped_since_ms = self
             .runs
             .last()
-            .filter(|run| run.calm)
+            .filter(|run| run.after_faults)
             .map(|run| run.start_ms);
-        let only = calm_since_ms.filter(|_| stopped).map(|since_ms| {
+        let only = stopped_since_ms.filter(|_| stopped).map(|since_ms| {
             let failed = self.failed_since(since_ms);
             self.inventory
                 .nodes
@@ -314,7 +314,7 @@ impl RehearsalState<'_> {
 
     /// A person goes to the machines that don't come back by themselves and switches them off and
     /// on again.
-    fn person_comes(&mut self) {
+    fn operator_visits(&mut self) {
         for node in 0..u32::try_from(self.world.machines.len()).unwrap_or(0) {
             let machine = self.world.machine(node);
             let why = match &machine.running {
@@ -327,16 +327,16 @@ impl RehearsalState<'_> {
                 Running::Off if machine.ever_up => "its power was lost",
                 _ => continue,
             };
-            self.hands.push((node, why));
+            self.site_visits.push((node, why));
             self.world.push_button(node);
         }
-        self.name_those_that_lost_their_disks();
+        self.request_reinstalls();
     }
 
     /// What a person does about a member that has lost what was on its disk, or its place in etcd, as
     /// the messages say: it is named with `--reinstall`, and another server as the founder where it
     /// was that.
-    fn name_those_that_lost_their_disks(&mut self) {
+    fn request_reinstalls(&mut self) {
         let members = &self.world.cluster.members;
         let lost = |(place, m): &(u32, &Machine)| {
             let wiped = m.lost_disk && !m.root.joined;
@@ -361,7 +361,7 @@ impl RehearsalState<'_> {
             }
         }
         // Once: a reinstallation that is cut off is gone on with without its name.
-        if self.named.insert(lost.clone()) {
+        if self.reinstall_requested.insert(lost.clone()) {
             self.reinstall.insert(lost);
         }
     }
@@ -389,12 +389,12 @@ impl RehearsalState<'_> {
             .checkers
             .announce(std::sync::Arc::clone(&plan));
         self.plans.push(plan);
-        self.runs.push(RunLine {
+        self.runs.push(RunRecord {
             end: None,
             start_ms,
             end_ms: start_ms,
             resumed,
-            calm: self.is_calm(),
+            after_faults: self.faults_have_stopped(),
         });
         let result = self.drive(engine);
         self.world.controller_died();
@@ -445,7 +445,7 @@ impl RehearsalState<'_> {
                 return self.broken(Rule::Stuck, "the run goes on for longer than anyone waits");
             }
             let hint = matches!(event, Event::Reported { .. });
-            let event = self.world.believed(event);
+            let event = self.world.as_controller_sees(event);
             // What is due at this very moment is none of the report's doing.
             if hint {
                 let now = self.world.now();

@@ -75,9 +75,9 @@ pub fn run_seeds(
         if !traced {
             report.seeds += 1;
             report.entries += rehearsal.entries;
-            for mishap in &rehearsal.report.mishaps {
-                let times = u64::try_from(mishap.times).unwrap_or(u64::MAX);
-                *report.faults.entry(mishap.kind).or_default() += times;
+            for fault in &rehearsal.report.fault_counts {
+                let times = u64::try_from(fault.times).unwrap_or(u64::MAX);
+                *report.faults.entry(fault.kind).or_default() += times;
             }
             if rehearsal.violation.is_none() {
                 progress(report.seeds);

@@ -26,13 +26,13 @@ use crate::{
 
 /// How one run ended.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct RunLine {
+pub(crate) struct RunRecord {
     pub(crate) end: Option<RunEnd>,
     pub(crate) start_ms: u64,
     pub(crate) end_ms: u64,
     pub(crate) resumed: bool,
     /// Whether it began after faults had stopped.
-    pub(crate) calm: bool,
+    pub(crate) after_faults: bool,
 }
 
 /// A rehearsal as far as it has come, and what stays of it for the report when it is over.
@@ -40,17 +40,17 @@ pub(crate) struct RehearsalState<'a> {
     pub(crate) inventory: Cow<'a, Inventory>,
     pub(crate) world: SimWorld,
     pub(crate) shared: SharedRef,
-    pub(crate) runs: Vec<RunLine>,
+    pub(crate) runs: Vec<RunRecord>,
     /// The plan that each run carried out.
     pub(crate) plans: Vec<Arc<Plan>>,
     pub(crate) last_report: Option<PlanReport>,
     /// Machines that a person had to go to, and why.
-    pub(crate) hands: Vec<(u32, &'static str)>,
+    pub(crate) site_visits: Vec<(u32, &'static str)>,
     pub(crate) targets: Observation,
     /// Machines that a person has named to be wiped, until a plan does it.
     pub(crate) reinstall: BTreeSet<NodeName>,
     /// Machines that were ever named so.
-    pub(crate) named: BTreeSet<NodeName>,
+    pub(crate) reinstall_requested: BTreeSet<NodeName>,
     pub(crate) rng: Rng,
     pub(crate) violation: Option<Violation>,
 }
@@ -94,18 +94,18 @@ impl<'a> RehearsalState<'a> {
             runs: Vec::new(),
             plans: Vec::new(),
             last_report: None,
-            hands: Vec::new(),
+            site_visits: Vec::new(),
             targets,
             reinstall: BTreeSet::new(),
-            named: BTreeSet::new(),
+            reinstall_requested: BTreeSet::new(),
             rng: Rng::split(options.seed, 0),
             violation: None,
         }
     }
 
     /// Whether nothing new goes wrong from now on.
-    pub(crate) fn is_calm(&self) -> bool {
-        self.shared.borrow().dice.is_stopped() && !self.world.is_aimed_at()
+    pub(crate) fn faults_have_stopped(&self) -> bool {
+        self.shared.borrow().dice.is_stopped() && !self.world.has_pending_loss()
     }
 
     /// Machines whose part of a run ended without success since then.

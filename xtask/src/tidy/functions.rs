@@ -31,7 +31,6 @@ const ALLOWED: &[(&str, &str, &str)] = &[
     ("crates/cli/src/narrate.rs", "sentence", CASES),
     ("crates/cli/src/owner.rs", "become_owner", SEQUENCE),
     ("crates/cli/src/verdict.rs", "judge", OLD),
-    ("crates/engine/src/evidence.rs", "refute", CASES),
     ("crates/journal/src/store.rs", "inspect", SEQUENCE),
     ("crates/fleet/src/run.rs", "carry_out", SEQUENCE),
     ("crates/fleet/src/systems.rs", "build", OLD),

@@ -89,7 +89,7 @@ fn a_machine_that_shows_another_s_identity_is_left_alone() {
         let machine = state.world.machine(0);
         machine.spec.macs.clone_from(macs);
         machine.spec.uuid = uuid;
-        let ended = state.whole();
+        let ended = state.run_phases();
         let wiped: BTreeSet<u32> = state.world.wiped.iter().map(|(node, _)| *node).collect();
         let shared = state.shared.borrow();
         let refused: Vec<&str> = shared

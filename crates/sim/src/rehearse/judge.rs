@@ -55,13 +55,14 @@ impl RehearsalState<'_> {
 
     /// Whether everything is up that can be, so that nobody would try any longer.
     pub(super) fn is_settled(&self) -> bool {
-        let calm = self.runs.last().is_some_and(|run| run.calm);
+        let after_faults = self.runs.last().is_some_and(|run| run.after_faults);
         let now_ms = self.world.now_ms();
-        calm && (0u32..).zip(&self.world.machines).all(|(place, machine)| {
-            let up = machine.runs_target() && machine.is_connected(now_ms);
-            (up && self.has_its_part(place) != Some(false))
-                || machine.is_lost()
-                || self.is_blocked(&machine.spec.name)
-        })
+        after_faults
+            && (0u32..).zip(&self.world.machines).all(|(place, machine)| {
+                let up = machine.runs_target() && machine.is_connected(now_ms);
+                (up && self.has_its_part(place) != Some(false))
+                    || machine.is_lost()
+                    || self.is_blocked(&machine.spec.name)
+            })
     }
 }

@@ -3,7 +3,7 @@
 use undercroft_model::inventory::parse;
 
 use super::*;
-use crate::world::{Loss, Strike};
+use crate::world::{Loss, TargetedLoss};
 
 const BASEMENT: &str = include_str!("../../../../examples/basement/undercroft.toml");
 
@@ -25,10 +25,10 @@ struct Outcome {
     restarts: usize,
     /// Why the machine's part of the first run ended without success.
     failed: Option<String>,
-    struck: bool,
+    happened: bool,
 }
 
-fn struck(strike: Strike) -> Outcome {
+fn outcome_of(target: TargetedLoss) -> Outcome {
     let inventory = parse("undercroft.toml", BASEMENT.as_bytes());
     let inventory = scale_to(&inventory.inventory.unwrap(), 5).unwrap();
     let options = RehearseOptions {
@@ -36,17 +36,17 @@ fn struck(strike: Strike) -> Outcome {
         ..RehearseOptions::default()
     };
     let mut state = RehearsalState::new(&inventory, &options);
-    state.world.strike = Some(strike.clone());
-    let violation = state.whole().err();
+    state.world.targeted_loss = Some(target.clone());
+    let violation = state.run_phases().err();
     let shared = state.shared.borrow();
-    assert_eq!(violation, None, "{strike:?}: {:?}", shared.notable);
+    assert_eq!(violation, None, "{target:?}: {:?}", shared.notable);
     let first = state.runs.first().unwrap().end_ms;
     let failed = shared
         .notable
         .iter()
         .find_map(|(at_ms, record)| match record {
             Record::NodeFailed { node, failure, .. }
-                if *at_ms <= first && node.as_str() == strike.node =>
+                if *at_ms <= first && node.as_str() == target.node =>
             {
                 Some(failure.message.clone())
             }
@@ -57,7 +57,11 @@ fn struck(strike: Strike) -> Outcome {
         runs: state.runs.len(),
         restarts: shared.notable.iter().filter(restarted).count(),
         failed,
-        struck: state.world.strike.as_ref().is_some_and(|s| s.struck),
+        happened: state
+            .world
+            .targeted_loss
+            .as_ref()
+            .is_some_and(|s| s.happened),
     }
 }
 
@@ -77,11 +81,11 @@ fn places() -> Vec<(&'static str, &'static str)> {
 
 /// Whether what was lost can be had again by the steps of the machine itself, so that the loss must
 /// not end its part of the state.
-fn is_mended_at_once(strike: &Strike) -> bool {
-    match strike.loss {
+fn is_mended_at_once(target: &TargetedLoss) -> bool {
+    match target.loss {
         Loss::Node | Loss::Approvals | Loss::Mounts => true,
         // The founder is the one that brings things in.
-        Loss::Part(_) => strike.node == "control-01",
+        Loss::Part(_) => target.node == "control-01",
         _ => false,
     }
 }
@@ -93,22 +97,22 @@ fn whatever_a_step_loses_its_machine_comes_back_or_says_why_not() {
         for loss in Loss::ALL {
             // Before it has got to its machine; in the middle; in what comes next.
             for delay_ms in [1, 3_000, 70_000] {
-                let strike = Strike::new(node, verb, delay_ms, loss);
-                let became = struck(strike.clone());
-                if !became.struck {
+                let target = TargetedLoss::new(node, verb, delay_ms, loss);
+                let became = outcome_of(target.clone());
+                if !became.happened {
                     continue;
                 }
                 losses.push(loss);
                 // No rule was broken, so that all of them came up, whatever it took. What needs
-                // nobody's hands is mended in the run in which it was lost.
-                if is_mended_at_once(&strike) {
-                    assert_eq!(became.failed, None, "{strike:?}: {became:?}");
+                // nobody's visit is mended in the run in which it was lost.
+                if is_mended_at_once(&target) {
+                    assert_eq!(became.failed, None, "{target:?}: {became:?}");
                 }
                 assert!(
                     became.runs <= 4 && became.restarts <= 9,
-                    "{strike:?}: {became:?}"
+                    "{target:?}: {became:?}"
                 );
-                assert_ne!(became.failed.as_deref(), Some(""), "{strike:?}");
+                assert_ne!(became.failed.as_deref(), Some(""), "{target:?}");
             }
         }
     }

@@ -27,7 +27,7 @@ fn a_network_boot_ends_with_a_report_of_its_machine_and_of_a_new_boot() {
             state.world.machine(node).impersonated = true;
             state.world.impostor_comes(node);
         }
-        state.whole().unwrap();
+        state.run_phases().unwrap();
         let shared = state.shared.borrow();
         let mut plan = None;
         let mut started = BTreeMap::new();

@@ -3,7 +3,7 @@
 use undercroft_model::inventory::parse;
 
 use super::*;
-use crate::world::{Loss, Sabotage, Strike};
+use crate::world::{Loss, Sabotage, TargetedLoss};
 
 const BASEMENT: &str = include_str!("../../../../examples/basement/undercroft.toml");
 
@@ -21,7 +21,7 @@ fn broken_rules(sabotage: Option<Sabotage>) -> impl Iterator<Item = Rule> {
         };
         let mut state = RehearsalState::new(&inventory, &options);
         state.world.sabotage = sabotage;
-        state.whole().err().map(|violation| violation.rule)
+        state.run_phases().err().map(|violation| violation.rule)
     })
 }
 
@@ -54,7 +54,7 @@ fn an_impostor_with_any_number_of_reports_costs_nothing_but_time() {
             state.world.machine(node).impersonated = true;
             state.world.impostor_comes(node);
         }
-        state.whole().unwrap();
+        state.run_phases().unwrap();
         assert_eq!(state.runs.len(), 1, "seed {seed}");
         assert_eq!(state.runs[0].end, Some(RunEnd::Complete), "seed {seed}");
         let forged: u32 = state.world.machines.iter().map(|m| m.forged_reports).sum();
@@ -121,8 +121,8 @@ fn a_node_that_was_deleted_and_never_comes_back_is_seen() {
     for sabotage in [None, Some(Sabotage::WaitsForTheDeleted)] {
         let mut state = RehearsalState::new(&inventory, &options);
         state.world.sabotage = sabotage;
-        state.world.strike = Some(Strike::new("gpu-01", "ready", 1, Loss::Node));
-        let broken = state.whole().err().map(|violation| violation.rule);
+        state.world.targeted_loss = Some(TargetedLoss::new("gpu-01", "ready", 1, Loss::Node));
+        let broken = state.run_phases().err().map(|violation| violation.rule);
         assert_eq!(broken, sabotage.map(|_| Rule::Liveness));
     }
 }

@@ -15,12 +15,13 @@ pub struct ClusterReport {
     /// Whether Argo CD is synced with all that it brings; `None` where none was asked for.
     pub synced: Option<bool>,
     /// What happened when, in order.
-    pub moments: Vec<Moment>,
+    #[serde(rename = "moments")]
+    pub milestones: Vec<Milestone>,
 }
 
 /// Something that happened to the cluster.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
-pub struct Moment {
+pub struct Milestone {
     /// What.
     pub what: String,
     /// When, in milliseconds from the start.
@@ -28,7 +29,7 @@ pub struct Moment {
 }
 
 /// What is told of a cluster: when the last of each kind of step was done.
-const MOMENTS: [&str; 8] = [
+const MILESTONES: [&str; 8] = [
     "the API answers",
     "the pods have a network",
     "the last server votes",
@@ -39,8 +40,8 @@ const MOMENTS: [&str; 8] = [
     "the root application is synced",
 ];
 
-/// Which of the moments an action's end is.
-fn moment(action: &Action) -> Option<usize> {
+/// Which of the milestones an action's end is.
+fn milestone(action: &Action) -> Option<usize> {
     Some(match action {
         Action::FoundCluster => 0,
         Action::JoinCluster { role, .. } => match role {
@@ -65,23 +66,23 @@ pub(super) fn cluster(spans: &Spans<'_>, start_ms: u64) -> Option<ClusterReport>
     if members == 0 {
         return None;
     }
-    let mut last: [Option<u64>; MOMENTS.len()] = [None; MOMENTS.len()];
+    let mut last: [Option<u64>; MILESTONES.len()] = [None; MILESTONES.len()];
     for span in spans.spans.iter().filter(|span| span.done) {
-        let moment = spans.step(span).and_then(|step| moment(&step.action));
-        if let Some(last) = moment.and_then(|moment| last.get_mut(moment)) {
+        let milestone = spans.step(span).and_then(|step| milestone(&step.action));
+        if let Some(last) = milestone.and_then(|milestone| last.get_mut(milestone)) {
             *last = (*last).max(Some(span.end_ms));
         }
     }
-    let moments = MOMENTS.into_iter().zip(last);
-    let mut moments: Vec<Moment> = moments
+    let milestones = MILESTONES.into_iter().zip(last);
+    let mut milestones: Vec<Milestone> = milestones
         .filter_map(|(what, at_ms)| {
-            Some(Moment {
+            Some(Milestone {
                 what: what.to_owned(),
                 at_ms: at_ms?.saturating_sub(start_ms),
             })
         })
         .collect();
-    moments.sort_by_key(|moment| moment.at_ms);
+    milestones.sort_by_key(|milestone| milestone.at_ms);
     Some(ClusterReport {
         members,
         ready: machines()
@@ -93,6 +94,6 @@ pub(super) fn cluster(spans: &Spans<'_>, start_ms: u64) -> Option<ClusterReport>
             .repository
             .as_ref()
             .map(|_| state.is_brought_in()),
-        moments,
+        milestones,
     })
 }

@@ -16,14 +16,14 @@ use undercroft_simkit::Faults;
 use self::spans::{Spans, place};
 use crate::{faults::FaultKind, options::RehearseOptions, state::RehearsalState};
 
-pub use cluster::{ClusterReport, Moment};
-pub use path::Leg;
-pub use timeline::Lane;
+pub use cluster::{ClusterReport, Milestone};
+pub use path::PathSegment;
+pub use timeline::ClassTimeline;
 
 /// What a rehearsal has shown, in figures. [`Display`](std::fmt::Display) gives it as text for a
 /// terminal of 80 columns or more.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
-pub struct Report {
+pub struct RehearsalReport {
     /// The fleet's name.
     pub fleet: String,
     /// The number of machines.
@@ -47,17 +47,18 @@ pub struct Report {
     /// How the limits of concurrency were used.
     pub limits: Vec<LimitReport>,
     /// The chain of steps that the end waited for, from the first to the last.
-    pub critical_path: Vec<Leg>,
+    pub critical_path: Vec<PathSegment>,
     /// The machine at the end of that chain.
     pub last_node: Option<String>,
     /// What each class of machines does when.
-    pub timeline: Vec<Lane>,
+    pub timeline: Vec<ClassTimeline>,
     /// What people have to do.
     pub people: PeopleReport,
     /// The disks that are wiped: machine, and serials or WWNs as the plan names them.
     pub wipes: BTreeMap<String, Vec<String>>,
     /// What went wrong, by kind.
-    pub mishaps: Vec<Mishap>,
+    #[serde(rename = "mishaps")]
+    pub fault_counts: Vec<FaultCount>,
     /// Machines whose part of a run ended without success, with the last reason.
     pub failures: Vec<FailedNode>,
     /// How often a machine's steps began again.
@@ -67,7 +68,8 @@ pub struct Report {
     /// Reports of installers that were not trusted.
     pub quarantined: usize,
     /// Machines that a person had to switch off and on, and why.
-    pub hands: Vec<Hand>,
+    #[serde(rename = "hands")]
+    pub site_visits: Vec<SiteVisit>,
     /// Milliseconds in which the operator's machine sent something.
     pub uplink_busy_ms: u64,
     /// Those of them in which its uplink, not the machines, set the pace.
@@ -132,7 +134,7 @@ pub struct PeopleReport {
 
 /// One kind of fault, and how often it happened.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
-pub struct Mishap {
+pub struct FaultCount {
     /// What.
     pub kind: FaultKind,
     /// How often.
@@ -156,17 +158,17 @@ pub struct FailedNode {
 
 /// A machine that a person had to go to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
-pub struct Hand {
+pub struct SiteVisit {
     /// The machine.
     pub node: String,
     /// Why.
     pub why: String,
 }
 
-/// Machines that a mishap names.
-const MISHAP_NODES_MAX: usize = 8;
+/// Machines that a fault names.
+const FAULT_NODES_MAX: usize = 8;
 
-pub(crate) fn build(state: &RehearsalState<'_>, options: &RehearseOptions) -> Report {
+pub(crate) fn build(state: &RehearsalState<'_>, options: &RehearseOptions) -> RehearsalReport {
     let shared = state.shared.borrow();
     let spans = Spans::new(&shared.spans, state);
     let name = |node: u32| {
@@ -188,7 +190,7 @@ pub(crate) fn build(state: &RehearsalState<'_>, options: &RehearseOptions) -> Re
             .filter(|(_, record)| wanted(record))
             .count()
     };
-    Report {
+    RehearsalReport {
         fleet: state.inventory.fleet.name.clone(),
         nodes: state.world.machines.len(),
         up: state
@@ -215,23 +217,23 @@ pub(crate) fn build(state: &RehearsalState<'_>, options: &RehearseOptions) -> Re
         limits: limits(&spans),
         critical_path,
         last_node: last.map(name),
-        timeline: timeline::lanes(&spans, start_ms, end_ms),
+        timeline: timeline::class_timelines(&spans, start_ms, end_ms),
         people: PeopleReport {
             people: state.world.people(),
-            approvals: state.world.chores.approvals,
-            buttons: state.world.chores.buttons,
-            took_ms: state.world.chores.person_ms,
+            approvals: state.world.manual_work.approvals,
+            buttons: state.world.manual_work.buttons,
+            took_ms: state.world.manual_work.person_ms,
         },
         wipes: wipes(state),
-        mishaps: mishaps(shared.dice.injected(), name),
+        fault_counts: fault_counts(shared.dice.injected(), name),
         failures: failures(state, &shared.notable, now_ms),
         restarts: count(|r| matches!(r, Record::NodeRestarted { .. })),
         controller_restarts: shared.kills,
         quarantined: count(|r| matches!(r, Record::Quarantined { .. })),
-        hands: state
-            .hands
+        site_visits: state
+            .site_visits
             .iter()
-            .map(|(node, why)| Hand {
+            .map(|(node, why)| SiteVisit {
                 node: name(*node),
                 why: (*why).to_owned(),
             })
@@ -348,23 +350,23 @@ fn wipes(state: &RehearsalState<'_>) -> BTreeMap<String, Vec<String>> {
         .collect()
 }
 
-fn mishaps(
+fn fault_counts(
     injected: &[(u64, Option<u32>, FaultKind)],
     name: impl Fn(u32) -> String,
-) -> Vec<Mishap> {
-    let mut kinds: BTreeMap<FaultKind, Mishap> = BTreeMap::new();
+) -> Vec<FaultCount> {
+    let mut kinds: BTreeMap<FaultKind, FaultCount> = BTreeMap::new();
     for (_, node, kind) in injected {
-        let mishap = kinds.entry(*kind).or_insert_with(|| Mishap {
+        let fault = kinds.entry(*kind).or_insert_with(|| FaultCount {
             kind: *kind,
             times: 0,
             nodes: Vec::new(),
         });
-        mishap.times += 1;
+        fault.times += 1;
         if let Some(node) = node.map(&name)
-            && mishap.nodes.len() < MISHAP_NODES_MAX
-            && !mishap.nodes.contains(&node)
+            && fault.nodes.len() < FAULT_NODES_MAX
+            && !fault.nodes.contains(&node)
         {
-            mishap.nodes.push(node);
+            fault.nodes.push(node);
         }
     }
     kinds.into_values().collect()

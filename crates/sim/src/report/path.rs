@@ -8,7 +8,7 @@ use crate::shared::Span;
 
 /// A part of the critical path.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
-pub struct Leg {
+pub struct PathSegment {
     /// What was done: a step's verb, or `wait` between two tries.
     pub what: String,
     /// How many machines did it, one after the other.
@@ -19,7 +19,7 @@ pub struct Leg {
 
 /// Goes back from what ended last: each operation began when the one before it on the same machine
 /// ended, or when another machine gave back what it needed.
-pub(super) fn critical(spans: &Spans<'_>) -> (Vec<Leg>, Option<u32>) {
+pub(super) fn critical(spans: &Spans<'_>) -> (Vec<PathSegment>, Option<u32>) {
     let mut before: Vec<Option<usize>> = Vec::with_capacity(spans.spans.len());
     let mut latest: Vec<Option<usize>> = vec![None; spans.state.world.machines.len()];
     let mut released: Vec<(Resource, u64, usize)> = Vec::new();
@@ -56,10 +56,10 @@ pub(super) fn critical(spans: &Spans<'_>) -> (Vec<Leg>, Option<u32>) {
         return (Vec::new(), None);
     };
     let node = span.node;
-    let mut legs: Vec<Leg> = Vec::new();
+    let mut segments: Vec<PathSegment> = Vec::new();
     while let Some(span) = spans.spans.get(at) {
         let verb = spans.step(span).map_or("?", |s| s.action.verb());
-        push(&mut legs, verb, span.end_ms - span.start_ms);
+        push(&mut segments, verb, span.end_ms - span.start_ms);
         let own = before.get(at).copied().flatten();
         let freed = spans
             .step(span)
@@ -74,14 +74,14 @@ pub(super) fn critical(spans: &Spans<'_>) -> (Vec<Leg>, Option<u32>) {
             (_, Some(freed)) => at = freed,
             (Some(own), None) => {
                 let since = own_span.map_or(0, |s| s.end_ms);
-                push(&mut legs, "wait", span.start_ms.saturating_sub(since));
+                push(&mut segments, "wait", span.start_ms.saturating_sub(since));
                 at = own;
             }
             (None, None) => break,
         }
     }
-    legs.reverse();
-    (legs, Some(node))
+    segments.reverse();
+    (segments, Some(node))
 }
 
 /// The step of another machine that an operation stood on and that ended as it began, among those before it.
@@ -102,14 +102,14 @@ fn stood_on(
         })
 }
 
-/// Adds a leg before the others, or to the last one where it is of the same kind.
-fn push(legs: &mut Vec<Leg>, what: &str, took_ms: u64) {
-    match legs.last_mut() {
-        Some(leg) if leg.what == what => {
-            leg.times += 1;
-            leg.took_ms += took_ms;
+/// Adds a segment before the others, or to the last one where it is of the same kind.
+fn push(segments: &mut Vec<PathSegment>, what: &str, took_ms: u64) {
+    match segments.last_mut() {
+        Some(segment) if segment.what == what => {
+            segment.times += 1;
+            segment.took_ms += took_ms;
         }
-        _ => legs.push(Leg {
+        _ => segments.push(PathSegment {
             what: what.to_owned(),
             times: 1,
             took_ms,

@@ -5,12 +5,12 @@ use std::fmt::{self, Display, Formatter};
 use undercroft_model::{Resource, RunEnd};
 use undercroft_simkit::Faults;
 
-use super::{Lane, Report, timeline::LANE_COLUMNS};
+use super::{ClassTimeline, RehearsalReport, timeline::TIMELINE_COLUMNS};
 
 /// Columns that the text keeps within.
 const COLUMNS_MAX: usize = 92;
 /// Parts of the critical path that are shown, the last ones.
-const LEGS_MAX: usize = 12;
+const SEGMENTS_MAX: usize = 12;
 /// Machines that a list names before it only counts.
 const NAMED_MAX: usize = 40;
 
@@ -42,7 +42,7 @@ fn resource(resource: Resource) -> &'static str {
     }
 }
 
-impl Display for Report {
+impl Display for RehearsalReport {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         self.head(f)?;
         self.when(f)?;
@@ -53,7 +53,7 @@ impl Display for Report {
     }
 }
 
-impl Report {
+impl RehearsalReport {
     fn head(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let nodes = plural(self.nodes, "machine", "machines");
         writeln!(
@@ -135,28 +135,28 @@ impl Report {
         }
         if let Some(cluster) = &self.cluster {
             heading(f, "When the cluster is what")?;
-            for moment in &cluster.moments {
-                let at = duration(moment.at_ms);
-                writeln!(f, "  {:<31}{at:>14}", moment.what)?;
+            for milestone in &cluster.milestones {
+                let at = duration(milestone.at_ms);
+                writeln!(f, "  {:<31}{at:>14}", milestone.what)?;
             }
         }
         heading(f, "What happens when")?;
         let width = self
             .timeline
             .iter()
-            .map(|lane| label(lane).chars().count())
+            .map(|row| label(row).chars().count())
             .max()
             .unwrap_or(0);
-        for lane in &self.timeline {
-            let end = duration(lane.end_ms);
-            writeln!(f, "  {:<width$} |{}| {end}", label(lane), lane.cells)?;
+        for row in &self.timeline {
+            let end = duration(row.end_ms);
+            writeln!(f, "  {:<width$} |{}| {end}", label(row), row.cells)?;
         }
-        let columns = usize::try_from(LANE_COLUMNS).unwrap_or(0);
+        let columns = usize::try_from(TIMELINE_COLUMNS).unwrap_or(0);
         let end = duration(self.total_ms);
         writeln!(f, "  {:<width$}  0{end:>rest$}", "", rest = columns - 1)?;
         writeln!(
             f,
-            "  Each lane shows the machine in the middle of its class: . waits, n network boot,"
+            "  Each row shows the machine in the middle of its class: . waits, n network boot,"
         )?;
         writeln!(
             f,
@@ -175,20 +175,20 @@ impl Report {
     fn what_it_waits_for(&self, f: &mut Formatter<'_>) -> fmt::Result {
         heading(f, "What the end waits for")?;
         let mut line = Wrapped::new(f, "  ");
-        let hidden = self.critical_path.len().saturating_sub(LEGS_MAX);
+        let hidden = self.critical_path.len().saturating_sub(SEGMENTS_MAX);
         if hidden > 0 {
             line.word(&format!("({hidden} earlier)"))?;
         }
-        for (place, leg) in self.critical_path.iter().enumerate().skip(hidden) {
-            let times = match leg.times {
+        for (place, segment) in self.critical_path.iter().enumerate().skip(hidden) {
+            let times = match segment.times {
                 1 => String::new(),
                 n => format!("{n} × "),
             };
             let arrow = if place == 0 { "" } else { "→ " };
             line.word(&format!(
                 "{arrow}{times}{} {}",
-                leg.what,
-                duration(leg.took_ms)
+                segment.what,
+                duration(segment.took_ms)
             ))?;
         }
         line.end()?;
@@ -230,7 +230,7 @@ impl Report {
 
     fn people(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let people = &self.people;
-        if people.approvals == 0 && people.buttons == 0 && self.hands.is_empty() {
+        if people.approvals == 0 && people.buttons == 0 && self.site_visits.is_empty() {
             return Ok(());
         }
         heading(f, "What people have to do")?;
@@ -259,14 +259,14 @@ impl Report {
                 plural(people.people, "person", "people")
             )?;
         }
-        for hand in self.hands.iter().take(NAMED_MAX) {
+        for visit in self.site_visits.iter().take(NAMED_MAX) {
             writeln!(
                 f,
                 "  Go to {} when the run has ended: {}.",
-                hand.node, hand.why
+                visit.node, visit.why
             )?;
         }
-        more(f, self.hands.len())
+        more(f, self.site_visits.len())
     }
 
     fn wipes(&self, f: &mut Formatter<'_>) -> fmt::Result {
@@ -296,10 +296,10 @@ impl Report {
             );
         }
         heading(f, "What went wrong, and what came of it")?;
-        for mishap in &self.mishaps {
-            let mut line = format!("  {:>4} × {}", mishap.times, mishap.kind.words());
+        for fault in &self.fault_counts {
+            let mut line = format!("  {:>4} × {}", fault.times, fault.kind.words());
             let mut opened = false;
-            for name in &mishap.nodes {
+            for name in &fault.nodes {
                 if line.chars().count() + name.len() + 3 > COLUMNS_MAX {
                     break;
                 }
@@ -309,7 +309,7 @@ impl Report {
             }
             writeln!(f, "{line}{}", if opened { ")" } else { "" })?;
         }
-        if self.mishaps.is_empty() {
+        if self.fault_counts.is_empty() {
             writeln!(f, "  Nothing, this time. Try other seeds.")?;
         }
         let counts = [
@@ -339,8 +339,8 @@ impl Report {
     }
 }
 
-fn label(lane: &Lane) -> String {
-    format!("{} {}", lane.nodes, lane.class)
+fn label(row: &ClassTimeline) -> String {
+    format!("{} {}", row.nodes, row.class)
 }
 
 fn heading(f: &mut Formatter<'_>, title: &str) -> fmt::Result {

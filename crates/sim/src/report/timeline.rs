@@ -7,12 +7,12 @@ use undercroft_model::Action;
 
 use super::spans::Spans;
 
-/// Columns of a lane.
-pub(super) const LANE_COLUMNS: u64 = 56;
+/// Columns of a row.
+pub(super) const TIMELINE_COLUMNS: u64 = 56;
 
 /// A class of machines over time.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
-pub struct Lane {
+pub struct ClassTimeline {
     /// The class.
     pub class: String,
     /// How many machines it has.
@@ -46,7 +46,7 @@ fn rank(action: &Action) -> usize {
     }
 }
 
-pub(super) fn lanes(spans: &Spans<'_>, start_ms: u64, end_ms: u64) -> Vec<Lane> {
+pub(super) fn class_timelines(spans: &Spans<'_>, start_ms: u64, end_ms: u64) -> Vec<ClassTimeline> {
     let total_ms = end_ms.saturating_sub(start_ms).max(1);
     let machines = &spans.state.world.machines;
     let mut classes: BTreeMap<&str, Vec<u32>> = BTreeMap::new();
@@ -81,9 +81,9 @@ pub(super) fn lanes(spans: &Spans<'_>, start_ms: u64, end_ms: u64) -> Vec<Lane> 
         .map(|(class, nodes)| {
             let mut cursors: Vec<(usize, usize)> = vec![(0, 0); nodes.len()];
             let mut last_up_ms = start_ms;
-            let cells = (0..LANE_COLUMNS)
+            let cells = (0..TIMELINE_COLUMNS)
                 .map(|column| {
-                    let at_ms = start_ms + total_ms * (2 * column + 1) / (2 * LANE_COLUMNS);
+                    let at_ms = start_ms + total_ms * (2 * column + 1) / (2 * TIMELINE_COLUMNS);
                     let mut counts = [0usize; LETTERS.len()];
                     for (node, (cursor, rank)) in nodes.iter().zip(&mut cursors) {
                         let changes = usize::try_from(*node).ok().and_then(|n| changes.get(n));
@@ -105,7 +105,7 @@ pub(super) fn lanes(spans: &Spans<'_>, start_ms: u64, end_ms: u64) -> Vec<Lane> 
                 let up = changes.and_then(|c| c.iter().rev().find(|(_, rank)| *rank == END));
                 last_up_ms = last_up_ms.max(up.map_or(0, |(at, _)| *at));
             }
-            Lane {
+            ClassTimeline {
                 class: class.to_owned(),
                 nodes: nodes.len(),
                 cells,

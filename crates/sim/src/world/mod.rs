@@ -7,14 +7,14 @@
 mod boot;
 mod cluster;
 mod command;
+mod environment;
 mod ground;
 mod installer;
 mod probe;
 mod returns;
 mod sabotage;
 #[cfg(test)]
-mod strike;
-mod trouble;
+mod targeted_loss;
 
 use std::{
     cmp::Reverse,
@@ -41,7 +41,7 @@ use crate::{
 
 pub(crate) use sabotage::Sabotage;
 #[cfg(test)]
-pub(crate) use strike::{Loss, Strike};
+pub(crate) use targeted_loss::{Loss, TargetedLoss};
 
 /// What is to happen to a machine by itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -101,7 +101,7 @@ pub(crate) enum Ev {
     FaultsStop,
     /// What a test takes away.
     #[cfg(test)]
-    Strike,
+    TargetedLoss,
 }
 
 /// How far an operation is.
@@ -140,7 +140,7 @@ struct Op {
 
 /// What a person had to do.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Chores {
+pub(crate) struct ManualWork {
     pub(crate) buttons: u32,
     pub(crate) approvals: u32,
     pub(crate) person_ms: u64,
@@ -154,7 +154,7 @@ pub(crate) struct SimWorld {
     pub(crate) shared: SharedRef,
     /// What the controller is told next.
     pub(crate) out: VecDeque<Event>,
-    pub(crate) chores: Chores,
+    pub(crate) manual_work: ManualWork,
     pub(crate) wiped: Vec<(u32, String)>,
     pub(crate) cluster: Cluster,
     /// Whether a machine has lost its disk.
@@ -162,7 +162,7 @@ pub(crate) struct SimWorld {
     #[cfg(test)]
     pub(crate) sabotage: Option<Sabotage>,
     #[cfg(test)]
-    pub(crate) strike: Option<Strike>,
+    pub(crate) targeted_loss: Option<TargetedLoss>,
     places: BTreeMap<NodeName, u32>,
     ops: BTreeMap<OpId, Op>,
     link: Link,
@@ -187,7 +187,7 @@ impl SimWorld {
         {
             let mut shared = shared.borrow_mut();
             for (node, machine) in (0u32..).zip(&mut machines) {
-                Self::misfortune(&mut shared.dice, node, machine);
+                Self::permanent_faults(&mut shared.dice, node, machine);
             }
         }
         let impersonated: Vec<u32> = (0u32..)
@@ -202,14 +202,14 @@ impl SimWorld {
             machines,
             shared,
             out: VecDeque::new(),
-            chores: Chores::default(),
+            manual_work: ManualWork::default(),
             wiped: Vec::new(),
             cluster: Cluster::default(),
             disk_lost: false,
             #[cfg(test)]
             sabotage: None,
             #[cfg(test)]
-            strike: None,
+            targeted_loss: None,
             places,
             ops: BTreeMap::new(),
             link_generation: 0,
@@ -225,7 +225,7 @@ impl SimWorld {
     }
 
     /// Faults that a machine has from the start and for good.
-    fn misfortune(dice: &mut Dice, node: u32, machine: &mut Machine) {
+    fn permanent_faults(dice: &mut Dice, node: u32, machine: &mut Machine) {
         machine.dead = dice.hit(0, Some(node), FaultKind::DeadMachine);
         if dice.hit(0, Some(node), FaultKind::WrongSerial)
             && let Some(disk) = machine.disks.first_mut()
@@ -338,7 +338,7 @@ impl SimWorld {
             Ev::Interrupt => self.tell(Event::Interrupt),
             Ev::FaultsStop => self.stop_faults(),
             #[cfg(test)]
-            Ev::Strike => self.strike(),
+            Ev::TargetedLoss => self.inject_loss(),
         }
     }
 
@@ -518,7 +518,7 @@ impl SimWorld {
     /// The time until one of the people is free and has done something that takes so long.
     fn person(&mut self, takes_ms: u64) -> u64 {
         let now_ms = self.now_ms();
-        self.chores.person_ms += takes_ms;
+        self.manual_work.person_ms += takes_ms;
         let Some(mut first) = self.people.peek_mut() else {
             return takes_ms;
         };
@@ -534,7 +534,7 @@ impl SimWorld {
         let way_ms = match order.planned().map(|s| &s.action) {
             Some(Action::NetworkBoot) if order.work == Work::Act => {
                 if self.machine(node).spec.manual_power {
-                    self.chores.buttons += 1;
+                    self.manual_work.buttons += 1;
                     let takes_ms = profile.person_power.draw(&mut rng);
                     self.person(takes_ms)
                 } else {
@@ -543,7 +543,7 @@ impl SimWorld {
             }
             Some(Action::Approve { mode, .. }) if order.work == Work::Act => match mode {
                 ApprovalMode::Operator => {
-                    self.chores.approvals += 1;
+                    self.manual_work.approvals += 1;
                     let takes_ms = profile.person_approve.draw(&mut rng);
                     self.person(takes_ms)
                 }
@@ -605,7 +605,7 @@ impl World for SimWorld {
         });
         let op = order.op;
         #[cfg(test)]
-        self.aim(node, &order);
+        self.arm_loss(node, &order);
         self.ops.insert(
             op,
             Op {
@@ -621,7 +621,7 @@ impl World for SimWorld {
         );
         self.clock.after(way_ms, Ev::Arrived(op));
         if !self.shared.borrow().dice.is_stopped() {
-            self.trouble(node);
+            self.environment_faults(node);
             self.shared
                 .borrow_mut()
                 .maybe_kill("after it had started an operation");

@@ -43,18 +43,20 @@ impl SimWorld {
 
     /// Whether a test still has something to take away.
     #[cfg(test)]
-    pub(crate) fn is_aimed_at(&self) -> bool {
-        self.strike.as_ref().is_some_and(|strike| !strike.over)
+    pub(crate) fn has_pending_loss(&self) -> bool {
+        self.targeted_loss
+            .as_ref()
+            .is_some_and(|loss| !loss.is_over)
     }
 
     #[cfg(not(test))]
     #[expect(clippy::unused_self, reason = "in tests the world knows")]
-    pub(crate) fn is_aimed_at(&self) -> bool {
+    pub(crate) fn has_pending_loss(&self) -> bool {
         false
     }
 
     /// What the controller makes of what it is told.
-    pub(crate) fn believed(&self, event: Event) -> Event {
+    pub(crate) fn as_controller_sees(&self, event: Event) -> Event {
         let Event::Reported { node, .. } = &event else {
             return event;
         };

@@ -64,44 +64,45 @@ impl Loss {
 
 /// One loss, aimed at the first try of one step.
 #[derive(Debug, Clone)]
-pub(crate) struct Strike {
+pub(crate) struct TargetedLoss {
     pub(crate) node: &'static str,
     pub(crate) verb: &'static str,
     /// How long after the try has begun, in milliseconds.
     pub(crate) delay_ms: u64,
     pub(crate) loss: Loss,
     /// Whether it has happened, and there was something to lose.
-    pub(crate) struck: bool,
+    pub(crate) happened: bool,
     /// Whether it has happened, or had nothing to take.
-    pub(crate) over: bool,
-    aimed: Option<u32>,
+    pub(crate) is_over: bool,
+    /// The machine, once its step has begun.
+    armed_for: Option<u32>,
 }
 
-impl Strike {
+impl TargetedLoss {
     pub(crate) fn new(node: &'static str, verb: &'static str, delay_ms: u64, loss: Loss) -> Self {
         Self {
             node,
             verb,
             delay_ms,
             loss,
-            struck: false,
-            over: false,
-            aimed: None,
+            happened: false,
+            is_over: false,
+            armed_for: None,
         }
     }
 }
 
 impl SimWorld {
-    /// An operation is started: perhaps the one that is aimed at.
-    pub(super) fn aim(&mut self, node: u32, order: &Order) {
+    /// An operation is started: perhaps the one that a loss is aimed at.
+    pub(super) fn arm_loss(&mut self, node: u32, order: &Order) {
         let verb = order.planned().map(|step| step.action.verb());
-        let Some(strike) = &mut self.strike else {
+        let Some(target) = &mut self.targeted_loss else {
             return;
         };
-        let here = order.node.as_str() == strike.node && verb == Some(strike.verb);
-        if here && order.work == Work::Act && strike.aimed.is_none() {
-            strike.aimed = Some(node);
-            self.clock.after(strike.delay_ms, Ev::Strike);
+        let here = order.node.as_str() == target.node && verb == Some(target.verb);
+        if here && order.work == Work::Act && target.armed_for.is_none() {
+            target.armed_for = Some(node);
+            self.clock.after(target.delay_ms, Ev::TargetedLoss);
         }
     }
 
@@ -114,20 +115,20 @@ impl SimWorld {
         }
     }
 
-    pub(super) fn strike(&mut self) {
-        let Some(strike) = self.strike.clone() else {
+    pub(super) fn inject_loss(&mut self) {
+        let Some(target) = self.targeted_loss.clone() else {
             return;
         };
-        let Some(node) = strike.aimed else {
+        let Some(node) = target.armed_for else {
             return;
         };
-        self.note(node, || format!("LOSS: {:?}", strike.loss));
+        self.note(node, || format!("LOSS: {:?}", target.loss));
         let now_ms = self.now_ms();
-        let struck = match strike.loss {
+        let happened = match target.loss {
             Loss::Power | Loss::PowerForGood => {
                 let ran = self.machine(node).running != Running::Off;
                 self.cut(node);
-                if strike.loss == Loss::Power {
+                if target.loss == Loss::Power {
                     self.soon(node, 30_000, Turn::PowerBack);
                 }
                 ran
@@ -180,9 +181,9 @@ impl SimWorld {
             }
             Loss::Part(part) => self.cluster.parts.remove(&part).is_some(),
         };
-        if let Some(strike) = &mut self.strike {
-            strike.struck = struck;
-            strike.over = true;
+        if let Some(target) = &mut self.targeted_loss {
+            target.happened = happened;
+            target.is_over = true;
         }
     }
 }

@@ -20,7 +20,7 @@ const CLOCK_JUMP_MS_MAX: u64 = 26 * 3_600_000;
 
 impl SimWorld {
     /// Trouble that may begin with any operation.
-    pub(super) fn trouble(&mut self, node: u32) {
+    pub(super) fn environment_faults(&mut self, node: u32) {
         let now_ms = self.now_ms();
         if self.hit(node, FaultKind::NetworkLoss) {
             let delay_ms = self.chance_between(0, 60_000);
