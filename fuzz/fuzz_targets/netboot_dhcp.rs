@@ -11,12 +11,12 @@ use undercroft_netboot::arch::IpxeBinary;
 use undercroft_netboot::dhcp::{Incoming, LeaseStore, Port, ServerView, handle};
 use undercroft_netboot::server::DhcpSettings;
 use undercroft_netboot::table::UnknownPolicy;
-use undercroft_netboot::{BootIntent, BootTable, Machine, Mode, Site};
+use undercroft_netboot::{BootIntent, BootTable, BootMachine, Mode, Site};
 
 fuzz_target!(|packet: &[u8]| {
     let Ok(name) = NodeName::new("gpu-01") else { return };
     let macs = vec![MacAddr([0x52, 0x54, 0, 0, 0, 1])];
-    let machine = Machine::new(name, macs, System::X86_64Linux, BootIntent::Install);
+    let machine = BootMachine::new(name, macs, System::X86_64Linux, BootIntent::Install);
     let Ok(table) = BootTable::new([machine], UnknownPolicy::Discover) else { return };
     let server = Ipv4Addr::new(10, 0, 0, 1);
     let site = Site {

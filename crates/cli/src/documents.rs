@@ -330,7 +330,7 @@ pub(crate) struct RehearsedOne {
     /// How many bytes the journal has.
     journal_bytes: u64,
     /// What happened, in figures.
-    report: Report,
+    report: RehearsalReport,
     /// The rule that was broken: a bug in Undercroft.
     violation: Option<Violation>,
     /// The last events, where they were asked for.

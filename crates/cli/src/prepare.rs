@@ -110,7 +110,7 @@ pub(crate) struct InstallArgs {
     disk_encryption_keys: Vec<String>,
     /// The phases of an installation; only disko,install,reboot together can be had yet
     #[arg(long, value_name = "PHASES", value_delimiter = ',')]
-    phases: Vec<world::Phase>,
+    phases: Vec<world::InstallPhase>,
 }
 
 impl InstallArgs {
@@ -362,7 +362,7 @@ pub(crate) async fn prefetch(
     let systems: BTreeSet<_> = systems.collect();
     let work = move || -> Result<(), CliError> {
         let mut say = |text: &str| {
-            (settings.progress)(world::Progress::Line {
+            (settings.progress)(world::RunProgress::Line {
                 node: None,
                 text: text.to_owned(),
             });

@@ -135,7 +135,7 @@ impl Progress {
     }
 
     /// Shows what the world tells while it works.
-    pub(crate) fn told(&self, told: &world::Progress) {
+    pub(crate) fn told(&self, told: &world::RunProgress) {
         self.with(|state| {
             if state.muted {
                 return;
@@ -149,7 +149,7 @@ impl Progress {
                 return;
             }
             match told {
-                world::Progress::Bytes {
+                world::RunProgress::Bytes {
                     node,
                     phase,
                     done_bytes,
@@ -160,8 +160,8 @@ impl Progress {
                     let text = transfer(phase, *done_bytes, *total_bytes, *bytes_per_s, *left_s);
                     state.transfer(node, *done_bytes, *total_bytes, &text);
                 }
-                world::Progress::Line { node, text } => state.line(node.as_ref(), text),
-                world::Progress::WaitsForApproval { node, fingerprint } => {
+                world::RunProgress::Line { node, text } => state.line(node.as_ref(), text),
+                world::RunProgress::WaitsForApproval { node, fingerprint } => {
                     let text = format!(
                         "waits for approval. Is {fingerprint} what its screen shows? Then: \
                          undercroft approve {node}"

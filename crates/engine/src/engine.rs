@@ -13,7 +13,7 @@ use undercroft_planner::Severity;
 use crate::{
     Effect, EngineFault, Event, PlanRefused,
     gates::Gates,
-    progress::Progress,
+    progress::NodeProgress,
     schedule::{NodeIndex, Semaphore},
     shape::Shape,
 };
@@ -23,7 +23,7 @@ const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// What a machine is doing, beside what the records say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Phase {
+pub(crate) enum NodePhase {
     /// Nothing: it has ended, it waits for other steps, or it is about to be looked at.
     Idle,
     /// It waits for a resource.
@@ -35,10 +35,10 @@ pub(crate) enum Phase {
 }
 
 #[derive(Debug, Clone)]
-pub(crate) struct Node {
+pub(crate) struct NodeRun {
     pub(crate) name: NodeName,
-    pub(crate) progress: Progress,
-    pub(crate) phase: Phase,
+    pub(crate) progress: NodeProgress,
+    pub(crate) phase: NodePhase,
     /// What its current step holds.
     pub(crate) holds: Option<Resource>,
     /// The step whose wait a report has cut short.
@@ -52,7 +52,7 @@ pub(crate) struct Node {
 pub struct Engine {
     pub(crate) plan: Arc<Plan>,
     /// In the order of the plan's names.
-    pub(crate) nodes: Vec<Node>,
+    pub(crate) nodes: Vec<NodeRun>,
     pub(crate) shape: Arc<Shape>,
     /// For each step, how many steps of other machines it still waits for.
     pub(crate) blockers: Vec<u32>,
@@ -90,10 +90,10 @@ impl Engine {
         let mut nodes = Vec::with_capacity(plan.nodes.len());
         for (name, node) in &plan.nodes {
             let first = node.steps.first().and_then(|id| plan.step(*id));
-            nodes.push(Node {
+            nodes.push(NodeRun {
                 name: name.clone(),
-                progress: Progress::new(first),
-                phase: Phase::Idle,
+                progress: NodeProgress::new(first),
+                phase: NodePhase::Idle,
                 holds: None,
                 hinted: None,
                 approved_mono_ms: None,
@@ -310,7 +310,7 @@ impl Engine {
             let Some(node) = self.nodes.get_mut(n) else {
                 continue;
             };
-            node.phase = Phase::Idle;
+            node.phase = NodePhase::Idle;
             let running = node.progress.running;
             match running.and_then(|r| Some((r, plan.step(r.step)?))) {
                 Some((running, step)) => {
@@ -333,7 +333,7 @@ impl Engine {
             return;
         }
         if self.ops.is_empty() && self.timers.is_empty() {
-            let complete = |(n, node): (usize, &Node)| {
+            let complete = |(n, node): (usize, &NodeRun)| {
                 node.progress.failed.is_none() && self.current(n).is_none()
             };
             let end = if self.nodes.iter().enumerate().all(complete) {
@@ -358,7 +358,7 @@ impl Engine {
 pub(crate) fn current<'a>(
     plan: &'a Plan,
     shape: &Shape,
-    node: &Node,
+    node: &NodeRun,
     n: NodeIndex,
 ) -> Option<&'a Step> {
     plan.step(*shape.steps(n).get(node.progress.cursor)?)

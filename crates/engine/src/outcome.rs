@@ -8,9 +8,9 @@ use undercroft_model::{
 
 use crate::{
     Effect, Engine,
-    engine::{Phase, record},
+    engine::{NodePhase, record},
     evidence,
-    progress::Running,
+    progress::RunningOp,
     schedule::{NodeIndex, backoff_ms},
 };
 
@@ -19,7 +19,7 @@ impl Engine {
     pub(crate) fn close(
         &mut self,
         n: NodeIndex,
-        running: Running,
+        running: RunningOp,
         outcome: Outcome,
         out: &mut Vec<Effect>,
     ) {
@@ -208,7 +208,7 @@ impl Engine {
         }
         let until = now.mono_ms.saturating_add(backoff_ms(&step.retry, failed));
         if let Some(node) = self.nodes.get_mut(n) {
-            node.phase = Phase::Backoff(until);
+            node.phase = NodePhase::Backoff(until);
             self.timers.insert((until, n));
         }
     }
@@ -320,7 +320,7 @@ impl Engine {
                 },
             );
             for other in 0..self.nodes.len() {
-                let begun = |node: &crate::engine::Node| node.progress.begun;
+                let begun = |node: &crate::engine::NodeRun| node.progress.begun;
                 if !self.nodes.get(other).is_some_and(begun) {
                     self.settle_unreachable(other);
                 }

@@ -22,7 +22,7 @@ pub(crate) fn timeout_ms(step: &Step, work: Work) -> u64 {
 
 /// An operation under way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Running {
+pub(crate) struct RunningOp {
     pub(crate) op: OpId,
     pub(crate) step: StepId,
     pub(crate) work: Work,
@@ -30,7 +30,7 @@ pub(crate) struct Running {
 
 /// How far a machine has come.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Progress {
+pub(crate) struct NodeProgress {
     /// The place of the current step in the machine's steps; their number when all are done.
     pub(crate) cursor: usize,
     /// What its evidence has shown.
@@ -38,7 +38,7 @@ pub(crate) struct Progress {
     /// Whether any operation was ever started on it in this plan.
     pub(crate) begun: bool,
     /// The operation under way.
-    pub(crate) running: Option<Running>,
+    pub(crate) running: Option<RunningOp>,
     /// Tries of the current step in this run. An orphaned one doesn't count.
     pub(crate) attempt: u32,
     /// Probes in a row that could not tell.
@@ -68,7 +68,7 @@ pub(crate) fn first_work(step: Option<&Step>) -> Work {
     }
 }
 
-impl Progress {
+impl NodeProgress {
     pub(crate) fn new(first: Option<&Step>) -> Self {
         Self {
             cursor: 0,
@@ -106,7 +106,7 @@ impl Progress {
     }
 
     /// `OpStarted`.
-    pub(crate) fn op_started(&mut self, running: Running) {
+    pub(crate) fn op_started(&mut self, running: RunningOp) {
         self.begun = true;
         self.running = Some(running);
         if running.work == Work::Act {

@@ -4,7 +4,7 @@ use undercroft_model::{Action, InstallerReport, NodeName, NodeState, Record, Ste
 
 use crate::{
     Effect, Engine,
-    engine::{Phase, record},
+    engine::{NodePhase, record},
     evidence,
     schedule::NodeIndex,
 };
@@ -60,14 +60,14 @@ impl Engine {
             return;
         };
         let spare = node.progress.inconclusive_probes.saturating_add(1) < tries;
-        if let Phase::Backoff(at) = node.phase
+        if let NodePhase::Backoff(at) = node.phase
             && node.progress.next == Work::Probe
             && node.hinted != Some(id)
             && spare
         {
             node.hinted = Some(id);
             self.timers.remove(&(at, n));
-            node.phase = Phase::Idle;
+            node.phase = NodePhase::Idle;
             self.todo.push_back(n);
         }
     }

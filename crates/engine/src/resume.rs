@@ -4,7 +4,7 @@ use std::{borrow::Borrow, sync::Arc};
 
 use undercroft_model::{Entry, JOURNAL_VERSION, NodeName, OpId, Plan, Record, StepId};
 
-use crate::{Engine, ResumeError, progress::Running, schedule::NodeIndex};
+use crate::{Engine, ResumeError, progress::RunningOp, schedule::NodeIndex};
 
 /// What a journal says of the plan that it accepted last, entry by entry: a fold that can be kept, and
 /// gone on with as the journal grows.
@@ -108,7 +108,7 @@ impl Engine {
             }
             Record::OpStarted { op, step, work, .. } => {
                 let n = self.at(*step)?;
-                let running = Running {
+                let running = RunningOp {
                     op: *op,
                     step: *step,
                     work: *work,

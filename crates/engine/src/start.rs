@@ -8,9 +8,9 @@ use undercroft_model::{
 
 use crate::{
     Effect, Engine, EngineFault, Order,
-    engine::{Node, Phase, current, record},
+    engine::{NodePhase, NodeRun, current, record},
     evidence,
-    progress::Running,
+    progress::RunningOp,
     progress::timeout_ms,
     schedule::NodeIndex,
 };
@@ -27,7 +27,7 @@ impl Engine {
         };
         let progress = &node.progress;
         if self.finished.is_some()
-            || node.phase != Phase::Idle
+            || node.phase != NodePhase::Idle
             || progress.running.is_some()
             || progress.failed.is_some()
         {
@@ -93,7 +93,7 @@ impl Engine {
             return;
         };
         let work = node.progress.next;
-        node.progress.op_started(Running {
+        node.progress.op_started(RunningOp {
             op,
             step: step.id,
             work,
@@ -101,7 +101,7 @@ impl Engine {
         let attempt = node.progress.attempt.max(1);
         let timeout_ms = timeout_ms(step, work);
         let until = now.mono_ms.saturating_add(timeout_ms);
-        node.phase = Phase::Running(until);
+        node.phase = NodePhase::Running(until);
         self.timers.insert((until, n));
         self.ops.insert(op, n);
         record(
@@ -126,7 +126,7 @@ impl Engine {
     }
 
     /// The promises that hold whatever else is wrong.
-    fn may_start(&self, node: &Node, step: &Step) -> Result<(), EngineFault> {
+    fn may_start(&self, node: &NodeRun, step: &Step) -> Result<(), EngineFault> {
         let place = || (node.name.clone(), step.id);
         if node.progress.running.is_some() {
             let (node, step) = place();
@@ -174,7 +174,7 @@ impl Engine {
             node.holds = Some(resource);
             true
         } else {
-            node.phase = Phase::Queued(step, resource);
+            node.phase = NodePhase::Queued(step, resource);
             false
         }
     }
@@ -185,8 +185,8 @@ impl Engine {
         let Some(node) = self.nodes.get_mut(n) else {
             return;
         };
-        if let Phase::Queued(step, resource) = node.phase {
-            node.phase = Phase::Idle;
+        if let NodePhase::Queued(step, resource) = node.phase {
+            node.phase = NodePhase::Idle;
             if let Some(semaphore) = self.semaphores.get_mut(&resource) {
                 semaphore.leave(step, n);
             }
@@ -202,7 +202,7 @@ impl Engine {
             let Some(node) = self.nodes.get_mut(m) else {
                 break;
             };
-            node.phase = Phase::Idle;
+            node.phase = NodePhase::Idle;
             if self.stopped && !node.progress.begun {
                 // It won't begin in this run: its turn goes to the next in the queue.
                 next = semaphore.next();
@@ -218,10 +218,10 @@ impl Engine {
 
     pub(crate) fn stop_timer(&mut self, n: NodeIndex) {
         if let Some(node) = self.nodes.get_mut(n)
-            && let Phase::Running(at) | Phase::Backoff(at) = node.phase
+            && let NodePhase::Running(at) | NodePhase::Backoff(at) = node.phase
         {
             self.timers.remove(&(at, n));
-            node.phase = Phase::Idle;
+            node.phase = NodePhase::Idle;
         }
     }
 }

@@ -6,7 +6,7 @@
 //! ```
 //!
 //! [`serve()`] does this in rounds for as long as it is let. Words on a screen are somebody else's: what is
-//! told comes as data ([`undercroft_metal::world::Progress`], entries of the journal).
+//! told comes as data ([`undercroft_metal::world::RunProgress`], entries of the journal).
 
 mod between;
 pub mod documents;
@@ -38,7 +38,7 @@ pub use self::{
     systems::{KeptSystems, Systems},
 };
 // What a fleet's own methods take and give, so that nobody needs the crates beneath for it.
-pub use undercroft_metal::world::{Progress, ProgressSink};
+pub use undercroft_metal::world::{ProgressSink, RunProgress};
 pub use undercroft_planner::{
     FaultyPlan, Next, NodeReport, PlanOptions, PlanReport, Replaced, Scope, Waiting, Waits,
 };

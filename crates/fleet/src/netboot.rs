@@ -15,7 +15,7 @@ use undercroft_model::{
     view::FleetView,
 };
 use undercroft_netboot::{
-    BootIntent, BootTable, EventKind, Machine, Mode, Netboot, NetbootConfig, NetbootError,
+    BootIntent, BootMachine, BootTable, EventKind, Mode, Netboot, NetbootConfig, NetbootError,
     NetbootEvent,
     arch::IpxeBinary,
     server::{DhcpSettings, InstallerFiles, Ports},
@@ -29,7 +29,7 @@ use crate::{
 };
 use undercroft_build::debian::{Arch, Ipxe, KernelFlavour, Parts, PartsError};
 use undercroft_build::installer::{InstallerBuilder, InstallerError, InstallerImage};
-use undercroft_metal::world::Progress;
+use undercroft_metal::world::RunProgress;
 use undercroft_secrets::keys::{KeyError, OperatorKey};
 
 /// The file of the state directory in which leases are kept across restarts.
@@ -137,7 +137,7 @@ async fn say_what_servers_say(
             Ok(NetbootEvent {
                 kind: EventKind::Server { text },
                 ..
-            }) => progress(Progress::Line { node: None, text }),
+            }) => progress(RunProgress::Line { node: None, text }),
             Ok(_) | Err(broadcast::error::RecvError::Lagged(_)) => {}
             Err(broadcast::error::RecvError::Closed) => return,
         }
@@ -154,7 +154,7 @@ pub fn table(
     plan: Option<&Plan>,
     view: Option<&FleetView>,
 ) -> Result<BootTable, NetbootError> {
-    let machines = inventory.nodes.iter().map(|(name, node)| Machine {
+    let machines = inventory.nodes.iter().map(|(name, node)| BootMachine {
         uuid: node.uuid,
         address: Some(node.address),
         firmware: match node.firmware {
@@ -172,7 +172,7 @@ pub fn table(
             tftp_block_bytes: node.netboot.tftp_block_bytes,
         },
         kernel_params: kernel_params(node),
-        ..Machine::new(
+        ..BootMachine::new(
             name.clone(),
             node.macs.clone(),
             node.system,
@@ -346,7 +346,7 @@ pub(crate) async fn images(
     let cache_dir = settings.cache_dir.clone();
     let work = move || -> Result<_, BootError> {
         let mut say = |line: &str| {
-            progress(Progress::Line {
+            progress(RunProgress::Line {
                 node: None,
                 text: line.to_owned(),
             });

@@ -27,7 +27,7 @@ use crate::{
 use undercroft_journal::{FleetJournal, StoreError};
 use undercroft_metal::{
     power::PowerError,
-    world::{ClusterParts, MetalWorld, Progress, Room, RoomParts, WorldParts},
+    world::{ClusterParts, MetalWorld, Room, RoomParts, RunProgress, WorldParts},
 };
 use undercroft_process::clock;
 use undercroft_secrets::SecretsError;
@@ -351,7 +351,7 @@ impl Loop {
 
 /// Tells a line that belongs to no machine.
 pub(crate) fn tell(settings: &Settings, text: impl Into<String>) {
-    (settings.progress)(Progress::Line {
+    (settings.progress)(RunProgress::Line {
         node: None,
         text: text.into(),
     });

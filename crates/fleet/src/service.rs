@@ -20,7 +20,7 @@ use crate::{
     systems::KeptSystems,
 };
 use undercroft_journal::FleetJournal;
-use undercroft_metal::world::{ClusterParts, Progress};
+use undercroft_metal::world::{ClusterParts, RunProgress};
 
 /// Something that can't be had or done now.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -311,7 +311,7 @@ where
     }
 
     fn say(&self, node: Option<&NodeName>, text: &str) {
-        (self.fleet.settings().progress)(Progress::Line {
+        (self.fleet.settings().progress)(RunProgress::Line {
             node: node.cloned(),
             text: text.to_owned(),
         });

@@ -8,7 +8,7 @@ use undercroft_planner::Rounds;
 use crate::{fleet::Settings, inputs, run::tell};
 use undercroft_build::debian::Arch;
 use undercroft_build::system::{NixStore, NodeSystem, SystemBuilder, SystemSecrets};
-use undercroft_metal::world::Progress;
+use undercroft_metal::world::RunProgress;
 use undercroft_secrets::{Audience, catalogue};
 
 /// The machines' systems as they were built, or why one could not be.
@@ -54,7 +54,7 @@ pub(crate) async fn build(
         let about = name.clone();
         let built = tokio::task::spawn_blocking(move || {
             builder.build(&request, &mut |line| {
-                progress(Progress::Line {
+                progress(RunProgress::Line {
                     node: Some(about.clone()),
                     text: line.to_owned(),
                 });

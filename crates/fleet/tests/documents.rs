@@ -5,7 +5,7 @@ mod documents {
     use undercroft_fleet::documents::{
         EventLine, PlanDocument, ProgressLine, Status, SummaryLine, UpLine,
     };
-    use undercroft_fleet::{Progress, Scope};
+    use undercroft_fleet::{RunProgress, Scope};
     use undercroft_model::{
         Entry, NodeName, Observation,
         document::{Document, DocumentError, Version, read, schema},
@@ -141,7 +141,7 @@ mod documents {
         let lines = Looks::new::<UpLine>();
         let node = NodeName::new("gpu-01").unwrap();
         for progress in [
-            Progress::Bytes {
+            RunProgress::Bytes {
                 node: node.clone(),
                 phase: "copy".into(),
                 done_bytes: 1,
@@ -149,11 +149,11 @@ mod documents {
                 bytes_per_s: 3,
                 left_s: Some(4),
             },
-            Progress::Line {
+            RunProgress::Line {
                 node: None,
                 text: "a \"line\"".to_owned(),
             },
-            Progress::WaitsForApproval {
+            RunProgress::WaitsForApproval {
                 node,
                 fingerprint: "SHA256:key".to_owned(),
             },

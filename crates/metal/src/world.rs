@@ -38,8 +38,8 @@ use self::job::{Done, Job, Shared, Stop};
 pub use self::{
     cluster::{BootstrapItem, ClusterParts, SecretSource},
     job::{EncryptionKeySource, WorldParts},
-    options::{DiskKey, InstallOptions, OptionError, Phase},
-    progress::{Progress, ProgressSink},
+    options::{DiskKey, InstallOptions, InstallPhase, OptionError},
+    progress::{ProgressSink, RunProgress},
     room::{Facilities, Pending, Room, RoomParts},
 };
 pub(crate) use self::{
@@ -94,9 +94,9 @@ impl MetalWorld {
     }
 
     /// Remembers a machine that the inventory doesn't know.
-    pub fn note_unknown_machine(&self, stranger: &UnknownMachine) {
+    pub fn note_unknown_machine(&self, machine: &UnknownMachine) {
         // As with timelines: a help for people.
-        let _ = self.shared.store().note_unknown_machine(stranger);
+        let _ = self.shared.store().note_unknown_machine(machine);
     }
 }
 

@@ -10,14 +10,14 @@ use crate::table::BootTable;
 
 /// How long a boot may take from its script to its report, in milliseconds: half an hour, for a
 /// slow link and a large installer. Past it a request begins another boot.
-pub const FLIGHT_MS_MAX: u64 = 30 * 60_000;
+pub const BOOT_MS_MAX: u64 = 30 * 60_000;
 /// The most machines that the table doesn't know whose boots are remembered; the one that asked
 /// first is forgotten first. Those of the table are as many as the table has.
-pub const STRANGERS_MAX: usize = 256;
+pub const UNKNOWN_MACHINES_MAX: usize = 256;
 
 /// A request for a script.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Asked {
+pub struct ScriptRequest {
     /// Who asked.
     pub asker: Ipv4Addr,
     /// When, in milliseconds since 1970-01-01 UTC.
@@ -37,15 +37,15 @@ pub enum Oddity {
     /// Another script was served for the same boot.
     Again {
         /// The first request.
-        first: Asked,
+        first: ScriptRequest,
     },
 }
 
 /// The boots under way.
 #[derive(Debug, Default)]
 pub struct Boots {
-    known: BTreeMap<String, Asked>,
-    strangers: BTreeMap<String, Asked>,
+    known: BTreeMap<String, ScriptRequest>,
+    unknown: BTreeMap<String, ScriptRequest>,
 }
 
 impl Boots {
@@ -55,30 +55,30 @@ impl Boots {
         subject: &str,
         is_known: bool,
         planned: Option<Ipv4Addr>,
-        asked: Asked,
+        asked: ScriptRequest,
     ) -> Vec<Oddity> {
         let mut odd = Vec::new();
         if let Some(planned) = planned.filter(|planned| *planned != asked.asker) {
             odd.push(Oddity::OtherAddress { planned });
         }
-        let flights = if is_known {
+        let boots = if is_known {
             &mut self.known
         } else {
-            &mut self.strangers
+            &mut self.unknown
         };
-        match flights.get(subject) {
-            Some(first) if asked.at_ms.saturating_sub(first.at_ms) < FLIGHT_MS_MAX => {
+        match boots.get(subject) {
+            Some(first) if asked.at_ms.saturating_sub(first.at_ms) < BOOT_MS_MAX => {
                 let first = first.clone();
                 odd.push(Oddity::Again { first });
             }
             _ => {
-                flights.insert(subject.to_owned(), asked);
+                boots.insert(subject.to_owned(), asked);
             }
         }
-        if self.strangers.len() > STRANGERS_MAX {
-            let oldest = self.strangers.iter().min_by_key(|(_, asked)| asked.at_ms);
+        if self.unknown.len() > UNKNOWN_MACHINES_MAX {
+            let oldest = self.unknown.iter().min_by_key(|(_, asked)| asked.at_ms);
             if let Some(subject) = oldest.map(|(subject, _)| subject.clone()) {
-                self.strangers.remove(&subject);
+                self.unknown.remove(&subject);
             }
         }
         odd
@@ -88,7 +88,7 @@ impl Boots {
     /// anew on our behalf.
     pub fn ended(&mut self, subject: &str) {
         self.known.remove(subject);
-        self.strangers.remove(subject);
+        self.unknown.remove(subject);
     }
 
     /// Forgets machines that a new table doesn't have.
@@ -105,8 +105,8 @@ impl Boots {
 mod tests {
     use super::*;
 
-    fn asked(last: u8, at_ms: u64) -> Asked {
-        Asked {
+    fn asked(last: u8, at_ms: u64) -> ScriptRequest {
+        ScriptRequest {
             asker: Ipv4Addr::new(10, 0, 0, last),
             at_ms,
             word: format!("word-{last}"),
@@ -136,7 +136,7 @@ mod tests {
         boots.ended("node a");
         assert_eq!(boots.served("node a", true, planned, asked(5, 3000)), []);
         // Long after, it is another boot.
-        let late = 3000 + FLIGHT_MS_MAX;
+        let late = 3000 + BOOT_MS_MAX;
         assert_eq!(boots.served("node a", true, planned, asked(5, late)), []);
         assert_eq!(
             boots.served("node b", true, planned, asked(66, 0)),
@@ -146,13 +146,13 @@ mod tests {
     }
 
     #[test]
-    fn strangers_push_out_strangers_alone() {
+    fn unknown_machines_push_out_each_other_alone() {
         let mut boots = Boots::default();
         boots.served("node a", true, None, asked(5, 0));
         for n in 0..1000_u64 {
             boots.served(&format!("mac {n}"), false, None, asked(6, n));
         }
-        assert_eq!(boots.strangers.len(), STRANGERS_MAX);
+        assert_eq!(boots.unknown.len(), UNKNOWN_MACHINES_MAX);
         assert_eq!(boots.served("node a", true, None, asked(6, 5)).len(), 1);
     }
 }

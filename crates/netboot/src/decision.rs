@@ -14,7 +14,9 @@ use crate::event::DropReason;
 use crate::pi::split_tftp_path;
 use crate::script::{self, InstallerMode, ScriptTarget};
 use crate::site::{PI_FOLDER, Site};
-use crate::table::{BootIntent, BootTable, Conflict, Identity, Machine, Pxe4011, UnknownPolicy};
+use crate::table::{
+    BootIntent, BootMachine, BootTable, Conflict, Identity, Pxe4011, UnknownPolicy,
+};
 use crate::token::Token;
 
 /// The protocol that asks.
@@ -256,7 +258,7 @@ pub fn decide(table: &BootTable, site: &Site, request: &BootRequest<'_>) -> Boot
 
 struct Who<'a> {
     subject: Subject,
-    machine: Option<&'a Machine>,
+    machine: Option<&'a BootMachine>,
     intent: BootIntent,
 }
 

@@ -30,4 +30,4 @@ pub use error::NetbootError;
 pub use event::{DropReason, EventKind, NetbootEvent};
 pub use server::{Mode, Netboot, NetbootConfig};
 pub use site::Site;
-pub use table::{BootIntent, BootTable, Machine};
+pub use table::{BootIntent, BootMachine, BootTable};

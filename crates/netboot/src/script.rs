@@ -9,7 +9,7 @@ use undercroft_model::NodeName;
 
 use crate::arch::Platform;
 use crate::site::{InstallerImage, Site};
-use crate::table::Machine;
+use crate::table::BootMachine;
 use crate::token::Token;
 
 /// How often a script tries to get an address, or a file, before it gives up.
@@ -50,7 +50,7 @@ pub struct ScriptTarget<'a> {
 
 impl<'a> ScriptTarget<'a> {
     /// The target for a machine, or for an unknown one.
-    pub fn of(machine: Option<&'a Machine>, mode: InstallerMode) -> Self {
+    pub fn of(machine: Option<&'a BootMachine>, mode: InstallerMode) -> Self {
         Self {
             node: machine.map(|m| &m.name),
             params: machine.map_or(&[], |m| m.kernel_params.as_slice()),

@@ -92,7 +92,7 @@ impl Default for MachineSwitches {
 
 /// A machine that netboot knows.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Machine {
+pub struct BootMachine {
     /// Its name in the inventory.
     pub name: NodeName,
     /// The host name that DHCP hands out (option 12); empty for none.
@@ -121,7 +121,7 @@ pub struct Machine {
     pub intent: BootIntent,
 }
 
-impl Machine {
+impl BootMachine {
     /// What tells it from all others.
     pub fn identity(&self) -> MachineIdentity<'_> {
         MachineIdentity {
@@ -217,7 +217,7 @@ impl std::fmt::Display for Conflict {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Identity<'a> {
     /// A machine of the table.
-    Known(&'a Machine),
+    Known(&'a BootMachine),
     /// None of the table's machines.
     Unknown,
     /// More than one, or one with another's papers.
@@ -227,7 +227,7 @@ pub enum Identity<'a> {
 /// The machines that netboot knows, found by UUID, by any Ethernet address, and by serial number.
 #[derive(Debug, Clone, Default)]
 pub struct BootTable {
-    machines: BTreeMap<NodeName, Machine>,
+    machines: BTreeMap<NodeName, BootMachine>,
     by_uuid: BTreeMap<MachineUuid, NodeName>,
     by_mac: BTreeMap<MacAddr, NodeName>,
     by_address: BTreeMap<Ipv4Addr, NodeName>,
@@ -236,7 +236,7 @@ pub struct BootTable {
 }
 
 /// What it is called when identifiers aren't those of the machine that they led to.
-fn conflict(machine: &Machine, why: NotTheMachine, macs: &[MacAddr]) -> Option<Conflict> {
+fn conflict(machine: &BootMachine, why: NotTheMachine, macs: &[MacAddr]) -> Option<Conflict> {
     let node = machine.name.clone();
     match why {
         NotTheMachine::OtherUuid { planned, shown } => Some(Conflict::NewUuid {
@@ -254,7 +254,7 @@ fn conflict(machine: &Machine, why: NotTheMachine, macs: &[MacAddr]) -> Option<C
 }
 
 /// Refuses what would break out of a script's line or a packet's option.
-fn check_words(machine: &Machine) -> Result<(), NetbootError> {
+fn check_words(machine: &BootMachine) -> Result<(), NetbootError> {
     let bad = |setting, problem| Err(NetbootError::BadConfig { setting, problem });
     let name = &machine.name;
     if let Some(param) = machine.kernel_params.iter().find(|p| !is_plain_param(p)) {
@@ -281,7 +281,7 @@ impl BootTable {
     /// When two machines share a name, a UUID, an Ethernet address, a fixed address or a serial
     /// number, or when a host name or kernel parameter isn't one word.
     pub fn new(
-        machines: impl IntoIterator<Item = Machine>,
+        machines: impl IntoIterator<Item = BootMachine>,
         unknown: UnknownPolicy,
     ) -> Result<Self, NetbootError> {
         let mut table = Self {
@@ -294,7 +294,7 @@ impl BootTable {
         Ok(table)
     }
 
-    fn insert(&mut self, machine: Machine) -> Result<(), NetbootError> {
+    fn insert(&mut self, machine: BootMachine) -> Result<(), NetbootError> {
         fn claim<K: Ord + ToString>(
             map: &mut BTreeMap<K, NodeName>,
             key: K,
@@ -346,22 +346,22 @@ impl BootTable {
     }
 
     /// The machines, by name.
-    pub fn machines(&self) -> impl Iterator<Item = &Machine> {
+    pub fn machines(&self) -> impl Iterator<Item = &BootMachine> {
         self.machines.values()
     }
 
     /// The machine of a name.
-    pub fn get(&self, name: &NodeName) -> Option<&Machine> {
+    pub fn get(&self, name: &NodeName) -> Option<&BootMachine> {
         self.machines.get(name)
     }
 
     /// The machine that has a fixed address.
-    pub fn by_address(&self, address: Ipv4Addr) -> Option<&Machine> {
+    pub fn by_address(&self, address: Ipv4Addr) -> Option<&BootMachine> {
         self.machines.get(self.by_address.get(&address)?)
     }
 
     /// The machine that has an Ethernet address.
-    pub fn by_mac(&self, mac: MacAddr) -> Option<&Machine> {
+    pub fn by_mac(&self, mac: MacAddr) -> Option<&BootMachine> {
         self.machines.get(self.by_mac.get(&mac)?)
     }
 
@@ -415,7 +415,7 @@ impl BootTable {
             pi_serial.and_then(|serial| self.machines.get(self.by_serial.get(&serial)?));
         let mut owners = macs.iter().filter_map(|mac| self.by_mac(*mac));
         let by_mac = owners.next();
-        let two = |one: &Machine, other: &Machine| {
+        let two = |one: &BootMachine, other: &BootMachine| {
             Identity::Conflict(Conflict::TwoMachines {
                 by_uuid: one.name.clone(),
                 by_mac: other.name.clone(),
@@ -476,10 +476,10 @@ mod tests {
         NodeName::new(name).unwrap()
     }
 
-    fn machine(name: &str, mac: u8, uuid: Option<&str>) -> Machine {
-        Machine {
+    fn machine(name: &str, mac: u8, uuid: Option<&str>) -> BootMachine {
+        BootMachine {
             uuid: uuid.map(|u| u.parse().unwrap()),
-            ..Machine::new(
+            ..BootMachine::new(
                 node(name),
                 vec![MacAddr([2, 0, 0, 0, 0, mac]), MacAddr([2, 0, 0, 0, 1, mac])],
                 System::X86_64Linux,

@@ -28,8 +28,8 @@ use undercroft_netboot::server::DhcpSettings;
 use undercroft_netboot::site::InstallerImage;
 use undercroft_netboot::table::{FirmwareKind, MachineSwitches, Pxe4011, UnknownPolicy};
 use undercroft_netboot::{
-    BootAction, BootIntent, BootProtocol, BootRequest, BootTable, ClientArch, DropReason,
-    EventKind, Machine, Mode, Site, decide,
+    BootAction, BootIntent, BootMachine, BootProtocol, BootRequest, BootTable, ClientArch,
+    DropReason, EventKind, Mode, Site, decide,
 };
 
 const SERVER: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
@@ -76,14 +76,14 @@ fn site() -> Site {
     }
 }
 
-fn machine(name: &str, n: u8, intent: BootIntent) -> Machine {
+fn machine(name: &str, n: u8, intent: BootIntent) -> BootMachine {
     let name = NodeName::new(name).unwrap();
-    Machine::new(name, vec![mac(n)], System::X86_64Linux, intent)
+    BootMachine::new(name, vec![mac(n)], System::X86_64Linux, intent)
 }
 
 fn table() -> BootTable {
     let machines = [
-        Machine {
+        BootMachine {
             uuid: Some(UUID.parse().unwrap()),
             address: Some([10, 0, 0, 11].into()),
             kernel_params: vec!["console=ttyS0".into()],
@@ -93,7 +93,7 @@ fn table() -> BootTable {
         machine("discover", 3, BootIntent::Discover),
         machine("quarantine", 4, BootIntent::Quarantine),
         machine("ignore", 5, BootIntent::Ignore),
-        Machine {
+        BootMachine {
             switches: MachineSwitches {
                 pxe_4011: Pxe4011::Only,
                 snponly: true,
@@ -101,7 +101,7 @@ fn table() -> BootTable {
             },
             ..machine("coaxed", 6, BootIntent::Install)
         },
-        Machine {
+        BootMachine {
             macs: vec![pi_mac()],
             system: System::Aarch64Linux,
             firmware: FirmwareKind::RaspberryPi,

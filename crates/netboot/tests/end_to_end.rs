@@ -29,7 +29,7 @@ use undercroft_netboot::event::Service;
 use undercroft_netboot::server::{DhcpSettings, InstallerFiles};
 use undercroft_netboot::table::UnknownPolicy;
 use undercroft_netboot::{
-    BootIntent, BootTable, DropReason, EventKind, Machine, Mode, Netboot, NetbootConfig,
+    BootIntent, BootMachine, BootTable, DropReason, EventKind, Mode, Netboot, NetbootConfig,
     NetbootEvent,
 };
 
@@ -83,10 +83,10 @@ fn server_mode() -> Mode {
 
 fn table(intent: BootIntent) -> BootTable {
     let name = NodeName::new("gpu-01").unwrap();
-    let machine = Machine {
+    let machine = BootMachine {
         address: Some(Ipv4Addr::new(10, 77, 0, 11)),
         pi_serial: Some(0xa1b2_c3d4),
-        ..Machine::new(name, vec![MacAddr(KNOWN)], System::X86_64Linux, intent)
+        ..BootMachine::new(name, vec![MacAddr(KNOWN)], System::X86_64Linux, intent)
     };
     BootTable::new([machine], UnknownPolicy::Discover).unwrap()
 }

@@ -8,9 +8,9 @@ use undercroft_model::{
 };
 
 use crate::{
-    NodeReport, PlanReport, Summary, chain, cluster,
+    NodeReport, PlanReport, PlanSummary, chain, cluster,
     estimate::{estimate, typical_ms},
-    verdict::{self, NodeScope, Verdict},
+    verdict::{self, NodeScope, NodeVerdict},
 };
 
 /// How many servers join at a time: a second one that comes while the first is half way into etcd
@@ -52,7 +52,7 @@ pub fn plan_with(
     let mut nodes: BTreeMap<NodeName, NodePlan> = BTreeMap::new();
     let mut reports: BTreeMap<NodeName, NodeReport> = BTreeMap::new();
     let mut running = BTreeMap::new();
-    let mut summary = Summary::default();
+    let mut summary = PlanSummary::default();
     for (name, node) in &inventory.nodes {
         let asked = options.only.as_ref().is_none_or(|only| only.contains(name));
         if !asked && !options.reinstall.contains(name) {
@@ -67,13 +67,13 @@ pub fn plan_with(
             all_reinstalled: &options.reinstall,
         };
         let report = match verdict::judge(inventory, observation, name, node, asked) {
-            Verdict::LeaveAlone(report) => report,
-            Verdict::Install(install, report) => {
+            NodeVerdict::LeaveAlone(report) => report,
+            NodeVerdict::Install(install, report) => {
                 let planned = chain::build(inventory, name, node, &install, &mut steps);
                 nodes.insert(name.clone(), planned);
                 report
             }
-            Verdict::Join(delivery, generation, report) => {
+            NodeVerdict::Join(delivery, generation, report) => {
                 running.insert(name.clone(), (delivery, generation));
                 report
             }

@@ -133,7 +133,7 @@ impl NodeReport {
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, schemars::JsonSchema,
 )]
-pub struct Summary {
+pub struct PlanSummary {
     /// Those that are installed.
     pub install: usize,
     /// Those that are wiped and installed anew.
@@ -164,7 +164,7 @@ pub struct PlanReport {
     /// Names that were asked for and that the inventory doesn't have.
     pub unknown: Vec<NodeName>,
     /// The machines, counted.
-    pub summary: Summary,
+    pub summary: PlanSummary,
     /// How long the plan takes when nothing goes wrong, in milliseconds. It is a guess from typical
     /// times; see [`crate::estimate`].
     pub estimate_ms: u64,
@@ -181,7 +181,7 @@ impl PlanReport {
     }
 }
 
-impl Summary {
+impl PlanSummary {
     pub(crate) fn count(&mut self, status: &NodeStatus) {
         let field = match status {
             NodeStatus::Install => &mut self.install,

@@ -32,7 +32,7 @@ pub(crate) struct NodeScope<'a> {
     pub(crate) all_reinstalled: &'a BTreeSet<NodeName>,
 }
 
-pub(crate) enum Verdict {
+pub(crate) enum NodeVerdict {
     LeaveAlone(NodeReport),
     /// It runs what it should, was installed so many times, and joins.
     Join(SystemToInstall, u32, NodeReport),
@@ -45,7 +45,7 @@ pub(crate) fn judge(
     name: &NodeName,
     node: &Node,
     asked: NodeScope<'_>,
-) -> Verdict {
+) -> NodeVerdict {
     let NodeScope {
         reinstall,
         inspect_only,
@@ -68,7 +68,7 @@ pub(crate) fn judge(
             let generation = before.map_or(0, |before| before.generation);
             return join(inventory, observation, name, node, generation);
         }
-        return Verdict::LeaveAlone(left);
+        return NodeVerdict::LeaveAlone(left);
     }
 
     let mut reasons = Vec::new();
@@ -113,13 +113,13 @@ pub(crate) fn judge(
     if let Found::Installer { report } = found {
         if let Some(Block { why, next }) = foreign(name, node, report) {
             let status = NodeStatus::Quarantined { reason: why };
-            return Verdict::LeaveAlone(NodeReport::with_next(status, next));
+            return NodeVerdict::LeaveAlone(NodeReport::with_next(status, next));
         }
         unfit(name, node, &disks, report, &mut reasons);
     }
 
     if !reasons.is_empty() {
-        return Verdict::LeaveAlone(NodeReport::blocked(reasons));
+        return NodeVerdict::LeaveAlone(NodeReport::blocked(reasons));
     }
     let mut report = NodeReport::new(if reinstall {
         NodeStatus::Reinstall
@@ -166,7 +166,7 @@ pub(crate) fn judge(
         disks,
         installer_seen,
     };
-    Verdict::Install(install, report)
+    NodeVerdict::Install(install, report)
 }
 
 /// A machine that runs what it should takes its part in the cluster.
@@ -176,13 +176,13 @@ fn join(
     name: &NodeName,
     node: &Node,
     generation: u32,
-) -> Verdict {
+) -> NodeVerdict {
     let mut reasons = Vec::from_iter(members::founds_second(inventory, observation, name));
     match delivery(inventory, observation, name, node, &mut reasons) {
         Some(delivery) if reasons.is_empty() => {
-            Verdict::Join(delivery, generation, NodeReport::new(NodeStatus::Join))
+            NodeVerdict::Join(delivery, generation, NodeReport::new(NodeStatus::Join))
         }
-        _ => Verdict::LeaveAlone(NodeReport::blocked(reasons)),
+        _ => NodeVerdict::LeaveAlone(NodeReport::blocked(reasons)),
     }
 }
 

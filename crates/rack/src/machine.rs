@@ -22,7 +22,7 @@ use super::qemu::{self, Launch};
 use super::qmp::ShutdownCause;
 use super::spec::{RackFirmware, RackMachine};
 use super::state::{LOG_END_BYTES, MachineDir, end_of_file, now_ms};
-use running::{Happening, Running};
+use running::{Happening, RunningVm};
 use serial::SerialOutput;
 
 pub use files::HOST_FREE_BYTES_MIN;
@@ -38,16 +38,16 @@ const ORDERS_WAITING_MAX: usize = 16;
 /// What a machine's task is told to do.
 #[derive(Debug)]
 pub(crate) enum Order {
-    Power(PowerAction, Answer<()>),
-    NextBoot(NextBoot, Answer<()>),
-    Plug(bool, Answer<()>),
-    OpenConsole(u64, Answer<ConsoleFeed>),
+    Power(PowerAction, ReplySender<()>),
+    NextBoot(NextBoot, ReplySender<()>),
+    Plug(bool, ReplySender<()>),
+    OpenConsole(u64, ReplySender<ConsoleFeed>),
     Type(Vec<u8>),
     /// Power off and end the task.
-    Retire(Answer<()>),
+    Retire(ReplySender<()>),
 }
 
-pub(crate) type Answer<T> = oneshot::Sender<Result<T, RackError>>;
+pub(crate) type ReplySender<T> = oneshot::Sender<Result<T, RackError>>;
 
 /// An open console: what was printed, and what will be.
 pub(crate) type ConsoleFeed = (Vec<u8>, broadcast::Receiver<Arc<[u8]>>);
@@ -92,7 +92,7 @@ impl MachineHandle {
         } else {
             Accelerator::Tcg
         };
-        let machine = Machine {
+        let machine = VmKeeper {
             output: SerialOutput::new(dir.clone()),
             spec,
             dir,
@@ -117,7 +117,7 @@ impl MachineHandle {
     /// Gives an order and waits for its outcome.
     pub(crate) async fn order<T>(
         &self,
-        make: impl FnOnce(Answer<T>) -> Order,
+        make: impl FnOnce(ReplySender<T>) -> Order,
     ) -> Result<T, RackError> {
         let (answer, outcome) = oneshot::channel();
         let gone = || crate::error::no_such_machine(&self.status.borrow().name);
@@ -132,19 +132,19 @@ impl MachineHandle {
     }
 }
 
-struct Machine {
+struct VmKeeper {
     spec: RackMachine,
     dir: MachineDir,
     taps: Vec<String>,
     accelerator: Accelerator,
     status: watch::Sender<MachineStatus>,
     output: SerialOutput,
-    running: Option<Running>,
+    running: Option<RunningVm>,
     /// When the guest restarted lately.
     resets: VecDeque<Instant>,
 }
 
-impl Machine {
+impl VmKeeper {
     async fn run(mut self, mut inbox: mpsc::Receiver<Order>) {
         loop {
             let order = match &mut self.running {
@@ -249,7 +249,7 @@ impl Machine {
         };
         let arguments = qemu::arguments(&self.spec, &launch);
         self.output.scanner.reset();
-        self.running = Some(Running::start(&self.spec.name, &self.dir, &qemu, &arguments).await?);
+        self.running = Some(RunningVm::start(&self.spec.name, &self.dir, &qemu, &arguments).await?);
         self.status.send_modify(|status| {
             status.power = PowerState::On;
             status.launches += 1;

@@ -123,6 +123,16 @@ pub fn rehearse(
 
 type Checked<T> = Result<T, Violation>;
 
+/// What has come of an event that the controller handled.
+enum Handled {
+    /// The run goes on.
+    GoesOn,
+    /// The controller was killed.
+    Died,
+    /// The run is over.
+    Ended(RunEnd),
+}
+
 impl RehearsalState<'_> {
     fn broken<T>(&self, rule: Rule, message: impl Into<String>) -> Checked<T> {
         Err(Violation {
@@ -418,70 +428,80 @@ impl RehearsalState<'_> {
         self.world.controller_back();
         let mut pending = Some(Event::Begin);
         for _ in 0..events_max {
-            let event = match pending.take().or_else(|| self.world.out.pop_front()) {
+            let event = match pending.take() {
                 Some(event) => event,
-                None => {
-                    let tick_ms = driver.next_deadline();
-                    let world_ms = self.world.clock.next_ms();
-                    match (tick_ms, world_ms) {
-                        (None, None) => {
-                            return self.broken(Rule::Stuck, "nothing will ever happen again");
-                        }
-                        (Some(tick_ms), world_ms) if world_ms.is_none_or(|w| tick_ms <= w) => {
-                            self.world.clock.advance_to(tick_ms);
-                            let now_ms = self.world.now_ms();
-                            self.shared.borrow_mut().at(now_ms);
-                            Event::Tick
-                        }
-                        _ => {
-                            self.world.happen();
-                            self.checked()?;
-                            continue;
-                        }
-                    }
-                }
+                None => match self.next_event(&driver)? {
+                    Some(event) => event,
+                    None => continue,
+                },
             };
             if self.world.now_ms() > deadline_ms {
                 return self.broken(Rule::Stuck, "the run goes on for longer than anyone waits");
             }
             let hint = matches!(event, Event::Reported { .. });
             let event = self.world.as_controller_sees(event);
-            // What is due at this very moment is none of the report's doing.
+            let mut handled = Handled::GoesOn;
             if hint {
-                let now = self.world.now();
-                match driver.handle(now, Event::Tick, &mut self.world) {
-                    Ok(Some(end)) => return Ok(end),
-                    Ok(None) => {}
-                    Err(error) if !self.shared.borrow().killed => {
-                        return self.broken(Rule::Replay, error.to_string());
-                    }
-                    Err(_) => {}
-                }
-                if self.shared.borrow().killed {
-                    driver = self.restart_controller()?;
-                    pending = Some(Event::Begin);
-                    continue;
-                }
+                // What is due at this very moment is none of the report's doing.
+                handled = self.handle(&mut driver, Event::Tick, false)?;
             }
-            self.shared.borrow_mut().checkers.hinted(hint);
-            let handled = driver.handle(self.world.now(), event, &mut self.world);
-            self.shared.borrow_mut().checkers.hinted(false);
-            self.checked()?;
-            if let Some(fault) = driver.engine().faults().first() {
-                return self.broken(Rule::EngineFault, fault.to_string());
+            if let Handled::GoesOn = handled {
+                handled = self.handle(&mut driver, event, hint)?;
             }
-            let killed = self.shared.borrow().killed;
             match handled {
-                _ if killed => {
+                Handled::GoesOn => {}
+                Handled::Ended(end) => return Ok(end),
+                Handled::Died => {
                     driver = self.restart_controller()?;
                     pending = Some(Event::Begin);
                 }
-                Ok(None) => {}
-                Ok(Some(end)) => return Ok(end),
-                Err(error) => return self.broken(Rule::Replay, error.to_string()),
             }
         }
         self.broken(Rule::Stuck, "the run takes more events than retries allow")
+    }
+
+    /// What the controller is told next; nothing where only the world has moved on.
+    fn next_event(&mut self, driver: &Driver<JournalHandle>) -> Checked<Option<Event>> {
+        if let Some(event) = self.world.out.pop_front() {
+            return Ok(Some(event));
+        }
+        match (driver.next_deadline(), self.world.clock.next_ms()) {
+            (None, None) => self.broken(Rule::Stuck, "nothing will ever happen again"),
+            (Some(tick_ms), world_ms) if world_ms.is_none_or(|at_ms| tick_ms <= at_ms) => {
+                self.world.clock.advance_to(tick_ms);
+                let now_ms = self.world.now_ms();
+                self.shared.borrow_mut().at(now_ms);
+                Ok(Some(Event::Tick))
+            }
+            _ => {
+                self.world.happen();
+                self.checked()?;
+                Ok(None)
+            }
+        }
+    }
+
+    /// Lets the controller handle an event; `hint` is whether it is one that it may learn nothing from but where to look.
+    fn handle(
+        &mut self,
+        driver: &mut Driver<JournalHandle>,
+        event: Event,
+        hint: bool,
+    ) -> Checked<Handled> {
+        self.shared.borrow_mut().checkers.hinted(hint);
+        let handled = driver.handle(self.world.now(), event, &mut self.world);
+        self.shared.borrow_mut().checkers.hinted(false);
+        self.checked()?;
+        if let Some(fault) = driver.engine().faults().first() {
+            return self.broken(Rule::EngineFault, fault.to_string());
+        }
+        let killed = self.shared.borrow().killed;
+        match handled {
+            _ if killed => Ok(Handled::Died),
+            Ok(None) => Ok(Handled::GoesOn),
+            Ok(Some(end)) => Ok(Handled::Ended(end)),
+            Err(error) => self.broken(Rule::Replay, error.to_string()),
+        }
     }
 
     /// The controller has died: some time later somebody starts it again, and it goes on from what

@@ -67,9 +67,6 @@ const ALLOWED: &[(&str, &str, &str)] = &[
     ("crates/secrets/src/catalogue.rs", "servers_secrets", DATA),
     ("crates/secrets/src/catalogue.rs", "operators_secrets", DATA),
     ("crates/secrets/src/check.rs", "check_file", OLD),
-    ("crates/sim/src/rehearse.rs", "drive", OLD),
-    ("crates/sim/src/report/mod.rs", "build", OLD),
-    ("crates/sim/src/world/strike.rs", "strike", OLD),
     ("xtask/src/nix_eval/report.rs", "report", OLD),
     ("xtask/src/trial.rs", "run", SEQUENCE),
 ];

@@ -168,14 +168,14 @@ pub(crate) fn run(ui: Ui, at: Option<&Path>, args: &DoctorArgs) -> Result<Done, 
     Ok(Done::Well)
 }
 
-fn stage(stage: undercroft_netboot::timeline::Stage) -> &'static str {
-    use undercroft_netboot::timeline::Stage;
+fn stage(stage: undercroft_netboot::timeline::BootStage) -> &'static str {
+    use undercroft_netboot::timeline::BootStage;
     match stage {
-        Stage::Power => "power",
-        Stage::Dhcp => "dhcp",
-        Stage::Tftp => "tftp",
-        Stage::Http => "http",
-        Stage::Installer => "installer",
-        Stage::Ssh => "ssh",
+        BootStage::Power => "power",
+        BootStage::Dhcp => "dhcp",
+        BootStage::Tftp => "tftp",
+        BootStage::Http => "http",
+        BootStage::Installer => "installer",
+        BootStage::Ssh => "ssh",
     }
 }

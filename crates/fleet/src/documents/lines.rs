@@ -5,7 +5,7 @@ use std::borrow::Cow;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
-use undercroft_metal::world::Progress;
+use undercroft_metal::world::RunProgress;
 use undercroft_model::{
     Entry, JOURNAL_VERSION, Record, RunEnd,
     document::{Document, Version},
@@ -80,7 +80,7 @@ pub struct ProgressLine {
     pub version: Version<1>,
     /// What it tells.
     #[serde(flatten)]
-    pub progress: Progress,
+    pub progress: RunProgress,
 }
 
 impl Document for ProgressLine {

@@ -11,7 +11,7 @@ use undercroft_netboot::timeline::MarkKind;
 use super::{
     claim::{of_any_boot, takes},
     job::{Done, Job, Stop},
-    progress::Progress,
+    progress::RunProgress,
 };
 use undercroft_journal::approval::APPROVAL_POLL_INTERVAL;
 use undercroft_journal::{Alarm, AlarmKind, PendingReport, StoreError, TimelineSource};
@@ -130,7 +130,7 @@ impl Told {
                 TimelineSource::Controller,
                 format!("waits for the approval of {}", report.fingerprint),
             );
-            job.shared.tell(Progress::WaitsForApproval {
+            job.shared.tell(RunProgress::WaitsForApproval {
                 node: job.name().clone(),
                 fingerprint: report.fingerprint.clone(),
             });

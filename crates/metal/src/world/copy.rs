@@ -12,7 +12,7 @@ use super::{
     installer::{Installer, unanswered},
     job::Job,
     nixlog::{NixLog, Rate},
-    progress::Progress,
+    progress::RunProgress,
 };
 use undercroft_build::system::NixStore;
 use undercroft_process as process;
@@ -160,7 +160,7 @@ impl<'a> Teller<'a> {
         let left = self
             .total_bytes
             .map(|total| total.saturating_sub(done_bytes));
-        self.job.shared.tell(Progress::Bytes {
+        self.job.shared.tell(RunProgress::Bytes {
             node: self.job.name().clone(),
             phase: self.job.step.action.verb().into(),
             done_bytes,

@@ -14,7 +14,7 @@ use undercroft_netboot::timeline::MarkKind;
 use super::{
     cluster::{ClusterParts, KnownAccess},
     options::InstallOptions,
-    progress::{Progress, ProgressSink},
+    progress::{ProgressSink, RunProgress},
     reports::ReportBoard,
     room::Facilities,
 };
@@ -84,12 +84,12 @@ impl Shared {
         let _ = self.store().note(node, row);
     }
 
-    pub(super) fn tell(&self, progress: Progress) {
+    pub(super) fn tell(&self, progress: RunProgress) {
         (self.parts.progress)(progress);
     }
 
     pub(super) fn line(&self, node: &NodeName, text: impl Into<String>) {
-        self.tell(Progress::Line {
+        self.tell(RunProgress::Line {
             node: Some(node.clone()),
             text: text.into(),
         });

@@ -22,7 +22,7 @@ pub struct DiskKey {
 
 /// A phase of an installation, in nixos-anywhere's words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Phase {
+pub enum InstallPhase {
     /// Start the installer from a Linux that runs on the machine.
     Kexec,
     /// Lay out the disks.
@@ -33,7 +33,7 @@ pub enum Phase {
     Reboot,
 }
 
-impl FromStr for Phase {
+impl FromStr for InstallPhase {
     type Err = OptionError;
 
     fn from_str(text: &str) -> Result<Self, OptionError> {
@@ -108,11 +108,15 @@ impl InstallOptions {
     ///
     /// # Errors
     /// The first option that can't be done.
-    pub fn check(&self, phases: &[Phase]) -> Result<(), OptionError> {
-        if phases.contains(&Phase::Kexec) {
+    pub fn check(&self, phases: &[InstallPhase]) -> Result<(), OptionError> {
+        if phases.contains(&InstallPhase::Kexec) {
             return Err(OptionError::KexecUnsupported);
         }
-        let needed = [Phase::Disko, Phase::Install, Phase::Reboot];
+        let needed = [
+            InstallPhase::Disko,
+            InstallPhase::Install,
+            InstallPhase::Reboot,
+        ];
         if !phases.is_empty() && needed.iter().any(|phase| !phases.contains(phase)) {
             return Err(OptionError::PhaseLeftOut);
         }
@@ -210,7 +214,7 @@ mod tests {
     #[test]
     fn phases_that_cannot_be_done_are_refused_before_anything_is() {
         let options = InstallOptions::default();
-        let all: Vec<Phase> = ["disko", "install", "reboot"]
+        let all: Vec<InstallPhase> = ["disko", "install", "reboot"]
             .iter()
             .map(|p| p.parse().unwrap())
             .collect();
@@ -220,10 +224,10 @@ mod tests {
             Err(OptionError::PhaseLeftOut)
         ));
         assert!(matches!(
-            options.check(&[Phase::Kexec]),
+            options.check(&[InstallPhase::Kexec]),
             Err(OptionError::KexecUnsupported)
         ));
-        assert!("wipe".parse::<Phase>().is_err());
+        assert!("wipe".parse::<InstallPhase>().is_err());
     }
 
     #[test]

@@ -9,7 +9,7 @@ use undercroft_model::NodeName;
     Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema,
 )]
 #[serde(rename_all = "kebab-case", tag = "progress")]
-pub enum Progress {
+pub enum RunProgress {
     /// Bytes under way to a machine.
     Bytes {
         /// The machine.
@@ -42,4 +42,4 @@ pub enum Progress {
 }
 
 /// Where progress goes.
-pub type ProgressSink = Arc<dyn Fn(Progress) + Send + Sync>;
+pub type ProgressSink = Arc<dyn Fn(RunProgress) + Send + Sync>;

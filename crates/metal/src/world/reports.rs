@@ -18,12 +18,12 @@ pub(crate) const CLAIM_SILENCE: Duration = Duration::from_secs(60);
 
 /// A report, and when it was heard.
 #[derive(Debug, Clone)]
-pub(crate) struct Claim {
+pub(crate) struct HeardReport {
     pub(crate) report: InstallerReport,
     heard: Instant,
 }
 
-impl Claim {
+impl HeardReport {
     fn is_fresh(&self) -> bool {
         self.heard.elapsed() < CLAIM_SILENCE
     }
@@ -34,7 +34,7 @@ impl Claim {
 /// repeated, and what came first stays first.
 #[derive(Debug)]
 pub(crate) struct ReportBoard {
-    claims: Mutex<BTreeMap<NodeName, Vec<Claim>>>,
+    claims: Mutex<BTreeMap<NodeName, Vec<HeardReport>>>,
     version: watch::Sender<u64>,
 }
 
@@ -53,7 +53,7 @@ impl ReportBoard {
         let mut all = self.claims.lock().unwrap_or_else(PoisonError::into_inner);
         let claims = all.entry(node.clone()).or_default();
         let now = Instant::now();
-        let same = |claim: &&mut Claim| {
+        let same = |claim: &&mut HeardReport| {
             claim.report.fingerprint == report.fingerprint && claim.report.boot_id == report.boot_id
         };
         let new = if let Some(claim) = claims.iter_mut().find(same) {
@@ -68,7 +68,7 @@ impl ReportBoard {
                 let silent = claims.iter().position(|claim| !claim.is_fresh());
                 claims.remove(silent.unwrap_or(CLAIMS_MAX - 1));
             }
-            claims.push(Claim { report, heard: now });
+            claims.push(HeardReport { report, heard: now });
             true
         };
         drop(all);
@@ -78,7 +78,7 @@ impl ReportBoard {
     }
 
     /// The claims to be a machine that are still repeated, the first one first.
-    pub(crate) fn claims(&self, node: &NodeName) -> Vec<Claim> {
+    pub(crate) fn claims(&self, node: &NodeName) -> Vec<HeardReport> {
         let all = self.claims.lock().unwrap_or_else(PoisonError::into_inner);
         let claims = all.get(node).into_iter().flatten();
         claims.filter(|claim| claim.is_fresh()).cloned().collect()

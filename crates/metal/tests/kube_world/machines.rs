@@ -21,7 +21,9 @@ use undercroft_journal::Store;
 use undercroft_kube::{Apply, Cluster, Manifest};
 use undercroft_metal::{
     observe::{Looking, observe},
-    world::{ClusterParts, Facilities, InstallOptions, MetalWorld, Pending, Progress, WorldParts},
+    world::{
+        ClusterParts, Facilities, InstallOptions, MetalWorld, Pending, RunProgress, WorldParts,
+    },
 };
 use undercroft_model::{
     Action, ClusterPlan, Failure, GitopsSource, MacAddr, NodeName, NodePlan, NodeState,
@@ -90,7 +92,7 @@ pub(crate) struct Site {
     pub(crate) api: ApiServer,
     pub(crate) world: MetalWorld,
     pub(crate) outcomes: mpsc::UnboundedReceiver<(OpId, Outcome)>,
-    pub(crate) told: Arc<Mutex<Vec<Progress>>>,
+    pub(crate) told: Arc<Mutex<Vec<RunProgress>>>,
     servers: Vec<Running>,
     next_op: u64,
 }

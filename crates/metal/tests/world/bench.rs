@@ -16,8 +16,8 @@ use tokio::sync::mpsc;
 use undercroft_engine::{NodeFacts, Order, World};
 use undercroft_journal::Store;
 use undercroft_metal::world::{
-    ClusterParts, EncryptionKeySource, Facilities, InstallOptions, MetalWorld, Pending, Progress,
-    WorldParts,
+    ClusterParts, EncryptionKeySource, Facilities, InstallOptions, MetalWorld, Pending,
+    RunProgress, WorldParts,
 };
 use undercroft_model::{
     Action, Approval, ApprovalMode, DiskIdentity, Evidence, Failure, INSTALLER_REPORT_VERSION,
@@ -88,7 +88,7 @@ pub(crate) struct Bench {
     pub(crate) room: Arc<FakeRoom>,
     pub(crate) world: MetalWorld,
     pub(crate) outcomes: mpsc::UnboundedReceiver<(OpId, Outcome)>,
-    pub(crate) told: Arc<Mutex<Vec<Progress>>>,
+    pub(crate) told: Arc<Mutex<Vec<RunProgress>>>,
     pub(crate) report: InstallerReport,
     pub(crate) final_key: HostKey,
     /// What the plan knows the machine by.

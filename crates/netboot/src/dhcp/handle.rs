@@ -16,7 +16,7 @@ use crate::dhcp::wire::{DhcpPacket, decode, peek_mac};
 use crate::event::{ClientKind, DropReason, EventKind};
 use crate::server::config::{DhcpSettings, Mode};
 use crate::site::Site;
-use crate::table::{BootTable, Machine};
+use crate::table::{BootMachine, BootTable};
 
 /// The port that a packet came in on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -183,7 +183,7 @@ struct Exchange<'a> {
     view: ServerView<'a>,
     packet: &'a DhcpPacket,
     decision: &'a BootDecision,
-    machine: Option<&'a Machine>,
+    machine: Option<&'a BootMachine>,
     arch: Option<ClientArch>,
     handled: Handled,
 }

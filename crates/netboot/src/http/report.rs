@@ -111,7 +111,7 @@ pub struct ReportRules {
 
 /// A report that is what it can be: a claim of somebody who sits at the machine's address.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Claim {
+pub struct ReportClaim {
     /// The machine that it claims to be; `None` for one that the table doesn't know.
     pub node: Option<NodeName>,
     /// Its token.
@@ -219,7 +219,7 @@ pub fn check_report(
     sender: Ipv4Addr,
     table: &BootTable,
     rules: &ReportRules,
-) -> Result<Claim, (Option<NodeName>, Refusal)> {
+) -> Result<ReportClaim, (Option<NodeName>, Refusal)> {
     let claimed = report.address;
     let named = claimed_node(report, table);
     let node = named.clone().unwrap_or_default();
@@ -257,7 +257,7 @@ pub fn check_report(
             .any(|subject| rules.key.is_mine(token, &subject))
     };
     match Token::parse(text).filter(mine) {
-        Some(token) => Ok(Claim { node, token }),
+        Some(token) => Ok(ReportClaim { node, token }),
         None => refuse(Refusal::ForeignToken),
     }
 }
@@ -285,9 +285,9 @@ mod tests {
     }
 
     fn table() -> BootTable {
-        let machine = |name: &str, mac: &str, last| crate::table::Machine {
+        let machine = |name: &str, mac: &str, last| crate::table::BootMachine {
             address: Some(Ipv4Addr::new(10, 0, 0, last)),
-            ..crate::table::Machine::new(
+            ..crate::table::BootMachine::new(
                 NodeName::new(name).unwrap(),
                 vec![mac.parse().unwrap()],
                 undercroft_model::System::X86_64Linux,

@@ -104,7 +104,7 @@ mod tests {
 
     use super::*;
     use crate::http::head::parse_head;
-    use crate::table::{BootIntent, Machine, UnknownPolicy};
+    use crate::table::{BootIntent, BootMachine, UnknownPolicy};
     use crate::token::TokenKey;
 
     const MAC: MacAddr = MacAddr([0x52, 0x54, 0, 0, 0, 1]);
@@ -113,9 +113,9 @@ mod tests {
     /// What the request in that line is answered with, and whether a token was asked for.
     fn ask(line: &str, more: &str, sender: Option<MacAddr>) -> (Route, bool) {
         let name = NodeName::new("local").unwrap();
-        let machine = Machine {
+        let machine = BootMachine {
             uuid: Some(UUID.parse().unwrap()),
-            ..Machine::new(name, vec![MAC], System::X86_64Linux, BootIntent::Local)
+            ..BootMachine::new(name, vec![MAC], System::X86_64Linux, BootIntent::Local)
         };
         let table = BootTable::new([machine], UnknownPolicy::Discover).unwrap();
         let site = Site {

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, Rw
 use tokio::sync::{broadcast, watch};
 use undercroft_model::{MacAddr, MachineUuid, NodeName};
 
-use crate::boots::{Asked, Boots, Oddity};
+use crate::boots::{Boots, Oddity, ScriptRequest};
 use crate::decision::{BootDecision, BootRequest};
 use crate::event::{DropCounters, DropReason, EventKind, NetbootEvent, Service};
 use crate::http::ReportRules;
@@ -197,7 +197,7 @@ impl Shared {
         };
         let planned = node.and_then(|name| self.table().get(name)?.address);
         let word = token.word();
-        let asked = Asked {
+        let asked = ScriptRequest {
             asker: token.asker,
             at_ms: self.clock.now_ms(),
             word: word.clone(),

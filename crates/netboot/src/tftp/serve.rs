@@ -42,11 +42,11 @@ const FIRST_READ_BYTES: usize = 4 << 10;
 const MAX_REPEATS: u32 = 8;
 
 /// The transfers under way, by who asked.
-type Active = Arc<Mutex<BTreeMap<SocketAddrV4, Arc<Asked>>>>;
+type Active = Arc<Mutex<BTreeMap<SocketAddrV4, Arc<ScriptRequest>>>>;
 
 /// What a client has asked for.
 #[derive(Debug)]
-struct Asked {
+struct ScriptRequest {
     request: ReadRequest,
     /// It has acknowledged something.
     proven: AtomicBool,
@@ -107,7 +107,7 @@ pub(crate) async fn serve(
             shared.drop_packet(&about, Service::Tftp, DropReason::Duplicate);
             continue;
         };
-        let claim = Claim {
+        let claim = TransferSlot {
             active: active.clone(),
             client,
             asked,
@@ -170,7 +170,11 @@ pub(crate) async fn serve(
 /// answered, whose first packet is then sent again: a boot ROM repeats its request, from the same
 /// port, until the first answer has reached it, and takes the first that does. Any other request
 /// ends the transfer that the port has.
-fn take_over(active: &Active, client: SocketAddrV4, request: &ReadRequest) -> Option<Arc<Asked>> {
+fn take_over(
+    active: &Active,
+    client: SocketAddrV4,
+    request: &ReadRequest,
+) -> Option<Arc<ScriptRequest>> {
     let mut all = active.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(old) = all.get(&client) {
         if old.request == *request && !old.proven.load(Ordering::Relaxed) {
@@ -181,7 +185,7 @@ fn take_over(active: &Active, client: SocketAddrV4, request: &ReadRequest) -> Op
         }
         old.replaced.notify_one();
     }
-    let asked = Arc::new(Asked {
+    let asked = Arc::new(ScriptRequest {
         request: request.clone(),
         proven: AtomicBool::new(false),
         repeats: AtomicU32::new(0),
@@ -193,13 +197,13 @@ fn take_over(active: &Active, client: SocketAddrV4, request: &ReadRequest) -> Op
 }
 
 /// A client's place among the transfers under way.
-struct Claim {
+struct TransferSlot {
     active: Active,
     client: SocketAddrV4,
-    asked: Arc<Asked>,
+    asked: Arc<ScriptRequest>,
 }
 
-impl Drop for Claim {
+impl Drop for TransferSlot {
     fn drop(&mut self) {
         let mut all = self.active.lock().unwrap_or_else(PoisonError::into_inner);
         // A later request from the same port has the entry by now.
@@ -290,7 +294,7 @@ fn open(shared: &Shared, about: &About, path: &str) -> Result<(Source, u64), Str
 
 async fn run(
     interface: &str,
-    claim: &Claim,
+    claim: &TransferSlot,
     place: &Place,
     shared: &Shared,
     about: &About,
@@ -379,7 +383,7 @@ async fn drive(
     socket: &UdpSocket,
     transfer: &mut Transfer,
     mut blocks: Blocks,
-    asked: &Asked,
+    asked: &ScriptRequest,
     place: &Place,
 ) -> Result<u64, String> {
     let mut patience = Patience::new();

@@ -3,11 +3,11 @@
 use std::fmt::Write as _;
 use std::net::Ipv4Addr;
 
-use super::parts::{Entry, Mark, MarkKind, Stage};
+use super::parts::{BootStage, Entry, Mark, MarkKind};
 use crate::event::{EventKind, NetbootEvent};
 
 pub(super) fn entries(events: &[&NetbootEvent], marks: &[&Mark]) -> Vec<Entry> {
-    let mut all: Vec<(u64, Stage, String)> = events
+    let mut all: Vec<(u64, BootStage, String)> = events
         .iter()
         .filter_map(|event| {
             let (stage, text) = describe(event)?;
@@ -16,10 +16,10 @@ pub(super) fn entries(events: &[&NetbootEvent], marks: &[&Mark]) -> Vec<Entry> {
         .collect();
     for mark in marks {
         let (stage, text) = match mark.kind {
-            MarkKind::PowerOn => (Stage::Power, "switched on"),
-            MarkKind::Approved => (Stage::Installer, "approved"),
-            MarkKind::SshReached => (Stage::Ssh, "SSH reached with the pinned key"),
-            MarkKind::SshFailed => (Stage::Ssh, "SSH failed"),
+            MarkKind::PowerOn => (BootStage::Power, "switched on"),
+            MarkKind::Approved => (BootStage::Installer, "approved"),
+            MarkKind::SshReached => (BootStage::Ssh, "SSH reached with the pinned key"),
+            MarkKind::SshFailed => (BootStage::Ssh, "SSH failed"),
         };
         let text = if mark.detail.is_empty() {
             text.to_owned()
@@ -46,7 +46,7 @@ pub(super) fn entries(events: &[&NetbootEvent], marks: &[&Mark]) -> Vec<Entry> {
     entries
 }
 
-fn describe(event: &NetbootEvent) -> Option<(Stage, String)> {
+fn describe(event: &NetbootEvent) -> Option<(BootStage, String)> {
     let address = event
         .address
         .map_or_else(|| "no address".to_owned(), |a| a.to_string());
@@ -55,45 +55,49 @@ fn describe(event: &NetbootEvent) -> Option<(Stage, String)> {
     Some(match &event.kind {
         EventKind::DhcpDiscover { arch, client } => match arch {
             Some(arch) => (
-                Stage::Dhcp,
+                BootStage::Dhcp,
                 format!("DISCOVER from {client}, architecture {arch}"),
             ),
-            None => (Stage::Dhcp, format!("DISCOVER from {client}")),
+            None => (BootStage::Dhcp, format!("DISCOVER from {client}")),
         },
-        EventKind::DhcpOffer { boot: b } => (Stage::Dhcp, format!("OFFER {address}: {}", boot(b))),
-        EventKind::ProxyOffer { boot: b } => (Stage::Dhcp, format!("proxy OFFER: {}", boot(b))),
+        EventKind::DhcpOffer { boot: b } => {
+            (BootStage::Dhcp, format!("OFFER {address}: {}", boot(b)))
+        }
+        EventKind::ProxyOffer { boot: b } => (BootStage::Dhcp, format!("proxy OFFER: {}", boot(b))),
         EventKind::DhcpRequest { client, server } => {
             let server = server.map_or_else(String::new, |s| format!(", to server {s}"));
-            (Stage::Dhcp, format!("REQUEST from {client}{server}"))
+            (BootStage::Dhcp, format!("REQUEST from {client}{server}"))
         }
-        EventKind::DhcpAck { boot: b } => (Stage::Dhcp, format!("ACK {address}: {}", boot(b))),
-        EventKind::DhcpNak { reason } => (Stage::Dhcp, format!("NAK: {reason}")),
+        EventKind::DhcpAck { boot: b } => (BootStage::Dhcp, format!("ACK {address}: {}", boot(b))),
+        EventKind::DhcpNak { reason } => (BootStage::Dhcp, format!("NAK: {reason}")),
         EventKind::DhcpDecline => (
-            Stage::Dhcp,
+            BootStage::Dhcp,
             match event.address {
                 Some(address) => format!("DECLINE: the machine found {address} in use"),
                 None => "DECLINE: the address is in use".to_owned(),
             },
         ),
         EventKind::AddressInUse { by } => (
-            Stage::Dhcp,
+            BootStage::Dhcp,
             format!("{address} is in use by the machine with the Ethernet address {by}"),
         ),
-        EventKind::Server { text } => (Stage::Dhcp, text.clone()),
-        EventKind::DhcpRelease => (Stage::Dhcp, "RELEASE".to_owned()),
-        EventKind::Pxe4011Request { .. } => (Stage::Dhcp, "REQUEST on port 4011".to_owned()),
+        EventKind::Server { text } => (BootStage::Dhcp, text.clone()),
+        EventKind::DhcpRelease => (BootStage::Dhcp, "RELEASE".to_owned()),
+        EventKind::Pxe4011Request { .. } => (BootStage::Dhcp, "REQUEST on port 4011".to_owned()),
         EventKind::Pxe4011Ack { boot: b } => {
-            (Stage::Dhcp, format!("ACK from port 4011: {}", boot(b)))
+            (BootStage::Dhcp, format!("ACK from port 4011: {}", boot(b)))
         }
-        EventKind::NothingToBoot { reason } => (Stage::Dhcp, format!("nothing to boot: {reason}")),
-        EventKind::Quarantined { reason } => (Stage::Dhcp, format!("quarantined: {reason}")),
-        EventKind::TftpRequest { path } => (Stage::Tftp, format!("asked for {path}")),
+        EventKind::NothingToBoot { reason } => {
+            (BootStage::Dhcp, format!("nothing to boot: {reason}"))
+        }
+        EventKind::Quarantined { reason } => (BootStage::Dhcp, format!("quarantined: {reason}")),
+        EventKind::TftpRequest { path } => (BootStage::Tftp, format!("asked for {path}")),
         EventKind::TftpDone {
             path,
             bytes,
             duration_ms,
         } => (
-            Stage::Tftp,
+            BootStage::Tftp,
             format!("sent {path}, {}", rate(*bytes, *duration_ms)),
         ),
         EventKind::TftpAborted {
@@ -101,20 +105,20 @@ fn describe(event: &NetbootEvent) -> Option<(Stage, String)> {
             bytes,
             reason,
         } => (
-            Stage::Tftp,
+            BootStage::Tftp,
             format!("broke off {path} after {bytes} bytes: {reason}"),
         ),
         EventKind::TftpRefused { path, reason } => {
-            (Stage::Tftp, format!("refused {path}: {reason}"))
+            (BootStage::Tftp, format!("refused {path}: {reason}"))
         }
-        EventKind::HttpRequest { method, path } => (Stage::Http, format!("{method} {path}")),
+        EventKind::HttpRequest { method, path } => (BootStage::Http, format!("{method} {path}")),
         EventKind::HttpDone {
             path,
             status,
             bytes,
             duration_ms,
         } => (
-            Stage::Http,
+            BootStage::Http,
             format!("{status} {path}, {}", rate(*bytes, *duration_ms)),
         ),
         EventKind::HttpAborted {
@@ -122,11 +126,11 @@ fn describe(event: &NetbootEvent) -> Option<(Stage, String)> {
             bytes,
             reason,
         } => (
-            Stage::Http,
+            BootStage::Http,
             format!("broke off {path} after {bytes} bytes: {reason}"),
         ),
         EventKind::Report { report } => (
-            Stage::Installer,
+            BootStage::Installer,
             format!(
                 "reported in from {address}, fingerprint {}",
                 report.fingerprint
@@ -145,10 +149,10 @@ fn describe(event: &NetbootEvent) -> Option<(Stage, String)> {
                 says("which says", claimed),
                 says("for", planned)
             );
-            (Stage::Installer, text)
+            (BootStage::Installer, text)
         }
         EventKind::ScriptServed { word } => {
-            (Stage::Http, format!("boot script served, word {word}"))
+            (BootStage::Http, format!("boot script served, word {word}"))
         }
         EventKind::ScriptOdd {
             word,
@@ -163,13 +167,13 @@ fn describe(event: &NetbootEvent) -> Option<(Stage, String)> {
             if let (Some(first), Some(word)) = (first, first_word) {
                 let _ = write!(text, ", after {first} was given the word {word}");
             }
-            (Stage::Http, text)
+            (BootStage::Http, text)
         }
         EventKind::Dropped { service, reason } => {
             let stage = match service {
-                crate::event::Service::Dhcp | crate::event::Service::Pxe4011 => Stage::Dhcp,
-                crate::event::Service::Tftp => Stage::Tftp,
-                crate::event::Service::Http => Stage::Http,
+                crate::event::Service::Dhcp | crate::event::Service::Pxe4011 => BootStage::Dhcp,
+                crate::event::Service::Tftp => BootStage::Tftp,
+                crate::event::Service::Http => BootStage::Http,
             };
             // That the client chose its own server is said by its REQUEST already.
             if *reason == crate::event::DropReason::OtherServer {

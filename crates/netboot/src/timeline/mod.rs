@@ -10,7 +10,7 @@ mod parts;
 use serde::{Deserialize, Serialize};
 use undercroft_model::{MacAddr, NodeName};
 
-pub use parts::{Diagnosis, Entry, Mark, MarkKind, Missing, PATIENCE_MS, Stage};
+pub use parts::{BootStage, Diagnosis, Entry, Mark, MarkKind, Missing, PATIENCE_MS};
 
 use crate::event::{ClientKind, EventKind, NetbootEvent};
 

@@ -38,7 +38,7 @@ pub struct Mark {
     Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, schemars::JsonSchema,
 )]
 #[serde(rename_all = "kebab-case")]
-pub enum Stage {
+pub enum BootStage {
     /// Power.
     Power,
     /// DHCP, proxyDHCP and port 4011.
@@ -59,7 +59,7 @@ pub struct Entry {
     /// When, in milliseconds since 1970-01-01 UTC.
     pub at_ms: u64,
     /// The stage it belongs to.
-    pub stage: Stage,
+    pub stage: BootStage,
     /// What happened, in a few words.
     pub text: String,
     /// How often it happened in a row, with nothing else in between.

@@ -28,7 +28,7 @@ use undercroft_netboot::arch::IpxeBinary;
 use undercroft_netboot::server::DhcpSettings;
 use undercroft_netboot::table::UnknownPolicy;
 use undercroft_netboot::{
-    BootIntent, BootTable, EventKind, Machine, Mode, Netboot, NetbootConfig, NetbootEvent,
+    BootIntent, BootMachine, BootTable, EventKind, Mode, Netboot, NetbootConfig, NetbootEvent,
 };
 
 use support::{BRIDGE, Client, SERVER, wait_for};
@@ -64,9 +64,9 @@ impl Site {
 
 fn table() -> BootTable {
     let name = NodeName::new("gpu-01").unwrap();
-    let machine = Machine {
+    let machine = BootMachine {
         address: Some(FIXED),
-        ..Machine::new(
+        ..BootMachine::new(
             name,
             vec![MacAddr(KNOWN)],
             System::X86_64Linux,

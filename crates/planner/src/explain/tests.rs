@@ -3,7 +3,7 @@
 use undercroft_model::PlanId;
 
 use super::*;
-use crate::Summary;
+use crate::PlanSummary;
 
 #[test]
 fn sizes_are_rounded_up_to_megabytes_and_down_to_tenths_of_gigabytes() {
@@ -51,7 +51,7 @@ fn one_machine_has_and_others_have() {
     );
 }
 
-fn report(summary: Summary) -> PlanReport {
+fn report(summary: PlanSummary) -> PlanReport {
     PlanReport {
         plan: PlanId(String::new()),
         nodes: Default::default(),
@@ -63,8 +63,8 @@ fn report(summary: Summary) -> PlanReport {
 
 #[test]
 fn the_headline_counts_what_there_is_and_nothing_else() {
-    assert_eq!(headline(&report(Summary::default())), "no machines");
-    let all = Summary {
+    assert_eq!(headline(&report(PlanSummary::default())), "no machines");
+    let all = PlanSummary {
         install: 1,
         reinstall: 2,
         join: 3,
@@ -80,9 +80,9 @@ fn the_headline_counts_what_there_is_and_nothing_else() {
         "1 to install, 2 to wipe and install anew, 3 to take their part in the cluster, 4 up to date, \
          5 running another system, 6 not answering, 7 quarantined, 8 blocked, 9 not asked for"
     );
-    let one = Summary {
+    let one = PlanSummary {
         blocked: 1,
-        ..Summary::default()
+        ..PlanSummary::default()
     };
     assert_eq!(headline(&report(one)), "1 blocked");
 }

@@ -64,7 +64,7 @@ pub(super) enum Happening {
 
 /// A running QEMU.
 #[derive(Debug)]
-pub(super) struct Running {
+pub(super) struct RunningVm {
     events: mpsc::Receiver<Event>,
     monitor: OwnedWriteHalf,
     serial: OwnedWriteHalf,
@@ -75,7 +75,7 @@ pub(super) struct Running {
     commands: u64,
 }
 
-impl Running {
+impl RunningVm {
     /// Starts QEMU, stopped, and connects to it.
     pub(super) async fn start(
         name: &NodeName,

@@ -6,7 +6,7 @@ mod spans;
 mod text;
 mod timeline;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 use undercroft_model::{Record, Resource, RunEnd, Work};
@@ -14,7 +14,7 @@ use undercroft_planner::NodeStatus;
 use undercroft_simkit::Faults;
 
 use self::spans::{Spans, place};
-use crate::{faults::FaultKind, options::RehearseOptions, state::RehearsalState};
+use crate::{faults::FaultKind, machine::Machine, options::RehearseOptions, state::RehearsalState};
 
 pub use cluster::{ClusterReport, Milestone};
 pub use path::PathSegment;
@@ -193,54 +193,65 @@ pub(crate) fn build(state: &RehearsalState<'_>, options: &RehearseOptions) -> Re
     RehearsalReport {
         fleet: state.inventory.fleet.name.clone(),
         nodes: state.world.machines.len(),
-        up: state
-            .world
-            .machines
-            .iter()
-            .filter(|m| m.runs_target() && m.is_connected(now_ms))
-            .count(),
+        up: up(state, now_ms).count(),
         cluster: cluster::cluster(&spans, start_ms),
         profile: options.profile.name.clone(),
         seed: options.seed,
         faults: options.faults,
         total_ms: end_ms.saturating_sub(start_ms),
-        runs: state
-            .runs
-            .iter()
-            .map(|line| RunReport {
-                end: line.end,
-                took_ms: line.end_ms.saturating_sub(line.start_ms),
-                resumed: line.resumed,
-            })
-            .collect(),
+        runs: runs(state),
         phases: phases(&spans),
         limits: limits(&spans),
         critical_path,
         last_node: last.map(name),
         timeline: timeline::class_timelines(&spans, start_ms, end_ms),
-        people: PeopleReport {
-            people: state.world.people(),
-            approvals: state.world.manual_work.approvals,
-            buttons: state.world.manual_work.buttons,
-            took_ms: state.world.manual_work.person_ms,
-        },
+        people: people(state),
         wipes: wipes(state),
         fault_counts: fault_counts(shared.dice.injected(), name),
         failures: failures(state, &shared.notable, now_ms),
         restarts: count(|r| matches!(r, Record::NodeRestarted { .. })),
         controller_restarts: shared.kills,
         quarantined: count(|r| matches!(r, Record::Quarantined { .. })),
-        site_visits: state
-            .site_visits
-            .iter()
-            .map(|(node, why)| SiteVisit {
-                node: name(*node),
-                why: (*why).to_owned(),
-            })
-            .collect(),
+        site_visits: site_visits(state, name),
         uplink_busy_ms,
         uplink_shared_ms,
     }
+}
+
+/// The machines that run what they should.
+fn up<'s>(state: &'s RehearsalState<'_>, now_ms: u64) -> impl Iterator<Item = &'s Machine> {
+    let machines = state.world.machines.iter();
+    machines.filter(move |m| m.runs_target() && m.is_connected(now_ms))
+}
+
+fn runs(state: &RehearsalState<'_>) -> Vec<RunReport> {
+    let runs = state.runs.iter();
+    runs.map(|run| RunReport {
+        end: run.end,
+        took_ms: run.end_ms.saturating_sub(run.start_ms),
+        resumed: run.resumed,
+    })
+    .collect()
+}
+
+fn people(state: &RehearsalState<'_>) -> PeopleReport {
+    let manual_work = state.world.manual_work;
+    PeopleReport {
+        people: state.world.people(),
+        approvals: manual_work.approvals,
+        buttons: manual_work.buttons,
+        took_ms: manual_work.person_ms,
+    }
+}
+
+fn site_visits(state: &RehearsalState<'_>, name: impl Fn(u32) -> String) -> Vec<SiteVisit> {
+    let visits = state.site_visits.iter();
+    visits
+        .map(|(node, why)| SiteVisit {
+            node: name(*node),
+            why: (*why).to_owned(),
+        })
+        .collect()
 }
 
 /// The value below which so many in a hundred lie (nearest rank).
@@ -373,13 +384,7 @@ fn fault_counts(
 }
 
 fn failures(state: &RehearsalState<'_>, notable: &[(u64, Record)], now_ms: u64) -> Vec<FailedNode> {
-    let up: std::collections::BTreeSet<&str> = state
-        .world
-        .machines
-        .iter()
-        .filter(|m| m.runs_target() && m.is_connected(now_ms))
-        .map(|m| m.spec.name.as_str())
-        .collect();
+    let up: BTreeSet<&str> = up(state, now_ms).map(|m| m.spec.name.as_str()).collect();
     let mut last: BTreeMap<&str, FailedNode> = BTreeMap::new();
     for (_, record) in notable {
         let Record::NodeFailed {

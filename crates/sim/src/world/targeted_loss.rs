@@ -123,12 +123,21 @@ impl SimWorld {
             return;
         };
         self.note(node, || format!("LOSS: {:?}", target.loss));
+        let happened = self.take_away(node, target.loss);
+        if let Some(target) = &mut self.targeted_loss {
+            target.happened = happened;
+            target.is_over = true;
+        }
+    }
+
+    /// Takes something from a machine, or from the cluster. Gives whether there was anything to take.
+    fn take_away(&mut self, node: u32, loss: Loss) -> bool {
         let now_ms = self.now_ms();
-        let happened = match target.loss {
+        match loss {
             Loss::Power | Loss::PowerForGood => {
                 let ran = self.machine(node).running != Running::Off;
                 self.cut(node);
-                if target.loss == Loss::Power {
+                if loss == Loss::Power {
                     self.soon(node, 30_000, Turn::PowerBack);
                 }
                 ran
@@ -143,21 +152,7 @@ impl SimWorld {
             }
             Loss::Disks if !self.can_spare(node) => false,
             Loss::Disks => {
-                self.cut(node);
-                if self.cluster.members.len() == 1 && self.cluster.members.contains_key(&node) {
-                    // All that the cluster was is gone with it.
-                    self.cluster = Cluster::default();
-                }
-                let machine = self.machine(node);
-                machine.lost_disk = machine.ever_up;
-                let lost = machine.lost_disk;
-                machine.root = Root::empty();
-                for disk in &mut machine.disks {
-                    disk.table = Table::Foreign;
-                }
-                self.disk_lost |= lost;
-                self.shared.borrow_mut().checkers.on_disk_lost(node);
-                self.soon(node, 30_000, Turn::PowerBack);
+                self.take_disks(node);
                 true
             }
             Loss::System => {
@@ -180,10 +175,24 @@ impl SimWorld {
                 self.cluster.founded
             }
             Loss::Part(part) => self.cluster.parts.remove(&part).is_some(),
-        };
-        if let Some(target) = &mut self.targeted_loss {
-            target.happened = happened;
-            target.is_over = true;
         }
+    }
+
+    fn take_disks(&mut self, node: u32) {
+        self.cut(node);
+        if self.cluster.members.len() == 1 && self.cluster.members.contains_key(&node) {
+            // All that the cluster was is gone with it.
+            self.cluster = Cluster::default();
+        }
+        let machine = self.machine(node);
+        machine.lost_disk = machine.ever_up;
+        let lost = machine.lost_disk;
+        machine.root = Root::empty();
+        for disk in &mut machine.disks {
+            disk.table = Table::Foreign;
+        }
+        self.disk_lost |= lost;
+        self.shared.borrow_mut().checkers.on_disk_lost(node);
+        self.soon(node, 30_000, Turn::PowerBack);
     }
 }
