@@ -137,6 +137,17 @@ pub(crate) struct Draft {
     pub(crate) resource: Option<Resource>,
 }
 
+impl Draft {
+    fn new(action: Action, reaches: NodeState, timeout_s: u32, resource: Option<Resource>) -> Self {
+        Self {
+            action,
+            reaches,
+            timeout_s,
+            resource,
+        }
+    }
+}
+
 /// Appends a step to the plan's and to its machine's: it begins where the machine's last one ends.
 pub(crate) fn append(
     inventory: &Inventory,
@@ -267,21 +278,24 @@ fn prove(inventory: &Inventory, delivery: &SystemToInstall) -> Draft {
 }
 
 fn drafts(inventory: &Inventory, node: &Node, install: &Install) -> Vec<Draft> {
+    let mut drafts = to_its_installer(inventory, node, install);
+    if let Some(delivery) = &install.system {
+        drafts.extend(to_its_system(inventory, node, install, delivery));
+    }
+    drafts
+}
+
+/// The steps up to an installer that was inspected: nothing is written to the machine.
+fn to_its_installer(inventory: &Inventory, node: &Node, install: &Install) -> Vec<Draft> {
     let timeouts = &inventory.fleet.timeouts;
-    let draft = |action, reaches, timeout_s, resource| Draft {
-        action,
-        reaches,
-        timeout_s,
-        resource,
-    };
-    let mut drafts = vec![
-        draft(
+    vec![
+        Draft::new(
             Action::NetworkBoot,
             NodeState::Seen,
             timeouts.network_boot_s,
             Some(Resource::NetworkBoot),
         ),
-        draft(
+        Draft::new(
             Action::Approve {
                 mode: if has_console(node) {
                     ApprovalMode::Console
@@ -294,7 +308,7 @@ fn drafts(inventory: &Inventory, node: &Node, install: &Install) -> Vec<Draft> {
             timeouts.approval_s,
             None,
         ),
-        draft(
+        Draft::new(
             Action::Inspect {
                 disks: install.disks.clone(),
                 system: node.system,
@@ -304,15 +318,22 @@ fn drafts(inventory: &Inventory, node: &Node, install: &Install) -> Vec<Draft> {
             timeouts.inspect_s,
             None,
         ),
-    ];
-    let Some(delivery) = &install.system else {
-        return drafts;
-    };
+    ]
+}
+
+/// The steps from there to a system that runs.
+fn to_its_system(
+    inventory: &Inventory,
+    node: &Node,
+    install: &Install,
+    delivery: &SystemToInstall,
+) -> Vec<Draft> {
+    let timeouts = &inventory.fleet.timeouts;
     let target = &delivery.target;
     let toplevel = || target.toplevel.clone();
     let host_key_fingerprint = || delivery.host_key_fingerprint.clone();
-    drafts.extend([
-        draft(
+    vec![
+        Draft::new(
             Action::Partition {
                 disks: install.disks.clone(),
                 layout: node.layout,
@@ -324,7 +345,7 @@ fn drafts(inventory: &Inventory, node: &Node, install: &Install) -> Vec<Draft> {
             timeouts.partition_s,
             None,
         ),
-        draft(
+        Draft::new(
             Action::CopyClosure {
                 toplevel: toplevel(),
                 closure_bytes: target.closure_bytes,
@@ -333,7 +354,7 @@ fn drafts(inventory: &Inventory, node: &Node, install: &Install) -> Vec<Draft> {
             timeouts.copy_s,
             Some(Resource::ClosureCopy),
         ),
-        draft(
+        Draft::new(
             Action::Install {
                 toplevel: toplevel(),
                 host_key_fingerprint: host_key_fingerprint(),
@@ -342,7 +363,7 @@ fn drafts(inventory: &Inventory, node: &Node, install: &Install) -> Vec<Draft> {
             timeouts.install_s,
             None,
         ),
-        draft(
+        Draft::new(
             Action::Reboot {
                 host_key_fingerprint: host_key_fingerprint(),
             },
@@ -351,8 +372,7 @@ fn drafts(inventory: &Inventory, node: &Node, install: &Install) -> Vec<Draft> {
             Some(Resource::Reboot),
         ),
         prove(inventory, delivery),
-    ]);
-    drafts
+    ]
 }
 
 fn ms(seconds: u32) -> u64 {

@@ -354,31 +354,8 @@ impl Drafting<'_> {
     /// Secrets, Argo CD and the root application, once everybody who can be is there.
     fn bring_in(&mut self, founder: &NodeName, members: &[(NodeName, StepId, StepId)]) {
         let timeouts = &self.inventory.fleet.timeouts;
-        let reason = if self.inventory.gitops.repository.is_none() {
-            Some("`gitops.repository` isn't set: no Argo CD is brought in")
-        } else if self
-            .options
-            .until
-            .is_some_and(|until| until < NodeState::SecretsReady)
-        {
-            Some("no Argo CD was asked for")
-        } else {
-            None
-        };
-        if let Some(reason) = reason {
-            if let Some(node) = self.nodes.get_mut(founder) {
-                for state in [
-                    NodeState::SecretsReady,
-                    NodeState::ArgoCdReady,
-                    NodeState::Synced,
-                ] {
-                    node.not_applicable.insert(state, reason.to_owned());
-                }
-            }
-            if let Some(report) = self.reports.get_mut(founder) {
-                report.notes.push(reason.to_owned());
-            }
-            return;
+        if let Some(reason) = self.why_no_argo_cd() {
+            return self.leave_out_argo_cd(founder, reason);
         }
         let drafts = [
             (
@@ -410,24 +387,57 @@ impl Drafting<'_> {
                     resource: None,
                 },
             );
-            let others = members.iter().filter(|(name, _, _)| name != founder);
-            let others: Vec<StepId> = others.map(|(_, _, ready)| *ready).collect();
-            let waits = !others.is_empty();
-            if let Some(step) = self.step(id) {
-                step.delivers_secrets = part == BootstrapPart::Secrets;
-                // The steps after the first come after it anyway.
-                if part == BootstrapPart::Secrets {
-                    step.after_settled = others;
-                }
+            // The steps after the first come after it anyway.
+            if part == BootstrapPart::Secrets {
+                self.wait_for_others(founder, id, members);
             }
-            if waits
-                && part == BootstrapPart::Secrets
-                && let Some(report) = self.reports.get_mut(founder)
-            {
-                report
-                    .waits_on
-                    .push("every machine that can join, before Argo CD".to_owned());
+        }
+    }
+
+    fn why_no_argo_cd(&self) -> Option<&'static str> {
+        let until = self.options.until;
+        if self.inventory.gitops.repository.is_none() {
+            Some("`gitops.repository` isn't set: no Argo CD is brought in")
+        } else if until.is_some_and(|until| until < NodeState::SecretsReady) {
+            Some("no Argo CD was asked for")
+        } else {
+            None
+        }
+    }
+
+    fn leave_out_argo_cd(&mut self, founder: &NodeName, reason: &str) {
+        if let Some(node) = self.nodes.get_mut(founder) {
+            for state in [
+                NodeState::SecretsReady,
+                NodeState::ArgoCdReady,
+                NodeState::Synced,
+            ] {
+                node.not_applicable.insert(state, reason.to_owned());
             }
+        }
+        if let Some(report) = self.reports.get_mut(founder) {
+            report.notes.push(reason.to_owned());
+        }
+    }
+
+    /// Lets the step that brings the secrets in wait until every other machine has joined that can.
+    fn wait_for_others(
+        &mut self,
+        founder: &NodeName,
+        secrets: StepId,
+        members: &[(NodeName, StepId, StepId)],
+    ) {
+        let others = members.iter().filter(|(name, _, _)| name != founder);
+        let others: Vec<StepId> = others.map(|(_, _, ready)| *ready).collect();
+        let waits = !others.is_empty();
+        if let Some(step) = self.step(secrets) {
+            step.delivers_secrets = true;
+            step.after_settled = others;
+        }
+        if waits && let Some(report) = self.reports.get_mut(founder) {
+            report
+                .waits_on
+                .push("every machine that can join, before Argo CD".to_owned());
         }
     }
 

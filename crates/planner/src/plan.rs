@@ -8,7 +8,7 @@ use undercroft_model::{
 };
 
 use crate::{
-    NodeReport, PlanReport, PlanSummary, chain, cluster,
+    PlanReport, PlanSummary, chain, cluster,
     estimate::{estimate, typical_ms},
     verdict::{self, NodeScope, NodeVerdict},
 };
@@ -50,16 +50,15 @@ pub fn plan_with(
 ) -> (Plan, PlanReport) {
     let mut steps: Vec<Step> = Vec::new();
     let mut nodes: BTreeMap<NodeName, NodePlan> = BTreeMap::new();
-    let mut reports: BTreeMap<NodeName, NodeReport> = BTreeMap::new();
-    let mut running = BTreeMap::new();
+    let (mut reports, mut running) = (BTreeMap::new(), BTreeMap::new());
     let mut summary = PlanSummary::default();
     for (name, node) in &inventory.nodes {
+        let reinstall = options.reinstall.contains(name);
         let asked = options.only.as_ref().is_none_or(|only| only.contains(name));
-        if !asked && !options.reinstall.contains(name) {
+        if !asked && !reinstall {
             summary.left_out += 1;
             continue;
         }
-        let reinstall = options.reinstall.contains(name);
         let asked = NodeScope {
             reinstall,
             inspect_only: options.inspect_only,
@@ -90,34 +89,15 @@ pub fn plan_with(
         steps: &mut steps,
     }
     .extend();
-    for report in reports.values() {
-        summary.count(&report.status);
-    }
-    let mut concurrency = BTreeMap::from([
-        (Resource::NetworkBoot, inventory.fleet.limits.network_boots),
-        (Resource::ClosureCopy, inventory.fleet.limits.closure_copies),
-        (Resource::Reboot, inventory.fleet.limits.reboots),
-    ]);
-    if cluster.is_some() {
-        concurrency.insert(Resource::ServerJoin, SERVER_JOINS_MAX);
-        concurrency.insert(Resource::AgentJoin, inventory.fleet.limits.agent_joins);
-    }
-    let asked = options.only.iter().flatten().chain(&options.reinstall);
-    let unknown: BTreeSet<&NodeName> = asked
-        .filter(|name| !inventory.nodes.contains_key(*name))
-        .collect();
-    let limits = &inventory.fleet.limits;
+    let statuses = reports.values().map(|report| &report.status);
+    statuses.for_each(|status| summary.count(status));
     let mut plan = Plan {
         id: PlanId(String::new()),
         version: PLAN_VERSION,
         parent: parent.cloned(),
         fleet: inventory.fleet.name.clone(),
         inventory_digest: inventory.digest(),
-        limits: PlanLimits {
-            concurrency,
-            failure_budget: inventory.failure_budget(),
-            node_restarts_max: limits.node_restarts,
-        },
+        limits: limits(inventory, cluster.is_some()),
         cluster,
         nodes,
         steps,
@@ -126,9 +106,36 @@ pub fn plan_with(
     let report = PlanReport {
         plan: plan.id.clone(),
         nodes: reports,
-        unknown: unknown.into_iter().cloned().collect(),
+        unknown: unknown(inventory, options),
         summary,
         estimate_ms: estimate(&plan, typical_ms).total_ms,
     };
     (plan, report)
+}
+
+fn limits(inventory: &Inventory, has_cluster: bool) -> PlanLimits {
+    let limits = &inventory.fleet.limits;
+    let mut concurrency = BTreeMap::from([
+        (Resource::NetworkBoot, limits.network_boots),
+        (Resource::ClosureCopy, limits.closure_copies),
+        (Resource::Reboot, limits.reboots),
+    ]);
+    if has_cluster {
+        concurrency.insert(Resource::ServerJoin, SERVER_JOINS_MAX);
+        concurrency.insert(Resource::AgentJoin, limits.agent_joins);
+    }
+    PlanLimits {
+        concurrency,
+        failure_budget: inventory.failure_budget(),
+        node_restarts_max: limits.node_restarts,
+    }
+}
+
+/// The machines that were asked for and that the inventory doesn't know, each once.
+fn unknown(inventory: &Inventory, options: &PlanOptions) -> Vec<NodeName> {
+    let asked = options.only.iter().flatten().chain(&options.reinstall);
+    let unknown: BTreeSet<&NodeName> = asked
+        .filter(|name| !inventory.nodes.contains_key(*name))
+        .collect();
+    unknown.into_iter().cloned().collect()
 }

@@ -1,8 +1,8 @@
 //! What is to be done with one machine, and why.
 
 use undercroft_model::{
-    DiskMisfit, Found, InstallerReport, Misfit, NodeName, NodeObservation, NodeState,
-    NotTheMachine, Observation, PlannedDisk, SystemTarget,
+    DiskMisfit, Found, Installed, InstallerReport, Misfit, NodeName, NodeState, NotTheMachine,
+    Observation, PlannedDisk, SystemTarget,
     inventory::{Builder, DiskRole, Firmware, Inventory, Layout, Node, PowerKind},
     misfits,
 };
@@ -53,19 +53,18 @@ pub(crate) fn judge(
         all_reinstalled,
     } = asked;
     let joins = until.is_none_or(|until| until >= NodeState::Joined);
-    let nothing = Found::Nothing;
-    let seen: Option<&NodeObservation> = observation.nodes.get(name);
-    let found = seen.map_or(&nothing, |seen| &seen.found);
+    let seen = observation.nodes.get(name);
+    let found = seen.map_or(&Found::Nothing, |seen| &seen.found);
     let target = observation.targets.get(name);
     let before = observation.installed.get(name);
     let was_up = before.is_some_and(|before| before.proved_up);
+    let generation = before.map_or(0, |before| before.generation);
     if !reinstall
         && let Some(left) = leave_alone(name, node, found, target, before.is_some(), was_up)
     {
         let converged = left.status == NodeStatus::Converged;
         let missing = !members::is_converged(inventory, observation, name, node, until);
         if converged && missing && joins && !inspect_only {
-            let generation = before.map_or(0, |before| before.generation);
             return join(inventory, observation, name, node, generation);
         }
         return NodeVerdict::LeaveAlone(left);
@@ -75,16 +74,12 @@ pub(crate) fn judge(
     if joins && !inspect_only {
         reasons = members::refusals(inventory, observation, name, node, all_reinstalled);
     }
-    let delivery = if inspect_only {
-        None
-    } else {
-        delivery(inventory, observation, name, node, &mut reasons)
-    };
-    let generation = before.map_or(0, |before| before.generation);
+    let mut delivery = None;
+    if !inspect_only {
+        delivery = self::delivery(inventory, observation, name, node, &mut reasons);
+    }
     let generation = generation.saturating_add(u32::from(reinstall));
-    let closure_bytes = delivery
-        .as_ref()
-        .and_then(|delivery| delivery.target.closure_bytes);
+    let closure_bytes = delivery.as_ref().and_then(|d| d.target.closure_bytes);
     let disks = chain::disks(inventory, name, node, generation, closure_bytes);
     if !disks.iter().any(|disk| disk.role == DiskRole::Root) {
         reasons.push(Block::new(
@@ -93,80 +88,106 @@ pub(crate) fn judge(
         ));
     }
     if was_up && !reinstall {
-        for old in before.iter().flat_map(|before| &before.disks) {
-            let changed = disks
-                .iter()
-                .any(|new| new.identity == old.identity && new.table_guid != old.table_guid);
-            if changed && old.role.is_wiped() {
-                let why = format!(
-                    "it was up with another layout of the disk with {}, which may hold data; to \
-                     wipe it, name the machine with --reinstall",
-                    old.identity
-                );
-                let next = format!(
-                    "take the change of its layout back, or wipe it: `undercroft up --reinstall {name}`"
-                );
-                reasons.push(Block::new(why, next));
-            }
-        }
+        let old = before.iter().flat_map(|before| &before.disks);
+        reasons.extend(other_layouts(name, old, &disks));
     }
     if let Found::Installer { report } = found {
-        if let Some(Block { why, next }) = foreign(name, node, report) {
-            let status = NodeStatus::Quarantined { reason: why };
-            return NodeVerdict::LeaveAlone(NodeReport::with_next(status, next));
+        if let Some(foreign) = foreign(name, node, report) {
+            return NodeVerdict::LeaveAlone(quarantined(foreign));
         }
         unfit(name, node, &disks, report, &mut reasons);
     }
-
     if !reasons.is_empty() {
         return NodeVerdict::LeaveAlone(NodeReport::blocked(reasons));
-    }
-    let mut report = NodeReport::new(if reinstall {
-        NodeStatus::Reinstall
-    } else {
-        NodeStatus::Install
-    });
-    report.destroys = disks
-        .iter()
-        .filter(|disk| !inspect_only && disk.role.is_wiped())
-        .map(|disk| DestroyedDisk {
-            identity: disk.identity.clone(),
-            role: disk.role,
-        })
-        .collect();
-    let installer_seen = matches!(found, Found::Installer { .. });
-    if node.power.kind == PowerKind::Manual && !installer_seen {
-        report
-            .waits_on
-            .push("a person who starts it from the network".to_owned());
-    }
-    if !chain::has_console(node) {
-        report
-            .waits_on
-            .push("an operator's approval of its fingerprint".to_owned());
-    }
-    let planned_alike = before.is_some_and(|before| {
-        let known = |disk: &PlannedDisk| {
-            before
-                .disks
-                .iter()
-                .any(|old| old.table_guid == disk.table_guid)
-        };
-        disks.iter().any(known)
-    });
-    if planned_alike && !reinstall {
-        report.notes.push(
-            "it was planned before: a disk that already has this plan's partition table is kept"
-                .to_owned(),
-        );
     }
     let install = Install {
         system: delivery,
         generation,
         disks,
-        installer_seen,
+        installer_seen: matches!(found, Found::Installer { .. }),
     };
+    let report = installed_anew(node, asked, before, &install);
     NodeVerdict::Install(install, report)
+}
+
+fn quarantined(foreign: Block) -> NodeReport {
+    let reason = foreign.why;
+    NodeReport::with_next(NodeStatus::Quarantined { reason }, foreign.next)
+}
+
+/// What is said of a machine that is installed: what that destroys, and what it waits for.
+fn installed_anew(
+    node: &Node,
+    asked: NodeScope<'_>,
+    before: Option<&Installed>,
+    install: &Install,
+) -> NodeReport {
+    let mut report = NodeReport::new(if asked.reinstall {
+        NodeStatus::Reinstall
+    } else {
+        NodeStatus::Install
+    });
+    if !asked.inspect_only {
+        report.destroys = destroyed(&install.disks).collect();
+    }
+    report.waits_on = people(node, install.installer_seen);
+    let was_planned = |disk: &PlannedDisk| {
+        let mut before = before.iter().flat_map(|before| &before.disks);
+        before.any(|old| old.table_guid == disk.table_guid)
+    };
+    if install.disks.iter().any(was_planned) && !asked.reinstall {
+        report.notes.push(
+            "it was planned before: a disk that already has this plan's partition table is kept"
+                .to_owned(),
+        );
+    }
+    report
+}
+
+/// Why disks of a machine that was up aren't laid out anew, although the inventory wants them otherwise.
+fn other_layouts<'a>(
+    name: &NodeName,
+    old: impl Iterator<Item = &'a PlannedDisk>,
+    new: &[PlannedDisk],
+) -> Vec<Block> {
+    let changed = |old: &&PlannedDisk| {
+        let other =
+            |new: &PlannedDisk| new.identity == old.identity && new.table_guid != old.table_guid;
+        old.role.is_wiped() && new.iter().any(other)
+    };
+    old.filter(changed)
+        .map(|old| {
+            let why = format!(
+                "it was up with another layout of the disk with {}, which may hold data; to wipe \
+                 it, name the machine with --reinstall",
+                old.identity
+            );
+            let next = format!(
+                "take the change of its layout back, or wipe it: `undercroft up --reinstall {name}`"
+            );
+            Block::new(why, next)
+        })
+        .collect()
+}
+
+fn destroyed(disks: &[PlannedDisk]) -> impl Iterator<Item = DestroyedDisk> {
+    let wiped = disks.iter().filter(|disk| disk.role.is_wiped());
+    wiped.map(|disk| DestroyedDisk {
+        identity: disk.identity.clone(),
+        role: disk.role,
+    })
+}
+
+/// What a machine waits for that people have to do.
+fn people(node: &Node, installer_seen: bool) -> Vec<String> {
+    let mut waits_on = Vec::new();
+    if node.power.kind == PowerKind::Manual && !installer_seen {
+        waits_on.push("a person who starts it from the network".to_owned());
+    }
+    if !chain::has_console(node) {
+        waits_on.push("an operator's approval of its fingerprint".to_owned());
+    }
+    waits_on
 }
 
 /// A machine that runs what it should takes its part in the cluster.
@@ -258,7 +279,6 @@ fn leave_alone(
     planned_before: bool,
     was_up: bool,
 ) -> Option<NodeReport> {
-    let blocked = |why: String| Some(NodeReport::blocked(vec![Block::new(why, NEXT_BUILD)]));
     let unreachable = |reason: String| {
         let next = format!("start it, or name it with --reinstall {name}, which wipes it");
         Some(NodeReport::with_next(
@@ -292,34 +312,46 @@ fn leave_alone(
             booted_system,
             current_system,
             ..
-        } => match target {
-            Some(Ok(target)) => {
-                let same = *booted_system == target.toplevel && *current_system == target.toplevel;
-                if same {
-                    return Some(NodeReport::new(NodeStatus::Converged));
-                }
-                let next = if *current_system == target.toplevel {
-                    "restart it, so that it boots what it runs by now".to_owned()
-                } else {
-                    format!(
-                        "`nixos-rebuild boot --flake .#{name} --target-host root@{}` and a restart \
-                         bring it there; --reinstall {name} does too, and wipes it",
-                        node.address
-                    )
-                };
-                let status = NodeStatus::Differs {
-                    booted: booted_system.clone(),
-                    current: current_system.clone(),
-                    target: target.toplevel.clone(),
-                };
-                Some(NodeReport::with_next(status, next))
-            }
-            Some(Err(why)) => blocked(format!(
-                "it runs {booted_system}; its system could not be built: {why}"
-            )),
-            None => blocked(format!("it runs {booted_system}; its system was not built")),
-        },
+        } => running(name, node, booted_system, current_system, target),
     }
+}
+
+/// What is said of a machine that runs a system of its own.
+fn running(
+    name: &NodeName,
+    node: &Node,
+    booted: &str,
+    current: &str,
+    target: Option<&Result<SystemTarget, String>>,
+) -> Option<NodeReport> {
+    let not_built = |why: String| Some(NodeReport::blocked(vec![Block::new(why, NEXT_BUILD)]));
+    let target = match target {
+        Some(Ok(target)) => &target.toplevel,
+        Some(Err(why)) => {
+            return not_built(format!(
+                "it runs {booted}; its system could not be built: {why}"
+            ));
+        }
+        None => return not_built(format!("it runs {booted}; its system was not built")),
+    };
+    if booted == target && current == target {
+        return Some(NodeReport::new(NodeStatus::Converged));
+    }
+    let next = if current == target {
+        "restart it, so that it boots what it runs by now".to_owned()
+    } else {
+        format!(
+            "`nixos-rebuild boot --flake .#{name} --target-host root@{}` and a restart bring it \
+             there; --reinstall {name} does too, and wipes it",
+            node.address
+        )
+    };
+    let status = NodeStatus::Differs {
+        booted: booted.to_owned(),
+        current: current.to_owned(),
+        target: target.clone(),
+    };
+    Some(NodeReport::with_next(status, next))
 }
 
 /// Why a report can't be this machine's.
