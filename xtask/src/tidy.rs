@@ -22,6 +22,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("steps", &["model"]),
     ("simkit", &[]),
     ("sim", &["engine", "model", "planner", "simkit", "steps"]),
+    ("lend", &["model"]),
     ("netboot", &["model"]),
     ("sops", &[]),
     ("testkit", &[]),
@@ -65,7 +66,7 @@ const EDGES: &[(&str, &[&str])] = &[
 
 /// Crates without clock, entropy, environment, files or async.
 const PURE: &[&str] = &[
-    "model", "planner", "engine", "steps", "simkit", "sim", "render",
+    "model", "planner", "engine", "steps", "simkit", "sim", "render", "lend",
 ];
 
 /// Dependencies that would make a crate impure.

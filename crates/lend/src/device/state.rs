@@ -1,0 +1,137 @@
+//! What a device knows.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use super::{
+    held::{Again, Held, Phase},
+    seam::{CLOCK_MS_MAX, Effect, Settings, Ticket},
+};
+use crate::{
+    consent::{Head, Ledger, Record, Said, Sign, Verify},
+    ids::{JobId, Turn},
+    offer::Used,
+    wire::{Ended, Holding},
+};
+
+/// What a record is for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Saying {
+    /// The owner said so.
+    Owner,
+    /// A job begins when it is durable.
+    Begin(Holding),
+    /// Nothing is left of a job.
+    Receipt(Holding),
+}
+
+/// The request for work, and the numbers of all requests.
+#[derive(Debug, Default)]
+pub(super) struct Requests {
+    pub(super) last: u64,
+    /// Which is under way, when it was sent, and until when its answer is waited for.
+    pub(super) asked: Option<(Turn, u64, u64)>,
+    pub(super) again: Again,
+    /// Whether the last one was answered.
+    pub(super) is_answered: bool,
+}
+
+impl Requests {
+    pub(super) fn number(&mut self) -> u64 {
+        self.last += 1;
+        self.last
+    }
+
+    pub(super) fn deadline(&self) -> Option<u64> {
+        Some(match self.asked {
+            Some((_, _, until_ms)) => until_ms,
+            None => self.again.at_ms,
+        })
+    }
+}
+
+/// The device.
+#[derive(Debug)]
+pub struct Device<S> {
+    pub(super) settings: Settings,
+    pub(super) sign: S,
+    /// Which start this is; it isn't spoken of before it is durable.
+    pub(super) start: u64,
+    pub(super) started: Option<Ticket>,
+    pub(super) ledger: Ledger,
+    /// What the server is known to have of it.
+    pub(super) have: Option<Head>,
+    pub(super) saying: Option<(Ticket, Record, Saying)>,
+    pub(super) to_say: VecDeque<(Said, Saying)>,
+    pub(super) say_again_ms: Option<u64>,
+    pub(super) held: BTreeMap<JobId, Held>,
+    pub(super) why_not: BTreeSet<String>,
+    pub(super) is_paused: bool,
+    /// The owner has revoked, whether the ledger says so yet or not.
+    pub(super) is_revoked: bool,
+    /// How far the clocks are apart, as last seen.
+    pub(super) is_clock_far_off: bool,
+    /// Until when no work is taken because an entry could not be written.
+    pub(super) disk_rests_until_ms: Option<u64>,
+    /// Why the server gives no work.
+    pub(super) refused: Option<String>,
+    pub(super) requests: Requests,
+    pub(super) next_ticket: u64,
+}
+
+impl<S: Sign + Verify> Device<S> {
+    /// The jobs that the device holds.
+    pub fn held(&self) -> impl Iterator<Item = &Held> {
+        self.held.values()
+    }
+
+    /// Why it takes no work now; none where it does.
+    pub fn why_not(&self) -> Vec<String> {
+        let mut why: Vec<String> = self.why_not.iter().cloned().collect();
+        if self.is_revoked || self.ledger.consent().is_none() {
+            why.push("its owner lends nothing".to_owned());
+        }
+        if self.is_paused {
+            why.push("its owner has paused it".to_owned());
+        }
+        if self.is_clock_far_off {
+            let limit_s = CLOCK_MS_MAX / 1000;
+            why.push(format!(
+                "its clock is more than {limit_s} s from the server's"
+            ));
+        }
+        if self.disk_rests_until_ms.is_some() {
+            why.push("its disk can't be written".to_owned());
+        }
+        why.extend(self.refused.iter().cloned());
+        why
+    }
+
+    pub(super) fn ticket(&mut self) -> Ticket {
+        self.next_ticket += 1;
+        Ticket(self.next_ticket)
+    }
+
+    pub(super) fn is_ready(&self) -> bool {
+        self.started.is_none()
+    }
+
+    pub(super) fn used(&self) -> Used {
+        let assignments = self.held.values().filter_map(Held::assignment);
+        assignments.fold(Used::default(), |used, a| used.with(&a.job.limits))
+    }
+
+    /// Kills what runs of a job, or lets go of what was never begun.
+    pub(super) fn kill(held: &mut Held, ended: Ended, effects: &mut Vec<Effect>) {
+        if let Phase::Running { .. } = held.phase {
+            effects.push(Effect::Kill(held.holding.clone()));
+            held.phase = Phase::Killing { ended };
+        }
+    }
+
+    pub(super) fn turn(&mut self) -> Turn {
+        Turn {
+            start: self.start,
+            request: self.requests.number(),
+        }
+    }
+}

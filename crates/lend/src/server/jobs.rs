@@ -1,0 +1,391 @@
+//! What a server does with jobs: it keeps them, hands them out, renews, takes back and records.
+
+use std::collections::BTreeMap;
+
+use undercroft_model::Now;
+
+use super::{
+    record::{Change, JobRecord, State, Unchanged},
+    seam::{
+        Answer, BUSY_MS, Effect, JobSay, Key, RETURN_REST_MS_MAX, Reply, Stored, Ticket, Value,
+    },
+    slot::{Doing, Slot, Then},
+    state::Server,
+};
+use crate::{
+    consent::Verify,
+    ids::{DeviceName, JobId, Tenant, Turn},
+    job::Job,
+    offer::Used,
+    wire::{Assignment, Beat, BeatAnswer, BeatSay, Out, OutAnswer, OutSay, Want, WantSay},
+};
+
+impl<V: Verify> Server<V> {
+    pub(super) fn job_loaded(&mut self, id: JobId, record: JobRecord, revision: u64, now: Now) {
+        let slot = self.jobs.entry(id).or_insert_with(Slot::new);
+        // What is under way ends with a conflict, and is read then.
+        if matches!(slot.doing, Some(Doing::Storing { .. })) || Some(revision) < slot.revision {
+            return;
+        }
+        if slot.revision != Some(revision) {
+            slot.renewed_ms = now.mono_ms;
+        }
+        slot.record = Some(record);
+        slot.revision = Some(revision);
+        slot.doing = None;
+    }
+
+    /// Has the store change a job's record.
+    fn change(&mut self, id: &JobId, next: JobRecord, then: Then, effects: &mut Vec<Effect>) {
+        let ticket = self.ticket(Key::Job(id.clone()));
+        let slot = self.jobs.entry(id.clone()).or_insert_with(Slot::new);
+        effects.push(Effect::Store {
+            ticket,
+            key: Key::Job(id.clone()),
+            value: Value::Job(Box::new(next.clone())),
+            records: Vec::new(),
+            expect: slot.revision,
+        });
+        slot.doing = Some(Doing::Storing {
+            ticket,
+            next: Box::new(next),
+            then,
+        });
+    }
+
+    pub(super) fn submit(&mut self, now: Now, reply: Reply, job: Job, effects: &mut Vec<Effect>) {
+        let id = job.id.clone();
+        let say = match self.jobs.get(&id) {
+            None => {
+                let record = JobRecord::new(job, now.wall_ms);
+                self.change(&id, record, Then::Submitter(reply), effects);
+                return;
+            }
+            Some(slot) => match (&slot.record, &slot.doing) {
+                (Some(record), _) if record.job != job => JobSay::OtherJob,
+                (Some(record), None) => JobSay::Kept(record.state.clone()),
+                _ => JobSay::Again { after_ms: BUSY_MS },
+            },
+        };
+        effects.push(answer_job(reply, say));
+    }
+
+    pub(super) fn cancel(&mut self, reply: Reply, id: &JobId, effects: &mut Vec<Effect>) {
+        let Some(slot) = self.jobs.get(id) else {
+            effects.push(answer_job(reply, JobSay::Unknown));
+            return;
+        };
+        let Some(record) = slot.at_rest() else {
+            effects.push(answer_job(reply, JobSay::Again { after_ms: BUSY_MS }));
+            return;
+        };
+        match record.after(Change::Cancel) {
+            Ok(next) => self.change(id, next, Then::Submitter(reply), effects),
+            Err(Unchanged::Already) => {
+                let say = JobSay::Kept(record.state.clone());
+                effects.push(answer_job(reply, say));
+            }
+            Err(Unchanged::No(why)) => effects.push(answer_job(reply, JobSay::Over { why })),
+        }
+    }
+
+    pub(super) fn beat(
+        &mut self,
+        reply: Reply,
+        device: DeviceName,
+        beat: Beat,
+        effects: &mut Vec<Effect>,
+    ) {
+        let (id, turn) = (beat.holding.job, beat.turn);
+        let say = match self.jobs.get(&id) {
+            None => BeatSay::Stop {
+                why: "there is no such job".to_owned(),
+            },
+            Some(slot) => match slot.at_rest() {
+                None => BeatSay::Again { after_ms: BUSY_MS },
+                Some(record) => {
+                    let epoch = beat.holding.epoch;
+                    match record.after(Change::Renew { device, epoch }) {
+                        Ok(next) => {
+                            self.change(&id, next, Then::Renewed { reply, turn }, effects);
+                            return;
+                        }
+                        Err(Unchanged::No(why)) => BeatSay::Stop { why },
+                        Err(Unchanged::Already) => BeatSay::Again { after_ms: BUSY_MS },
+                    }
+                }
+            },
+        };
+        effects.push(answer_beat(reply, turn, say));
+    }
+
+    pub(super) fn out(
+        &mut self,
+        reply: Reply,
+        device: DeviceName,
+        out: Out,
+        effects: &mut Vec<Effect>,
+    ) {
+        let (id, turn) = (out.holding.job, out.turn);
+        let say = match self.jobs.get(&id) {
+            None => OutSay::Stale {
+                why: "there is no such job".to_owned(),
+            },
+            Some(slot) => match slot.at_rest() {
+                None => OutSay::Again { after_ms: BUSY_MS },
+                Some(record) => {
+                    let change = Change::End {
+                        device,
+                        epoch: out.holding.epoch,
+                        ended: out.ended,
+                    };
+                    match record.after(change) {
+                        Ok(next) => {
+                            self.change(&id, next, Then::Ended { reply, turn }, effects);
+                            return;
+                        }
+                        Err(Unchanged::Already) => OutSay::Recorded,
+                        Err(Unchanged::No(why)) => OutSay::Stale { why },
+                    }
+                }
+            },
+        };
+        effects.push(answer_out(reply, turn, say));
+    }
+
+    /// Takes back what was handed out to a device that doesn't know of it.
+    pub(super) fn take_back_unheard(
+        &mut self,
+        device: &DeviceName,
+        want: &Want,
+        effects: &mut Vec<Effect>,
+    ) {
+        let mut unheard = Vec::new();
+        for (id, slot) in &self.jobs {
+            let Some(record) = slot.at_rest() else {
+                continue;
+            };
+            let Some(lease) = record.lease() else {
+                continue;
+            };
+            let is_held = want
+                .holds
+                .iter()
+                .any(|held| held.job == *id && held.epoch == record.epoch);
+            if lease.device == *device
+                && lease.turn < want.turn
+                && !is_held
+                && let Ok(next) = record.after(Change::NeverHeard)
+            {
+                unheard.push((id.clone(), next));
+            }
+        }
+        for (id, next) in unheard {
+            self.change(&id, next, Then::Nobody, effects);
+        }
+    }
+
+    /// Ends the leases that nobody has renewed.
+    pub(super) fn expire(&mut self, now: Now, effects: &mut Vec<Effect>) {
+        let lease_ms = self.settings.lease_ms;
+        let over: Vec<(JobId, JobRecord)> = self
+            .jobs
+            .iter()
+            .filter(|(_, slot)| {
+                slot.expires_ms(lease_ms)
+                    .is_some_and(|at| at <= now.mono_ms)
+            })
+            .filter_map(|(id, slot)| {
+                let next = slot.at_rest()?.after(Change::Expire).ok()?;
+                Some((id.clone(), next))
+            })
+            .collect();
+        for (id, next) in over {
+            self.change(&id, next, Then::Nobody, effects);
+        }
+    }
+
+    /// Hands jobs out to the devices that wait.
+    pub(super) fn match_all(&mut self, now: Now, effects: &mut Vec<Effect>) {
+        let waiting: Vec<DeviceName> = self
+            .devices
+            .iter()
+            .filter(|(_, device)| device.waiting.is_some())
+            .map(|(name, _)| name.clone())
+            .collect();
+        for name in waiting {
+            let Some(id) = self.best_for(&name, now) else {
+                continue;
+            };
+            let Some(device) = self.devices.get_mut(&name) else {
+                continue;
+            };
+            let (Some(waiting), Some(consent)) = (device.waiting.take(), device.ledger.consent())
+            else {
+                continue;
+            };
+            let (consent, turn) = (consent.number, waiting.turn);
+            let change = Change::Assign {
+                device: name.clone(),
+                turn,
+                consent,
+            };
+            let record = self.jobs.get(&id).and_then(Slot::at_rest);
+            if let Some(Ok(next)) = record.map(|record| record.after(change)) {
+                let then = Then::Assigned {
+                    device: name,
+                    waiting,
+                    consent,
+                };
+                self.change(&id, next, then, effects);
+            }
+        }
+    }
+
+    /// The job that a device gets: of the tenant that has the fewest on devices now, the oldest.
+    fn best_for(&self, name: &DeviceName, now: Now) -> Option<JobId> {
+        let consent = self.devices.get(name)?.ledger.consent()?;
+        if !consent.is_good_at(now.wall_ms) {
+            return None;
+        }
+        let mut used = Used::default();
+        let mut shares: BTreeMap<&Tenant, u32> = BTreeMap::new();
+        for slot in self.jobs.values() {
+            let next = match &slot.doing {
+                Some(Doing::Storing { next, .. }) => Some(&**next),
+                _ => slot.record.as_ref(),
+            };
+            if let Some((record, lease)) = next.and_then(|record| Some((record, record.lease()?))) {
+                *shares.entry(&record.job.tenant).or_default() += 1;
+                if lease.device == *name {
+                    used = used.with(&record.job.limits);
+                }
+            }
+        }
+        self.jobs
+            .values()
+            .filter(|slot| slot.not_before_ms <= now.mono_ms)
+            .filter_map(Slot::at_rest)
+            .filter(|record| record.state == State::Queued && !record.declined.contains(name))
+            .filter(|record| consent.offer.fits(&record.job, used).is_ok())
+            .min_by_key(|record| {
+                let share = shares.get(&record.job.tenant).copied().unwrap_or(0);
+                (share, record.submitted_ms, &record.job.id)
+            })
+            .map(|record| record.job.id.clone())
+    }
+
+    pub(super) fn job_stored(
+        &mut self,
+        now: Now,
+        id: &JobId,
+        ticket: Ticket,
+        how: Stored,
+        effects: &mut Vec<Effect>,
+    ) {
+        let Some(slot) = self.jobs.get_mut(id) else {
+            return;
+        };
+        let (next, then) = match slot.doing.take() {
+            Some(Doing::Storing {
+                ticket: of,
+                next,
+                then,
+            }) if of == ticket => (next, then),
+            other => {
+                slot.doing = other;
+                return;
+            }
+        };
+        let Stored::Yes(revision) = how else {
+            slot.doing = Some(Doing::Loading { again_ms: None });
+            effects.push(Effect::Load {
+                key: Key::Job(id.clone()),
+            });
+            self.not_changed(now, then, effects);
+            return;
+        };
+        if next.state == State::Queued && slot.record.is_some() {
+            slot.not_before_ms = now.mono_ms.saturating_add(slot.rest_ms);
+            slot.rest_ms = slot.rest_ms.saturating_mul(2).min(RETURN_REST_MS_MAX);
+        }
+        slot.renewed_ms = now.mono_ms;
+        slot.revision = Some(revision);
+        let record = slot.record.insert(*next).clone();
+        let lease_ms = self.settings.lease_ms;
+        match then {
+            Then::Nobody => {}
+            Then::Submitter(reply) => {
+                effects.push(answer_job(reply, JobSay::Kept(record.state)));
+            }
+            Then::Renewed { reply, turn } => {
+                effects.push(answer_beat(reply, turn, BeatSay::Go { lease_ms }));
+            }
+            Then::Ended { reply, turn } => {
+                effects.push(answer_out(reply, turn, OutSay::Recorded));
+            }
+            Then::Assigned {
+                device,
+                waiting,
+                consent,
+            } => {
+                // The device counts from when it asked, and it was kept waiting.
+                let waited_ms = now.mono_ms.saturating_sub(waiting.since_ms);
+                let assignment = Assignment {
+                    job: record.job,
+                    epoch: record.epoch,
+                    lease_ms: waited_ms.saturating_add(lease_ms),
+                    consent,
+                };
+                if let Some(device) = self.devices.get(&device) {
+                    let say = WantSay::Assigned(Box::new(assignment));
+                    effects.push(device.answer(waiting.reply, waiting.turn, now, say));
+                }
+            }
+        }
+    }
+
+    /// Tells whoever waits for a change that it is to be asked for again.
+    fn not_changed(&mut self, now: Now, then: Then, effects: &mut Vec<Effect>) {
+        let after_ms = BUSY_MS;
+        match then {
+            Then::Nobody => {}
+            Then::Submitter(reply) => effects.push(answer_job(reply, JobSay::Again { after_ms })),
+            Then::Renewed { reply, turn } => {
+                effects.push(answer_beat(reply, turn, BeatSay::Again { after_ms }));
+            }
+            Then::Ended { reply, turn } => {
+                effects.push(answer_out(reply, turn, OutSay::Again { after_ms }));
+            }
+            Then::Assigned {
+                device, waiting, ..
+            } => {
+                if let Some(device) = self.devices.get(&device) {
+                    let say = WantSay::Nothing { again_ms: after_ms };
+                    effects.push(device.answer(waiting.reply, waiting.turn, now, say));
+                }
+            }
+        }
+    }
+}
+
+fn answer_job(reply: Reply, say: JobSay) -> Effect {
+    Effect::Answer {
+        reply,
+        answer: Answer::Job(say),
+    }
+}
+
+fn answer_beat(reply: Reply, turn: Turn, say: BeatSay) -> Effect {
+    Effect::Answer {
+        reply,
+        answer: Answer::Beat(BeatAnswer { turn, say }),
+    }
+}
+
+fn answer_out(reply: Reply, turn: Turn, say: OutSay) -> Effect {
+    Effect::Answer {
+        reply,
+        answer: Answer::Out(OutAnswer { turn, say }),
+    }
+}

@@ -1,0 +1,73 @@
+//! Lending from seeds: one store, servers that come and go, devices whose owners take them back, and a network
+//! that loses, doubles and delays what is said.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "in a test a panic is the finding"
+)]
+
+mod checkers;
+mod keys;
+mod world;
+
+use undercroft_simkit::{Faults, SeedOutcome, first_failure};
+
+/// Seeds of each level that every run of the tests goes through.
+const SEEDS: u64 = 300;
+/// Set it to a number to go through so many seeds of each level instead.
+const SEEDS_VARIABLE: &str = "UNDERCROFT_LEND_SEEDS";
+/// Set it to begin at another seed.
+const START_VARIABLE: &str = "UNDERCROFT_LEND_SEED";
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a test is asked for more seeds by its environment"
+)]
+fn number(variable: &str, otherwise: u64) -> u64 {
+    let set = std::env::var(variable).ok();
+    set.map_or(otherwise, |text| text.parse().expect(variable))
+}
+
+fn go(faults: Faults) {
+    let start = number(START_VARIABLE, 1);
+    let seeds = start..=start + number(SEEDS_VARIABLE, SEEDS) - 1;
+    let failed = first_failure(seeds, |seed, traced| {
+        let (failure, trace) = world::World::new(seed, faults, traced).go();
+        Ok::<_, std::convert::Infallible>(SeedOutcome { failure, trace })
+    });
+    if let Ok(Some(failed)) = failed {
+        panic!(
+            "{}\nseed {} with {faults} faults: {}",
+            failed.trace.join("\n"),
+            failed.seed,
+            failed.failure
+        );
+    }
+}
+
+#[test]
+fn without_faults_each_job_is_done_once() {
+    go(Faults::None);
+}
+
+#[test]
+fn on_an_ordinary_day_nothing_is_lost_or_doubled() {
+    go(Faults::Some);
+}
+
+#[test]
+fn whatever_fails_nothing_is_lost_or_doubled() {
+    go(Faults::Many);
+}
+
+#[test]
+fn the_same_seed_does_the_same_again() {
+    let run = |seed| world::World::new(seed, Faults::Many, true).go();
+    for seed in [3, 77] {
+        assert_eq!(run(seed), run(seed));
+    }
+    assert_ne!(run(3).1, run(77).1);
+}
