@@ -28,7 +28,7 @@ struct Sabotage {
     noticed_as: &'static str,
 }
 
-const SABOTAGES: [Sabotage; 7] = [
+const SABOTAGES: [Sabotage; 12] = [
     Sabotage {
         what: "an approval is good for ever",
         file: "crates/steps/src/approval.rs",
@@ -78,12 +78,48 @@ const SABOTAGES: [Sabotage; 7] = [
         to: "Answer::CopyFailed(failed) if is_damaged(failed) && failed.timed_out => {",
         noticed_as: "Liveness",
     },
+    Sabotage {
+        what: "members of etcd that learn, or have not started, keep no server out",
+        file: "crates/steps/src/cluster/etcd.rs",
+        from: "let others = self.members.iter().filter(|m| !m.is_of(node, address));",
+        to: "let others = self.members.iter().filter(|m| m.votes() && !m.is_of(node, address));",
+        noticed_as: "EtcdQuorum",
+    },
+    Sabotage {
+        what: "a Node of another boot is the machine's",
+        file: "crates/steps/src/cluster/node.rs",
+        from: "!boot_id.is_empty() && self.boot_id == boot_id",
+        to: "!boot_id.is_empty() && !self.boot_id.is_empty()",
+        noticed_as: "ReadyIsTrue",
+    },
+    Sabotage {
+        what: "a workload is rolled out before its pods are available",
+        file: "crates/steps/src/cluster/health.rs",
+        from: "if self.updated < self.wanted || self.available < self.wanted {",
+        to: "if self.updated < self.wanted {",
+        noticed_as: "ReadyIsTrue",
+    },
+    Sabotage {
+        what: "what a join that was cut off has added is removed as what was there before",
+        file: "crates/steps/src/cluster/member.rs",
+        from: "let replaces = replaces && !status.begun;",
+        to: "let replaces = replaces && !status.entered;",
+        noticed_as: "EtcdQuorum",
+    },
+    Sabotage {
+        what: "whoever has joined is the member that it was, etcd's list or not",
+        file: "crates/steps/src/cluster/member.rs",
+        from: "None if status.joined => return Err(Halt::Failed(removed())),",
+        to: "None if status.joined => members.voters(),",
+        noticed_as: "ReadyIsTrue",
+    },
 ];
 
 /// The tests that run seeds with faults on a few machines, and lose what a step stands on.
-const TESTS: [&str; 4] = [
+const TESTS: [&str; 5] = [
     "a_sound_world_breaks_no_rule",
     "whatever_a_step_loses_its_machine_comes_back_or_says_why_not",
+    "whatever_is_lost_between_two_asks_of_the_clusters_steps_is_mended",
     "a_thousand_seeds_of_the_basement_break_no_rule",
     "a_thousand_seeds_of_kubeadm_break_no_rule",
 ];

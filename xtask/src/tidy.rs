@@ -40,7 +40,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ),
     ("build", &["folder", "model", "process"]),
     ("rack", &["model", "process"]),
-    ("kube", &["model", "process"]),
+    ("kube", &["model", "process", "steps"]),
     (
         "metal",
         &[

@@ -1,9 +1,10 @@
-//! Whether objects are what they should be, read from their status as their controllers write it.
+//! What objects are, read from their status as their controllers write it.
 
 use std::time::{Duration, Instant};
 
 use kube::api::ListParams;
 use serde_json::Value;
+use undercroft_steps::{ApplicationSeen, Rollout, WorkloadKind};
 
 use super::{
     APPLICATION, CRD, Cluster, DAEMON_SET, DEPLOYMENT, Kind, KubeError, POD, RETRY_INTERVAL,
@@ -12,15 +13,6 @@ use super::{
 
 /// The most pods that a look at one DaemonSet's pods of one machine reads.
 const PODS_MAX: u32 = 50;
-
-/// How far something is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Progress {
-    /// It is as it should be; in a few words.
-    Done(String),
-    /// It isn't yet; what is missing.
-    Waiting(String),
-}
 
 /// A condition of an object's status.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,118 +36,80 @@ pub fn condition(object: &Value, kind: &str) -> Option<Condition> {
     })
 }
 
-/// How far the rollout of a DaemonSet, Deployment or StatefulSet is.
-pub fn rollout(kind: &str, object: &Value) -> Progress {
-    let number = |path: &str| object.pointer(path).and_then(Value::as_i64).unwrap_or(0);
-    if number("/status/observedGeneration") < number("/metadata/generation") {
-        return Progress::Waiting("its controller has not seen it yet".to_owned());
-    }
-    let (wanted, updated, there) = match kind {
-        "DaemonSet" => (
-            number("/status/desiredNumberScheduled"),
+/// The status of a workload, as its controller has written it.
+pub fn rollout(kind: WorkloadKind, object: &Value) -> Rollout {
+    let number = |path: &str| object.pointer(path).and_then(Value::as_i64);
+    let (wanted, updated, available) = match kind {
+        WorkloadKind::DaemonSet => (
+            number("/status/desiredNumberScheduled").unwrap_or(0),
             number("/status/updatedNumberScheduled"),
             number("/status/numberAvailable"),
         ),
-        _ => (
-            object
-                .pointer("/spec/replicas")
-                .and_then(Value::as_i64)
-                .unwrap_or(1),
+        WorkloadKind::Deployment | WorkloadKind::StatefulSet => (
+            number("/spec/replicas").unwrap_or(1),
             number("/status/updatedReplicas"),
             number("/status/availableReplicas"),
         ),
     };
-    let shown = format!("{there} of {wanted} available");
-    if kind == "DaemonSet" && wanted == 0 {
-        return Progress::Waiting("it has been given no machine yet".to_owned());
+    let progressing = condition(object, "Progressing").filter(|c| !c.is_true);
+    Rollout {
+        kind,
+        generation: number("/metadata/generation").unwrap_or(0),
+        observed_generation: number("/status/observedGeneration").unwrap_or(0),
+        wanted,
+        updated: updated.unwrap_or(0),
+        available: available.unwrap_or(0),
+        stalled: progressing.map(|c| c.why),
     }
-    if updated < wanted || there < wanted {
-        let why = condition(object, "Progressing")
-            .filter(|c| !c.is_true)
-            .map(|c| format!(" ({})", c.why))
-            .unwrap_or_default();
-        return Progress::Waiting(format!("{shown}{why}"));
-    }
-    Progress::Done(shown)
 }
 
-/// How far an Application of Argo CD's is: synced, healthy, and with no operation under way.
-pub fn application(object: &Value) -> Progress {
-    let sync = text_at(object, "/status/sync/status");
-    let health = text_at(object, "/status/health/status");
-    let phase = text_at(object, "/status/operationState/phase");
-    // With a list of sources it is a list of revisions, even where the list has one.
-    let revision = match text_at(object, "/status/sync/revision") {
-        one if one.is_empty() => text_at(object, "/status/sync/revisions/0"),
-        one => one,
-    };
-    let or_unknown = |text: &str| match text {
-        "" => "unknown".to_owned(),
-        text => text.to_owned(),
-    };
-    if sync == "Synced"
-        && health == "Healthy"
-        && !matches!(phase.as_str(), "Running" | "Terminating")
-    {
-        let short: String = revision.chars().take(7).collect();
-        return Progress::Done(match short.as_str() {
-            "" => "synced and healthy".to_owned(),
-            short => format!("synced to {short}, healthy"),
-        });
-    }
-    let mut said = format!("{}, {}", or_unknown(&sync), or_unknown(&health));
-    if matches!(phase.as_str(), "Running" | "Failed" | "Error") {
-        let message = text_at(object, "/status/operationState/message");
-        said.push_str(&format!(
-            "; the sync is {}: {message}",
-            phase.to_lowercase()
-        ));
-    }
+/// What Argo CD says of an Application.
+pub fn application(object: &Value) -> ApplicationSeen {
+    let text = |path: &str| undercroft_process::printable(&text_at(object, path));
     let conditions = object
         .pointer("/status/conditions")
         .and_then(Value::as_array);
-    for condition in conditions.into_iter().flatten() {
-        if text_at(condition, "/type").ends_with("Error") {
-            said.push_str(&format!("; {}", text_at(condition, "/message")));
-        }
+    let errors = conditions
+        .into_iter()
+        .flatten()
+        .filter(|condition| text_at(condition, "/type").ends_with("Error"));
+    ApplicationSeen {
+        sync: text("/status/sync/status"),
+        health: text("/status/health/status"),
+        phase: text("/status/operationState/phase"),
+        phase_message: text("/status/operationState/message"),
+        // With a list of sources it is a list of revisions, even where the list has one.
+        revision: match text("/status/sync/revision") {
+            one if one.is_empty() => text("/status/sync/revisions/0"),
+            one => one,
+        },
+        errors: errors
+            .map(|condition| undercroft_process::printable(&text_at(condition, "/message")))
+            .collect(),
     }
-    Progress::Waiting(undercroft_process::printable(&said))
 }
 
-fn workload(kind: &str) -> Kind {
+fn workload(kind: WorkloadKind) -> Kind {
     match kind {
-        "DaemonSet" => DAEMON_SET,
-        "StatefulSet" => STATEFUL_SET,
-        _ => DEPLOYMENT,
+        WorkloadKind::DaemonSet => DAEMON_SET,
+        WorkloadKind::StatefulSet => STATEFUL_SET,
+        WorkloadKind::Deployment => DEPLOYMENT,
     }
 }
 
 impl Cluster {
-    /// Whether a workload is there, whatever its health.
-    ///
-    /// # Errors
-    /// When the API can't be asked.
-    pub async fn has(&self, kind: &str, namespace: &str, name: &str) -> Result<bool, KubeError> {
-        let found = self.get(workload(kind), Some(namespace), name).await?;
-        Ok(found.is_some())
-    }
-
-    /// How far the rollout of a workload is.
+    /// The status of a workload, or nothing where there is none of that name.
     ///
     /// # Errors
     /// When the API can't be asked.
     pub async fn rollout(
         &self,
-        kind: &str,
+        kind: WorkloadKind,
         namespace: &str,
         name: &str,
-    ) -> Result<Progress, KubeError> {
-        Ok(
-            match self.get(workload(kind), Some(namespace), name).await? {
-                Some(object) => rollout(kind, &whole(&object)),
-                None => Progress::Waiting("it isn't there".to_owned()),
-            },
-        )
+    ) -> Result<Option<Rollout>, KubeError> {
+        let found = self.get(workload(kind), Some(namespace), name).await?;
+        Ok(found.map(|object| rollout(kind, &whole(&object))))
     }
 
     /// Whether a DaemonSet has a ready pod on one machine.
@@ -191,16 +145,18 @@ impl Cluster {
         Ok(crd.is_some_and(|crd| condition(&crd.data, "Established").is_some_and(|c| c.is_true)))
     }
 
-    /// How far an Application of Argo CD's is.
+    /// What Argo CD says of an Application, or nothing where there is none of that name.
     ///
     /// # Errors
     /// When the API can't be asked.
-    pub async fn application(&self, namespace: &str, name: &str) -> Result<Progress, KubeError> {
+    pub async fn application(
+        &self,
+        namespace: &str,
+        name: &str,
+    ) -> Result<Option<ApplicationSeen>, KubeError> {
         // Without Argo CD the kind is unknown, which reads as an object that isn't there.
-        Ok(match self.get(APPLICATION, Some(namespace), name).await? {
-            Some(object) => application(&object.data),
-            None => Progress::Waiting("it isn't there".to_owned()),
-        })
+        let found = self.get(APPLICATION, Some(namespace), name).await?;
+        Ok(found.map(|object| application(&object.data)))
     }
 
     /// Does something again and again while what fails it may pass, until a moment.
@@ -240,69 +196,59 @@ fn whole(object: &kube::core::DynamicObject) -> Value {
 mod tests {
     use super::*;
     use serde_json::json;
+    use undercroft_steps::Health;
 
     #[test]
-    fn a_rollout_counts_only_when_its_controller_has_seen_the_newest() {
+    fn a_status_is_read_as_its_controller_writes_it() {
         let mut set = json!({
             "metadata": { "generation": 2 },
             "status": { "observedGeneration": 1, "desiredNumberScheduled": 3,
                         "updatedNumberScheduled": 3, "numberAvailable": 3 },
         });
-        assert!(matches!(rollout("DaemonSet", &set), Progress::Waiting(_)));
+        let missing = |health| matches!(health, Health::Missing(_));
+        assert!(missing(rollout(WorkloadKind::DaemonSet, &set).health()));
         set["status"]["observedGeneration"] = json!(2);
-        assert_eq!(
-            rollout("DaemonSet", &set),
-            Progress::Done("3 of 3 available".into())
-        );
-        set["status"]["numberAvailable"] = json!(2);
-        assert_eq!(
-            rollout("DaemonSet", &set),
-            Progress::Waiting("2 of 3 available".into())
-        );
-        set["status"]["desiredNumberScheduled"] = json!(0);
-        assert!(matches!(rollout("DaemonSet", &set), Progress::Waiting(_)));
-        // A Deployment that is being replaced has old replicas available.
+        let good = Health::Good("3 of 3 available".into());
+        assert_eq!(rollout(WorkloadKind::DaemonSet, &set).health(), good);
+        // A Deployment that is being replaced has old replicas available; without a number it has one.
         let half = json!({
             "metadata": { "generation": 1 }, "spec": { "replicas": 2 },
             "status": { "observedGeneration": 1, "updatedReplicas": 1, "availableReplicas": 2 },
         });
-        assert!(matches!(rollout("Deployment", &half), Progress::Waiting(_)));
+        assert!(missing(rollout(WorkloadKind::Deployment, &half).health()));
+        let none = rollout(WorkloadKind::StatefulSet, &json!({}));
+        assert_eq!((none.wanted, none.available), (1, 0));
     }
 
     #[test]
-    fn an_application_that_still_syncs_is_not_done() {
+    fn an_application_is_read_with_one_source_or_several() {
         let mut app = json!({ "status": {
             "sync": { "status": "Synced", "revision": "3f2a91c8d0" },
             "health": { "status": "Healthy" },
             "operationState": { "phase": "Running", "message": "waiting for healthy state" },
         }});
         assert_eq!(
-            application(&app),
-            Progress::Waiting(
+            application(&app).health(),
+            Health::Missing(
                 "Synced, Healthy; the sync is running: waiting for healthy state".into()
             )
         );
         app["status"]["operationState"]["phase"] = json!("Succeeded");
-        assert_eq!(
-            application(&app),
-            Progress::Done("synced to 3f2a91c, healthy".into())
-        );
         app["status"]["sync"] = json!({ "status": "Synced", "revisions": ["77aa01b5c3"] });
         assert_eq!(
-            application(&app),
-            Progress::Done("synced to 77aa01b, healthy".into())
+            application(&app).health(),
+            Health::Good("synced to 77aa01b, healthy".into())
         );
-        app["status"]["conditions"] =
-            json!([{ "type": "ComparisonError", "message": "no such branch" }]);
+        app["status"]["conditions"] = json!([
+            { "type": "ComparisonError", "message": "no such branch" },
+            { "type": "SharedResourceWarning", "message": "no matter" },
+        ]);
         app["status"]["sync"]["status"] = json!("Unknown");
         assert_eq!(
-            application(&app),
-            Progress::Waiting("Unknown, Healthy; no such branch".into())
+            application(&app).health(),
+            Health::Missing("Unknown, Healthy; no such branch".into())
         );
-        assert_eq!(
-            application(&json!({})),
-            Progress::Waiting("unknown, unknown".into())
-        );
+        assert_eq!(application(&json!({})), ApplicationSeen::default());
     }
 
     #[test]

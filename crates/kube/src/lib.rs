@@ -30,11 +30,10 @@ pub use self::{
     access::Access,
     apply::{Applied, Apply},
     error::{FieldOwner, KubeError},
-    etcd::{EtcdMember, EtcdMembers},
-    health::{Progress, application, condition, rollout},
+    etcd::etcd_members,
+    health::{application, condition, rollout},
     helm::{Chart, Helm},
     manifest::{Manifest, parse},
-    nodes::{NodeSeen, NodeWants},
 };
 
 /// The port of Kubernetes' API, on every server.

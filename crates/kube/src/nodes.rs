@@ -1,13 +1,12 @@
 //! Nodes: seeing them, labelling them, and forgetting those whose machine was installed anew.
 
-use std::collections::BTreeMap;
-
 use kube::{
     api::{DeleteParams, ListParams, Patch, PatchParams},
     core::DynamicObject,
 };
 use serde_json::{Value, json};
 use undercroft_model::inventory::Taint;
+use undercroft_steps::{NodeSeen, NodeWants};
 
 use super::{
     Cluster, Kind, KubeError, NODE, NODE_MANAGER, SECRET, apply::text_at, health::condition,
@@ -21,74 +20,26 @@ const PAGES_MAX: u32 = 20;
 const K3S_NAMESPACE: &str = "kube-system";
 
 /// What a Node's object says.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct NodeSeen {
-    /// Its name.
-    pub name: String,
-    /// Its UID.
-    pub uid: String,
-    /// The boot that its kubelet reported.
-    pub boot_id: String,
-    /// Its kubelet's version.
-    pub kubelet_version: String,
-    /// Whether it is Ready.
-    pub ready: bool,
-    /// Why it isn't.
-    pub why_not: String,
-    /// Its labels.
-    pub labels: BTreeMap<String, String>,
-    /// Its annotations.
-    pub annotations: BTreeMap<String, String>,
-    /// Its taints, as `key=value:Effect` or `key:Effect`.
-    pub taints: Vec<String>,
-}
-
-/// What a Node must carry.
-#[derive(Debug, Clone, Copy)]
-pub struct NodeWants<'a> {
-    /// Labels.
-    pub labels: &'a BTreeMap<String, String>,
-    /// Annotations.
-    pub annotations: &'a BTreeMap<String, String>,
-    /// Taints, as `key=value:Effect` or `key:Effect`.
-    pub taints: &'a [String],
-}
-
-impl NodeSeen {
-    fn of(object: &DynamicObject) -> Self {
-        let meta = &object.metadata;
-        let ready = condition(&object.data, "Ready");
-        let taints = object
-            .data
-            .pointer("/spec/taints")
-            .and_then(Value::as_array);
-        Self {
-            name: meta.name.clone().unwrap_or_default(),
-            uid: meta.uid.clone().unwrap_or_default(),
-            boot_id: text_at(&object.data, "/status/nodeInfo/bootID"),
-            kubelet_version: text_at(&object.data, "/status/nodeInfo/kubeletVersion"),
-            ready: ready.as_ref().is_some_and(|c| c.is_true),
-            why_not: match ready {
-                Some(condition) => condition.why,
-                None => "its kubelet has reported nothing yet".to_owned(),
-            },
-            labels: meta.labels.clone().unwrap_or_default(),
-            annotations: meta.annotations.clone().unwrap_or_default(),
-            taints: taints.into_iter().flatten().map(taint_text).collect(),
-        }
-    }
-
-    /// Whether it carries all of that.
-    pub fn carries(&self, wants: &NodeWants<'_>) -> bool {
-        let taints = wants.taints.iter().map(|taint| as_shown(taint));
-        let has = |have: &BTreeMap<String, String>, wants: &BTreeMap<String, String>| {
-            wants
-                .iter()
-                .all(|(key, value)| have.get(key) == Some(value))
-        };
-        has(&self.labels, wants.labels)
-            && has(&self.annotations, wants.annotations)
-            && taints.into_iter().all(|taint| self.taints.contains(&taint))
+fn node_seen(object: &DynamicObject) -> NodeSeen {
+    let meta = &object.metadata;
+    let ready = condition(&object.data, "Ready");
+    let taints = object
+        .data
+        .pointer("/spec/taints")
+        .and_then(Value::as_array);
+    NodeSeen {
+        name: meta.name.clone().unwrap_or_default(),
+        uid: meta.uid.clone().unwrap_or_default(),
+        boot_id: text_at(&object.data, "/status/nodeInfo/bootID"),
+        kubelet_version: text_at(&object.data, "/status/nodeInfo/kubeletVersion"),
+        ready: ready.as_ref().is_some_and(|c| c.is_true),
+        why_not: match ready {
+            Some(condition) => condition.why,
+            None => "its kubelet has reported nothing yet".to_owned(),
+        },
+        labels: meta.labels.clone().unwrap_or_default(),
+        annotations: meta.annotations.clone().unwrap_or_default(),
+        taints: taints.into_iter().flatten().map(taint_text).collect(),
     }
 }
 
@@ -99,11 +50,6 @@ fn taint_text(taint: &Value) -> String {
         effect: text_at(taint, "/effect"),
     };
     taint.to_string()
-}
-
-/// A taint as a Node's are shown, whatever of the ways to write one it is written in.
-fn as_shown(text: &str) -> String {
-    Taint::parse(text).map_or_else(|| text.to_owned(), |taint| taint.to_string())
 }
 
 /// A taint's object; nothing where the text is no taint.
@@ -123,7 +69,7 @@ impl Cluster {
     /// When the API can't be asked.
     pub async fn node(&self, name: &str) -> Result<Option<NodeSeen>, KubeError> {
         let found = self.get(NODE, None, name).await?;
-        Ok(found.as_ref().map(NodeSeen::of))
+        Ok(found.as_ref().map(node_seen))
     }
 
     /// All Nodes.
@@ -137,7 +83,7 @@ impl Cluster {
             let page = self
                 .limited("the nodes", self.api(NODE, None).list(&params))
                 .await?;
-            nodes.extend(page.items.iter().map(NodeSeen::of));
+            nodes.extend(page.items.iter().map(node_seen));
             match page.metadata.continue_.filter(|token| !token.is_empty()) {
                 Some(token) => params = params.continue_token(&token),
                 None => break,
@@ -181,7 +127,7 @@ impl Cluster {
         let missing: Vec<Value> = wants
             .taints
             .iter()
-            .filter(|taint| !seen.taints.contains(&as_shown(taint)))
+            .filter(|taint| !seen.has_taint(taint))
             .filter_map(|taint| taint_object(taint))
             .collect();
         if missing.is_empty() {
@@ -250,9 +196,8 @@ mod tests {
     fn taints_read_as_they_are_written() {
         for text in ["a=b:NoSchedule", "a.b/c:NoExecute", "a=:NoSchedule"] {
             let object = taint_object(text).unwrap();
-            assert_eq!(taint_text(&object), text.replace("=:", ":"));
+            assert_eq!(taint_text(&object), Taint::parse(text).unwrap().to_string());
         }
         assert!(taint_object("a").is_none());
-        assert_eq!(as_shown("a=:NoSchedule"), "a:NoSchedule");
     }
 }

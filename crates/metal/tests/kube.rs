@@ -18,12 +18,11 @@ use std::{
 use kube_common::{ApiServer, Authority, READY_WAIT};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::{Value, json};
-use undercroft_kube::{
-    Access, Applied, Apply, Chart, Cluster, Helm, KubeError, Manifest, NodeWants, Progress, parse,
-};
+use undercroft_kube::{Access, Applied, Apply, Chart, Cluster, Helm, KubeError, Manifest, parse};
 use undercroft_model::{FailureKind, inventory};
 use undercroft_secrets::Vault;
 use undercroft_secrets::keys::{Consent, IdentitySource};
+use undercroft_steps::{NodeWants, WorkloadKind};
 use undercroft_testkit::{OrSkip as _, charts, peer, repository, skip};
 
 fn manifest(object: Value) -> Manifest {
@@ -264,10 +263,11 @@ async fn a_node_is_dressed_and_forgotten() {
         matches!(again.await.unwrap(), Applied::Sent { .. }),
         "the password is still there"
     );
-    let absent = cluster.rollout("DaemonSet", "kube-system", "cilium").await;
-    assert!(matches!(absent.unwrap(), Progress::Waiting(_)));
+    let set = WorkloadKind::DaemonSet;
+    let absent = cluster.rollout(set, "kube-system", "cilium").await;
+    assert_eq!(absent.unwrap(), None);
     let absent = cluster.application("argocd", "root").await;
-    assert!(matches!(absent.unwrap(), Progress::Waiting(_)));
+    assert_eq!(absent.unwrap(), None);
 }
 
 /// The published chart's archive, as its repository's index names it.

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, rc::Rc};
 use undercroft_engine::Order;
 use undercroft_model::{InstallerReport, MachineUuid, OpId, ReportedDisk, ReportedFirmware};
 use undercroft_simkit::{FlowId, Rng};
-use undercroft_steps::Ask;
+use undercroft_steps::{Ask, JoinUnit};
 
 use crate::fleet::{Spec, boot_id, fingerprint, hex_of};
 
@@ -58,9 +58,13 @@ pub(crate) struct Root {
     pub(crate) host_key: Option<String>,
     pub(crate) profile: Option<String>,
     pub(crate) loader: Loader,
+    /// Whether the unit that joins it was ever started.
+    pub(crate) began: bool,
     /// Whether there is a datastore of etcd, so that it comes back as the member that it was.
     pub(crate) datastore: bool,
-    /// Whether its kubelet has registered once, so that it does at each boot.
+    /// Whether its kubelet has registered once.
+    pub(crate) entered: bool,
+    /// Whether the unit that joins it has once come to its end, so that it is a member at each boot.
     pub(crate) joined: bool,
 }
 
@@ -74,7 +78,9 @@ impl Root {
             host_key: None,
             profile: None,
             loader: Loader::Absent,
+            began: false,
             datastore: false,
+            entered: false,
             joined: false,
         }
     }
@@ -203,6 +209,10 @@ pub(crate) struct Machine {
     pub(crate) root: Root,
     pub(crate) running: Running,
     pub(crate) kube: Kube,
+    /// Whether the servers refuse its token, until someone puts that right.
+    pub(crate) token_refused: bool,
+    /// The unit that joins it.
+    pub(crate) unit: JoinUnit,
     /// Counts up whenever what went on is cut off; events of an earlier epoch are void.
     pub(crate) epoch: u32,
     /// Whether the firmware will boot from the network the next time, once.
@@ -259,6 +269,8 @@ impl Machine {
             root: Root::empty(),
             running: Running::Off,
             kube: Kube::Off,
+            token_refused: false,
+            unit: JoinUnit::Inactive,
             epoch: 0,
             network_once: false,
             network_fallback,

@@ -327,6 +327,7 @@ impl RehearsalState<'_> {
     fn operator_visits(&mut self) {
         for node in 0..u32::try_from(self.world.machines.len()).unwrap_or(0) {
             let machine = self.world.machine(node);
+            machine.token_refused = false;
             let why = match &machine.running {
                 Running::Hung => "it hung in its reboot",
                 Running::System { .. } if !machine.runs_target() => {

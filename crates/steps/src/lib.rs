@@ -4,6 +4,7 @@
 mod approval;
 mod ask;
 mod claim;
+mod cluster;
 mod disko;
 mod exit;
 mod inspect;
@@ -13,6 +14,12 @@ mod script;
 
 pub use ask::{Answer, Ask, CopyFailed, Ended, MOUNT_POINT, Table, Unanswered};
 pub use claim::{AwaitedReport, NotTaken, earlier_boots};
+pub use cluster::{
+    ApplicationSeen, BOOT_WAIT_MS_MAX, ClusterAnswer, ClusterAsk, ClusterNext, ClusterScript,
+    ClusterStep, EtcdMember, EtcdMembers, Health, JoinStatus, JoinUnit, LOOK_INTERVAL_MS,
+    MARGIN_MS, NodeSeen, NodeWants, OtherServer, PROBE_WAIT_MS_MAX, Rollout, SecretSeen, Workload,
+    WorkloadKind, part_health,
+};
 pub use exit::{code, refused, value};
 pub use inspect::{Wanted, inspect};
 pub use pin::{PREDECESSOR_WAIT_MS, Pinned, SILENCE_MS_MAX, pin};

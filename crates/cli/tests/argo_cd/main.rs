@@ -25,7 +25,6 @@ use std::{
 use kube::core::DynamicObject;
 use serde_json::{Value, json};
 use site::{APPLICATION, ARGOCD, CONFIG_MAP, Site, settled, text};
-use undercroft_kube::Progress;
 
 /// The key of stand-in charts in which their values are.
 const VALUES: &str = "/data/values";
@@ -178,11 +177,9 @@ async fn values_reach_the_charts(site: &Site) {
 }
 
 async fn the_bootstraps_probe_reads_it(site: &Site) {
-    let progress = site.cluster.application(ARGOCD, "root").await.unwrap();
-    let Progress::Done(said) = progress else {
-        panic!("{progress:?}");
-    };
-    assert!(said.starts_with("synced to "), "{said}");
+    let root = site.cluster.application(ARGOCD, "root").await.unwrap();
+    let said = format!("{:?}", root.unwrap().health());
+    assert!(said.starts_with("Good(\"synced to "), "{said}");
 }
 
 fn annotations(object: &DynamicObject) -> BTreeMap<String, String> {

@@ -10,7 +10,8 @@ use undercroft_planner::node_wants;
 
 use super::Looking;
 use crate::world::{Machine, part_health};
-use undercroft_kube::{API_PORT, Cluster, EtcdMembers, NodeWants, Progress};
+use undercroft_kube::{API_PORT, Cluster};
+use undercroft_steps::{Health, NodeWants};
 
 /// How long looking at the cluster through one server may take.
 const CLUSTER_LOOK_TIMEOUT: Duration = Duration::from_secs(30);
@@ -83,7 +84,9 @@ async fn look_through(
             boot_id: seen.boot_id,
             ready: seen.ready,
             as_planned,
-            etcd_voter: votes(&members, name, node.address),
+            etcd_voter: members
+                .of(name, node.address)
+                .is_some_and(|member| member.votes() && member.answers()),
             kubelet_version: seen.kubelet_version,
         };
         observation.nodes.insert(name.clone(), seen);
@@ -92,20 +95,9 @@ async fn look_through(
     for part in BootstrapPart::ALL {
         // A part that can't be asked about is one that isn't known to be there.
         let health = part_health(&cluster, part, founder, distribution).await;
-        if matches!(health, Ok(Progress::Done(_))) {
+        if matches!(health, Some(Health::Good(_))) {
             observation.parts.insert(part);
         }
     }
     Some(observation)
-}
-
-/// Whether a machine is a member of etcd that votes and answers.
-fn votes(members: &EtcdMembers, name: &NodeName, address: Ipv4Addr) -> bool {
-    let address = address.to_string();
-    members.members.iter().any(|member| {
-        member.is_of(name.as_str(), &address)
-            && !member.is_learner
-            && !member.name.is_empty()
-            && member.healthy != Some(false)
-    })
 }

@@ -9,41 +9,36 @@
 //! others join. Everything can be repeated, so that what was begun and not seen to end is begun
 //! again rather than guessed about.
 
+mod answer;
 mod bootstrap;
-mod ground;
-mod join;
 mod known;
 mod machine;
 mod parts;
-mod ready;
 
 use std::{
+    borrow::Cow,
     net::{IpAddr, Ipv4Addr},
     time::{Duration, Instant},
 };
 
-use undercroft_model::{Action, ClusterPlan, ClusterRole, Failure, FailureKind, NodeName, Work};
+use undercroft_model::{ClusterPlan, Failure, FailureKind, NodeName, Work};
 
 use self::known::Known;
 pub(super) use self::known::KnownAccess;
 pub use self::parts::{BootstrapItem, ClusterParts, SecretSource};
-pub(crate) use self::{bootstrap::part_health, machine::Machine};
+pub(crate) use self::{answer::part_health, machine::Machine};
 use super::job::{Done, Job, Stop};
+use undercroft_journal::TimelineSource;
 use undercroft_kube::{Access, Cluster, KubeError};
+use undercroft_steps::{ClusterNext, ClusterScript, ClusterStep, LOOK_INTERVAL_MS, MARGIN_MS};
 
 /// The wait between two looks at something that takes its time.
-const LOOK_INTERVAL: Duration = Duration::from_secs(1);
-/// How long a probe looks for a cluster that may be restarting. The engine gives a probe two
-/// minutes.
-const PROBE_WAIT: Duration = Duration::from_secs(90);
-/// How long a machine that doesn't answer is waited for before a step is tried anew: a server's
-/// firmware tests its memory for some minutes. Others that wait for its turn wait no longer.
-const BOOT_WAIT: Duration = Duration::from_secs(5 * 60);
-/// The time before the step's limit at which a wait gives up, so that what was seen last is told
-/// rather than that time ran out.
-const MARGIN: Duration = Duration::from_secs(3);
+const LOOK_INTERVAL: Duration = Duration::from_millis(LOOK_INTERVAL_MS);
+/// The time before the step's limit at which a wait gives up.
+const MARGIN: Duration = Duration::from_millis(MARGIN_MS);
 
-/// Carries out a step of the cluster's, or looks whether it is done.
+/// Carries out a step of the cluster's, or looks whether it is done: what is asked, and what the answers prove, says its
+/// script.
 pub(super) async fn carry_out(job: &Job<'_>, work: Work) -> Done {
     let Some(plan) = &job.order.plan.cluster else {
         return Err(Stop::new(
@@ -51,30 +46,53 @@ pub(super) async fn carry_out(job: &Job<'_>, work: Work) -> Done {
             "the plan has a step of a cluster and no cluster",
         ));
     };
-    let step = ClusterStep { job, plan, work };
-    match &job.step.action {
-        Action::FoundCluster => Box::pin(step.member(ClusterRole::Server, None)).await,
-        Action::JoinCluster { role, replaces } => {
-            Box::pin(step.member(*role, Some(*replaces))).await
+    let asking = Asking {
+        job,
+        plan,
+        own: machine(job, job.name(), job.address()),
+    };
+    let step = ClusterStep {
+        step: job.step,
+        node: job.node,
+        plan,
+        work,
+        timeout_ms: job.order.timeout_ms,
+    };
+    let mut script = ClusterScript::default();
+    let mut said = Cow::Borrowed("");
+    loop {
+        match script.next(&step, job.elapsed_ms()) {
+            ClusterNext::Ask(ask) => script.tell(asking.answer(&ask).await),
+            ClusterNext::Wait(missing) => {
+                if work == Work::Act && missing != said {
+                    job.note(TimelineSource::Controller, missing.clone());
+                    said = missing;
+                }
+                tokio::time::sleep(LOOK_INTERVAL).await;
+            }
+            ClusterNext::Done(evidence) => return Ok(evidence),
+            ClusterNext::NotDone(missing) => {
+                job.note(TimelineSource::Controller, missing);
+                return Err(Stop::NotDone);
+            }
+            ClusterNext::Failed(failure) => return Err(failure.into()),
         }
-        Action::AwaitReady {
-            labels,
-            annotations,
-            taints,
-        } => Box::pin(step.ready(labels, annotations, taints)).await,
-        Action::Bootstrap { part } => Box::pin(step.bootstrap(*part)).await,
-        _ => Err(Stop::new(
-            FailureKind::Permanent,
-            "this is no step of the cluster's",
-        )),
     }
 }
 
-/// A step of the cluster's under way.
-struct ClusterStep<'a> {
+/// A machine of a job's plan, over SSH.
+fn machine(job: &Job<'_>, name: &NodeName, address: Ipv4Addr) -> Result<Machine, Failure> {
+    let parts = &job.shared.parts;
+    let identity = &parts.operator.private_file;
+    Machine::new(name, address, &parts.host_keys, identity)
+}
+
+/// Whoever answers a step's asks.
+struct Asking<'a> {
     job: &'a Job<'a>,
     plan: &'a ClusterPlan,
-    work: Work,
+    /// The machine of the step.
+    own: Result<Machine, Failure>,
 }
 
 /// A server that answers for the cluster.
@@ -85,35 +103,24 @@ struct Api {
     address: Ipv4Addr,
 }
 
-impl ClusterStep<'_> {
+impl Asking<'_> {
     fn parts(&self) -> &ClusterParts {
         &self.job.shared.parts.cluster
     }
 
     /// When to stop waiting, with time left to say for what.
     fn until(&self) -> Instant {
-        let left = self.job.left().saturating_sub(MARGIN);
-        let wait = match self.work {
-            Work::Act => left,
-            Work::Probe => left.min(PROBE_WAIT),
-        };
-        Instant::now() + wait
+        Instant::now() + self.job.left().saturating_sub(MARGIN)
     }
 
     /// A machine of the plan, over SSH.
     fn machine(&self, name: &NodeName, address: Ipv4Addr) -> Result<Machine, Failure> {
-        let parts = &self.job.shared.parts;
-        Machine::new(
-            name,
-            address,
-            &parts.host_keys,
-            &parts.operator.private_file,
-        )
+        machine(self.job, name, address)
     }
 
     /// The machine of this step.
-    fn own_machine(&self) -> Result<Machine, Failure> {
-        self.machine(self.job.name(), self.job.address())
+    fn own(&self) -> Result<&Machine, Failure> {
+        self.own.as_ref().map_err(Clone::clone)
     }
 
     /// The servers, the founder first.
@@ -218,21 +225,6 @@ impl ClusterStep<'_> {
             match act(api).await {
                 Err(error) if error.is_passing() && Instant::now() < until => {}
                 done => return done.map_err(KubeError::into_failure),
-            }
-            tokio::time::sleep(LOOK_INTERVAL).await;
-        }
-    }
-
-    /// How far the machine's own part is. An act waits for a machine that starts just now.
-    async fn status(&self, machine: &Machine) -> Result<machine::Status, Failure> {
-        let until = self.until().min(Instant::now() + BOOT_WAIT);
-        loop {
-            match machine.status().await {
-                Err(failure)
-                    if failure.kind == FailureKind::Transient
-                        && self.work == Work::Act
-                        && Instant::now() < until => {}
-                done => return done,
             }
             tokio::time::sleep(LOOK_INTERVAL).await;
         }

@@ -144,6 +144,11 @@ impl Job<'_> {
         Duration::from_millis(self.order.timeout_ms).saturating_sub(self.started.elapsed())
     }
 
+    /// The time since the operation was started, in milliseconds.
+    pub(super) fn elapsed_ms(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
     pub(super) fn note(&self, source: TimelineSource, text: impl Into<String>) {
         self.shared.note(self.name(), source, text);
     }

@@ -175,6 +175,17 @@ impl Site {
 
     /// Starts a step, without waiting for it.
     pub(crate) fn start(&mut self, machine: &str, action: Action, work: Work) {
+        self.start_within(machine, action, work, LIMIT);
+    }
+
+    /// Starts a step that may take so long.
+    pub(crate) fn start_within(
+        &mut self,
+        machine: &str,
+        action: Action,
+        work: Work,
+        limit: Duration,
+    ) {
         self.next_op += 1;
         let order = Order {
             op: OpId(self.next_op),
@@ -183,7 +194,7 @@ impl Site {
             node: name(machine),
             work,
             attempt: 1,
-            timeout_ms: u64::try_from(LIMIT.as_millis()).unwrap(),
+            timeout_ms: u64::try_from(limit.as_millis()).unwrap(),
             facts: NodeFacts::default(),
         };
         self.world.start(order);

@@ -24,15 +24,17 @@ use std::{
     net::{Ipv4Addr, TcpListener},
     os::unix::fs::PermissionsExt,
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
 use machines::{FOUNDER, SECOND, Site, inside, lone_etcd, register};
 use serde_json::{Value, json};
-use undercroft_kube::{Apply, Manifest, NodeSeen, parse};
+use undercroft_kube::{Apply, Manifest, parse};
 use undercroft_metal::world::{BootstrapItem, ClusterParts};
 use undercroft_model::{
     Action, BootstrapPart, ClusterRole, Evidence, Failure, FailureKind, Outcome, Work,
 };
+use undercroft_steps::NodeSeen;
 
 fn evidence(outcome: Outcome) -> Evidence {
     match outcome {
@@ -289,6 +291,29 @@ async fn a_second_cluster_and_a_join_that_fails_are_told() {
     let failed = failure(site.probe("control-01", Action::FoundCluster).await);
     assert_eq!(failed.kind, FailureKind::Transient, "{failed:?}");
     assert_eq!(failed.command.unwrap().exit_code, Some(7));
+}
+
+/// A server that has joined has its cluster, also while its API is away.
+#[tokio::test]
+async fn no_cluster_is_founded_beside_a_member_that_is_silent() {
+    if !inside("no_cluster_is_founded_beside_a_member_that_is_silent") {
+        return;
+    }
+    let mut site = Site::new(ClusterParts::default()).await;
+    let state = site
+        .machine("control-02")
+        .join("var/lib/undercroft/cluster");
+    fs::create_dir_all(&state).unwrap();
+    fs::write(state.join("joined"), "").unwrap();
+    let limit = Duration::from_secs(8);
+    site.start_within("control-01", Action::FoundCluster, Work::Act, limit);
+    let refused = failure(site.ended().await);
+    assert_eq!(refused.kind, FailureKind::Refused, "{refused:?}");
+    assert!(
+        refused.message.contains("control-02 is a member"),
+        "{refused:?}"
+    );
+    assert!(!site.machine("control-01").join("started").exists());
 }
 
 const NETWORK: &str = "

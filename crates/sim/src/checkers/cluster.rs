@@ -170,6 +170,24 @@ impl Checkers {
         });
     }
 
+    /// A server is told to join. `settled`: all other members of etcd are healthy and vote; `beside`: another server is
+    /// in the middle of its join, and says so.
+    pub(crate) fn on_server_told(&mut self, node: u32, settled: bool, beside: Option<NodeName>) {
+        self.require(settled, Rule::EtcdQuorum, || {
+            format!("the machine in place {node} is told to join an etcd that isn't whole")
+        });
+        self.require(beside.is_none(), Rule::JoinOrder, || {
+            format!("the machine in place {node} is told to join beside {beside:?}")
+        });
+    }
+
+    /// The controller is told that a part of the bootstrap is healthy.
+    pub(crate) fn on_part_claim(&mut self, part: BootstrapPart, truth: bool) {
+        self.require(truth, Rule::ReadyIsTrue, || {
+            format!("{part} is called healthy and isn't")
+        });
+    }
+
     /// A machine has lost what was on its disks: they may be laid out as they were.
     pub(crate) fn on_disk_lost(&mut self, node: u32) {
         self.laid.retain(|(place, _)| *place != node);

@@ -121,3 +121,34 @@ fn whatever_a_step_loses_its_machine_comes_back_or_says_why_not() {
         assert!(times > 1, "{loss:?} was hardly ever a loss: {times} times");
     }
 }
+
+/// The asks of a round, and of the rounds that begin at once after it.
+const ASKS: usize = 14;
+
+#[test]
+fn whatever_is_lost_between_two_asks_of_the_clusters_steps_is_mended() {
+    let mut times = [0; 4];
+    for (node, verb) in places() {
+        if INSTALLATION.contains(&verb) {
+            continue;
+        }
+        for ask in 0..ASKS {
+            for (loss, times) in [Loss::Power, Loss::Api, Loss::Node, Loss::Network]
+                .into_iter()
+                .zip(&mut times)
+            {
+                let target = TargetedLoss::before_ask(node, verb, ask, loss);
+                let became = outcome_of(target.clone());
+                if !became.happened {
+                    continue;
+                }
+                *times += 1;
+                assert!(
+                    became.runs <= 4 && became.restarts <= 9,
+                    "{target:?}: {became:?}"
+                );
+            }
+        }
+    }
+    assert!(times.iter().all(|times| *times > 20), "{times:?}");
+}

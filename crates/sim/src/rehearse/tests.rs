@@ -97,7 +97,21 @@ fn a_fleet_that_never_gets_up_is_seen() {
 
 #[test]
 fn a_server_that_joins_an_etcd_that_is_not_whole_is_seen() {
-    assert!(is_seen(Sabotage::JoinsBlindly, Rule::EtcdQuorum));
+    let inventory = parse("undercroft.toml", BASEMENT.as_bytes());
+    let inventory = scale_to(&inventory.inventory.unwrap(), 5).unwrap();
+    let options = RehearseOptions {
+        keep_journal: true,
+        ..RehearseOptions::default()
+    };
+    for sabotage in [None, Some(Sabotage::JoinsBlindly)] {
+        let mut state = RehearsalState::new(&inventory, &options);
+        state.world.sabotage = sabotage;
+        // Others join from then on.
+        let founder = TargetedLoss::new("control-01", "ready", 1, Loss::Network);
+        state.world.targeted_loss = Some(founder);
+        let broken = state.run_phases().err().map(|violation| violation.rule);
+        assert_eq!(broken, sabotage.map(|_| Rule::EtcdQuorum));
+    }
 }
 
 #[test]
@@ -132,9 +146,31 @@ fn a_member_that_is_never_replaced_is_seen() {
     assert!(is_seen(Sabotage::ReplacesNobody, Rule::Liveness));
 }
 
+/// A server that was installed anew loses its power while it joins, at whichever moment.
 #[test]
 fn a_member_that_is_removed_while_it_joins_is_seen() {
-    assert!(is_seen(Sabotage::RemovesWhatJoins, Rule::EtcdQuorum));
+    let inventory = parse("undercroft.toml", BASEMENT.as_bytes());
+    let inventory = scale_to(&inventory.inventory.unwrap(), 5).unwrap();
+    let options = RehearseOptions {
+        keep_journal: true,
+        ..RehearseOptions::default()
+    };
+    let broken = |sabotage, delay_ms| {
+        let mut state = RehearsalState::new(&inventory, &options);
+        state.world.sabotage = sabotage;
+        let mut target = TargetedLoss::new("control-03", "ready", 1, Loss::Disks);
+        let then = TargetedLoss::new("control-03", "join", delay_ms, Loss::Power);
+        target.then = Some(Box::new(then));
+        state.world.targeted_loss = Some(target);
+        state.run_phases().err().map(|violation| violation.rule)
+    };
+    let mut seen = false;
+    for delay_ms in (1..=30).map(|step| step * 10_000) {
+        assert_eq!(broken(None, delay_ms), None, "{delay_ms}");
+        let sabotage = Some(Sabotage::RemovesWhatJoins);
+        seen |= broken(sabotage, delay_ms) == Some(Rule::EtcdQuorum);
+    }
+    assert!(seen, "a member that joined was removed, and nobody noticed");
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use undercroft_engine::Event;
 use undercroft_model::{Evidence, InstallerReport, NodeName, OpId};
-use undercroft_steps::{AwaitedReport, earlier_boots};
+use undercroft_steps::{AwaitedReport, JoinUnit, earlier_boots};
 
 use super::{Ev, SimWorld, Stage, Turn};
 use crate::{
@@ -21,10 +21,12 @@ const FORGED_REPORTS_MAX: u32 = 400;
 impl SimWorld {
     /// Cuts off whatever a machine does.
     pub(super) fn cut(&mut self, node: u32) {
+        self.kubelet_falls_silent(node);
         let machine = self.machine(node);
         machine.epoch += 1;
         machine.running = Running::Off;
         machine.kube = Kube::Off;
+        machine.unit = JoinUnit::Inactive;
         machine.network_once = false;
         if let Some(flow) = machine.loading.take() {
             self.leave_link(flow);

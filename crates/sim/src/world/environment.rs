@@ -107,6 +107,7 @@ impl SimWorld {
     }
 
     pub(super) fn network_lost(&mut self, node: u32, for_ms: u64) {
+        self.kubelet_falls_silent(node);
         let until_ms = self.now_ms() + for_ms;
         let machine = self.machine(node);
         machine.network_down_until_ms = machine.network_down_until_ms.max(until_ms);

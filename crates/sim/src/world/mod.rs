@@ -10,6 +10,7 @@ mod command;
 mod environment;
 mod ground;
 mod installer;
+mod member;
 mod probe;
 mod returns;
 mod sabotage;
@@ -24,11 +25,11 @@ use std::{
 
 use undercroft_engine::{Event, Order, World};
 use undercroft_model::{
-    Action, Approval, ApprovalMode, BootstrapPart, Evidence, Failure, FailureKind, InstallerReport,
-    NodeName, NodePlan, Now, OpId, Outcome, Work,
+    Action, Approval, ApprovalMode, Evidence, Failure, FailureKind, InstallerReport, NodeName,
+    NodePlan, Now, OpId, Outcome, Work,
 };
 use undercroft_simkit::{Clock, FlowId, Link, Rng};
-use undercroft_steps::{Answer, AwaitedReport, Unanswered};
+use undercroft_steps::{Answer, AwaitedReport, ClusterScript, Unanswered};
 
 use crate::{
     cluster::Cluster,
@@ -83,6 +84,8 @@ pub(crate) enum Ev {
     NoAnswer(OpId, usize, Box<Unanswered>),
     /// An operation looks at its machine's address again.
     Look(OpId),
+    /// A step of the cluster looks again at what it waits for.
+    Cluster(OpId),
     /// The next part of that command on that machine.
     Command(u32, u64),
     /// A transfer is through, if the link hasn't changed since.
@@ -130,6 +133,8 @@ struct Op {
     started_ms: u64,
     /// What its script was answered so far.
     answers: Vec<Answer>,
+    /// How far its script is, where it is a step of the cluster's.
+    script: ClusterScript,
     /// Since when its machine can't be asked.
     silent_since_ms: Option<u64>,
     /// When a foreign key was first shown in place of its machine's.
@@ -329,6 +334,7 @@ impl SimWorld {
             Ev::Ask(op) => self.go_on(op),
             Ev::NoAnswer(op, asked, lost) => self.session_lost(op, asked, lost),
             Ev::Look(op) => self.look_for(op),
+            Ev::Cluster(op) => self.cluster_goes_on(op),
             Ev::Command(node, id) => self.command_goes_on(node, id),
             Ev::Link(generation) => self.link_moves(generation),
             Ev::PowerCut(node, during) => self.power_cut(node, during),
@@ -405,21 +411,6 @@ impl SimWorld {
             shared.checkers.on_up(&name, &wanted, ran.as_deref());
             shared.checkers.on_up(&name, &wanted, Some(booted_system));
         }
-        if let Outcome::Done {
-            evidence: evidence @ (Evidence::Joined { .. } | Evidence::Ready { .. }),
-        } = &*outcome
-        {
-            let ready = matches!(evidence, Evidence::Ready { .. });
-            // It may have been true when it was said, and its machine lost since.
-            let registered = self.cluster.nodes.get(&known.node);
-            let labelled = registered.is_some_and(|known| known.labelled);
-            let networked = self.cluster.parts.contains_key(&BootstrapPart::Network);
-            let truth = registered.is_some() && (!ready || (labelled && networked));
-            self.shared
-                .borrow_mut()
-                .checkers
-                .on_member_claim(known.node, ready, truth);
-        }
         if self.hit(known.node, FaultKind::DoubledOutcome) {
             let delay_ms = self.chance_between(0, 10_000);
             self.clock.after(delay_ms, Ev::Stray(op, outcome.clone()));
@@ -449,7 +440,7 @@ impl SimWorld {
             Action::FoundCluster
             | Action::JoinCluster { .. }
             | Action::AwaitReady { .. }
-            | Action::Bootstrap { .. } => self.cluster_act(op, node, &order),
+            | Action::Bootstrap { .. } => self.begin_cluster_step(op, node, &order),
             Action::Inspect { .. }
             | Action::Partition { .. }
             | Action::CopyClosure { .. }
@@ -614,6 +605,7 @@ impl World for SimWorld {
                 stage: Stage::Going,
                 started_ms: self.clock.now_ms(),
                 answers: Vec::new(),
+                script: ClusterScript::default(),
                 silent_since_ms: None,
                 foreign_since_ms: None,
                 until_ms: 0,

@@ -19,7 +19,7 @@ impl SimWorld {
             Action::FoundCluster
             | Action::JoinCluster { .. }
             | Action::AwaitReady { .. }
-            | Action::Bootstrap { .. } => self.cluster_probe(op, node, &step.action),
+            | Action::Bootstrap { .. } => self.begin_cluster_step(op, node, order),
             Action::Inspect { .. }
             | Action::Partition { .. }
             | Action::CopyClosure { .. }

@@ -69,7 +69,13 @@ pub(crate) struct TargetedLoss {
     pub(crate) verb: &'static str,
     /// How long after the try has begun, in milliseconds.
     pub(crate) delay_ms: u64,
+    /// Before which of its asks, from 0, rather than after some time.
+    pub(crate) before_ask: Option<usize>,
+    /// How much it has asked.
+    asked: usize,
     pub(crate) loss: Loss,
+    /// What is lost after it.
+    pub(crate) then: Option<Box<TargetedLoss>>,
     /// Whether it has happened, and there was something to lose.
     pub(crate) happened: bool,
     /// Whether it has happened, or had nothing to take.
@@ -84,10 +90,26 @@ impl TargetedLoss {
             node,
             verb,
             delay_ms,
+            before_ask: None,
+            asked: 0,
             loss,
+            then: None,
             happened: false,
             is_over: false,
             armed_for: None,
+        }
+    }
+
+    /// A loss at the moment between two asks of a step of the cluster's.
+    pub(crate) fn before_ask(
+        node: &'static str,
+        verb: &'static str,
+        ask: usize,
+        loss: Loss,
+    ) -> Self {
+        Self {
+            before_ask: Some(ask),
+            ..Self::new(node, verb, 0, loss)
         }
     }
 }
@@ -102,7 +124,25 @@ impl SimWorld {
         let here = order.node.as_str() == target.node && verb == Some(target.verb);
         if here && order.work == Work::Act && target.armed_for.is_none() {
             target.armed_for = Some(node);
-            self.clock.after(target.delay_ms, Ev::TargetedLoss);
+            if target.before_ask.is_none() {
+                self.clock.after(target.delay_ms, Ev::TargetedLoss);
+            }
+        }
+    }
+
+    /// A step of the cluster's is about to ask: perhaps what a loss is aimed at.
+    pub(super) fn cluster_asks(&mut self, node: u32, order: &Order) {
+        let verb = order.planned().map(|step| step.action.verb());
+        let Some(target) = &mut self.targeted_loss else {
+            return;
+        };
+        if order.work != Work::Act || target.armed_for != Some(node) || verb != Some(target.verb) {
+            return;
+        }
+        let now = target.before_ask == Some(target.asked) && !target.is_over;
+        target.asked += 1;
+        if now {
+            self.inject_loss();
         }
     }
 
@@ -127,6 +167,9 @@ impl SimWorld {
         if let Some(target) = &mut self.targeted_loss {
             target.happened = happened;
             target.is_over = true;
+            if let Some(then) = target.then.take() {
+                *target = *then;
+            }
         }
     }
 

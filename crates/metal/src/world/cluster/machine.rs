@@ -9,10 +9,11 @@ use std::{
 use secrecy::SecretString;
 use undercroft_model::{Failure, FailureKind, NodeName};
 
-use undercroft_kube::{Access, EtcdMembers, KubeError};
+use undercroft_kube::{Access, KubeError, etcd_members};
 use undercroft_process::printable;
 use undercroft_secrets::keys::HostKeys;
 use undercroft_ssh::{Connection, Endpoint, Output, RemoteCommand, SshError};
+use undercroft_steps::{EtcdMembers, JoinStatus, JoinUnit};
 
 /// How long a short question may take.
 const ASK_TIMEOUT: Duration = Duration::from_secs(30);
@@ -56,45 +57,32 @@ mkdir -p /run/undercroft/cluster
 cat >/run/undercroft/cluster/join.env.new
 mv /run/undercroft/cluster/join.env.new /run/undercroft/cluster/join.env";
 
-/// How far a machine's part of the cluster is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Status {
-    /// The boot.
-    pub(crate) boot_id: String,
-    /// Whether its unit has once brought it in.
-    pub(crate) joined: bool,
-    /// Whether its unit was ever started in this installation: what the cluster knows of the
-    /// machine may then be this installation's.
-    pub(crate) begun: bool,
-    /// Whether kubeadm has come to its end there, so that it isn't called again.
-    pub(crate) entered: bool,
-    /// systemd's word for the unit: `inactive`, `activating`, `active`, `failed`.
-    pub(crate) unit: String,
-    /// What the unit says, where it has failed.
-    pub(crate) reason: Option<String>,
-}
-
-impl Status {
-    fn parse(text: &str) -> Self {
-        let mut lines = text.lines();
-        let mut next = || printable(lines.next().unwrap_or_default().trim());
-        let (boot_id, stage, unit) = (next(), next(), next());
-        let joined = stage == "joined";
-        let said: serde_json::Value = lines
-            .collect::<Vec<_>>()
-            .join("\n")
-            .parse()
-            .unwrap_or_default();
-        let failed = said.get("state").and_then(|s| s.as_str()) == Some("failed");
-        let reason = said.get("reason").and_then(|r| r.as_str());
-        Self {
-            boot_id,
-            joined,
-            begun: joined || stage == "begun" || stage == "entered",
-            entered: stage == "entered",
-            unit,
-            reason: reason.filter(|_| failed).map(printable),
-        }
+/// Reads what [`STATUS`] prints.
+fn status_of(text: &str) -> JoinStatus {
+    let mut lines = text.lines();
+    let mut next = || printable(lines.next().unwrap_or_default().trim());
+    let (boot_id, stage, unit) = (next(), next(), next());
+    let joined = stage == "joined";
+    let said: serde_json::Value = lines
+        .collect::<Vec<_>>()
+        .join("\n")
+        .parse()
+        .unwrap_or_default();
+    let failed = said.get("state").and_then(|s| s.as_str()) == Some("failed");
+    let reason = said.get("reason").and_then(|r| r.as_str());
+    JoinStatus {
+        boot_id,
+        joined,
+        begun: joined || stage == "begun" || stage == "entered",
+        entered: stage == "entered",
+        unit: match unit.as_str() {
+            "inactive" => JoinUnit::Inactive,
+            "activating" => JoinUnit::Activating,
+            "active" => JoinUnit::Active,
+            "failed" => JoinUnit::Failed,
+            _ => JoinUnit::Unknown,
+        },
+        reason: reason.filter(|_| failed).map(printable),
     }
 }
 
@@ -168,13 +156,13 @@ impl Machine {
     }
 
     /// How far the machine's part of the cluster is.
-    pub(crate) async fn status(&self) -> Result<Status, Failure> {
+    pub(crate) async fn status(&self) -> Result<JoinStatus, Failure> {
         let command = RemoteCommand::new(["sh", "-c", STATUS], ASK_TIMEOUT).shown_as(&[
             "systemctl",
             "show",
             "undercroft-cluster-join.service",
         ]);
-        Ok(Status::parse(&self.succeed(command).await?))
+        Ok(status_of(&self.succeed(command).await?))
     }
 
     /// Starts the machine's part of the cluster, without waiting for it.
@@ -271,15 +259,15 @@ exit 0";
         // It ends with 1 where a member isn't healthy, and tells of all the same.
         let health = "exec etcdctl endpoint health --cluster -w json";
         let health = self.etcdctl(health, 1).await?;
-        EtcdMembers::parse(&list, Some(&health)).ok_or_else(|| {
+        etcd_members(&list, Some(&health)).ok_or_else(|| {
             let message = format!("etcd on {} gave no list of its members", self.name);
             Failure::new(FailureKind::Transient, message)
         })
     }
 
     /// Removes a member.
-    pub(crate) async fn remove_member(&self, hex_id: &str) -> Result<(), Failure> {
-        self.etcdctl(&format!("exec etcdctl member remove {hex_id}"), 0)
+    pub(crate) async fn remove_member(&self, id: u64) -> Result<(), Failure> {
+        self.etcdctl(&format!("exec etcdctl member remove {id:x}"), 0)
             .await
             .map(drop)
     }
@@ -304,21 +292,25 @@ mod tests {
     #[test]
     fn a_status_is_read_whatever_the_unit_has_said() {
         let failed = "boot-1\napart\nfailed\n{\"state\": \"failed\", \"reason\": \"no token\"}\n";
-        let status = Status::parse(failed);
+        let status = status_of(failed);
         assert_eq!(status.boot_id, "boot-1");
         assert!(!status.joined && !status.begun);
-        assert_eq!(status.unit, "failed");
+        assert_eq!(status.unit, JoinUnit::Failed);
         assert_eq!(status.reason.as_deref(), Some("no token"));
         // What an earlier try has said isn't the reason of one that runs.
         let joining = "boot-1\njoined\nactivating\n{\"state\": \"joining\", \"reason\": \"\"}";
-        let status = Status::parse(joining);
+        let status = status_of(joining);
         assert!(status.joined && status.begun && status.reason.is_none());
-        let begun = Status::parse("boot-1\nbegun\nfailed\n");
+        let begun = status_of("boot-1\nbegun\nfailed\n");
         assert!(begun.begun && !begun.joined && !begun.entered);
-        let entered = Status::parse("boot-1\nentered\nfailed\n");
+        let entered = status_of("boot-1\nentered\nfailed\n");
         assert!(entered.begun && entered.entered && !entered.joined);
-        let nothing = Status::parse("boot-1\napart\ninactive\n");
+        let nothing = status_of("boot-1\napart\ninactive\n");
         assert!(!nothing.joined && nothing.reason.is_none());
-        assert_eq!(Status::parse("").unit, "");
+        let nothing = status_of("");
+        assert_eq!(
+            (nothing.boot_id.as_str(), nothing.unit),
+            ("", JoinUnit::Unknown)
+        );
     }
 }
