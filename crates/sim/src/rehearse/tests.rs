@@ -146,7 +146,7 @@ fn a_member_that_is_never_replaced_is_seen() {
     assert!(is_seen(Sabotage::ReplacesNobody, Rule::Liveness));
 }
 
-/// A server that was installed anew loses its power while it joins, at whichever moment.
+/// Another machine answers for a server that was installed anew while it joins, at whichever moment.
 #[test]
 fn a_member_that_is_removed_while_it_joins_is_seen() {
     let inventory = parse("undercroft.toml", BASEMENT.as_bytes());
@@ -159,7 +159,7 @@ fn a_member_that_is_removed_while_it_joins_is_seen() {
         let mut state = RehearsalState::new(&inventory, &options);
         state.world.sabotage = sabotage;
         let mut target = TargetedLoss::new("control-03", "ready", 1, Loss::Disks);
-        let then = TargetedLoss::new("control-03", "join", delay_ms, Loss::Power);
+        let then = TargetedLoss::new("control-03", "join", delay_ms, Loss::Address);
         target.then = Some(Box::new(then));
         state.world.targeted_loss = Some(target);
         state.run_phases().err().map(|violation| violation.rule)
