@@ -6,7 +6,7 @@ use std::{
 };
 
 use undercroft_model::{
-    NodeName, Now, OpId, Outcome, Plan, Record, Resource, RunEnd, Step, StepId,
+    Action, NodeName, Now, OpId, Outcome, Plan, Record, Resource, RunEnd, Step, StepId,
 };
 use undercroft_planner::Severity;
 
@@ -68,6 +68,8 @@ pub struct Engine {
     /// Machines that have failed in this run.
     pub(crate) failed: u32,
     pub(crate) stopped: bool,
+    /// Whether nothing further is started in this run.
+    pub(crate) winding_down: bool,
     pub(crate) in_journal: bool,
     pub(crate) begun: bool,
     pub(crate) finished: Option<RunEnd>,
@@ -126,6 +128,7 @@ impl Engine {
             next_op: 0,
             failed: 0,
             stopped: false,
+            winding_down: false,
             in_journal: false,
             begun: false,
             finished: None,
@@ -185,6 +188,7 @@ impl Engine {
             Event::Ended { op, outcome } => self.ended(now, op, outcome, &mut out),
             Event::Reported { node, report } => self.reported(&node, *report, &mut out),
             Event::Interrupt => self.interrupt(&mut out),
+            Event::WindDown => self.wind_down(&mut out),
             Event::Tick => {}
         }
         self.fire_timers(now, &mut out);
@@ -300,6 +304,28 @@ impl Engine {
         self.end(RunEnd::Interrupted, out);
     }
 
+    /// Nothing further is started: no next step, no other try. Approvals that are waited for are called off;
+    /// the run ends with the last of what else runs.
+    fn wind_down(&mut self, out: &mut Vec<Effect>) {
+        self.winding_down = true;
+        for n in 0..self.nodes.len() {
+            let Some(node) = self.nodes.get(n) else {
+                continue;
+            };
+            if matches!(node.phase, NodePhase::Backoff(_)) {
+                self.stop_timer(n);
+            }
+            let waits = self
+                .current(n)
+                .is_some_and(|step| matches!(step.action, Action::Approve { .. }));
+            if waits && let Some(running) = self.nodes.get(n).and_then(|node| node.progress.running)
+            {
+                self.close(n, running, Outcome::Orphaned, out);
+                out.push(Effect::Cancel(running.op));
+            }
+        }
+    }
+
     fn fire_timers(&mut self, now: Now, out: &mut Vec<Effect>) {
         while let Some((at, n)) = self.timers.first().copied() {
             if at > now.mono_ms {
@@ -338,6 +364,8 @@ impl Engine {
             };
             let end = if self.nodes.iter().enumerate().all(complete) {
                 RunEnd::Complete
+            } else if self.winding_down {
+                RunEnd::Interrupted
             } else {
                 RunEnd::Incomplete
             };

@@ -48,6 +48,14 @@ pub enum ResumeError {
 /// and its machine has failed; it is a bug that should be reported.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum EngineFault {
+    /// A step was about to begin although the run winds down.
+    #[error("{node}: step {} would begin although the run winds down", .step.0)]
+    LateStart {
+        /// The machine.
+        node: NodeName,
+        /// The step.
+        step: StepId,
+    },
     /// A step that destroys was about to run without an approval and an inspection of this boot.
     #[error("{node}: step {} would destroy without approval and inspection", .step.0)]
     UnprovedDestruction {

@@ -206,6 +206,10 @@ impl Engine {
         if !half_in {
             self.release(n);
         }
+        if self.winding_down {
+            // The next try is another run's.
+            return;
+        }
         let until = now.mono_ms.saturating_add(backoff_ms(&step.retry, failed));
         if let Some(node) = self.nodes.get_mut(n) {
             node.phase = NodePhase::Backoff(until);

@@ -36,6 +36,10 @@ impl Engine {
         let Some(step) = current(&plan, &self.shape, node, n) else {
             return;
         };
+        if self.winding_down {
+            self.release(n);
+            return;
+        }
         let blocked = self.blockers.get(step.id.index()).is_none_or(|b| *b > 0)
             || !self.gates.is_open(step.id);
         if blocked || (self.stopped && !progress.begun) {
@@ -128,6 +132,10 @@ impl Engine {
     /// The promises that hold whatever else is wrong.
     fn may_start(&self, node: &NodeRun, step: &Step) -> Result<(), EngineFault> {
         let place = || (node.name.clone(), step.id);
+        if self.winding_down {
+            let (node, step) = place();
+            return Err(EngineFault::LateStart { node, step });
+        }
         if node.progress.running.is_some() {
             let (node, step) = place();
             return Err(EngineFault::TwoOperations { node, step });
@@ -203,7 +211,7 @@ impl Engine {
                 break;
             };
             node.phase = NodePhase::Idle;
-            if self.stopped && !node.progress.begun {
+            if self.winding_down || (self.stopped && !node.progress.begun) {
                 // It won't begin in this run: its turn goes to the next in the queue.
                 next = semaphore.next();
                 continue;

@@ -56,6 +56,9 @@ pub enum Event {
     },
     /// The operator asks to stop: start nothing further, cancel what runs, end the run.
     Interrupt,
+    /// Something was decided that this plan doesn't know of: start nothing further, let what runs come to its
+    /// end, and end the run then. Who only waits for an approval is called off, since that may take hours.
+    WindDown,
     /// Time has passed.
     Tick,
 }

@@ -399,6 +399,76 @@ fn an_interrupt_calls_everything_off_and_the_next_run_goes_on() {
 }
 
 #[test]
+fn a_run_that_winds_down_begins_nothing_and_lets_what_runs_come_to_its_end() {
+    let begun = |driver: &Driver<Memory>| {
+        count(driver.journal(), |record| {
+            matches!(record, Record::OpStarted { .. })
+        })
+    };
+    // A journal's operations that were called off, and those that ended.
+    let ended = |driver: &Driver<Memory>| {
+        let called_off = count(driver.journal(), |record| {
+            let outcome = match record {
+                Record::OpEnded { outcome, .. } => outcome,
+                _ => return false,
+            };
+            matches!(outcome, Outcome::Orphaned)
+        });
+        let all = count(driver.journal(), |record| {
+            matches!(record, Record::OpEnded { .. })
+        });
+        (called_off, all - called_off)
+    };
+    let mut seen = (0, 0);
+    for events in 1..40 {
+        let mut world = Scripted::new();
+        world.twist(0, "copy", Work::Act, Twist::Fails(FailureKind::Transient));
+        let plan = plan_of(3, "network_boots = 2\nclosure_copies = 1\nreboots = 1");
+        let mut driver = Driver::new(Engine::new(plan).unwrap(), Memory::default());
+        let mut event = Event::Begin;
+        let mut end = None;
+        for _ in 0..events {
+            end = driver.handle(world.now, event.clone(), &mut world).unwrap();
+            match next_event(&mut world, driver.next_deadline()) {
+                Some(next) => event = next,
+                None => break,
+            }
+        }
+        if end.is_some() {
+            break;
+        }
+        let (started, before) = (begun(&driver), ended(&driver));
+        let runs = world.running.len();
+        end = driver
+            .handle(world.now, Event::WindDown, &mut world)
+            .unwrap();
+        let called_off = ended(&driver).0 - before.0;
+        while end.is_none() {
+            end = driver.handle(world.now, event, &mut world).unwrap();
+            event = match next_event(&mut world, driver.next_deadline()) {
+                Some(event) => event,
+                None => break,
+            };
+        }
+        assert_eq!(end, Some(RunEnd::Interrupted), "{events}");
+        assert_eq!(begun(&driver), started, "{events}: something was begun");
+        assert!(driver.engine().faults().is_empty(), "{events}");
+        let after = ended(&driver);
+        assert_eq!(
+            after.0 - before.0,
+            called_off,
+            "{events}: what runs is called off at once or never"
+        );
+        seen = (seen.0.max(called_off), seen.1.max(after.1 - before.1));
+        assert!(runs >= called_off);
+        let (end, _) = run_on(driver.into_journal(), &mut world);
+        assert_eq!(end, RunEnd::Complete, "{events}");
+    }
+    // Approvals that were waited for, and work that went on to its end.
+    assert!(seen.0 > 0 && seen.1 > 0, "{seen:?}");
+}
+
+#[test]
 fn an_approval_that_ran_out_is_asked_for_anew() {
     let mut world = Scripted::new();
     world.approval_ms = Some(4_000);

@@ -1,221 +1,366 @@
-//! The boot servers' events as rows of a timeline.
+//! The journal in sentences, one a record.
 
-use std::{
-    collections::BTreeMap,
-    net::Ipv4Addr,
-    time::{Duration, Instant},
+use std::sync::Arc;
+
+use undercroft_model::{
+    Action, BootstrapPart, Entry, Evidence, Failure, FailureKind, NodeName, Outcome, Plan, Record,
+    RunEnd, Step, StepId, Work, view::FleetView,
 };
 
-use undercroft_model::NodeName;
-use undercroft_netboot::{DropReason, EventKind, NetbootEvent, event::Service, timeline::timeline};
+use crate::text::{bytes, count, plain};
 
-use undercroft_journal::{Alarm, AlarmKind, TimelineRow, TimelineSource, UnknownMachine};
-
-/// How long the same event of the same machine isn't written again: firmware repeats itself, and
-/// anybody on the boot network can make it seem to.
-const REPEAT_AFTER: Duration = Duration::from_secs(2);
-/// The same for what an installer asks for every quarter of a minute as long as it runs.
-const HEARTBEAT_AFTER: Duration = Duration::from_secs(600);
-/// The most kinds of events whose repetition is remembered; past it all are forgotten, which costs
-/// a few rows.
-const REMEMBERED_MAX: usize = 4096;
-
-/// How long what one sender does is only counted before it is written down again.
-const ALARM_AFTER: Duration = Duration::from_secs(5);
-/// The most senders of alarms that are counted at once; past it they are written down as they come,
-/// and the oldest of them forgotten.
-const COUNTED_MAX: usize = 1024;
-
-/// What an event is kept as, for people.
-#[derive(Debug)]
-pub(crate) enum Kept {
-    /// In a machine's timeline.
-    Row(NodeName, TimelineRow),
-    /// Among what somebody does, to a machine or to the network as a whole.
-    Alarm(Option<NodeName>, Alarm),
-    /// Among the machines that the inventory doesn't know.
-    UnknownMachine(UnknownMachine),
+/// How a sentence is to be taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Tone {
+    /// Something begins.
+    Begin,
+    /// Something is done.
+    Good,
+    /// To be looked at; work goes on.
+    Warn,
+    /// Something has failed for good.
+    Bad,
+    /// None of these.
+    Note,
 }
 
+/// A record in a sentence.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Sentence {
+    /// The machine that it is about.
+    pub(crate) node: Option<NodeName>,
+    /// The sentence, without the machine's name; one line, fit for a terminal.
+    pub(crate) text: String,
+    /// How to take it.
+    pub(crate) tone: Tone,
+}
+
+impl Sentence {
+    fn of(node: &NodeName, tone: Tone, text: impl Into<String>) -> Self {
+        Self {
+            node: Some(node.clone()),
+            text: text.into(),
+            tone,
+        }
+    }
+
+    fn all(tone: Tone, text: impl Into<String>) -> Self {
+        Self {
+            node: None,
+            text: text.into(),
+            tone,
+        }
+    }
+
+    /// The sentence as a line, with colours.
+    pub(crate) fn line(&self) -> String {
+        use crate::style::{BAD, BOLD, DIM, GOOD, WARN, paint};
+        let text = match self.tone {
+            Tone::Begin => paint(DIM, &self.text),
+            Tone::Good => paint(GOOD, &self.text),
+            Tone::Warn => paint(WARN, &self.text),
+            Tone::Bad => paint(BAD, &self.text),
+            Tone::Note => self.text.clone(),
+        };
+        match &self.node {
+            Some(node) => format!("{}: {text}", paint(BOLD, node.as_str())),
+            None => text,
+        }
+    }
+}
+
+/// Tells records in the order of the journal; it remembers the plan that they speak of.
 #[derive(Debug, Default)]
 pub(crate) struct Narrator {
-    last: BTreeMap<(String, String), Instant>,
-    alarms: BTreeMap<(Option<NodeName>, AlarmKind, Ipv4Addr), (Instant, u64)>,
+    plan: Option<Arc<Plan>>,
 }
 
 impl Narrator {
-    /// What of an event is kept, during a run and between two of them alike. `nodes` are all machines that
-    /// the boot servers serve.
-    pub(crate) fn keep<'n>(
-        &mut self,
-        event: NetbootEvent,
-        nodes: impl IntoIterator<Item = &'n NodeName>,
-    ) -> Vec<Kept> {
-        // What the servers say of themselves is every machine's business; that it was said to the
-        // operator is seen to elsewhere.
-        if matches!(event.kind, EventKind::Server { .. }) {
-            return nodes
-                .into_iter()
-                .filter_map(|node| {
-                    let row = self.row(node, event.clone())?;
-                    Some(Kept::Row(node.clone(), row))
-                })
-                .collect();
-        }
-        let mut kept = Vec::new();
-        if let Some((node, alarm)) = self.alarm(&event) {
-            kept.push(Kept::Alarm(node, alarm));
-        }
-        if matches!(
-            event.kind,
-            EventKind::ReportRefused { .. } | EventKind::ScriptOdd { .. }
-        ) {
-            // It is somebody else's doing, and no part of the machine's own story.
-            return kept;
-        }
-        kept.extend(match event.node.clone() {
-            Some(node) => self.row(&node, event).map(|row| Kept::Row(node, row)),
-            None => self.stranger(event).map(Kept::UnknownMachine),
-        });
-        kept
+    /// Takes note of what was there before the records that are told.
+    pub(crate) fn past(&mut self, view: &FleetView) {
+        self.plan = view.shared_plan().cloned();
     }
 
-    /// What an event says of somebody's doing, for the machine that it is about or for the network
-    /// as a whole. What one sender repeats is counted, and comes with the next.
-    fn alarm(&mut self, event: &NetbootEvent) -> Option<(Option<NodeName>, Alarm)> {
-        let sender = event.address?;
-        let (node, kind) = match &event.kind {
-            EventKind::ReportRefused { .. } => (event.node.clone(), AlarmKind::Report),
-            EventKind::ScriptOdd { .. } => (event.node.clone(), AlarmKind::Script),
-            EventKind::Dropped {
-                reason: DropReason::TooMany,
-                ..
-            } => (None, AlarmKind::Flood),
-            _ => return None,
-        };
-        let now = Instant::now();
-        let key = (node, kind, sender);
-        let mut count = 1;
-        if let Some((since, uncounted)) = self.alarms.get_mut(&key) {
-            *uncounted += 1;
-            if now.duration_since(*since) < ALARM_AFTER {
-                return None;
-            }
-            count = *uncounted;
+    /// The sentence for the next record.
+    pub(crate) fn tell(&mut self, entry: &Entry) -> Sentence {
+        let sentence = self.sentence(&entry.record);
+        if let Record::PlanAccepted { plan } = &entry.record {
+            self.plan = Some(Arc::clone(plan));
         }
-        if self.alarms.len() >= COUNTED_MAX {
-            self.alarms.clear();
+        // Reports come from whoever can reach the boot network.
+        Sentence {
+            text: plain(&sentence.text.replace('\n', " ")),
+            ..sentence
         }
-        let node = key.0.clone();
-        self.alarms.insert(key, (now, 0));
-        let text = match &event.kind {
-            EventKind::Dropped { service, .. } => format!(
-                "more than one address may ask of {}",
-                match service {
-                    Service::Dhcp | Service::Pxe4011 => "DHCP",
-                    Service::Tftp => "TFTP",
-                    Service::Http => "HTTP",
-                }
+    }
+
+    fn step(&self, id: StepId) -> Option<&Step> {
+        self.plan.as_ref()?.step(id)
+    }
+
+    fn sentence(&self, record: &Record) -> Sentence {
+        match record {
+            Record::Opened { fleet, version } => Sentence::all(
+                Tone::Note,
+                format!("the journal of {fleet} begins (version {version})"),
             ),
-            _ => text(event),
-        };
-        let mut alarm = Alarm::new(kind, sender, text, event.at_ms);
-        alarm.count = count;
-        Some((node, alarm))
-    }
-
-    /// The row for an event; `None` for a repetition.
-    fn row(&mut self, node: &NodeName, event: NetbootEvent) -> Option<TimelineRow> {
-        let text = text(&event);
-        // The text of an answer has its duration in it, which is never the same twice.
-        let (said, after) = match heartbeat(&event.kind) {
-            Some(said) => (said, HEARTBEAT_AFTER),
-            None => (text.clone(), REPEAT_AFTER),
-        };
-        if !self.is_news((node.to_string(), said), after) {
-            return None;
-        }
-        let source = source(&event.kind);
-        Some(TimelineRow::new(event.at_ms, source, text).with_event(event))
-    }
-
-    /// What an event tells of a machine that the inventory doesn't know; `None` for a repetition,
-    /// and where it has no Ethernet address.
-    fn stranger(&mut self, event: NetbootEvent) -> Option<UnknownMachine> {
-        let text = text(&event);
-        let (wall_ms, mac) = (event.at_ms, event.mac);
-        let report = match event.kind {
-            EventKind::Report { report } => Some(*report),
-            _ => None,
-        };
-        let mac = mac.or_else(|| report.as_ref()?.macs.first().copied())?;
-        self.is_news((mac.to_string(), text.clone()), REPEAT_AFTER)
-            .then_some(UnknownMachine {
-                mac,
-                wall_ms,
-                text,
+            Record::PlanAccepted { plan } => Sentence::all(
+                Tone::Note,
+                format!(
+                    "plan {} accepted: {}, {}",
+                    short(&plan.id.0),
+                    count(plan.nodes.len(), "machine"),
+                    count(plan.steps.len(), "step"),
+                ),
+            ),
+            Record::RunStarted { plan, undercroft } => Sentence::all(
+                Tone::Note,
+                format!(
+                    "undercroft {undercroft} carries out plan {}",
+                    short(&plan.0)
+                ),
+            ),
+            Record::OpStarted {
+                step,
+                work,
+                attempt,
+                ..
+            } => self.about(*step, |step| started(step, *work, *attempt)),
+            Record::OpEnded { step, outcome, .. } => self.about(*step, |step| ended(step, outcome)),
+            Record::NodeRestarted {
+                node,
+                from,
+                failure,
+                count,
+            } => {
+                let from = self
+                    .step(*from)
+                    .map_or("its first step", |step| step.action.verb());
+                Sentence::of(
+                    node,
+                    Tone::Warn,
+                    format!(
+                        "begins again at {from} ({count}. time): {}",
+                        failure.message
+                    ),
+                )
+            }
+            Record::NodeFailed {
+                node,
+                step,
+                failure,
+            } => {
+                let verb = self.step(*step).map_or("a step", |step| step.action.verb());
+                Sentence::of(
+                    node,
+                    Tone::Bad,
+                    format!("gave up at {verb}: {}", why(failure)),
+                )
+            }
+            Record::Quarantined {
+                node,
+                reason,
                 report,
-            })
+            } => Sentence::of(
+                node,
+                Tone::Bad,
+                format!(
+                    "quarantined: an installer with fingerprint {} at {} took its place: {reason}",
+                    report.fingerprint, report.address
+                ),
+            ),
+            Record::RolloutStopped {
+                failed,
+                failure_budget,
+            } => Sentence::all(
+                Tone::Bad,
+                format!(
+                    "no further machine is begun: {failed} failed, and {failure_budget} may \
+                     (fleet.limits.failure_budget)"
+                ),
+            ),
+            Record::RunEnded { end } => match end {
+                RunEnd::Complete => Sentence::all(Tone::Good, "the plan is carried out"),
+                RunEnd::Incomplete => Sentence::all(
+                    Tone::Bad,
+                    "nothing more can be done now, and some machines aren't up",
+                ),
+                RunEnd::Interrupted => {
+                    Sentence::all(Tone::Warn, "interrupted; `undercroft up` goes on from here")
+                }
+            },
+        }
     }
 
-    fn is_news(&mut self, key: (String, String), after: Duration) -> bool {
-        let now = Instant::now();
-        let last = self.last.get(&key);
-        if last.is_some_and(|at| now.duration_since(*at) < after) {
-            return false;
+    fn about(&self, id: StepId, tell: impl FnOnce(&Step) -> Sentence) -> Sentence {
+        match self.step(id) {
+            Some(step) => tell(step),
+            None => Sentence::all(
+                Tone::Warn,
+                format!("step {} of a plan that the journal doesn't hold", id.0),
+            ),
         }
-        if self.last.len() >= REMEMBERED_MAX {
-            self.last.clear();
-        }
-        self.last.insert(key, now);
-        true
     }
 }
 
-fn heartbeat(kind: &EventKind) -> Option<String> {
-    let said = match kind {
-        EventKind::HttpRequest { path, .. } => format!("ask {path}"),
-        EventKind::HttpDone { path, status, .. } => format!("{status} {path}"),
-        _ => return None,
+fn started(step: &Step, work: Work, attempt: u32) -> Sentence {
+    let verb = step.action.verb();
+    let mut text = match work {
+        Work::Probe => format!("{verb}: looking whether it is done already"),
+        Work::Act => match &step.action {
+            Action::NetworkBoot => format!("{verb}: starting it from the network"),
+            Action::Approve { .. } => format!("{verb}: waiting for its fingerprint to be approved"),
+            Action::Inspect { .. } => format!("{verb}: comparing it with the inventory"),
+            Action::Partition { layout, .. } => {
+                let disks: Vec<String> = step.destroys.iter().map(ToString::to_string).collect();
+                format!(
+                    "{verb}: laying out {layout} on {}",
+                    crate::text::list(&disks)
+                )
+            }
+            Action::CopyClosure { closure_bytes, .. } => match closure_bytes {
+                Some(size) => format!("{verb}: sending the system, {}", bytes(*size)),
+                None => format!("{verb}: sending the system"),
+            },
+            Action::Install { .. } => format!("{verb}: host key, profile and boot loader"),
+            Action::Reboot { .. } => format!("{verb}: into the installed system"),
+            Action::Prove { .. } => format!("{verb}: does it run what was built?"),
+            Action::FoundCluster => format!("{verb}: starting the cluster's first server"),
+            Action::JoinCluster {
+                role,
+                replaces: true,
+            } => format!("{verb}: as {role}, in place of what it was before"),
+            Action::JoinCluster { role, .. } => format!("{verb}: as {role}"),
+            Action::AwaitReady { .. } => format!("{verb}: waiting until Kubernetes calls it Ready"),
+            Action::Bootstrap { part } => match part {
+                BootstrapPart::Network => format!("{verb}: bringing in the network of the pods"),
+                BootstrapPart::Secrets => format!("{verb}: bringing in the cluster's secrets"),
+                BootstrapPart::ArgoCd => format!("{verb}: bringing in Argo CD"),
+                BootstrapPart::RootApp => format!("{verb}: waiting for the root application"),
+            },
+        },
     };
-    said.contains(" /v1/").then_some(said)
+    if attempt > 1 {
+        text.push_str(&format!(" (try {attempt} of {})", step.retry.attempts_max));
+    }
+    Sentence::of(&step.node, Tone::Begin, text)
 }
 
-/// The words are those of netboot's own timeline, so that they are the same wherever they stand.
-fn text(event: &NetbootEvent) -> String {
-    let line = timeline(std::slice::from_ref(event), &[], event.at_ms);
-    match line.entries.into_iter().next() {
-        Some(entry) => entry.text,
-        None => kind_name(&event.kind),
+fn ended(step: &Step, outcome: &Outcome) -> Sentence {
+    let verb = step.action.verb();
+    match outcome {
+        Outcome::Done { evidence } => {
+            let tone = match evidence {
+                Evidence::Up { .. }
+                | Evidence::Ready { .. }
+                | Evidence::Bootstrapped {
+                    part: BootstrapPart::RootApp,
+                    ..
+                } => Tone::Good,
+                _ => Tone::Note,
+            };
+            Sentence::of(&step.node, tone, proof(evidence))
+        }
+        Outcome::NotDone => Sentence::of(&step.node, Tone::Begin, format!("{verb}: not done yet")),
+        Outcome::Failed { failure } => Sentence::of(
+            &step.node,
+            match failure.kind {
+                FailureKind::Refused | FailureKind::Permanent => Tone::Bad,
+                _ => Tone::Warn,
+            },
+            format!("{verb} failed: {}", why(failure)),
+        ),
+        Outcome::TimedOut => Sentence::of(
+            &step.node,
+            Tone::Warn,
+            format!(
+                "{verb} took longer than {} and was called off",
+                crate::text::duration(step.timeout_ms)
+            ),
+        ),
+        Outcome::Orphaned => Sentence::of(
+            &step.node,
+            Tone::Warn,
+            format!("{verb} was under way when undercroft ended"),
+        ),
     }
 }
 
-fn kind_name(kind: &EventKind) -> String {
-    serde_json::to_value(kind)
-        .ok()
-        .and_then(|value| Some(value.get("event")?.as_str()?.to_owned()))
-        .unwrap_or_default()
-}
-
-fn source(kind: &EventKind) -> TimelineSource {
-    match kind {
-        EventKind::TftpRequest { .. }
-        | EventKind::TftpDone { .. }
-        | EventKind::TftpAborted { .. }
-        | EventKind::TftpRefused { .. }
-        | EventKind::Dropped {
-            service: Service::Tftp,
+fn proof(evidence: &Evidence) -> String {
+    match evidence {
+        Evidence::Seen { report } => format!(
+            "seen: its installer runs at {} with fingerprint {}",
+            report.address, report.fingerprint
+        ),
+        Evidence::Approved { approval, .. } => {
+            format!("approved: {} by {}", approval.fingerprint, approval.by)
+        }
+        Evidence::Inspected { disk_paths, .. } => {
+            if disk_paths.is_empty() {
+                "installer-ready: it is the machine that is meant".to_owned()
+            } else {
+                format!(
+                    "installer-ready: it is the machine that is meant, with {}",
+                    crate::text::list(disk_paths)
+                )
+            }
+        }
+        Evidence::Partitioned { wiped: true, .. } => "partitioned".to_owned(),
+        Evidence::Partitioned { wiped: false, .. } => {
+            "partitioned: this plan's layout was there, nothing was wiped".to_owned()
+        }
+        Evidence::Copied { closure_bytes, .. } => format!("copied: {}", bytes(*closure_bytes)),
+        Evidence::Installed { default_entry, .. } => {
+            format!("installed: the boot loader's default is {default_entry}")
+        }
+        Evidence::Rebooted { boot_id } => format!("rebooted: boot {boot_id}"),
+        Evidence::Up {
+            booted_system,
+            host_key_fingerprint,
             ..
-        } => TimelineSource::Tftp,
-        EventKind::HttpRequest { .. }
-        | EventKind::HttpDone { .. }
-        | EventKind::HttpAborted { .. }
-        | EventKind::Dropped {
-            service: Service::Http,
-            ..
-        } => TimelineSource::Http,
-        EventKind::Report { .. } | EventKind::ReportRefused { .. } => TimelineSource::Installer,
-        EventKind::ScriptServed { .. } | EventKind::ScriptOdd { .. } => TimelineSource::Http,
-        _ => TimelineSource::Dhcp,
+        } => format!("up: it runs {booted_system} under host key {host_key_fingerprint}"),
+        Evidence::Joined { etcd_voters: 0, .. } => "joined: its kubelet has registered".to_owned(),
+        Evidence::Joined { etcd_voters: 1, .. } => {
+            "joined: its API answers, and it is etcd's one member".to_owned()
+        }
+        Evidence::Joined { etcd_voters, .. } => {
+            format!("joined: its kubelet has registered, and etcd has {etcd_voters} members")
+        }
+        Evidence::Ready {
+            kubelet_version, ..
+        } => format!("ready: kubelet {kubelet_version}"),
+        Evidence::Bootstrapped { part, shown } => {
+            let state = match part {
+                BootstrapPart::Network => "networked",
+                BootstrapPart::Secrets => "secrets-ready",
+                BootstrapPart::ArgoCd => "argocd-ready",
+                BootstrapPart::RootApp => "synced",
+            };
+            format!("{state}: {shown}")
+        }
     }
 }
+
+/// A failure in one line: what, by which command, what to try.
+pub(crate) fn why(failure: &Failure) -> String {
+    let mut text = failure.message.clone();
+    if let Some(command) = &failure.command {
+        let exit = command.exit_code.map_or_else(
+            || "was ended".to_owned(),
+            |code| format!("exit code {code}"),
+        );
+        text.push_str(&format!(" (`{}`: {exit})", command.command));
+    }
+    if let Some(hint) = &failure.hint {
+        text.push_str(&format!(". {hint}"));
+    }
+    text
+}
+
+/// The first digits of a digest, as many as tell plans apart for a person.
+pub(crate) fn short(digest: &str) -> &str {
+    digest.get(..10).unwrap_or(digest)
+}
+
+#[cfg(test)]
+mod tests;

@@ -217,7 +217,12 @@ impl RehearsalState<'_> {
             .hit(0, None, FaultKind::Interrupted)
         {
             let delay_ms = self.rng.between(1000, 3_600_000);
-            self.world.clock.after(delay_ms, Ev::Interrupt);
+            // A service lets what runs come to its end, where the inventory has changed meanwhile.
+            let how = match self.rng.chance(512) {
+                true => Ev::WindDown,
+                false => Ev::Interrupt,
+            };
+            self.world.clock.after(delay_ms, how);
         }
     }
 

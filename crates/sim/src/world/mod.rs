@@ -100,6 +100,8 @@ pub(crate) enum Ev {
     ImpostorReports(u32),
     /// The operator presses Ctrl-C.
     Interrupt,
+    /// What is to be done was decided anew: what runs comes to its end.
+    WindDown,
     /// From now on nothing new goes wrong.
     FaultsStop,
     /// What a test takes away.
@@ -313,7 +315,11 @@ impl SimWorld {
         self.shared.borrow_mut().at(self.clock.now_ms());
         let late = matches!(
             event,
-            Ev::PowerCut(..) | Ev::NetworkLost(..) | Ev::ImpostorReports(..) | Ev::Interrupt
+            Ev::PowerCut(..)
+                | Ev::NetworkLost(..)
+                | Ev::ImpostorReports(..)
+                | Ev::Interrupt
+                | Ev::WindDown
         );
         if late && self.shared.borrow().dice.is_stopped() {
             // It was on its way when faults stopped; only an impostor for good goes on.
@@ -342,6 +348,7 @@ impl SimWorld {
             Ev::NetworkBack(node) => self.network_back(node),
             Ev::ImpostorReports(node) => self.impostor_reports(node),
             Ev::Interrupt => self.tell(Event::Interrupt),
+            Ev::WindDown => self.tell(Event::WindDown),
             Ev::FaultsStop => self.stop_faults(),
             #[cfg(test)]
             Ev::TargetedLoss => self.inject_loss(),
