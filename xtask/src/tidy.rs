@@ -51,14 +51,14 @@ const EDGES: &[(&str, &[&str])] = &[
     (
         "fleet",
         &[
-            "build", "engine", "folder", "journal", "metal", "model", "netboot", "planner",
-            "process", "secrets",
+            "build", "engine", "folder", "journal", "kube", "metal", "model", "netboot", "planner",
+            "process", "render", "secrets",
         ],
     ),
     (
         "cli",
         &[
-            "build", "engine", "fleet", "folder", "journal", "kube", "metal", "model", "netboot",
+            "build", "engine", "fleet", "folder", "journal", "metal", "model", "netboot",
             "planner", "process", "rack", "render", "secrets", "sim", "ssh",
         ],
     ),

@@ -6,8 +6,9 @@ use std::path::PathBuf;
 use schemars::{JsonSchema, Schema};
 use serde::{Deserialize, Serialize};
 use undercroft_build::installer::InstallerImage;
-use undercroft_fleet::documents::{
-    EventLine, PlanDocument, ProgressLine, Status, SummaryLine, UpLine,
+use undercroft_fleet::{
+    documents::{EventLine, PlanDocument, ProgressLine, Status, SummaryLine, UpLine},
+    releases::ComponentUpdate,
 };
 use undercroft_journal::{Alarm, PendingReport, TimelineRow};
 use undercroft_metal::power::PowerReading;
@@ -243,25 +244,6 @@ pub(crate) struct SecretRow {
     pub(crate) state: String,
     /// What it is for.
     pub(crate) about: String,
-}
-
-/// What came of one component.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub(crate) struct ComponentUpdate {
-    /// Its name.
-    pub(crate) name: String,
-    /// The version that the lock file has.
-    pub(crate) from: String,
-    /// The new version; none where it stays.
-    pub(crate) to: Option<String>,
-    /// The version of what the chart brings.
-    pub(crate) app_version: Option<String>,
-    /// A newer version that doesn't go with the cluster.
-    pub(crate) held: Option<String>,
-    /// The newest version, where that is more than one step away.
-    pub(crate) next: Option<String>,
-    /// What else there is to know.
-    pub(crate) note: Option<String>,
 }
 
 /// Declares documents that are another crate's type with a version before it.

@@ -10,10 +10,10 @@ use std::{
 
 use clap::Args;
 use clap_complete::engine::ArgValueCompleter;
-use undercroft_build::debian::{Arch, KernelFlavour, Parts};
-use undercroft_build::installer::InstallerBuilder;
 use undercroft_build::system::{NixStore, SystemBuilder};
-use undercroft_fleet::{Fleet, InstallerChoice, Settings};
+use undercroft_fleet::{
+    Fleet, InstallerChoice, Settings, gitops::refuse_versions, select::machines,
+};
 use undercroft_metal::world::{self, DiskKey, InstallOptions, ProgressSink};
 use undercroft_model::advice::Advice as _;
 use undercroft_model::{
@@ -24,11 +24,11 @@ use undercroft_rack as rack;
 use undercroft_rack::RackError;
 
 use crate::{
-    cluster, complete,
+    complete,
     error::{CliError, Kind},
-    gitops::refuse_versions,
+    gitops::refuse,
     project::{Project, cache_dir},
-    select::{self, WhereArgs},
+    select::WhereArgs,
     ui::Ui,
 };
 
@@ -160,7 +160,8 @@ impl Selection {
             project.node(inventory, name)?;
         }
         let words: Vec<String> = self.only.iter().chain(words).cloned().collect();
-        let only = select::machines(project, inventory, &words)?;
+        let only =
+            machines(&project.inventory, inventory, &words).map_err(|e| CliError::from(&e))?;
         let count = only.as_ref().map_or(inventory.nodes.len(), BTreeSet::len);
         if !self.store_paths.is_empty() && count != 1 {
             return Err(CliError::usage(
@@ -210,7 +211,8 @@ impl Selection {
         words: &[String],
     ) -> Result<(Inventory, Option<BTreeSet<NodeName>>), CliError> {
         let inventory = project.load(ui)?;
-        refuse_versions(ui, project, &inventory)?;
+        refuse_versions(&project.files(), &inventory)
+            .map_err(|error| refuse(ui, project, error))?;
         let only = self.only(project, &inventory, words)?;
         Ok((inventory, only))
     }
@@ -279,20 +281,6 @@ impl Selection {
     }
 }
 
-impl Selection {
-    /// Where the parts of the fleet's cluster come from.
-    pub(crate) fn cluster(&self, ui: Ui, project: &Project, fleet: &Fleet) -> cluster::Source {
-        let settings = fleet.settings();
-        cluster::Source {
-            ui,
-            project: project.clone(),
-            inventory: Arc::clone(&settings.inventory),
-            identity_files: self.identity.clone(),
-            cache_dir: settings.cache_dir.clone(),
-        }
-    }
-}
-
 fn any_in_rack(inventory: &Inventory, only: Option<&BTreeSet<NodeName>>) -> bool {
     inventory
         .nodes
@@ -330,60 +318,6 @@ pub(crate) fn place(
 /// Whether this process is the one inside the rack, for which everything was made outside.
 pub(crate) fn is_prepared() -> bool {
     std::env::var_os(PREPARED).is_some()
-}
-
-/// Makes everything that needs the internet, for a process that will have none.
-pub(crate) async fn prefetch(
-    fleet: &Fleet,
-    only: Option<&BTreeSet<NodeName>>,
-    with_installer: bool,
-) -> Result<(), CliError> {
-    // Without an installer it is a look.
-    let prepared = if with_installer {
-        fleet.prepare(only).await
-    } else {
-        fleet.look(only).await
-    }
-    .map_err(|e| CliError::from(&e))?;
-    let settings = fleet.settings().clone();
-    if !with_installer || settings.installer == Some(InstallerChoice::Flake) {
-        return Ok(());
-    }
-    let kernel = match settings.installer {
-        Some(InstallerChoice::DebianGeneric) => KernelFlavour::Generic,
-        _ => KernelFlavour::Cloud,
-    };
-    let systems = prepared
-        .systems
-        .targets
-        .values()
-        .flatten()
-        .map(|target| target.system);
-    let systems: BTreeSet<_> = systems.collect();
-    let work = move || -> Result<(), CliError> {
-        let mut say = |text: &str| {
-            (settings.progress)(world::RunProgress::Line {
-                node: None,
-                text: text.to_owned(),
-            });
-        };
-        let builder = InstallerBuilder::Debian {
-            cache_dir: settings.cache_dir.clone(),
-            kernel,
-        };
-        for arch in systems.into_iter().filter_map(Arch::of_system) {
-            builder
-                .build(arch, &mut say)
-                .map_err(|e| CliError::from(&e))?;
-        }
-        Parts::open(&settings.cache_dir)
-            .and_then(|parts| parts.ipxe(&mut say))
-            .map(drop)
-            .map_err(|e| CliError::from(&e))
-    };
-    tokio::task::spawn_blocking(work)
-        .await
-        .map_err(|e| CliError::bug("making the installer stopped").because(&e))?
 }
 
 /// Goes on as the same command inside the rack's network. It returns only if that fails.

@@ -14,13 +14,13 @@ use undercroft_model::{
     view::{FleetView, NodeStatus},
 };
 
-use undercroft_fleet::documents::{EventLine, ProgressLine};
+use undercroft_fleet::{
+    documents::{EventLine, ProgressLine},
+    narrate::{Narrator, Tone},
+};
 use undercroft_model::document::Version;
 
-use crate::{
-    narrate::{Narrator, Tone},
-    ui::Ui,
-};
+use crate::{style, ui::Ui};
 
 /// How often a bar is painted anew although nothing came, in milliseconds: its clock moves.
 const TICK_MS: u64 = 250;
@@ -122,11 +122,11 @@ impl Progress {
                     let entry = entry.clone();
                     drop(state.ui.json_line(&EventLine { entry }));
                 }
-                Form::Lines => drop(state.ui.line(&sentence.line())),
-                Form::Notes => state.ui.stderr(&sentence.line()),
+                Form::Lines => drop(state.ui.line(&style::sentence(&sentence))),
+                Form::Notes => state.ui.stderr(&style::sentence(&sentence)),
                 Form::Bars => {
                     if !matches!(sentence.tone, Tone::Begin | Tone::Note) {
-                        state.above(&sentence.line());
+                        state.above(&style::sentence(&sentence));
                     }
                     state.paint(entry);
                 }

@@ -1,6 +1,7 @@
 //! Colours, in one place. The streams take them out where they don't belong.
 
 use anstyle::{AnsiColor, Color, Style};
+use undercroft_fleet::narrate::{Sentence, Tone};
 use undercroft_model::{Diagnostic, Role};
 
 /// Something went wrong, or something is lost.
@@ -40,6 +41,21 @@ pub(crate) fn diagnostic(diagnostic: &Diagnostic) -> String {
             Role::Hint => paint(HINT, &text),
         })
         .collect()
+}
+
+/// A sentence of the journal as a line, with its colours.
+pub(crate) fn sentence(sentence: &Sentence) -> String {
+    let text = match sentence.tone {
+        Tone::Begin => paint(DIM, &sentence.text),
+        Tone::Good => paint(GOOD, &sentence.text),
+        Tone::Warn => paint(WARN, &sentence.text),
+        Tone::Bad => paint(BAD, &sentence.text),
+        Tone::Note => sentence.text.clone(),
+    };
+    match &sentence.node {
+        Some(node) => format!("{}: {text}", paint(BOLD, node.as_str())),
+        None => text,
+    }
 }
 
 /// The colours of `--help`.

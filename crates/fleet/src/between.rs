@@ -6,7 +6,7 @@ use tokio::sync::{broadcast, watch};
 use undercroft_model::NodeName;
 use undercroft_netboot::NetbootEvent;
 
-use crate::narrate::{Kept, Narrator};
+use crate::boot_log::{BootLog, Kept};
 use undercroft_journal::FleetJournal;
 
 /// What the boot servers see while no run is under way is kept for `undercroft doctor` as it is during one:
@@ -15,7 +15,7 @@ pub(crate) struct Between<'a> {
     events: broadcast::Receiver<NetbootEvent>,
     nodes: &'a [NodeName],
     interrupt: &'a mut watch::Receiver<bool>,
-    narrator: Narrator,
+    log: BootLog,
 }
 
 impl<'a> Between<'a> {
@@ -28,7 +28,7 @@ impl<'a> Between<'a> {
             events,
             nodes,
             interrupt,
-            narrator: Narrator::default(),
+            log: BootLog::default(),
         }
     }
 
@@ -50,7 +50,7 @@ impl<'a> Between<'a> {
             match event {
                 Ok(event) => {
                     let store = journal.store();
-                    for kept in self.narrator.keep(event, self.nodes) {
+                    for kept in self.log.keep(event, self.nodes) {
                         // They are a help for people: that one can't be written stops nothing.
                         let _ = match kept {
                             Kept::Row(node, row) => store.note(&node, &row),

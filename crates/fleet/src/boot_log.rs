@@ -37,13 +37,14 @@ pub(crate) enum Kept {
     UnknownMachine(UnknownMachine),
 }
 
+/// Which of the events are kept, and as what.
 #[derive(Debug, Default)]
-pub(crate) struct Narrator {
+pub(crate) struct BootLog {
     last: BTreeMap<(String, String), Instant>,
     alarms: BTreeMap<(Option<NodeName>, AlarmKind, Ipv4Addr), (Instant, u64)>,
 }
 
-impl Narrator {
+impl BootLog {
     /// What of an event is kept, during a run and between two of them alike. `nodes` are all machines that
     /// the boot servers serve.
     pub(crate) fn keep<'n>(

@@ -1,26 +1,25 @@
-//! What the cluster's steps bring in: the rendered tree, charts, and secrets.
+//! What the steps of a cluster bring in: the rendered tree, charts, and secrets.
 
-use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc};
 
 use serde_json::json;
-use undercroft_fleet::Refused;
+use undercroft_folder::confined::{Confined, ConfinedError};
 use undercroft_kube as kube;
-use undercroft_kube::{Chart, Helm, Manifest};
+use undercroft_kube::{Chart, Helm, KubeError, Manifest};
 use undercroft_metal::world::{BootstrapItem, ClusterParts, SecretSource};
 use undercroft_model::{
     Action, BootstrapPart, Failure, FailureKind, Plan,
-    inventory::{Inventory, SecretsBackend},
+    advice::{Advice, ErrorKind, FileFailure},
+    inventory::SecretsBackend,
+    words::count,
 };
-use undercroft_render::{BootstrapStep, Input, LOCK_FILE, Layout, Tree, render};
+use undercroft_render::{BootstrapStep, Problem, Tree};
 use undercroft_secrets::keys::IdentitySource;
-use undercroft_secrets::{ExposeSecret as _, Vault, kubernetes_secrets};
+use undercroft_secrets::{ExposeSecret as _, KubernetesSecret, Vault, kubernetes_secrets};
 
 use crate::{
-    error::CliError,
-    gitops::{self, Comparison, Sources},
-    project::Project,
-    text::count,
-    ui::Ui,
+    fleet::Fleet,
+    gitops::{self, GitopsError, Parting, Rendering},
 };
 
 /// The name of Helm's program.
@@ -34,31 +33,95 @@ const ARGOCD_COMPONENT: &str = "argo-cd";
 /// Where objects go that name no namespace.
 const DEFAULT_NAMESPACE: &str = "argocd";
 
-/// Where the parts are taken from. It is asked for each plan anew: a service outlives many trees.
-#[derive(Clone)]
-pub(crate) struct Source {
-    pub(crate) ui: Ui,
-    pub(crate) project: Project,
-    pub(crate) inventory: Arc<Inventory>,
-    pub(crate) identity_files: Vec<PathBuf>,
-    pub(crate) cache_dir: PathBuf,
+/// Why the parts of a cluster can't be had.
+#[derive(Debug, thiserror::Error)]
+pub enum ClusterError {
+    /// The tree can't be rendered.
+    #[error(transparent)]
+    Gitops(#[from] GitopsError),
+    /// A file of the fleet's folder can't be used.
+    #[error(transparent)]
+    Confined(#[from] ConfinedError),
+    /// What would be rendered isn't what is on disk.
+    #[error("{path} isn't as it would be rendered: {} differ", count(*differ, "file"))]
+    NotAsRendered {
+        /// The tree's folder.
+        path: String,
+        /// How many files differ.
+        differ: usize,
+    },
+    /// Machines can't join without what the secrets hold.
+    #[error("{file} isn't there: the machines could not join a cluster")]
+    NoSecrets {
+        /// The file, from the inventory's folder.
+        file: String,
+    },
+    /// A rendered file can't be read, which is a bug.
+    #[error("a rendered file can't be read")]
+    Unreadable {
+        /// Why.
+        source: KubeError,
+    },
+    /// The bootstrap names a file that isn't rendered, which is a bug.
+    #[error("the bootstrap names {file}, which isn't rendered")]
+    NotRendered {
+        /// The file.
+        file: String,
+    },
 }
 
-impl Source {
-    /// The same for an inventory as it stands by now.
-    pub(crate) fn of(&self, inventory: &Arc<Inventory>) -> Self {
-        Self {
-            inventory: Arc::clone(inventory),
-            ..self.clone()
+impl ClusterError {
+    /// What is wrong with what the tree is rendered from, one by one.
+    pub fn problems(&self) -> &[Problem] {
+        match self {
+            Self::Gitops(error) => error.problems(),
+            _ => &[],
+        }
+    }
+}
+
+impl Advice for ClusterError {
+    fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Gitops(error) => error.kind(),
+            Self::Confined(error) => error.kind(),
+            Self::NotAsRendered { .. } | Self::NoSecrets { .. } => ErrorKind::Input,
+            Self::Unreadable { .. } | Self::NotRendered { .. } => ErrorKind::Bug,
         }
     }
 
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::Gitops(error) => error.hint(),
+            Self::Confined(error) => error.hint(),
+            Self::NotAsRendered { .. } => Some(
+                "Run `undercroft render`, commit and push: the bootstrap brings in what Argo CD then \
+                 finds in the repository."
+                    .to_owned(),
+            ),
+            Self::NoSecrets { .. } => {
+                Some("Run `undercroft secrets init` and commit what it writes.".to_owned())
+            }
+            Self::Unreadable { .. } | Self::NotRendered { .. } => None,
+        }
+    }
+
+    fn file(&self) -> Option<FileFailure<'_>> {
+        match self {
+            Self::Gitops(error) => error.file(),
+            Self::Confined(error) => error.file(),
+            _ => None,
+        }
+    }
+}
+
+impl Fleet {
     /// What the steps of a plan need. Refused before anything is begun where it can't be had.
     ///
     /// # Errors
     /// When the tree can't be rendered, or isn't on disk as it would be rendered, or the fleet has
     /// no secrets yet.
-    pub(crate) fn parts(&self, plan: &Plan) -> Result<ClusterParts, CliError> {
+    pub fn cluster_parts(&self, plan: &Plan) -> Result<ClusterParts, ClusterError> {
         let brings_in = |part: BootstrapPart| {
             let is =
                 |action: &Action| matches!(action, Action::Bootstrap { part: p } if *p == part);
@@ -72,120 +135,108 @@ impl Source {
             return Ok(ClusterParts::default());
         }
         let tree = self.tree()?;
-        let helm = Helm::new(HELM, self.cache_dir.join(CHARTS_DIR));
-        Ok(ClusterParts::new(items(&tree)?, Some(helm), self.secrets()))
-    }
-
-    /// The same for a service, which has no findings to show.
-    pub(crate) fn parts_for_service(&self, plan: &Plan) -> Result<ClusterParts, Refused> {
-        self.parts(plan).map_err(|error| {
-            let (message, hint) = error.told();
-            Refused { message, hint }
-        })
+        let charts = self.settings().cache_dir.join(CHARTS_DIR);
+        let helm = Helm::new(HELM, charts);
+        Ok(ClusterParts::new(
+            items(&tree)?,
+            Some(helm),
+            self.cluster_secrets(),
+        ))
     }
 
     /// The tree, which must be on disk as it is rendered: what Argo CD finds in the repository is
     /// what the bootstrap has to bring in.
-    fn tree(&self) -> Result<Tree, CliError> {
-        let inventory = &self.inventory;
-        let sources = Sources::read(self.ui, &self.project, inventory)?;
-        let standing = gitops::standing(self.ui, &self.project, inventory)?;
-        let tree = render(&Input {
-            inventory,
-            lock: &sources.lock,
-            apps: &sources.apps,
-            overrides: &sources.overrides,
-            dev: None,
-            standing: standing.as_ref(),
-        })
-        .map_err(|problems| gitops::refuse(self.ui, &self.project, &problems))?;
-        let lock = BTreeMap::from([(LOCK_FILE.to_owned(), sources.lock.print())]);
-        let layout = Layout::new(&inventory.gitops.path);
-        let comparison = Comparison::new(&self.project, &layout, tree.clone(), lock)?;
+    fn tree(&self) -> Result<Tree, ClusterError> {
+        let inventory = self.inventory();
+        let files = Confined::new(&self.settings().repository);
+        let standing = gitops::standing(&files, inventory)?;
+        let nobody_parts = Parting::default();
+        let Rendering {
+            tree,
+            layout,
+            comparison,
+            ..
+        } = Rendering::new(&files, inventory, standing.as_ref(), &nobody_parts)?;
         if comparison.differences.is_empty() {
             return Ok(tree);
         }
-        Err(CliError::input(format!(
-            "{} isn't as it would be rendered: {} differ",
-            layout.path(),
-            count(comparison.differences.len(), "file"),
-        ))
-        .hint(
-            "Run `undercroft render`, commit and push: the bootstrap brings in what Argo CD then \
-             finds in the repository.",
-        ))
+        Err(ClusterError::NotAsRendered {
+            path: layout.path().to_owned(),
+            differ: comparison.differences.len(),
+        })
     }
 
     /// Machines can't join without what the secrets hold, so that it is better said now than when
     /// a join fails.
-    fn secrets_are_there(&self) -> Result<(), CliError> {
-        let secrets = &self.inventory.secrets;
+    fn secrets_are_there(&self) -> Result<(), ClusterError> {
+        let secrets = &self.inventory().secrets;
         if secrets.backend != SecretsBackend::Sops {
             return Ok(());
         }
-        let files = self.project.files();
+        let files = Confined::new(&self.settings().repository);
         for file in ["servers.sops.yaml", "agents.sops.yaml"] {
-            let there = files.is_file(format!("{}/{file}", secrets.path));
-            if !there.map_err(|e| CliError::from(&e))? {
-                return Err(CliError::input(format!(
-                    "{}/{file} isn't there: the machines could not join a cluster",
-                    secrets.path
-                ))
-                .hint("Run `undercroft secrets init` and commit what it writes."));
+            let file = format!("{}/{file}", secrets.path);
+            if !files.is_file(&file)? {
+                return Err(ClusterError::NoSecrets { file });
             }
         }
         Ok(())
     }
 
-    fn secrets(&self) -> Option<SecretSource> {
-        if self.inventory.secrets.backend != SecretsBackend::Sops {
+    /// The objects that hold secrets, decrypted when they are asked for.
+    fn cluster_secrets(&self) -> Option<SecretSource> {
+        let settings = self.settings();
+        if settings.inventory.secrets.backend != SecretsBackend::Sops {
             return None;
         }
-        let repository = self.project.dir.clone();
-        let inventory = Arc::clone(&self.inventory);
-        let source = IdentitySource::usual(self.project.state(), self.identity_files.clone());
+        let repository = settings.repository.clone();
+        let inventory = Arc::clone(&settings.inventory);
+        let identities = settings.identity_files.clone();
+        let source = IdentitySource::usual(&settings.state_dir, identities);
         Some(Arc::new(move || {
-            let refused = |error: &dyn std::fmt::Display| {
-                Failure::new(FailureKind::Permanent, error.to_string()).with_hint(
-                    "`undercroft secrets check` says what is wrong with the fleet's secrets.",
-                )
-            };
-            let vault =
-                Vault::open(&repository, &inventory, source.clone()).map_err(|e| refused(&e))?;
-            let secrets = kubernetes_secrets(&inventory, &vault).map_err(|e| refused(&e))?;
-            let objects = secrets.iter().map(|secret| {
-                let data: BTreeMap<&str, &str> = secret
-                    .data
-                    .iter()
-                    .map(|(key, value)| (*key, value.expose_secret()))
-                    .collect();
-                let object = json!({
-                    "apiVersion": "v1",
-                    "kind": "Secret",
-                    "metadata": {
-                        "name": secret.name,
-                        "namespace": secret.namespace,
-                        "labels": secret.labels,
-                    },
-                    "type": secret.kind,
-                    "stringData": data,
-                });
-                Manifest::new("the fleet's secrets", object).map_err(|e| refused(&e))
-            });
-            objects.collect()
+            let vault = Vault::open(&repository, &inventory, source.clone());
+            let secrets = vault.and_then(|vault| kubernetes_secrets(&inventory, &vault));
+            let secrets = secrets.map_err(|error| refused(&error))?;
+            secrets.iter().map(object).collect()
         }))
     }
 }
 
+/// A secret as the object that Kubernetes is given.
+fn object(secret: &KubernetesSecret) -> Result<Manifest, Failure> {
+    let data: BTreeMap<&str, &str> = secret
+        .data
+        .iter()
+        .map(|(key, value)| (*key, value.expose_secret()))
+        .collect();
+    let object = json!({
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {
+            "name": secret.name,
+            "namespace": secret.namespace,
+            "labels": secret.labels,
+        },
+        "type": secret.kind,
+        "stringData": data,
+    });
+    Manifest::new("the fleet's secrets", object).map_err(|error| refused(&error))
+}
+
+fn refused(error: &dyn std::fmt::Display) -> Failure {
+    Failure::new(FailureKind::Permanent, error.to_string())
+        .with_hint("`undercroft secrets check` says what is wrong with the fleet's secrets.")
+}
+
 /// The steps of a tree's bootstrap by the part that they belong to.
-fn items(tree: &Tree) -> Result<Vec<(BootstrapPart, BootstrapItem)>, CliError> {
+fn items(tree: &Tree) -> Result<Vec<(BootstrapPart, BootstrapItem)>, ClusterError> {
     let mut part = BootstrapPart::Network;
     let mut items = Vec::new();
     for step in &tree.bootstrap {
         match step {
             BootstrapStep::Apply { file } => {
                 let manifests = kube::parse(file, text(tree, file)?)
-                    .map_err(|e| CliError::bug("a rendered file can't be read").because(&e))?;
+                    .map_err(|source| ClusterError::Unreadable { source })?;
                 let item = BootstrapItem::Objects {
                     manifests,
                     namespace: DEFAULT_NAMESPACE.to_owned(),
@@ -226,17 +277,19 @@ fn items(tree: &Tree) -> Result<Vec<(BootstrapPart, BootstrapItem)>, CliError> {
     Ok(items)
 }
 
-fn text<'a>(tree: &'a Tree, file: &str) -> Result<&'a str, CliError> {
+fn text<'a>(tree: &'a Tree, file: &str) -> Result<&'a str, ClusterError> {
     tree.files
         .get(file)
         .map(String::as_str)
-        .ok_or_else(|| CliError::bug(format!("the bootstrap names {file}, which isn't rendered")))
+        .ok_or_else(|| ClusterError::NotRendered {
+            file: file.to_owned(),
+        })
 }
 
 #[cfg(test)]
 mod tests {
     use undercroft_model::inventory::parse;
-    use undercroft_render::Lock;
+    use undercroft_render::{Input, Lock, render};
 
     use super::*;
 
@@ -266,37 +319,26 @@ mod tests {
             .collect()
     }
 
-    fn basement_in(dir: &std::path::Path) -> Source {
-        let text = include_str!("../../../examples/basement/undercroft.toml");
-        std::fs::write(dir.join("undercroft.toml"), text).unwrap();
-        let project = Project::find(Some(dir)).unwrap();
-        let inventory = parse("undercroft.toml", text.as_bytes()).inventory.unwrap();
-        Source {
-            ui: Ui::new(true),
-            project,
-            inventory: Arc::new(inventory),
-            identity_files: Vec::new(),
-            cache_dir: dir.join("cache"),
-        }
-    }
-
     #[test]
     fn what_the_cluster_lacks_is_said_before_anything_is_begun() {
         let dir = tempfile::tempdir().unwrap();
-        let source = basement_in(dir.path());
-        let (message, hint) = source.secrets_are_there().unwrap_err().told();
+        let text = include_str!("../../../examples/basement/undercroft.toml");
+        std::fs::write(dir.path().join("undercroft.toml"), text).unwrap();
+        let fleet = Fleet::open(dir.path()).unwrap();
+        let error = fleet.secrets_are_there().unwrap_err();
         assert_eq!(
-            message,
+            error.to_string(),
             "secrets/servers.sops.yaml isn't there: the machines could not join a cluster"
         );
-        assert!(hint.unwrap().contains("undercroft secrets init"));
+        assert!(error.hint().unwrap().contains("undercroft secrets init"));
 
-        let (message, hint) = source.tree().unwrap_err().told();
+        let error = fleet.tree().unwrap_err();
+        let message = error.to_string();
         assert!(
             message.starts_with("gitops isn't as it would be rendered: "),
             "{message}"
         );
-        assert!(hint.unwrap().contains("undercroft render"));
+        assert!(error.hint().unwrap().contains("undercroft render"));
     }
 
     /// The network comes first with the namespaces that everything lies in, then Argo CD, then

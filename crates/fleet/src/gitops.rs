@@ -1,8 +1,11 @@
-//! Reading what a tree is rendered from, and bringing the rendered files to disk.
+//! The tree that Argo CD keeps the cluster equal to: reading what it is rendered from, and bringing the
+//! rendered files to disk.
 
 mod disk;
+mod error;
 mod files;
 mod problems;
+mod rendering;
 mod standing;
 
 use std::collections::BTreeMap;
@@ -13,12 +16,13 @@ use undercroft_render::{
     APP_FILE, App, AppForm, AppSettings, Layout, Lock, OVERRIDES, Problem, check_app_name, yaml,
 };
 
-pub(crate) use disk::Comparison;
-pub(crate) use files::read_lock;
-pub(crate) use problems::{refuse, refuse_versions, version_diagnostics};
-pub(crate) use standing::{Parting, standing};
+pub use disk::Comparison;
+pub use error::GitopsError;
+pub use files::read_lock;
+pub use problems::{diagnostic, line_of, refuse_versions, version_diagnostics};
+pub use rendering::{Parting, Rendering};
+pub use standing::standing;
 
-use crate::{error::CliError, project::Project, ui::Ui};
 use files::{DEPTH_MAX, Entry, MANIFEST_MAX_BYTES, entries, read_text};
 
 /// More manifests than this in one app's folder are something else.
@@ -26,43 +30,45 @@ const MANIFESTS_MAX: usize = 2_000;
 
 /// What a tree is rendered from, beside the inventory.
 #[derive(Debug)]
-pub(crate) struct Sources {
+pub struct Sources {
     /// The versions: the lock file's, and for what it lacks those that this program brings.
-    pub(crate) lock: Lock,
+    pub lock: Lock,
     /// The user's own apps.
-    pub(crate) apps: Vec<App>,
+    pub apps: Vec<App>,
     /// The user's own values.
-    pub(crate) overrides: BTreeMap<String, serde_json::Value>,
+    pub overrides: BTreeMap<String, serde_json::Value>,
 }
 
 impl Sources {
     /// Reads everything, and reports everything that is wrong with it in one go.
-    pub(crate) fn read(ui: Ui, project: &Project, inventory: &Inventory) -> Result<Self, CliError> {
+    ///
+    /// # Errors
+    /// When a file can't be read, or something is wrong with it.
+    pub fn read(files: &Confined, inventory: &Inventory) -> Result<Self, GitopsError> {
         let mut problems = Vec::new();
-        let lock = read_lock(project, &mut problems)?.map(|mut lock| {
+        let lock = read_lock(files, &mut problems)?.map(|mut lock| {
             lock.complete(&Lock::defaults());
             lock
         });
-        let overrides = read_overrides(project, &mut problems)?;
-        let apps = read_apps(project, inventory, &mut problems)?;
+        let overrides = read_overrides(files, &mut problems)?;
+        let apps = read_apps(files, inventory, &mut problems)?;
         match lock {
             Some(lock) if problems.is_empty() => Ok(Self {
                 lock,
                 apps,
                 overrides,
             }),
-            _ => Err(refuse(ui, project, &problems)),
+            _ => Err(problems.into()),
         }
     }
 }
 
 fn read_overrides(
-    project: &Project,
+    files: &Confined,
     problems: &mut Vec<Problem>,
-) -> Result<BTreeMap<String, serde_json::Value>, CliError> {
+) -> Result<BTreeMap<String, serde_json::Value>, GitopsError> {
     let mut overrides = BTreeMap::new();
-    let files = project.files();
-    for entry in entries(&files, OVERRIDES)? {
+    for entry in entries(files, OVERRIDES)? {
         let Some(name) = entry.name.strip_suffix(".yaml") else {
             if !entry.name.starts_with('.') {
                 problems.push(
@@ -74,7 +80,7 @@ fn read_overrides(
             continue;
         };
         let file = Layout::overrides(name);
-        let text = read_text(&files, &entry.path)?;
+        let text = read_text(files, &entry.path)?;
         match yaml::parse(&text) {
             Ok(serde_json::Value::Null) => {}
             Ok(values) => {
@@ -88,14 +94,13 @@ fn read_overrides(
 
 /// The user's apps: each folder is one, save those whose name begins with `.` or `_`.
 fn read_apps(
-    project: &Project,
+    files: &Confined,
     inventory: &Inventory,
     problems: &mut Vec<Problem>,
-) -> Result<Vec<App>, CliError> {
+) -> Result<Vec<App>, GitopsError> {
     let root = &inventory.gitops.apps_path;
     let mut apps = Vec::new();
-    let files = project.files();
-    for entry in entries(&files, root)? {
+    for entry in entries(files, root)? {
         if !entry.is_dir || entry.name.starts_with(['.', '_']) {
             continue;
         }
@@ -104,7 +109,7 @@ fn read_apps(
             problems.push(problem);
             continue;
         }
-        apps.extend(read_app(&files, &entry, folder, problems)?);
+        apps.extend(read_app(files, &entry, folder, problems)?);
     }
     Ok(apps)
 }
@@ -114,10 +119,10 @@ fn read_app(
     entry: &Entry,
     folder: String,
     problems: &mut Vec<Problem>,
-) -> Result<Option<App>, CliError> {
+) -> Result<Option<App>, GitopsError> {
     let settings_path = format!("{}/{APP_FILE}", entry.path);
     let settings = files.read_text(settings_path, MANIFEST_MAX_BYTES);
-    let settings = match settings.map_err(|e| CliError::from(&e))? {
+    let settings = match settings? {
         Some(text) => match AppSettings::parse(&format!("{folder}/{APP_FILE}"), &text) {
             Ok(settings) => settings,
             Err(problem) => {
@@ -240,12 +245,11 @@ fn manifests_in(
     name: &str,
     depth: usize,
     found: &mut Vec<(String, String)>,
-) -> Result<(), CliError> {
+) -> Result<(), GitopsError> {
     if depth > DEPTH_MAX {
-        return Err(CliError::input(format!(
-            "{} is more than {DEPTH_MAX} folders deep",
-            files.path(path).display()
-        )));
+        return Err(GitopsError::TooDeep {
+            path: files.path(path),
+        });
     }
     for entry in entries(files, path)? {
         let name = format!("{name}/{}", entry.name);

@@ -9,28 +9,37 @@
 //! told comes as data ([`undercroft_metal::world::RunProgress`], entries of the journal).
 
 mod between;
+mod boot_log;
+mod cluster;
 pub mod documents;
 mod facts;
 mod fleet;
+pub mod gitops;
 mod inputs;
 mod known;
-mod narrate;
+pub mod narrate;
 mod netboot;
 mod open;
 mod pi_files;
+mod prefetch;
 mod project;
+pub mod releases;
 mod run;
+pub mod select;
 mod serve;
 mod service;
 mod systems;
+pub mod verdict;
 
 pub use self::{
+    cluster::ClusterError,
     facts::{FACTS_DIR, write_facts},
     fleet::{Fleet, FleetError, Prepared, Settings},
     known::Known,
     netboot::{BootError, InstallerChoice, config_of as boot_config, table as boot_table},
     open::OpenError,
     pi_files::PiError,
+    prefetch::PrefetchError,
     project::{INVENTORY_FILE, Project, ProjectError, cache_dir},
     run::{BootServers, Finished, INTERRUPT_WAIT, Run, RunError, carry_out},
     serve::{ServeError, Served},

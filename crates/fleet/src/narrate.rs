@@ -4,14 +4,15 @@ use std::sync::Arc;
 
 use undercroft_model::{
     Action, BootstrapPart, Entry, Evidence, Failure, FailureKind, NodeName, Outcome, Plan, Record,
-    RunEnd, Step, StepId, Work, view::FleetView,
+    RunEnd, Step, StepId, Work,
+    text::visible_line,
+    view::FleetView,
+    words::{bytes, count, duration, list},
 };
-
-use crate::text::{bytes, count, plain};
 
 /// How a sentence is to be taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Tone {
+pub enum Tone {
     /// Something begins.
     Begin,
     /// Something is done.
@@ -26,13 +27,13 @@ pub(crate) enum Tone {
 
 /// A record in a sentence.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Sentence {
+pub struct Sentence {
     /// The machine that it is about.
-    pub(crate) node: Option<NodeName>,
+    pub node: Option<NodeName>,
     /// The sentence, without the machine's name; one line, fit for a terminal.
-    pub(crate) text: String,
+    pub text: String,
     /// How to take it.
-    pub(crate) tone: Tone,
+    pub tone: Tone,
 }
 
 impl Sentence {
@@ -51,45 +52,29 @@ impl Sentence {
             tone,
         }
     }
-
-    /// The sentence as a line, with colours.
-    pub(crate) fn line(&self) -> String {
-        use crate::style::{BAD, BOLD, DIM, GOOD, WARN, paint};
-        let text = match self.tone {
-            Tone::Begin => paint(DIM, &self.text),
-            Tone::Good => paint(GOOD, &self.text),
-            Tone::Warn => paint(WARN, &self.text),
-            Tone::Bad => paint(BAD, &self.text),
-            Tone::Note => self.text.clone(),
-        };
-        match &self.node {
-            Some(node) => format!("{}: {text}", paint(BOLD, node.as_str())),
-            None => text,
-        }
-    }
 }
 
 /// Tells records in the order of the journal; it remembers the plan that they speak of.
 #[derive(Debug, Default)]
-pub(crate) struct Narrator {
+pub struct Narrator {
     plan: Option<Arc<Plan>>,
 }
 
 impl Narrator {
     /// Takes note of what was there before the records that are told.
-    pub(crate) fn past(&mut self, view: &FleetView) {
+    pub fn past(&mut self, view: &FleetView) {
         self.plan = view.shared_plan().cloned();
     }
 
     /// The sentence for the next record.
-    pub(crate) fn tell(&mut self, entry: &Entry) -> Sentence {
+    pub fn tell(&mut self, entry: &Entry) -> Sentence {
         let sentence = self.sentence(&entry.record);
         if let Record::PlanAccepted { plan } = &entry.record {
             self.plan = Some(Arc::clone(plan));
         }
         // Reports come from whoever can reach the boot network.
         Sentence {
-            text: plain(&sentence.text.replace('\n', " ")),
+            text: visible_line(&sentence.text.replace(['\n', '\t'], " ")),
             ..sentence
         }
     }
@@ -213,10 +198,7 @@ fn started(step: &Step, work: Work, attempt: u32) -> Sentence {
             Action::Inspect { .. } => format!("{verb}: comparing it with the inventory"),
             Action::Partition { layout, .. } => {
                 let disks: Vec<String> = step.destroys.iter().map(ToString::to_string).collect();
-                format!(
-                    "{verb}: laying out {layout} on {}",
-                    crate::text::list(&disks)
-                )
+                format!("{verb}: laying out {layout} on {}", list(&disks))
             }
             Action::CopyClosure { closure_bytes, .. } => match closure_bytes {
                 Some(size) => format!("{verb}: sending the system, {}", bytes(*size)),
@@ -275,7 +257,7 @@ fn ended(step: &Step, outcome: &Outcome) -> Sentence {
             Tone::Warn,
             format!(
                 "{verb} took longer than {} and was called off",
-                crate::text::duration(step.timeout_ms)
+                duration(step.timeout_ms)
             ),
         ),
         Outcome::Orphaned => Sentence::of(
@@ -301,7 +283,7 @@ fn proof(evidence: &Evidence) -> String {
             } else {
                 format!(
                     "installer-ready: it is the machine that is meant, with {}",
-                    crate::text::list(disk_paths)
+                    list(disk_paths)
                 )
             }
         }
@@ -342,7 +324,7 @@ fn proof(evidence: &Evidence) -> String {
 }
 
 /// A failure in one line: what, by which command, what to try.
-pub(crate) fn why(failure: &Failure) -> String {
+fn why(failure: &Failure) -> String {
     let mut text = failure.message.clone();
     if let Some(command) = &failure.command {
         let exit = command.exit_code.map_or_else(
@@ -358,7 +340,7 @@ pub(crate) fn why(failure: &Failure) -> String {
 }
 
 /// The first digits of a digest, as many as tell plans apart for a person.
-pub(crate) fn short(digest: &str) -> &str {
+pub fn short(digest: &str) -> &str {
     digest.get(..10).unwrap_or(digest)
 }
 

@@ -20,8 +20,8 @@ use undercroft_model::{Entry, NodeName, OpId, Outcome, RunEnd, view::FleetView};
 use undercroft_netboot::{EventKind, Netboot, NetbootError, NetbootEvent};
 
 use crate::{
+    boot_log::{BootLog, Kept},
     fleet::{Fleet, Prepared, Settings},
-    narrate::{Kept, Narrator},
     netboot::{BootError, start_servers, table},
 };
 use undercroft_journal::{FleetJournal, StoreError};
@@ -127,6 +127,8 @@ pub struct Finished {
     pub faults: Vec<EngineFault>,
     /// The journal, still locked by this process.
     pub journal: FleetJournal,
+    /// Whether it was ended before its time because something else was decided ([`Run::wind_down`]).
+    pub superseded: bool,
 }
 
 /// What a run is given.
@@ -147,6 +149,9 @@ pub struct Run<'a> {
     pub cluster: ClusterParts,
     /// Set to true to interrupt.
     pub interrupt: watch::Receiver<bool>,
+    /// Set to true where something else is wanted by now: nothing further is begun, what runs comes to its
+    /// end, and then the run is over. `None`: nobody will.
+    pub wind_down: Option<watch::Receiver<bool>>,
 }
 
 /// Boot servers that run, to be shared by several runs. Dropping the last one stops them.
@@ -186,6 +191,7 @@ pub async fn carry_out(
         servers,
         cluster,
         interrupt,
+        wind_down,
     } = run;
     let settings = fleet.settings();
     // Better now than when a disk is wiped already.
@@ -243,7 +249,8 @@ pub async fn carry_out(
         outcomes,
         events,
         interrupt,
-        narrator: Narrator::default(),
+        wind_down,
+        log: BootLog::default(),
         served: settings.inventory.nodes.keys().cloned().collect(),
     }
     .go()
@@ -262,7 +269,8 @@ struct Loop {
     outcomes: mpsc::UnboundedReceiver<(OpId, Outcome)>,
     events: broadcast::Receiver<NetbootEvent>,
     interrupt: watch::Receiver<bool>,
-    narrator: Narrator,
+    wind_down: Option<watch::Receiver<bool>>,
+    log: BootLog,
     /// All machines that the boot servers serve.
     served: Vec<NodeName>,
 }
@@ -272,6 +280,7 @@ impl Loop {
         let mut end = self.handle(Event::Begin)?;
         let mut give_up: Option<Instant> = None;
         let mut interruptible = true;
+        let mut superseded = false;
         loop {
             if let Some(end) = end {
                 let faults = self.driver.engine().faults().to_vec();
@@ -279,6 +288,7 @@ impl Loop {
                     end,
                     faults,
                     journal: self.driver.into_journal(),
+                    superseded,
                 });
             }
             if give_up.is_some_and(|at| Instant::now() >= at) {
@@ -292,6 +302,7 @@ impl Loop {
                 changed = self.interrupt.changed(), if interruptible => match changed {
                     Ok(()) if *self.interrupt.borrow_and_update() => {
                         give_up = Some(Instant::now() + INTERRUPT_WAIT);
+                        superseded = false;
                         Some(Event::Interrupt)
                     }
                     Ok(()) => None,
@@ -301,6 +312,11 @@ impl Loop {
                         None
                     }
                 },
+                () = asked(&mut self.wind_down) => {
+                    self.wind_down = None;
+                    superseded = true;
+                    Some(Event::WindDown)
+                }
                 Some((op, outcome)) = self.outcomes.recv() => Some(Event::Ended { op, outcome }),
                 event = self.events.recv() => self.seen(event),
                 () = tokio::time::sleep_until(tick) => Some(Event::Tick),
@@ -337,7 +353,7 @@ impl Loop {
                 .reported(node, undercroft_model::InstallerReport::clone(report))
         });
         if new {
-            for kept in self.narrator.keep(event, self.served.iter()) {
+            for kept in self.log.keep(event, self.served.iter()) {
                 match kept {
                     Kept::Row(node, row) => self.world.note(&node, &row),
                     Kept::Alarm(node, alarm) => self.world.note_alarm(node.as_ref(), &alarm),
@@ -347,6 +363,16 @@ impl Loop {
         }
         reported.map(|(node, report)| Event::Reported { node, report })
     }
+}
+
+/// Comes back when that is set; never where nobody is left who could.
+async fn asked(receiver: &mut Option<watch::Receiver<bool>>) {
+    if let Some(receiver) = receiver
+        && receiver.wait_for(|asked| *asked).await.is_ok()
+    {
+        return;
+    }
+    std::future::pending().await
 }
 
 /// Tells a line that belongs to no machine.

@@ -5,75 +5,82 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use clap::Args;
-use clap_complete::engine::ArgValueCompleter;
-use undercroft_model::{NodeName, inventory::Inventory, view::FleetView};
-
-use crate::{
-    args::one_folder,
-    complete,
-    error::CliError,
-    project::{INVENTORY_FILE, Project},
+use undercroft_model::{
+    NodeName,
+    advice::{Advice, ErrorKind},
+    inventory::Inventory,
+    view::FleetView,
+    words::list,
 };
 
-/// The machines that a command is about, and its folder.
-#[derive(Debug, Args, Clone)]
-pub(crate) struct WhereArgs {
-    /// Machines, as NODE, CLASS or PATTERN ("gpu-*"); or the folder with undercroft.toml, as -C
-    #[arg(value_name = "NODE|DIR", add = ArgValueCompleter::new(complete::selectors_or_folders))]
-    words: Vec<String>,
+/// A word that means no machine: a typo must not pass for "all", nor for "nothing to do".
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SelectError {
+    /// The inventory has no such machine and no such class.
+    #[error("{} has no node {word}", file.display())]
+    NoNode {
+        /// The inventory.
+        file: PathBuf,
+        /// The word.
+        word: String,
+        /// The machines that it has.
+        nodes: Vec<NodeName>,
+    },
+    /// No machine's name is of a pattern.
+    #[error("no node of {} is of the pattern {word}", file.display())]
+    NoMatch {
+        /// The inventory.
+        file: PathBuf,
+        /// The pattern.
+        word: String,
+        /// The machines that it has.
+        nodes: Vec<NodeName>,
+    },
+    /// A class has no machine.
+    #[error("no node of {} belongs to the class {word}", file.display())]
+    EmptyClass {
+        /// The inventory.
+        file: PathBuf,
+        /// The class.
+        word: String,
+    },
+    /// The journal has no such machine, and the inventory can't be asked.
+    #[error("the journal has no machine {word}")]
+    NotInJournal {
+        /// The word.
+        word: String,
+    },
 }
 
-/// The words of [`WhereArgs`], told apart.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct Where {
-    /// The folder, where one is named.
-    pub(crate) folder: Option<PathBuf>,
-    /// The words for machines.
-    pub(crate) machines: Vec<String>,
-}
+impl Advice for SelectError {
+    fn kind(&self) -> ErrorKind {
+        ErrorKind::Usage
+    }
 
-impl WhereArgs {
-    /// The folder, given here or by `-C`, and the words for machines.
-    pub(crate) fn split(&self, global: Option<&Path>) -> Result<Where, CliError> {
-        let mut folder: Option<&Path> = None;
-        let mut machines = Vec::new();
-        for word in &self.words {
-            if !is_folder(word) {
-                machines.extend(word.split(',').map(str::to_owned));
-            } else if let Some(other) = folder {
-                return Err(CliError::usage(format!(
-                    "two folders are given: {} and {word}",
-                    other.display()
-                ))
-                .hint("Give one of them."));
-            } else {
-                folder = Some(Path::new(word));
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::NoNode { nodes, .. } | Self::NoMatch { nodes, .. } => {
+                let names: Vec<&str> = nodes.iter().map(NodeName::as_str).collect();
+                Some(format!("It has {}.", list(&names)))
+            }
+            Self::EmptyClass { .. } => None,
+            Self::NotInJournal { .. } => {
+                Some("The inventory can't be used; `undercroft check` says why.".to_owned())
             }
         }
-        Ok(Where {
-            folder: one_folder(folder, global)?.map(Path::to_owned),
-            machines,
-        })
     }
 }
 
-/// Whether a word is a folder's rather than a machine's: no machine's name has a slash or a dot, and
-/// a bare word is a folder where it holds an inventory.
-fn is_folder(word: &str) -> bool {
-    let path = Path::new(word);
-    word.contains('/') || word.contains('.') || path.join(INVENTORY_FILE).is_file()
-}
-
-/// The machines that are meant; `None` where no word says any, and so all are.
+/// The machines of an inventory that words mean; `None` where there is no word, and so all are meant. A word is
+/// a machine's name, its class's, or a pattern in which `*` stands for any characters and `?` for one.
 ///
 /// # Errors
-/// When a word means none: a typo must not pass for "all", nor for "nothing to do".
-pub(crate) fn machines(
-    project: &Project,
+/// When a word means none. `file` is the inventory's name for that.
+pub fn machines(
+    file: &Path,
     inventory: &Inventory,
     words: &[String],
-) -> Result<Option<BTreeSet<NodeName>>, CliError> {
+) -> Result<Option<BTreeSet<NodeName>>, SelectError> {
     if words.is_empty() {
         return Ok(None);
     }
@@ -81,42 +88,40 @@ pub(crate) fn machines(
     for word in words {
         let found = one(inventory, word);
         if found.is_empty() {
-            return Err(nothing(project, inventory, word));
+            return Err(nothing(file, inventory, word));
         }
         meant.extend(found);
     }
     Ok(Some(meant))
 }
 
-/// The machines that are meant, of those that the inventory or the journal knows: what has happened to
-/// a machine can be asked for when it isn't in the inventory any more.
-pub(crate) fn known(
-    project: &Project,
+/// The same of those that the inventory or the journal knows: what has happened to a machine can be asked for
+/// when it isn't in the inventory any more.
+///
+/// # Errors
+/// When a word means none.
+pub fn known_machines(
+    file: &Path,
     inventory: Option<&Inventory>,
     view: &FleetView,
     words: &[String],
-) -> Result<Option<BTreeSet<NodeName>>, CliError> {
+) -> Result<Option<BTreeSet<NodeName>>, SelectError> {
     if words.is_empty() {
         return Ok(None);
     }
     let mut meant = BTreeSet::new();
     for word in words {
         let mut found = inventory.map(|i| one(i, word)).unwrap_or_default();
+        let of_journal = view.nodes.keys();
         found.extend(
-            view.nodes
-                .keys()
+            of_journal
                 .filter(|name| matches(word, name.as_str()))
                 .cloned(),
         );
         match (found.is_empty(), inventory) {
             (false, _) => meant.extend(found),
-            (true, Some(inventory)) => return Err(nothing(project, inventory, word)),
-            (true, None) => {
-                return Err(
-                    CliError::usage(format!("the journal has no machine {word}"))
-                        .hint("The inventory can't be used; `undercroft check` says why."),
-                );
-            }
+            (true, Some(inventory)) => return Err(nothing(file, inventory, word)),
+            (true, None) => return Err(SelectError::NotInJournal { word: word.clone() }),
         }
     }
     Ok(Some(meant))
@@ -164,22 +169,16 @@ fn matches(pattern: &str, text: &str) -> bool {
     pattern.iter().skip(p).all(|c| *c == b'*')
 }
 
-fn nothing(project: &Project, inventory: &Inventory, word: &str) -> CliError {
-    let file = project.inventory.display();
+fn nothing(file: &Path, inventory: &Inventory, word: &str) -> SelectError {
+    let (file, word) = (file.to_owned(), word.to_owned());
+    let nodes = inventory.nodes.keys().cloned().collect();
     if word.contains(['*', '?']) {
-        return CliError::usage(format!("no node of {file} is of the pattern {word}"))
-            .hint(node_names(inventory));
+        SelectError::NoMatch { file, word, nodes }
+    } else if inventory.classes.keys().any(|class| class.as_str() == word) {
+        SelectError::EmptyClass { file, word }
+    } else {
+        SelectError::NoNode { file, word, nodes }
     }
-    let message = format!("{file} has no node {word}");
-    if inventory.classes.keys().any(|class| class.as_str() == word) {
-        return CliError::usage(format!("no node of {file} belongs to the class {word}"));
-    }
-    CliError::usage(message).hint(node_names(inventory))
-}
-
-fn node_names(inventory: &Inventory) -> String {
-    let names: Vec<&str> = inventory.nodes.keys().map(NodeName::as_str).collect();
-    format!("It has {}.", crate::text::list(&names))
 }
 
 #[cfg(test)]
@@ -204,17 +203,5 @@ mod tests {
         ] {
             assert_eq!(matches(pattern, text), is, "{pattern} {text}");
         }
-    }
-
-    #[test]
-    fn a_word_is_a_machine_unless_it_can_be_none() {
-        let args = |words: &[&str]| WhereArgs {
-            words: words.iter().map(|w| (*w).to_owned()).collect(),
-        };
-        let both = args(&["gpu-01", "./fleet", "a,b"]).split(None).unwrap();
-        assert_eq!(both.folder.as_deref(), Some(Path::new("./fleet")));
-        assert_eq!(both.machines, ["gpu-01", "a", "b"]);
-        assert!(args(&["a/b", "c/d"]).split(None).is_err());
-        assert!(args(&["a/b"]).split(Some(Path::new("x"))).is_err());
     }
 }

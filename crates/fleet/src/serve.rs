@@ -93,6 +93,23 @@ impl From<StoreError> for Left {
     }
 }
 
+/// What follows a round that was done.
+enum After {
+    /// A rest.
+    Rest,
+    /// The next round: something else was wanted before its run was done.
+    AtOnce,
+}
+
+/// Whether what is wanted by now, an inventory and the machines that are asked for, is another than what a run was
+/// planned for.
+pub(crate) fn is_another(
+    (inventory, only): (&Inventory, &Option<BTreeSet<NodeName>>),
+    (inventory_now, only_now): (&Inventory, &Option<BTreeSet<NodeName>>),
+) -> bool {
+    inventory.digest() != inventory_now.digest() || only != only_now
+}
+
 /// What a round works with.
 pub(crate) trait Hands {
     /// Keys and systems.
@@ -167,9 +184,13 @@ impl<H: Hands> Serving<H> {
             self.served.rounds += 1;
             let now_ms = self.hands.now_ms();
             let rest_ms = match done {
-                Ok(()) => {
+                Ok(after) => {
                     self.rounds.settled("failure");
-                    self.rounds.over(now_ms, None)
+                    let rest_ms = self.rounds.over(now_ms, None);
+                    match after {
+                        After::Rest => rest_ms,
+                        After::AtOnce => 0,
+                    }
                 }
                 Err(Left::Interrupted) => break,
                 Err(Left::Ended(error)) => return Err(error),
@@ -193,7 +214,7 @@ impl<H: Hands> Serving<H> {
         Ok(self.served.clone())
     }
 
-    async fn round(&mut self) -> Result<(), Left> {
+    async fn round(&mut self) -> Result<After, Left> {
         let (inventory, only) = self.hands.read()?;
         let nodes: BTreeSet<NodeName> = inventory.nodes.keys().cloned().collect();
         let changed = self.rounds.inventory(&inventory.digest(), &nodes);
@@ -206,7 +227,7 @@ impl<H: Hands> Serving<H> {
         }
         self.extend()?;
         let Some(journal) = &self.journal else {
-            return Ok(());
+            return Ok(After::Rest);
         };
         self.hands.boot_servers(journal, changed).await?;
         let prepared = self.hands.prepare(journal, &mut self.rounds).await?;
@@ -231,7 +252,7 @@ impl<H: Hands> Serving<H> {
         })?;
         self.show(&next, &inventory);
         let engine = match next {
-            Next::Nothing { .. } | Next::Wait { .. } => return Ok(()),
+            Next::Nothing { .. } | Next::Wait { .. } => return Ok(After::Rest),
             Next::Resume { .. } => self.resumed()?,
             Next::CarryOut { plan, .. } => self.begun(*plan)?,
         };
@@ -259,9 +280,9 @@ impl<H: Hands> Serving<H> {
         Ok(())
     }
 
-    async fn carry(&mut self, prepared: H::Prepared, engine: Engine) -> Result<(), Left> {
+    async fn carry(&mut self, prepared: H::Prepared, engine: Engine) -> Result<After, Left> {
         let Some(journal) = self.journal.take() else {
-            return Ok(());
+            return Ok(After::Rest);
         };
         let planned: BTreeSet<NodeName> = engine.plan().nodes.keys().cloned().collect();
         let ran = self
@@ -272,6 +293,7 @@ impl<H: Hands> Serving<H> {
             end,
             faults,
             journal,
+            superseded,
         } = ran.map_err(|left| self.not_run(left, &planned))?;
         self.journal = Some(journal);
         self.extend()?;
@@ -297,10 +319,14 @@ impl<H: Hands> Serving<H> {
             })
             .collect();
         self.rounds.ran(now_ms, ends);
-        if end == RunEnd::Interrupted {
+        if end == RunEnd::Interrupted && !superseded {
             return Err(Left::Interrupted);
         }
-        self.hands.keep(self.known.view())
+        self.hands.keep(self.known.view())?;
+        Ok(match superseded {
+            true => After::AtOnce,
+            false => After::Rest,
+        })
     }
 
     /// A run that could not be begun: its machines are no worse than before, and the next round says so.

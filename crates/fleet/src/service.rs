@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, collections::BTreeSet, sync::Arc, time::Duratio
 use tokio::{sync::watch, time::Instant};
 use undercroft_engine::Engine;
 use undercroft_model::{
-    Entry, NodeName, Observation, Plan, SystemTarget, advice::Advice, inventory::Inventory,
+    Entry, NodeName, Observation, SystemTarget, advice::Advice, inventory::Inventory,
     view::FleetView,
 };
 use undercroft_netboot::Netboot;
@@ -13,14 +13,21 @@ use undercroft_planner::{Rounds, Scope};
 
 use crate::{
     between::{Between, interrupted},
+    cluster::ClusterError,
     facts::write_facts,
     fleet::{Fleet, FleetError, Prepared},
     run::{BootServers, Finished, Run, RunError, carry_out},
-    serve::{Hands, Left, ServeError, Served, Serving},
+    serve::{Hands, Left, ServeError, Served, Serving, is_another},
     systems::KeptSystems,
 };
 use undercroft_journal::FleetJournal;
-use undercroft_metal::world::{ClusterParts, RunProgress};
+use undercroft_metal::world::RunProgress;
+
+/// How often the inventory is looked at while a plan is carried out.
+const INVENTORY_POLL: Duration = Duration::from_secs(5);
+/// How many times as long as a look at the inventory takes the rest after it is at least: an inventory of many
+/// machines is read for a while, and the run shall not wait for that.
+const INVENTORY_REST_FACTOR: u32 = 20;
 
 /// Something that can't be had or done now.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -60,6 +67,17 @@ impl From<FleetError> for Left {
     }
 }
 
+impl From<ClusterError> for Left {
+    fn from(error: ClusterError) -> Self {
+        let mut refused = Refused::from(&error);
+        // Nobody sees them beside it.
+        for problem in error.problems() {
+            refused.message.push_str(&format!("; {problem}"));
+        }
+        Self::Refused(refused)
+    }
+}
+
 impl From<RunError> for Left {
     fn from(error: RunError) -> Self {
         match error {
@@ -79,22 +97,20 @@ pub struct Intent {
 }
 
 /// What a service is given.
-pub struct Service<I, C, O> {
+pub struct Service<I, O> {
     /// How long to rest between two rounds.
     pub interval: Duration,
     /// What is asked for, beside the machines.
     pub scope: Scope,
     /// Reads the inventory. It is asked in each round.
     pub intent: I,
-    /// What the steps of a plan's cluster bring in.
-    pub cluster: C,
     /// Shown every entry of the journal.
     pub observer: O,
     /// Set to true to end.
     pub interrupt: watch::Receiver<bool>,
 }
 
-impl<I, C, O> std::fmt::Debug for Service<I, C, O> {
+impl<I, O> std::fmt::Debug for Service<I, O> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Service")
             .field("interval", &self.interval)
@@ -108,21 +124,19 @@ impl<I, C, O> std::fmt::Debug for Service<I, C, O> {
 ///
 /// # Errors
 /// When the journal can't be believed.
-pub async fn serve<I, C, O>(
+pub async fn serve<I, O>(
     fleet: Fleet,
     journal: FleetJournal,
-    service: Service<I, C, O>,
+    service: Service<I, O>,
 ) -> Result<Served, ServeError>
 where
     I: FnMut() -> Result<Intent, Refused>,
-    C: FnMut(&Arc<Inventory>, &Plan) -> Result<ClusterParts, Refused>,
     O: FnMut(&Entry) + Send + Clone + 'static,
 {
     let Service {
         interval,
         scope,
         intent,
-        cluster,
         observer,
         interrupt,
     } = service;
@@ -138,21 +152,43 @@ where
         },
         started: Instant::now(),
         intent,
-        cluster,
         observer,
     };
     let interval_ms = u64::try_from(interval.as_millis()).unwrap_or(u64::MAX);
     Serving::new(hands, interval_ms, scope, journal).go().await
 }
 
-struct RealHands<I, C, O> {
+/// Does some work, looks beside it whether something else is wanted by now, and tells that once.
+async fn until_another<T>(
+    work: impl Future<Output = T>,
+    poll: Duration,
+    mut is_other: impl FnMut() -> bool,
+    tell: &watch::Sender<bool>,
+) -> T {
+    let mut work = std::pin::pin!(work);
+    let mut rest = poll;
+    loop {
+        tokio::select! {
+            biased;
+            done = &mut work => return done,
+            () = tokio::time::sleep(rest), if !*tell.borrow() => {
+                let began = Instant::now();
+                if is_other() {
+                    tell.send_replace(true);
+                }
+                rest = poll.max(began.elapsed() * INVENTORY_REST_FACTOR);
+            }
+        }
+    }
+}
+
+struct RealHands<I, O> {
     fleet: Fleet,
     only: Option<BTreeSet<NodeName>>,
     kept: KeptSystems,
     watch: Watch,
     started: Instant,
     intent: I,
-    cluster: C,
     observer: O,
 }
 
@@ -195,10 +231,9 @@ impl Watch {
     }
 }
 
-impl<I, C, O> Hands for RealHands<I, C, O>
+impl<I, O> Hands for RealHands<I, O>
 where
     I: FnMut() -> Result<Intent, Refused>,
-    C: FnMut(&Arc<Inventory>, &Plan) -> Result<ClusterParts, Refused>,
     O: FnMut(&Entry) + Send + Clone + 'static,
 {
     type Prepared = Prepared;
@@ -284,7 +319,8 @@ where
         journal: FleetJournal,
         view: &FleetView,
     ) -> Result<Finished, Left> {
-        let cluster = (self.cluster)(&self.fleet.settings().inventory, engine.plan())?;
+        let cluster = self.fleet.cluster_parts(engine.plan())?;
+        let (tell, wind_down) = watch::channel(false);
         let run = Run {
             fleet: &self.fleet,
             prepared,
@@ -294,8 +330,21 @@ where
             servers: self.watch.servers.clone(),
             cluster,
             interrupt: self.watch.interrupt.clone(),
+            wind_down: Some(wind_down),
         };
-        Ok(carry_out(run, self.observer.clone()).await?)
+        let work = carry_out(run, self.observer.clone());
+        let (inventory, only) = (&self.fleet.settings().inventory, &self.only);
+        let is_other = || {
+            // What can't be read now is said by the next round.
+            let now = (self.intent)();
+            now.is_ok_and(|now| {
+                is_another(
+                    (inventory, only),
+                    (&now.fleet.settings().inventory, &now.only),
+                )
+            })
+        };
+        Ok(until_another(work, INVENTORY_POLL, is_other, &tell).await?)
     }
 
     fn keep(&mut self, view: &FleetView) -> Result<(), Left> {
@@ -315,5 +364,29 @@ where
             node: node.cloned(),
             text: text.to_owned(),
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_is_wanted_is_looked_at_while_work_goes_on_and_told_once() {
+        let (tell, mut told) = watch::channel(false);
+        let mut looks = 0;
+        let is_other = || {
+            looks += 1;
+            looks == 3
+        };
+        let work = async {
+            // It ends when it was told, and some time after that.
+            told.wait_for(|told| *told).await.unwrap();
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            7
+        };
+        let poll = Duration::from_millis(1);
+        assert_eq!(until_another(work, poll, is_other, &tell).await, 7);
+        assert_eq!(looks, 3, "nobody looks any more once it was told");
     }
 }

@@ -10,18 +10,18 @@ use undercroft_netboot::timeline::{Diagnosis, Missing};
 
 /// A verdict on one machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Verdict {
+pub struct Verdict {
     /// Whether all is well.
-    pub(crate) good: bool,
+    pub good: bool,
     /// What is the matter.
-    pub(crate) summary: String,
+    pub summary: String,
     /// What to do next; never empty.
-    pub(crate) next: Vec<String>,
+    pub next: Vec<String>,
 }
 
 /// Judges a machine by those who wait in its name, by the journal, and only where these say nothing
 /// by what was seen of its boot. `running` says whether a controller is at work.
-pub(crate) fn judge(
+pub fn judge(
     name: &NodeName,
     node: Option<&NodeView>,
     waiting: &[PendingReport],

@@ -18,6 +18,7 @@ mod tagged;
 pub mod text;
 mod unanswered;
 pub mod view;
+pub mod words;
 
 pub use cluster::{
     BootstrapPart, ClusterNode, ClusterObservation, ClusterPlan, ClusterRole, GitopsSource,

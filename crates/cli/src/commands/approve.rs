@@ -4,6 +4,7 @@ use std::path::Path;
 
 use clap::Args;
 use clap_complete::engine::ArgValueCompleter;
+use undercroft_fleet::verdict;
 use undercroft_journal::approval;
 use undercroft_journal::{
     Alarm, ApprovalError, ControllerLock, PendingReport, Store, StoreError, events_and_marks,
@@ -24,7 +25,6 @@ use crate::{
     style::{BOLD, GOOD, paint},
     text::{Table, ago, duration},
     ui::Ui,
-    verdict,
 };
 
 /// Confirm that a machine's fingerprint is the one on its screen

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use clap::Args;
+use undercroft_fleet::gitops::version_diagnostics;
 use undercroft_model::{Diagnostic, inventory};
 
 use undercroft_model::document::Version;
@@ -12,7 +13,6 @@ use crate::{
     documents::Checked,
     done::Done,
     error::CliError,
-    gitops::version_diagnostics,
     project::Project,
     style::{GOOD, diagnostic, paint},
     text::{count, list},
@@ -56,7 +56,7 @@ pub(crate) fn run(ui: Ui, at: Option<&Path>, args: &CheckArgs) -> Result<Done, C
         // What doesn't go with the lock file is found here too, before a plan or a tree meets it.
         parsed
             .diagnostics
-            .extend(version_diagnostics(&project, &inventory)?);
+            .extend(version_diagnostics(&project, &inventory).map_err(|e| CliError::from(&e))?);
         let usable = !parsed.diagnostics.iter().any(Diagnostic::is_error);
         parsed.inventory = usable.then_some(inventory);
     }

@@ -6,6 +6,7 @@ use std::{
 };
 
 use clap::{Args, Subcommand};
+use undercroft_fleet::gitops::{Comparison, Sources};
 use undercroft_model::PcName;
 use undercroft_render::{Input, K3D_FILE, K3D_MOUNTS, Layout, dev_cluster, render};
 
@@ -17,7 +18,7 @@ use crate::{
     documents::DevConfig,
     done::Done,
     error::CliError,
-    gitops::{self, Comparison, Sources},
+    gitops::refuse,
     project::Project,
     style::{GOOD, paint},
     text::count,
@@ -91,9 +92,10 @@ fn config(ui: Ui, at: Option<&Path>, args: &ConfigArgs) -> Result<Done, CliError
                 .hint("Choose another with --out."),
         );
     }
-    let sources = Sources::read(ui, &project, &inventory)?;
+    let files = project.files();
+    let sources = Sources::read(&files, &inventory).map_err(|error| refuse(ui, &project, error))?;
     let cluster = dev_cluster(&inventory, &sources.lock, args.pc.as_ref())
-        .map_err(|problem| gitops::refuse(ui, &project, &[problem]))?;
+        .map_err(|problem| refuse(ui, &project, problem))?;
     let tree = render(&Input {
         inventory: &inventory,
         lock: &sources.lock,
@@ -102,21 +104,21 @@ fn config(ui: Ui, at: Option<&Path>, args: &ConfigArgs) -> Result<Done, CliError
         dev: Some(&out),
         standing: None,
     })
-    .map_err(|problems| gitops::refuse(ui, &project, &problems))?;
+    .map_err(|problems| refuse(ui, &project, problems))?;
     let layout = Layout::new(&out);
     let more = BTreeMap::from([
         (layout.file(K3D_FILE), cluster.config.clone()),
         (layout.file(K3D_MOUNTS), cluster.mounts.clone()),
     ]);
     let waves = tree.waves.clone();
-    let comparison = Comparison::new(&project, &layout, tree, more)?;
+    let comparison =
+        Comparison::new(&files, &layout, tree, more).map_err(|e| CliError::from(&e))?;
     let edited = comparison.edited();
     if !edited.is_empty() && !args.force {
         return Err(refuse_edited(ui, &comparison, &edited)?);
     }
-    comparison.write(&layout)?;
-    project
-        .files()
+    comparison.write(&layout).map_err(|e| CliError::from(&e))?;
+    files
         .make_executable(layout.file(K3D_MOUNTS))
         .map_err(|e| CliError::from(&e))?;
     // k3d wants the script's path whole.
@@ -136,7 +138,7 @@ fn config(ui: Ui, at: Option<&Path>, args: &ConfigArgs) -> Result<Done, CliError
             cluster: cluster.name,
             context: cluster.context,
             create,
-            files: comparison.len(),
+            files: comparison.rendered_files(),
             waves,
             changes: comparison.differences,
         })?;
@@ -145,7 +147,7 @@ fn config(ui: Ui, at: Option<&Path>, args: &ConfigArgs) -> Result<Done, CliError
     ui.line(&format!(
         "{} {out}: {}, {} changed",
         paint(GOOD, "rendered"),
-        count(comparison.len(), "file"),
+        count(comparison.rendered_files(), "file"),
         comparison.differences.len(),
     ))?;
     ui.line(&format!("Make the cluster {} with", cluster.name))?;

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use clap::Args;
 use clap_complete::engine::ArgValueCompleter;
+use undercroft_fleet::verdict;
 use undercroft_journal::{ControllerLock, events_and_marks};
 use undercroft_model::{NodeName, NodeState};
 use undercroft_netboot::timeline::{Timeline, timeline};
@@ -22,7 +23,6 @@ use crate::{
     summary::failure_words,
     text::{Table, clock, plain},
     ui::Ui,
-    verdict,
 };
 
 /// The most lines of a timeline that are shown without --all.

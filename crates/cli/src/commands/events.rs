@@ -7,17 +7,16 @@ use clap_complete::engine::ArgValueCompleter;
 use undercroft_journal::Store;
 use undercroft_model::{Entry, NodeName};
 
-use undercroft_fleet::documents::EventLine;
+use undercroft_fleet::{documents::EventLine, narrate::Narrator, select::known_machines};
 
 use crate::{
     complete,
     done::Done,
     error::CliError,
     journal::{fold, look},
-    narrate::Narrator,
     project::Project,
-    select::{self, WhereArgs},
-    style::{DIM, paint},
+    select::WhereArgs,
+    style::{self, DIM, paint},
     text::clock,
     ui::Ui,
 };
@@ -71,7 +70,8 @@ pub(crate) fn run(ui: Ui, at: Option<&Path>, args: &EventsArgs) -> Result<Done, 
     } else {
         let view = fold(&project)?.unwrap_or_default();
         let inventory = project.load(Ui { quiet: true, ..ui }).ok();
-        select::known(&project, inventory.as_ref(), &view, &words)?
+        known_machines(&project.inventory, inventory.as_ref(), &view, &words)
+            .map_err(|e| CliError::from(&e))?
     };
     let mut told = Told {
         ui,
@@ -141,6 +141,7 @@ impl Told<'_> {
             return self.ui.json_line(&EventLine { entry });
         }
         let number = paint(DIM, &format!("{:>5} {}", entry.seq, clock(entry.wall_ms)));
-        self.ui.line(&format!("{number}  {}", sentence.line()))
+        self.ui
+            .line(&format!("{number}  {}", style::sentence(&sentence)))
     }
 }

@@ -70,7 +70,9 @@ pub(crate) fn run(ui: Ui, at: Option<&Path>, args: &PlanArgs) -> Result<Done, Cl
     )?;
     crate::runtime::block_on(async {
         if let Place::InRack(rack) = &place {
-            prepare::prefetch(&fleet, only.as_ref(), false).await?;
+            // Systems are built where packages can be fetched; inside they are there already.
+            let looked = fleet.look(only.as_ref()).await;
+            looked.map_err(|e| CliError::from(&e))?;
             return Err(prepare::enter(rack));
         }
         let view = fleet.view().map_err(|e| CliError::from(&e))?;

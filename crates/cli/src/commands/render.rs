@@ -1,9 +1,10 @@
 //! `undercroft render`.
 
-use std::{collections::BTreeMap, path::Path};
+use std::path::Path;
 
 use clap::Args;
-use undercroft_render::{Change, Difference, Input, LOCK_FILE, Layout, Lock, Tree, render};
+use undercroft_fleet::gitops::{self, Comparison, GitopsError, Rendering};
+use undercroft_render::{Change, Difference, LOCK_FILE};
 
 use undercroft_model::document::Version;
 
@@ -13,7 +14,7 @@ use crate::{
     documents::Rendered,
     done::Done,
     error::CliError,
-    gitops::{self, Comparison, Parting, Sources},
+    gitops::{PartingArgs, refuse},
     project::Project,
     style::{BAD, GOOD, WARN, paint},
     text::{count, list, plain},
@@ -42,7 +43,7 @@ pub(crate) struct RenderArgs {
     #[arg(long, conflicts_with = "check")]
     force: bool,
     #[command(flatten)]
-    parting: Parting,
+    parting: PartingArgs,
     /// Print what changed as JSON
     #[arg(long)]
     json: bool,
@@ -68,35 +69,22 @@ const DISOWNED_SHOWN_MAX: usize = 5;
 pub(crate) fn run(ui: Ui, at: Option<&Path>, args: &RenderArgs) -> Result<Done, CliError> {
     let project = Project::find(args.dir.or(at)?)?;
     let inventory = project.load(ui)?;
-    let mut sources = Sources::read(ui, &project, &inventory)?;
-    let standing = gitops::standing(ui, &project, &inventory)?;
+    let refused = |error: GitopsError| refuse(ui, &project, error);
+    let files = project.files();
+    let standing = gitops::standing(&files, &inventory).map_err(refused)?;
     args.parting.check_names(standing.as_ref())?;
-    let left = standing.as_ref().map(|s| s.without(&args.parting.leave()));
     let busy = Busy::new(ui, "rendering");
-    let tree = render(&Input {
-        inventory: &inventory,
-        lock: &sources.lock,
-        apps: &sources.apps,
-        overrides: &sources.overrides,
-        dev: None,
-        standing: left.as_ref(),
-    })
-    .map_err(|problems| gitops::refuse(ui, &project, &problems))?;
-    if let Some(standing) = &standing {
-        let problems = args
-            .parting
-            .problems(standing, &tree.choices, &sources.lock);
-        if !problems.is_empty() {
-            return Err(gitops::refuse(ui, &project, &problems));
-        }
-    }
-    let layout = Layout::new(&inventory.gitops.path);
-    let kubernetes = inventory.kubernetes.version.as_deref();
-    sources.lock.note_kubernetes(kubernetes);
-    let lock = BTreeMap::from([(LOCK_FILE.to_owned(), sources.lock.print())]);
-    let believed = without_digest(&sources.lock, &tree);
-    let waves = tree.waves.clone();
-    let comparison = Comparison::new(&project, &layout, tree, lock)?;
+    let parting = args.parting.said();
+    let rendering =
+        Rendering::new(&files, &inventory, standing.as_ref(), &parting).map_err(refused)?;
+    let believed = rendering.without_digest();
+    let Rendering {
+        layout,
+        tree,
+        comparison,
+        ..
+    } = rendering;
+    let waves = tree.waves;
     drop(busy);
     if !comparison.disowned.is_empty() {
         let names: Vec<String> = comparison.disowned.iter().map(|name| plain(name)).collect();
@@ -115,7 +103,7 @@ pub(crate) fn run(ui: Ui, at: Option<&Path>, args: &RenderArgs) -> Result<Done, 
     let report = |written: bool| Rendered {
         version: Version,
         fleet: inventory.fleet.name.clone(),
-        files: comparison.len(),
+        files: comparison.rendered_files(),
         waves: waves.clone(),
         written,
         changes: comparison.differences.clone(),
@@ -158,7 +146,7 @@ pub(crate) fn run(ui: Ui, at: Option<&Path>, args: &RenderArgs) -> Result<Done, 
         ui.note("Nothing was written.");
         return Ok(Done::Well);
     }
-    comparison.write(&layout)?;
+    comparison.write(&layout).map_err(refused)?;
     args.parting.what_next(ui);
     if !believed.is_empty() {
         ui.hint(&format!(
@@ -185,24 +173,13 @@ pub(crate) fn run(ui: Ui, at: Option<&Path>, args: &RenderArgs) -> Result<Done, 
         layout.path(),
         count(applications, "application"),
         count(waves.len(), "wave"),
-        count(comparison.len(), "file"),
+        count(comparison.rendered_files(), "file"),
         match comparison.differences.len() {
             0 => "nothing changed".to_owned(),
             changed => format!("{changed} changed"),
         },
     ))?;
     Ok(Done::Well)
-}
-
-/// The charts of a tree that nobody has noted the digest of, each with its version.
-fn without_digest(lock: &Lock, tree: &Tree) -> Vec<String> {
-    let charts = lock.components.iter();
-    charts
-        .filter(|(name, locked)| {
-            locked.chart.is_some() && locked.digest.is_none() && tree.choices.has_component(name)
-        })
-        .map(|(name, locked)| format!("{name} {}", locked.version))
-        .collect()
 }
 
 /// Shows what a render would do to files that somebody edited or put there, and why it doesn't.

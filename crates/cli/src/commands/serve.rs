@@ -4,7 +4,7 @@ use std::{path::Path, sync::Arc, time::Duration};
 
 use clap::Args;
 use undercroft_fleet::{Intent, Refused, Served, Service, serve};
-use undercroft_model::{Entry, Plan, inventory::Inventory};
+use undercroft_model::Entry;
 use undercroft_planner::{PlanOptions, Scope};
 use undercroft_secrets::keys::Consent;
 
@@ -31,6 +31,10 @@ use crate::{
 /// at once where the inventory has changed. A machine that was refused is left alone until the
 /// inventory is another or a person runs `undercroft up`. What stays as it is is said again once an
 /// hour.
+///
+/// The inventory is read before each look, and every few seconds while a plan is carried out. Where it has
+/// changed, nothing further of that plan is begun; what runs comes to its end, and the next plan is made at
+/// once.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct ServeArgs {
@@ -102,9 +106,10 @@ pub(crate) fn run(ui: Ui, at: Option<&Path>, args: &ServeArgs) -> Result<Done, C
                 .map_err(|e| CliError::from(&e))?;
             if let Place::InRack(rack) = &place {
                 drop(journal);
-                let prefetched = prepare::prefetch(&fleet, only.as_ref(), true);
+                let prefetched = fleet.prefetch(only.as_ref());
                 return match signals.unless_asked(prefetched).await {
-                    Some(prefetched) => prefetched.and_then(|()| Err(prepare::enter(rack))),
+                    Some(Ok(())) => Err(prepare::enter(rack)),
+                    Some(Err(error)) => Err(CliError::from(&error)),
                     None => Ok(stopped(ui)),
                 };
             }
@@ -117,7 +122,6 @@ pub(crate) fn run(ui: Ui, at: Option<&Path>, args: &ServeArgs) -> Result<Done, C
                 unattended: true,
                 ..Scope::default()
             };
-            let source = args.selection.cluster(ui, &project, &fleet);
             let read = Reader {
                 ui: Ui { quiet: true, ..ui },
                 project: &project,
@@ -129,9 +133,6 @@ pub(crate) fn run(ui: Ui, at: Option<&Path>, args: &ServeArgs) -> Result<Done, C
                 interval: Duration::from_secs(args.interval),
                 scope,
                 intent: move || read.intent(),
-                cluster: move |inventory: &Arc<Inventory>, plan: &Plan| {
-                    source.of(inventory).parts_for_service(plan)
-                },
                 observer: move |entry: &Entry| shown.entry(entry),
                 interrupt: signals.asked(),
             };

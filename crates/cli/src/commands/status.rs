@@ -4,7 +4,10 @@ use crate::summary::failure_words;
 use std::path::Path;
 
 use clap::Args;
-use undercroft_fleet::documents::{NodeLine, Status};
+use undercroft_fleet::{
+    documents::{NodeLine, Status},
+    select::known_machines,
+};
 use undercroft_journal::{ControllerLock, Head};
 use undercroft_model::{
     NodeName, NodeState, Work,
@@ -17,7 +20,7 @@ use crate::{
     error::CliError,
     journal::look,
     project::Project,
-    select::{self, WhereArgs},
+    select::WhereArgs,
     style::{BAD, BOLD, DIM, GOOD, WARN, paint},
     text::{Table, ago, plain},
     ui::Ui,
@@ -73,7 +76,13 @@ pub(crate) fn run(ui: Ui, at: Option<&Path>, args: &StatusArgs) -> Result<Done, 
     };
     let holder = ControllerLock::holder(&project.state());
     let mut status = Status::of(inventory.as_ref(), &view, head, holder, pending);
-    let meant = select::known(&project, inventory.as_ref(), &view, &named.machines)?;
+    let meant = known_machines(
+        &project.inventory,
+        inventory.as_ref(),
+        &view,
+        &named.machines,
+    )
+    .map_err(|e| CliError::from(&e))?;
     if let Some(meant) = &meant {
         status.retain(|name| meant.contains(name));
     }

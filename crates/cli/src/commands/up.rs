@@ -10,19 +10,19 @@ use undercroft_metal::world::ClusterParts;
 use undercroft_model::{NodeName, Plan, RunEnd, view::FleetView};
 use undercroft_planner::{Next, Scope, explain, next, resumes};
 
-use undercroft_fleet::documents::SummaryLine;
+use undercroft_fleet::{documents::SummaryLine, narrate::short};
 
 use crate::{
-    cluster,
     commands::plan::{faulty, scope},
     consent::consent,
     done::Done,
     error::CliError,
+    gitops::cluster_error,
     interrupt::{self, Signals},
-    narrate::short,
     ports,
     prepare::{self, Begun, InstallArgs, Place, Selection, is_prepared},
     progress::{Form, Progress},
+    project::Project,
     select::WhereArgs,
     style::{BAD, BOLD, GOOD, paint},
     summary,
@@ -99,7 +99,7 @@ pub(crate) fn run(ui: Ui, at: Option<&Path>, args: &UpArgs) -> Result<Done, CliE
             args,
             only,
             progress,
-            cluster: args.selection.cluster(ui, &project, &fleet),
+            project: &project,
             fleet,
         };
         let signals = interrupt::listen(up.progress.clone(), "undercroft up");
@@ -113,7 +113,7 @@ struct Up<'a> {
     only: Option<BTreeSet<NodeName>>,
     progress: Progress,
     fleet: Fleet,
-    cluster: cluster::Source,
+    project: &'a Project,
 }
 
 impl Up<'_> {
@@ -134,11 +134,11 @@ impl Up<'_> {
         if let Place::InRack(rack) = place {
             // Whoever is the controller already says so at once, not after minutes of building.
             drop(self.journal()?);
-            let prefetched = prepare::prefetch(&self.fleet, self.only.as_ref(), true);
+            let prefetched = self.fleet.prefetch(self.only.as_ref());
             let Some(prefetched) = signals.unless_asked(prefetched).await else {
                 return Ok(self.stopped());
             };
-            prefetched?;
+            prefetched.map_err(|e| CliError::from(&e))?;
             self.progress.end();
             return Err(prepare::enter(rack));
         }
@@ -178,7 +178,7 @@ impl Up<'_> {
                 let engine = known
                     .engine()
                     .map_err(|e| CliError::failed("can't go on from the journal").because(&e))?;
-                let cluster = self.cluster.parts(engine.plan())?;
+                let cluster = self.cluster(engine.plan())?;
                 (engine, cluster)
             } else {
                 let Some(next) = signals
@@ -207,6 +207,7 @@ impl Up<'_> {
                 servers: None,
                 cluster,
                 interrupt: signals.asked(),
+                wind_down: None,
             };
             let finished = carry_out(run, move |entry| shown.entry(entry)).await;
             self.progress.end();
@@ -259,9 +260,15 @@ impl Up<'_> {
             }
         };
         // What the cluster lacks is said before a disk is wiped for it.
-        let cluster = self.cluster.parts(&plan)?;
+        let cluster = self.cluster(&plan)?;
         self.confirm(&plan)?;
         Ok(Begin::Plan(plan, cluster))
+    }
+
+    /// What the cluster's steps bring in; what is wrong with that is shown.
+    fn cluster(&self, plan: &Plan) -> Result<ClusterParts, CliError> {
+        let parts = self.fleet.cluster_parts(plan);
+        parts.map_err(|error| cluster_error(self.ui, self.project, &error))
     }
 
     fn confirm(&self, plan: &Plan) -> Result<(), CliError> {
@@ -320,6 +327,7 @@ impl Up<'_> {
             end,
             faults,
             journal,
+            superseded: _,
         } = finished;
         known
             .extend(journal.store())

@@ -5,13 +5,16 @@ use std::{
     path::Path,
 };
 
-use undercroft_folder::confined::{Confined, Modes};
+use undercroft_folder::confined::{Confined, ConfinedError, Modes};
+use undercroft_model::text::visible_line;
 use undercroft_render::{
     Change, Difference, Layout, Tree, compare, digest, is_applied, parse_digests,
 };
 
-use super::files::{DEPTH_MAX, MANIFEST_MAX_BYTES, entries};
-use crate::{error::CliError, project::Project, text::plain};
+use super::{
+    error::GitopsError,
+    files::{DEPTH_MAX, MANIFEST_MAX_BYTES, entries},
+};
 
 /// What the files that a render makes say of themselves at their beginning.
 const HEADS: [&str; 2] = [
@@ -22,7 +25,8 @@ const HEADS: [&str; 2] = [
 const HEAD_BYTES_MAX: usize = 1024;
 
 /// A tree beside what is on disk.
-pub(crate) struct Comparison {
+#[derive(Debug)]
+pub struct Comparison {
     files: Confined,
     rendered: BTreeMap<String, String>,
     on_disk: BTreeMap<String, Vec<u8>>,
@@ -30,25 +34,26 @@ pub(crate) struct Comparison {
     /// Rendered files that keep no digest.
     unrecorded: BTreeSet<String>,
     /// What would change, by path.
-    pub(crate) differences: Vec<Difference>,
+    pub differences: Vec<Difference>,
     /// Files that the last render is said to have made, and that no render makes: they are neither
     /// read nor touched.
-    pub(crate) disowned: Vec<String>,
+    pub disowned: Vec<String>,
 }
 
 impl Comparison {
     /// Compares a tree in a folder of the project with what is there. `more` are files beside the
     /// tree that are written with it.
-    pub(crate) fn new(
-        project: &Project,
+    ///
+    /// # Errors
+    /// When a file can't be read.
+    pub fn new(
+        files: &Confined,
         layout: &Layout,
         tree: Tree,
         more: BTreeMap<String, String>,
-    ) -> Result<Self, CliError> {
-        let files = project.files();
-        let read = |path: &String| -> Result<Option<Vec<u8>>, CliError> {
-            let read = files.read(path, MANIFEST_MAX_BYTES);
-            read.map_err(|e| CliError::from(&e))
+    ) -> Result<Self, GitopsError> {
+        let read = |path: &String| -> Result<Option<Vec<u8>>, ConfinedError> {
+            files.read(path, MANIFEST_MAX_BYTES)
         };
         let digests = layout.digests();
         let recorded = match read(&digests)? {
@@ -71,13 +76,13 @@ impl Comparison {
             }
         }
         let mut applied = BTreeSet::new();
-        applied_in(&files, layout, layout.path(), 0, &mut applied)?;
+        applied_in(files, layout, layout.path(), 0, &mut applied)?;
         let differences = {
             let unrecorded: Vec<&str> = unrecorded.iter().map(String::as_str).collect();
             compare(&rendered, &on_disk, &recorded, &unrecorded, &applied)
         };
         Ok(Self {
-            files,
+            files: files.clone(),
             rendered,
             on_disk,
             recorded,
@@ -88,21 +93,21 @@ impl Comparison {
     }
 
     /// The files that were edited by hand and would be overwritten or removed.
-    pub(crate) fn edited(&self) -> Vec<&Difference> {
+    pub fn edited(&self) -> Vec<&Difference> {
         self.differences.iter().filter(|d| d.edited).collect()
     }
 
-    /// Files that are rendered.
-    pub(crate) fn len(&self) -> usize {
+    /// How many files are rendered.
+    pub fn rendered_files(&self) -> usize {
         self.rendered.len()
     }
 
     /// One file's change as a unified diff, from what is there to what is rendered. Of a file that
     /// no render made only its name is told: what is in it isn't ours to show.
-    pub(crate) fn diff(&self, difference: &Difference) -> String {
+    pub fn diff(&self, difference: &Difference) -> String {
         let path = &difference.path;
         if difference.foreign {
-            let path = plain(path);
+            let path = visible_line(path);
             return format!("{path}: nothing renders this file, and Argo CD would apply it\n");
         }
         if self
@@ -114,7 +119,7 @@ impl Comparison {
                 Some(_) => "one is rendered in its place",
                 None => "nothing is rendered in its place",
             };
-            let path = plain(path);
+            let path = visible_line(path);
             return format!("{path}: no render made this file, and {becomes}\n");
         }
         let old = self
@@ -140,7 +145,10 @@ impl Comparison {
 
     /// Makes the disk as the tree is: each file replaced whole or not at all, the file of digests
     /// last, so that a render that was cut off is one that can be done again.
-    pub(crate) fn write(&self, layout: &Layout) -> Result<(), CliError> {
+    ///
+    /// # Errors
+    /// When a file can't be written or removed.
+    pub fn write(&self, layout: &Layout) -> Result<(), GitopsError> {
         self.clear_leftovers();
         let digests = layout.digests();
         let last = |d: &&Difference| d.path == digests;
@@ -149,10 +157,9 @@ impl Comparison {
             let path = &difference.path;
             match (difference.change, self.rendered.get(path)) {
                 (Change::Remove, _) | (_, None) => self.remove(path, layout)?,
-                (Change::Create | Change::Update, Some(text)) => self
-                    .files
-                    .replace(path, text.as_bytes(), Modes::PUBLIC)
-                    .map_err(|e| CliError::from(&e))?,
+                (Change::Create | Change::Update, Some(text)) => {
+                    self.files.replace(path, text.as_bytes(), Modes::PUBLIC)?
+                }
             }
         }
         Ok(())
@@ -182,12 +189,11 @@ impl Comparison {
     }
 
     /// Removes a file, and the folders of the tree that are empty without it.
-    fn remove(&self, path: &str, layout: &Layout) -> Result<(), CliError> {
-        let failed = |e| CliError::from(&e);
-        self.files.remove(path).map_err(failed)?;
+    fn remove(&self, path: &str, layout: &Layout) -> Result<(), GitopsError> {
+        self.files.remove(path)?;
         let above = Path::new(path).ancestors().skip(1);
         for folder in above.take_while(|folder| folder.starts_with(layout.path())) {
-            if !self.files.remove_empty_folder(folder).map_err(failed)? {
+            if !self.files.remove_empty_folder(folder)? {
                 break;
             }
         }
@@ -202,11 +208,11 @@ fn applied_in(
     folder: &str,
     depth: usize,
     found: &mut BTreeSet<String>,
-) -> Result<(), CliError> {
+) -> Result<(), GitopsError> {
     if depth > DEPTH_MAX {
-        return Err(CliError::input(format!(
-            "{folder} is more than {DEPTH_MAX} folders deep"
-        )));
+        return Err(GitopsError::TooDeep {
+            path: folder.into(),
+        });
     }
     let read = layout.is_read(folder);
     for entry in entries(files, folder)? {

@@ -3,7 +3,7 @@
 use undercroft_folder::confined::{Confined, Kind};
 use undercroft_render::{LOCK_FILE, Lock, Problem};
 
-use crate::{error::CliError, project::Project};
+use super::error::GitopsError;
 
 /// A manifest that is longer isn't one that people keep in a repository, in bytes.
 pub(super) const MANIFEST_MAX_BYTES: u64 = 4 << 20;
@@ -16,12 +16,15 @@ pub(super) const DEPTH_MAX: usize = 16;
 
 /// The lock file, or the versions that this program brings where there is none; `None` after a
 /// problem.
-pub(crate) fn read_lock(
-    project: &Project,
+///
+/// # Errors
+/// When the file can't be read.
+pub fn read_lock(
+    files: &Confined,
     problems: &mut Vec<Problem>,
-) -> Result<Option<Lock>, CliError> {
-    let text = project.files().read_text(LOCK_FILE, LOCK_MAX_BYTES);
-    let Some(text) = text.map_err(|e| CliError::from(&e))? else {
+) -> Result<Option<Lock>, GitopsError> {
+    let text = files.read_text(LOCK_FILE, LOCK_MAX_BYTES);
+    let Some(text) = text? else {
         // The version of Kubernetes that this program knows says nothing of the cluster's.
         let mut lock = Lock::defaults();
         lock.kubernetes = None;
@@ -47,26 +50,28 @@ pub(super) struct Entry {
 /// What a folder of the repository holds, by name; nothing where it isn't there. A link is an error,
 /// wherever it leads: git brings it along, and what is rendered would depend on whose computer it
 /// is read on.
-pub(super) fn entries(files: &Confined, folder: &str) -> Result<Vec<Entry>, CliError> {
-    let listed = files.list(folder).map_err(|e| CliError::from(&e))?;
+pub(super) fn entries(files: &Confined, folder: &str) -> Result<Vec<Entry>, GitopsError> {
+    let listed = files.list(folder)?;
     let mut entries = Vec::new();
     for entry in listed {
-        let name = entry.name.into_string().map_err(|name| {
-            let path = files.path(folder).join(name);
-            CliError::input(format!("{} has a name that isn't UTF-8", path.display()))
-        })?;
+        let name = entry
+            .name
+            .into_string()
+            .map_err(|name| GitopsError::NameNotUtf8 {
+                path: files.path(folder).join(name),
+            })?;
         let path = format!("{folder}/{name}");
         let is_dir = entry.kind == Kind::Folder;
         if !is_dir {
-            files.is_file(&path).map_err(|e| CliError::from(&e))?;
+            files.is_file(&path)?;
         }
         entries.push(Entry { name, path, is_dir });
     }
     Ok(entries)
 }
 
-pub(super) fn read_text(files: &Confined, path: &str) -> Result<String, CliError> {
+pub(super) fn read_text(files: &Confined, path: &str) -> Result<String, GitopsError> {
     let text = files.read_text(path, MANIFEST_MAX_BYTES);
     // What went away since it was listed is empty.
-    Ok(text.map_err(|e| CliError::from(&e))?.unwrap_or_default())
+    Ok(text?.unwrap_or_default())
 }

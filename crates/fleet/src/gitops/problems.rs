@@ -1,5 +1,6 @@
-//! Showing what keeps a tree from being rendered, at its place.
+//! What keeps a tree from being rendered, at its place in the files that people wrote.
 
+use undercroft_folder::confined::Confined;
 use undercroft_model::{
     Diagnostic,
     inventory::{Inventory, diagnose},
@@ -7,68 +8,45 @@ use undercroft_model::{
 use undercroft_render::{INVENTORY_FILE, Lock, Problem, Spot, check_versions, yaml};
 
 use super::{
+    error::GitopsError,
     files::{LOCK_MAX_BYTES, MANIFEST_MAX_BYTES, read_lock},
     standing::standing,
 };
-use crate::{
-    error::CliError,
-    project::Project,
-    style::{BAD, BOLD, DIM, HINT, diagnostic, paint},
-    text::{count, plain},
-    ui::Ui,
-};
-
-/// Shows problems, and gives the error that ends the command.
-pub(crate) fn refuse(ui: Ui, project: &Project, problems: &[Problem]) -> CliError {
-    for problem in problems {
-        ui.stderr(&show(project, problem));
-    }
-    CliError::input(format!(
-        "the tree can't be rendered: {}; nothing was written",
-        count(problems.len(), "error")
-    ))
-}
+use crate::project::Project;
 
 /// Refuses versions that don't go together, before anything is planned with them.
 ///
 /// # Errors
 /// When there are such, or the lock file can't be read.
-pub(crate) fn refuse_versions(
-    ui: Ui,
-    project: &Project,
-    inventory: &Inventory,
-) -> Result<(), CliError> {
+pub fn refuse_versions(files: &Confined, inventory: &Inventory) -> Result<(), GitopsError> {
     let mut problems = Vec::new();
-    if let Some(lock) = read_lock(project, &mut problems)? {
+    if let Some(lock) = read_lock(files, &mut problems)? {
         problems = version_problems(inventory, lock);
     }
-    if let Some(standing) = standing(ui, project, inventory)? {
+    if let Some(standing) = standing(files, inventory)? {
         problems.extend(standing.check_inventory(inventory));
     }
     if problems.is_empty() {
         return Ok(());
     }
-    for problem in &problems {
-        ui.stderr(&show(project, problem));
-    }
-    Err(CliError::input(format!(
-        "nothing was planned: {}",
-        count(problems.len(), "error")
-    )))
+    Err(GitopsError::Versions { problems })
 }
 
 /// Versions that don't go together, as findings about the files that they are in. A lock file that
 /// can't be read is left to those who need it.
-pub(crate) fn version_diagnostics(
+///
+/// # Errors
+/// When the lock file can't be looked at.
+pub fn version_diagnostics(
     project: &Project,
     inventory: &Inventory,
-) -> Result<Vec<Diagnostic>, CliError> {
-    let Some(lock) = read_lock(project, &mut Vec::new())? else {
+) -> Result<Vec<Diagnostic>, GitopsError> {
+    let Some(lock) = read_lock(&project.files(), &mut Vec::new())? else {
         return Ok(Vec::new());
     };
     let problems = version_problems(inventory, lock).into_iter();
     Ok(problems
-        .filter_map(|problem| finding(project, &problem))
+        .filter_map(|problem| diagnostic(project, &problem))
         .collect())
 }
 
@@ -77,8 +55,8 @@ fn version_problems(inventory: &Inventory, mut lock: Lock) -> Vec<Problem> {
     check_versions(inventory, &lock)
 }
 
-/// A problem at keys of a TOML file, with the line that it is about.
-fn finding(project: &Project, problem: &Problem) -> Option<Diagnostic> {
+/// A problem at keys of a TOML file, with the line that it is about; `None` for any other.
+pub fn diagnostic(project: &Project, problem: &Problem) -> Option<Diagnostic> {
     let (file, Spot::Keys(keys)) = (problem.file.as_deref()?, problem.spot.as_ref()?) else {
         return None;
     };
@@ -104,36 +82,14 @@ fn finding(project: &Project, problem: &Problem) -> Option<Diagnostic> {
     ))
 }
 
-/// A problem as the findings about an inventory look.
-fn show(project: &Project, problem: &Problem) -> String {
-    if let Some(finding) = finding(project, problem) {
-        return diagnostic(&finding);
+/// The line and the column of a problem in its file, counted from 1, where that can be told.
+pub fn line_of(project: &Project, problem: &Problem) -> Option<(usize, usize)> {
+    match problem.spot.as_ref()? {
+        Spot::Line { line, column } => Some((*line, *column)),
+        Spot::Keys(keys) => {
+            let file = problem.file.as_deref()?;
+            let text = project.files().read_text(file, MANIFEST_MAX_BYTES);
+            yaml::find(&text.ok()??, keys)
+        }
     }
-    let mut out = format!(
-        "{}{}\n",
-        paint(BAD, &format!("error[{}]", problem.code)),
-        paint(BOLD, &format!(": {}", plain(&problem.message))),
-    );
-    if let Some(file) = &problem.file {
-        let place = match &problem.spot {
-            Some(Spot::Line { line, column }) => Some((*line, *column)),
-            Some(Spot::Keys(keys)) => project
-                .files()
-                .read_text(file, MANIFEST_MAX_BYTES)
-                .ok()
-                .flatten()
-                .and_then(|text| yaml::find(&text, keys)),
-            None => None,
-        };
-        let place = place.map_or_else(String::new, |(line, column)| format!(":{line}:{column}"));
-        out.push_str(&format!("{} {}{place}\n", paint(DIM, " -->"), plain(file)));
-    }
-    if let Some(hint) = &problem.hint {
-        out.push_str(&format!(
-            "{} {}: {hint}\n",
-            paint(DIM, "  ="),
-            paint(HINT, "hint")
-        ));
-    }
-    out
 }

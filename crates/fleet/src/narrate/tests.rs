@@ -8,7 +8,7 @@ use undercroft_model::{
 use super::*;
 
 fn plan() -> Plan {
-    let text = include_str!("../../templates/rack.toml").replace("@FLEET@", "demo");
+    let text = include_str!("../../../cli/templates/rack.toml").replace("@FLEET@", "demo");
     let inventory = inventory::parse("", text.as_bytes()).inventory.unwrap();
     let target = SystemTarget {
         toplevel: "/nix/store/00000000000000000000000000000000-system".to_owned(),
@@ -203,7 +203,10 @@ fn a_bring_up_reads_as_a_story() {
                 "{}",
                 sentence.text
             );
-            let line = anstream::adapter::strip_str(&sentence.line()).to_string();
+            let line = match &sentence.node {
+                Some(node) => format!("{node}: {}", sentence.text),
+                None => sentence.text,
+            };
             line.replace(short(&plan.id.0), "[plan]")
         })
         .collect();

@@ -11,7 +11,7 @@ use undercroft_render::{
     oci::{Challenge, MANIFEST_TYPES, Manifest, Repository, Tags, is_digest, next_page},
 };
 
-use crate::error::CliError;
+use super::error::ReleaseError;
 
 /// The longest that one answer may take.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
@@ -33,6 +33,7 @@ const CHART_MAX_BYTES: u64 = 1 << 20;
 const TOKEN_MAX_BYTES: u64 = 256 << 10;
 
 /// The registries that are asked in one run, with the tokens that they gave.
+#[derive(Debug)]
 pub(crate) struct Registries {
     agent: ureq::Agent,
     tokens: BTreeMap<(String, String), String>,
@@ -76,27 +77,28 @@ impl Registries {
     }
 
     /// All tags of a repository.
-    pub(crate) fn tags(&mut self, repository: &Repository) -> Result<Vec<String>, CliError> {
+    pub(crate) fn tags(&mut self, repository: &Repository) -> Result<Vec<String>, ReleaseError> {
         let began = Instant::now();
         let mut url = repository.url(&format!("tags/list?n={TAGS_PER_PAGE}"));
         let mut all = Vec::new();
         for _ in 0..PAGES_MAX {
             let answer = self.get(repository, &url, "application/json", PAGE_MAX_BYTES)?;
-            let page: Tags = serde_json::from_slice(&answer.body)
-                .map_err(|e| CliError::failed(format!("{url} has no list of tags")).because(&e))?;
+            let page: Tags = serde_json::from_slice(&answer.body).map_err(|e| {
+                ReleaseError::failed(format!("{url} has no list of tags")).because(e)
+            })?;
             all.extend(page.tags.unwrap_or_default());
             let Some(next) = answer.link.as_deref().and_then(next_page) else {
                 return Ok(all);
             };
             let next = repository.at(&next);
             if next == url {
-                return Err(CliError::failed(format!(
+                return Err(ReleaseError::failed(format!(
                     "{url} says that it is followed by itself"
                 )));
             }
             url = next;
             if began.elapsed() > TAGS_TIMEOUT {
-                return Err(CliError::failed(format!(
+                return Err(ReleaseError::failed(format!(
                     "{} has sent tags for {} s, and there are more",
                     repository.host,
                     TAGS_TIMEOUT.as_secs()
@@ -106,7 +108,7 @@ impl Registries {
                 ));
             }
         }
-        Err(CliError::failed(format!(
+        Err(ReleaseError::failed(format!(
             "{} has more than {PAGES_MAX} pages of tags",
             repository.url("tags/list")
         ))
@@ -119,15 +121,15 @@ impl Registries {
         &mut self,
         repository: &Repository,
         tag: &str,
-    ) -> Result<Option<Release>, CliError> {
+    ) -> Result<Option<Release>, ReleaseError> {
         let Some((bytes, _)) = self.manifest(repository, tag)? else {
             return Ok(None);
         };
         let shown = format!("{}/{}:{tag}", repository.host, repository.name);
         let manifest = Manifest::parse(&bytes)
-            .map_err(|e| CliError::failed(format!("{shown} has no manifest: {e}")))?;
+            .map_err(|e| ReleaseError::failed(format!("{shown} has no manifest: {e}")))?;
         let Some((config, content)) = manifest.chart() else {
-            return Err(CliError::failed(format!("{shown} is no Helm chart"))
+            return Err(ReleaseError::failed(format!("{shown} is no Helm chart"))
                 .hint("Look whether the lock file's repository and chart are right."));
         };
         let url = repository.url(&format!("blobs/{}", config.digest));
@@ -136,7 +138,7 @@ impl Registries {
             return Err(damaged(&url));
         }
         let chart: ChartYaml = serde_json::from_slice(&answer.body)
-            .map_err(|e| CliError::failed(format!("{url} describes no chart")).because(&e))?;
+            .map_err(|e| ReleaseError::failed(format!("{url} describes no chart")).because(e))?;
         Ok(Some(Release {
             // Helm writes a tag's `_` where the version has `+`.
             version: tag.replace('_', "+"),
@@ -153,7 +155,7 @@ impl Registries {
         &mut self,
         repository: &Repository,
         tag: &str,
-    ) -> Result<Option<Release>, CliError> {
+    ) -> Result<Option<Release>, ReleaseError> {
         let found = self.manifest(repository, tag)?;
         Ok(found.map(|(_, digest)| Release {
             version: tag.to_owned(),
@@ -170,7 +172,7 @@ impl Registries {
         &mut self,
         repository: &Repository,
         tag: &str,
-    ) -> Result<Option<(Vec<u8>, String)>, CliError> {
+    ) -> Result<Option<(Vec<u8>, String)>, ReleaseError> {
         let safe = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
         if tag.is_empty() || !tag.chars().all(safe) {
             return Ok(None);
@@ -193,10 +195,10 @@ impl Registries {
         url: &str,
         accept: &str,
         limit: u64,
-    ) -> Result<Answer, CliError> {
+    ) -> Result<Answer, ReleaseError> {
         let there = self.ask(repository, url, accept, limit)?;
         there.ok_or_else(|| {
-            CliError::failed(format!("there is nothing at {url}")).hint(
+            ReleaseError::failed(format!("there is nothing at {url}")).hint(
                 "Nothing was written. Look whether the lock file's repository and name are right.",
             )
         })
@@ -210,14 +212,14 @@ impl Registries {
         url: &str,
         accept: &str,
         limit: u64,
-    ) -> Result<Option<Answer>, CliError> {
+    ) -> Result<Option<Answer>, ReleaseError> {
         let key = (repository.host.clone(), repository.scope());
         for again in [false, true] {
             let mut request = self.agent.get(url).header("Accept", accept);
             if let Some(token) = self.tokens.get(&key) {
                 request = request.header("Authorization", format!("Bearer {token}"));
             }
-            let mut response = request.call().map_err(|e| unreachable(url, &e))?;
+            let mut response = request.call().map_err(|e| unreachable(url, e))?;
             let header = |name: &str| {
                 let value = response.headers().get(name)?.to_str().ok()?;
                 Some(value.to_owned())
@@ -226,7 +228,7 @@ impl Registries {
                 200 => {
                     let (link, digest) = (header("Link"), header("Docker-Content-Digest"));
                     let body = response.body_mut().with_config().limit(limit).read_to_vec();
-                    let body = body.map_err(|e| unreachable(url, &e))?;
+                    let body = body.map_err(|e| unreachable(url, e))?;
                     return Ok(Some(Answer { body, link, digest }));
                 }
                 404 => return Ok(None),
@@ -237,17 +239,17 @@ impl Registries {
                 }
                 401 | 403 => break,
                 429 => {
-                    return Err(CliError::failed(format!(
+                    return Err(ReleaseError::failed(format!(
                         "{} answers no more for now: it was asked too often from this address",
                         repository.host
                     ))
                     .hint("Nothing was written. Try again later, or update single components by name."));
                 }
                 status => {
-                    return Err(
-                        CliError::failed(format!("{url} answered with status {status}"))
-                            .hint("Nothing was written. Try again later."),
-                    );
+                    return Err(ReleaseError::failed(format!(
+                        "{url} answered with status {status}"
+                    ))
+                    .hint("Nothing was written. Try again later."));
                 }
             }
         }
@@ -255,12 +257,16 @@ impl Registries {
     }
 
     /// A token for reading a repository, which its registry's token service gives to anybody.
-    fn token(&self, repository: &Repository, challenge: &Challenge) -> Result<String, CliError> {
+    fn token(
+        &self,
+        repository: &Repository,
+        challenge: &Challenge,
+    ) -> Result<String, ReleaseError> {
         let Challenge::Bearer { realm, service } = challenge else {
             return Err(no_access(repository));
         };
         if !Challenge::is_safe(realm) {
-            return Err(CliError::failed(format!(
+            return Err(ReleaseError::failed(format!(
                 "{} sends whoever asks to {realm} for a token, which isn't secured by TLS",
                 repository.host
             )));
@@ -269,7 +275,7 @@ impl Registries {
         if let Some(service) = service {
             request = request.query("service", service);
         }
-        let mut response = request.call().map_err(|e| unreachable(realm, &e))?;
+        let mut response = request.call().map_err(|e| unreachable(realm, e))?;
         if response.status().as_u16() != 200 {
             return Err(no_access(repository));
         }
@@ -278,31 +284,31 @@ impl Registries {
             .with_config()
             .limit(TOKEN_MAX_BYTES)
             .read_to_vec();
-        let body = body.map_err(|e| unreachable(realm, &e))?;
+        let body = body.map_err(|e| unreachable(realm, e))?;
         let token: Option<Token> = serde_json::from_slice(&body).ok();
         let token = token.and_then(|token| token.token.or(token.access_token));
         let sendable = |token: &String| token.bytes().all(|b| b.is_ascii_graphic());
         token
             .filter(sendable)
-            .ok_or_else(|| CliError::failed(format!("{realm} gave no token")))
+            .ok_or_else(|| ReleaseError::failed(format!("{realm} gave no token")))
     }
 }
 
-fn unreachable(url: &str, error: &ureq::Error) -> CliError {
-    CliError::failed(format!("can't read {url}")).because(error).hint(
+pub(super) fn unreachable(url: &str, error: ureq::Error) -> ReleaseError {
+    ReleaseError::failed(format!("can't read {url}")).because(error).hint(
         "Nothing was written. Look whether the address is right and reachable from here; `undercroft update NAME` asks for single components.",
     )
 }
 
-fn no_access(repository: &Repository) -> CliError {
-    CliError::failed(format!(
+fn no_access(repository: &Repository) -> ReleaseError {
+    ReleaseError::failed(format!(
         "{}/{} can't be read without a password",
         repository.host, repository.name
     ))
     .hint("Only public repositories are asked. Nothing was written; set the version in the lock file by hand.")
 }
 
-fn damaged(url: &str) -> CliError {
-    CliError::failed(format!("what {url} sent isn't what its digest says"))
+fn damaged(url: &str) -> ReleaseError {
+    ReleaseError::failed(format!("what {url} sent isn't what its digest says"))
         .hint("Nothing was written. Try again; if it stays so, something between here and the registry changes what is sent.")
 }

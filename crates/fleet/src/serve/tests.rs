@@ -9,7 +9,8 @@ use std::{
 
 use undercroft_engine::{Driver, EngineFault, Event, Order, World};
 use undercroft_model::{
-    Failure, FailureKind, Found, NodeObservation, Now, OpId, Outcome, System, inventory::parse,
+    Failure, FailureKind, Found, NodeObservation, Now, OpId, Outcome, Record, System,
+    inventory::parse,
 };
 use undercroft_planner::RETRY_MS_MAX;
 
@@ -75,6 +76,10 @@ struct Played {
     said: RefCell<Vec<String>>,
     kept_max: Cell<usize>,
     wish: Cell<bool>,
+    /// An inventory that is written after so many more operations were begun.
+    soon: RefCell<Option<(usize, Arc<Inventory>)>>,
+    /// The digests of the inventories that were planned by.
+    planned_by: RefCell<Vec<String>>,
     failure: Cell<FailureKind>,
     /// Changes what is played at the beginning of a round.
     each_round: RefCell<Change>,
@@ -100,6 +105,8 @@ impl Played {
             said: RefCell::default(),
             kept_max: Cell::new(0),
             wish: Cell::new(false),
+            soon: RefCell::default(),
+            planned_by: RefCell::default(),
             failure: Cell::new(FailureKind::Permanent),
             each_round: RefCell::new(Box::new(|_, _| {})),
             round: Cell::new(0),
@@ -142,6 +149,13 @@ fn one_less(count: &Cell<u32>) -> bool {
     let left = count.get();
     count.set(left.saturating_sub(1));
     left > 0
+}
+
+fn now_of(played: &Played) -> Now {
+    Now {
+        mono_ms: played.now_ms.get(),
+        wall_ms: played.now_ms.get(),
+    }
 }
 
 /// A world in which whatever is tried fails.
@@ -253,16 +267,16 @@ impl Hands for Rc<Played> {
     ) -> Result<Finished, Left> {
         let nodes = engine.plan().nodes.keys().cloned().collect();
         self.runs.borrow_mut().push((self.now_ms.get(), nodes));
+        let digest = engine.plan().inventory_digest.clone();
+        self.planned_by.borrow_mut().push(digest);
+        let (inventory, only) = (self.inventory.borrow().clone(), self.only.borrow().clone());
+        let mut superseded = false;
         let mut driver = Driver::new(engine, journal);
         let mut world = Failing(Vec::new());
         let mut events = vec![Event::Begin];
         loop {
-            let now = Now {
-                mono_ms: self.now_ms.get(),
-                wall_ms: self.now_ms.get(),
-            };
             let event = events.pop().unwrap_or(Event::Tick);
-            if let Some(end) = driver.handle(now, event, &mut world).unwrap() {
+            if let Some(end) = driver.handle(now_of(self), event, &mut world).unwrap() {
                 let step = driver.engine().plan().steps.first().unwrap().id;
                 let fault = EngineFault::TwoOperations {
                     node: name("box-1"),
@@ -272,7 +286,21 @@ impl Hands for Rc<Played> {
                     end,
                     faults: Vec::from_iter(self.fault.get().then_some(fault)),
                     journal: driver.into_journal(),
+                    superseded,
                 });
+            }
+            if let Some((left, another)) = self.soon.take() {
+                match left.saturating_sub(world.0.len()) {
+                    0 => *self.inventory.borrow_mut() = another,
+                    left => *self.soon.borrow_mut() = Some((left, another)),
+                }
+            }
+            let now = (self.inventory.borrow(), self.only.borrow());
+            if !superseded && is_another((&inventory, &only), (&now.0, &now.1)) {
+                superseded = true;
+                // It is the first of what is told: the outcomes below come after it.
+                let end = driver.handle(now_of(self), Event::WindDown, &mut world);
+                assert_eq!(end.unwrap(), None, "something runs still");
             }
             for op in world.0.drain(..) {
                 let failure = Failure::new(self.failure.get(), "no such machine");
@@ -442,6 +470,41 @@ async fn what_was_refused_waits_for_a_person_or_another_inventory() {
     assert_eq!(at, [0, DAY_MS / 2]);
     assert!(played.said("box-3: left alone: it was refused: no such machine") > 0);
     assert_eq!(played.said("the inventory has changed"), 1);
+}
+
+#[tokio::test]
+async fn an_inventory_that_changes_during_a_run_is_planned_by_at_once() {
+    let played = Played::new(10 * MINUTE_MS);
+    played.failure.set(FailureKind::Transient);
+    let (before, after) = (inventory(3), inventory(5));
+    *played.soon.borrow_mut() = Some((3, after.clone()));
+    let (serving, _) = served(&played).await;
+    let runs = played.runs.borrow();
+    let both = (before.digest(), after.digest());
+    let planned_by = played.planned_by.borrow();
+    assert_eq!((&planned_by[0], &planned_by[1]), (&both.0, &both.1));
+    assert!(planned_by[1..].iter().all(|digest| *digest == both.1));
+    // There was no rest between them, and of the first plan nothing but what ran already was done.
+    assert_eq!(runs[0].0, runs[1].0);
+    assert_eq!(played.said("the inventory has changed: what follows"), 1);
+    assert_eq!(played.said("replaced: the inventory has changed"), 1);
+    let journal = serving.journal.as_ref().unwrap().store();
+    let entries = journal.entries(0, usize::MAX).unwrap();
+    let mut of_run = 0;
+    let mut begun = vec![0];
+    for entry in &entries {
+        match &entry.record {
+            Record::OpStarted { .. } => begun[of_run] += 1,
+            Record::RunEnded { end } if of_run == 0 => {
+                assert_eq!(*end, RunEnd::Interrupted);
+                begun.push(0);
+                of_run = 1;
+            }
+            _ => {}
+        }
+    }
+    assert_eq!(begun[0], 3, "one operation of each machine");
+    assert!(begun[1] > 0);
 }
 
 #[tokio::test]
