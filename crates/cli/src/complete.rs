@@ -11,7 +11,7 @@ use clap_complete::engine::{CompletionCandidate, PathCompleter, ValueCompleter a
 use undercroft_model::inventory::{self, Component, Inventory};
 use undercroft_secrets::catalogue;
 
-use crate::project::Project;
+use crate::project::OwnedProject;
 
 /// The environment variable by which a shell asks; its value is the shell's name.
 pub(crate) const VARIABLE: &str = "UNDERCROFT_COMPLETE";
@@ -99,7 +99,7 @@ fn offered(
 /// The inventory of the folder that the words so far mean.
 fn inventory() -> Option<Inventory> {
     let folder = folder(std::env::args_os());
-    let project = Project::find(folder.as_deref().map(Path::new)).ok()?;
+    let project = OwnedProject::find(folder.as_deref().map(Path::new)).ok()?;
     inventory::parse("undercroft.toml", &project.read().ok()?).inventory
 }
 

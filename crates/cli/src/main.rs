@@ -79,7 +79,14 @@ fn main() -> ExitCode {
         undercroft_process::trace::listen(move |command| ui.command(command, whole));
     }
     owner::begin(cli.command.need(), cli.command.uses_state());
-    match commands::run(ui, cli) {
+    let verbose = cli.global.verbose;
+    let ran = commands::run(ui, cli);
+    let read = undercroft_journal::entries_read();
+    if verbose > 1 && read > 0 {
+        let noun = if read == 1 { "entry" } else { "entries" };
+        ui.note(&format!("read {read} {noun} of the journal"));
+    }
+    match ran {
         Ok(done) => ExitCode::from(done.exit_code()),
         Err(error) => {
             if error.kind != Kind::BrokenPipe {

@@ -27,7 +27,7 @@ use crate::{
     complete,
     error::{CliError, Kind},
     gitops::refuse,
-    project::{Project, cache_dir},
+    project::{OwnedProject, cache_dir},
     select::WhereArgs,
     ui::Ui,
 };
@@ -139,7 +139,7 @@ impl InstallArgs {
 
 /// What a command that plans begins with.
 pub(crate) struct Begun {
-    pub(crate) project: Project,
+    pub(crate) project: OwnedProject,
     pub(crate) inventory: Inventory,
     /// The words for machines.
     pub(crate) words: Vec<String>,
@@ -152,7 +152,7 @@ impl Selection {
     /// must be there.
     fn only(
         &self,
-        project: &Project,
+        project: &OwnedProject,
         inventory: &Inventory,
         words: &[String],
     ) -> Result<Option<BTreeSet<NodeName>>, CliError> {
@@ -193,7 +193,7 @@ impl Selection {
         place: &WhereArgs,
     ) -> Result<Begun, CliError> {
         let named = place.split(at)?;
-        let project = Project::find(named.folder.as_deref())?;
+        let project = OwnedProject::find(named.folder.as_deref())?;
         let (inventory, only) = self.read(ui, &project, &named.machines)?;
         Ok(Begun {
             project,
@@ -207,7 +207,7 @@ impl Selection {
     pub(crate) fn read(
         &self,
         ui: Ui,
-        project: &Project,
+        project: &OwnedProject,
         words: &[String],
     ) -> Result<(Inventory, Option<BTreeSet<NodeName>>), CliError> {
         let inventory = project.load(ui)?;
@@ -255,7 +255,7 @@ impl Selection {
     /// The fleet with these settings. Nothing is made.
     pub(crate) fn fleet(
         &self,
-        project: &Project,
+        project: &OwnedProject,
         inventory: Inventory,
         options: InstallOptions,
         progress: ProgressSink,
@@ -299,7 +299,7 @@ pub(crate) enum Place {
 
 /// Where to run for these machines. A rack that isn't up is an error where `needed`.
 pub(crate) fn place(
-    project: &Project,
+    project: &OwnedProject,
     inventory: &Inventory,
     only: Option<&BTreeSet<NodeName>>,
     needed: bool,

@@ -20,11 +20,11 @@ pub(crate) use undercroft_fleet::INVENTORY_FILE;
 /// The name of the folder with what Undercroft knows.
 pub(crate) const STATE_FOLDER: &str = state::STATE_FOLDER;
 
-/// A folder with an inventory.
+/// A folder with an inventory, and this process is its owner or may do what its owner may.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Project(undercroft_fleet::Project);
+pub(crate) struct OwnedProject(undercroft_fleet::Project);
 
-impl Deref for Project {
+impl Deref for OwnedProject {
     type Target = undercroft_fleet::Project;
 
     fn deref(&self) -> &undercroft_fleet::Project {
@@ -32,7 +32,7 @@ impl Deref for Project {
     }
 }
 
-impl Project {
+impl OwnedProject {
     /// Finds the project: at a path that was given, or from the current folder upwards. From here on
     /// this is its owner, where it was root before.
     pub(crate) fn find(given: Option<&Path>) -> Result<Self, CliError> {

@@ -14,6 +14,7 @@ mod cli {
     mod hostile_text;
     mod journal;
     mod names;
+    mod reads;
     mod render;
     mod secrets;
     mod signals;

@@ -360,17 +360,19 @@ impl Fleet {
         })
     }
 
-    /// Looks at the fleet.
+    /// Looks at those machines, or at all.
     ///
     /// # Errors
     /// When a host key's file can't be read.
     pub async fn observe(
         &self,
+        only: Option<&BTreeSet<NodeName>>,
         prepared: &Prepared,
         view: &FleetView,
     ) -> Result<Observation, FleetError> {
         Ok(observe(Looking {
             inventory: &self.settings.inventory,
+            only,
             view,
             host_keys: &prepared.host_keys,
             identity: &prepared.operator.private_file,

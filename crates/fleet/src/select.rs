@@ -127,6 +127,66 @@ pub fn known_machines(
     Ok(Some(meant))
 }
 
+/// The machines that words mean, told one by one as they are met in a journal that is read once.
+#[derive(Debug)]
+pub struct Meant<'a> {
+    file: &'a Path,
+    inventory: Option<&'a Inventory>,
+    /// The words, and whether each has met a machine.
+    words: Vec<(&'a str, bool)>,
+    of_inventory: BTreeSet<NodeName>,
+}
+
+impl<'a> Meant<'a> {
+    /// What those words mean; without any, all machines. `file` is the inventory's name for errors.
+    pub fn new(file: &'a Path, inventory: Option<&'a Inventory>, words: &'a [String]) -> Self {
+        let mut of_inventory = BTreeSet::new();
+        let words = words.iter().map(|word| {
+            let found = inventory.map(|i| one(i, word)).unwrap_or_default();
+            let met = !found.is_empty();
+            of_inventory.extend(found);
+            (word.as_str(), met)
+        });
+        Self {
+            file,
+            inventory,
+            words: words.collect(),
+            of_inventory,
+        }
+    }
+
+    /// Whether there is no word, and so everything is meant.
+    pub fn is_all(&self) -> bool {
+        self.words.is_empty()
+    }
+
+    /// Whether a machine that was met is meant.
+    pub fn is_meant(&mut self, name: &NodeName) -> bool {
+        let mut is = self.is_all() || self.of_inventory.contains(name);
+        for (word, met) in &mut self.words {
+            if matches(word, name.as_str()) {
+                *met = true;
+                is = true;
+            }
+        }
+        is
+    }
+
+    /// Whether each word has met a machine by now.
+    ///
+    /// # Errors
+    /// When one hasn't.
+    pub fn all_met(&self) -> Result<(), SelectError> {
+        match (self.words.iter().find(|(_, met)| !met), self.inventory) {
+            (None, _) => Ok(()),
+            (Some((word, _)), Some(inventory)) => Err(nothing(self.file, inventory, word)),
+            (Some((word, _)), None) => Err(SelectError::NotInJournal {
+                word: (*word).to_owned(),
+            }),
+        }
+    }
+}
+
 /// The machines that one word means: a machine's own name before its class's.
 fn one(inventory: &Inventory, word: &str) -> Vec<NodeName> {
     let all = inventory.nodes.iter();

@@ -371,11 +371,17 @@ impl<H: Hands> Serving<H> {
         if let (Some(waits), Next::CarryOut { report, .. } | Next::Wait { report, .. }) =
             (next.waits(), next)
         {
-            self.show_waits(waits, report, now_ms);
+            self.show_waits(waits, report, inventory, now_ms);
         }
     }
 
-    fn show_waits(&mut self, waits: &Waits, report: &PlanReport, now_ms: u64) {
+    fn show_waits(
+        &mut self,
+        waits: &Waits,
+        report: &PlanReport,
+        inventory: &Inventory,
+        now_ms: u64,
+    ) {
         let mut lines = Vec::new();
         for (name, waiting) in waits {
             lines.push((name, format!("left alone: {}", waiting.sentence())));
@@ -390,10 +396,14 @@ impl<H: Hands> Serving<H> {
             return;
         }
         let well = report.summary.converged;
-        let head = format!(
+        let mut head = format!(
             "{well} machines run what they should; {} are left alone for the reasons that follow",
             waits.len()
         );
+        let rest = others(report, waits, inventory);
+        if rest > 0 {
+            head.push_str(&format!("; {rest} others were not looked at"));
+        }
         let whole: Vec<String> = lines.iter().map(|(n, l)| format!("{n}: {l}")).collect();
         if self
             .rounds
@@ -423,10 +433,16 @@ fn replaced(why: Option<Replaced>) -> Option<&'static str> {
     }
 }
 
+/// How many machines weren't asked for.
+fn others(report: &PlanReport, waits: &Waits, inventory: &Inventory) -> usize {
+    let asked = |name: &&NodeName| report.nodes.contains_key(*name) || waits.contains_key(*name);
+    inventory.nodes.keys().filter(|name| !asked(name)).count()
+}
+
 /// That all is well, and of what.
 fn well(report: &PlanReport, inventory: &Inventory) -> String {
     let looked_at = report.nodes.len();
-    let rest = inventory.nodes.len().saturating_sub(looked_at);
+    let rest = others(report, &Waits::new(), inventory);
     match (looked_at, rest) {
         (0, _) => "no machine is asked for, and none was looked at".to_owned(),
         (1, 0) => "everything is as it should be: the one machine runs what it should".to_owned(),

@@ -307,7 +307,7 @@ where
         prepared: &Prepared,
         view: &FleetView,
     ) -> Result<Observation, Left> {
-        let work = self.fleet.observe(prepared, view);
+        let work = self.fleet.observe(self.only.as_ref(), prepared, view);
         let done = self.watch.beside(Some(journal), work).await;
         Ok(done.ok_or(Left::Interrupted)??)
     }

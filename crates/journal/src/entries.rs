@@ -1,6 +1,10 @@
 //! The entries: appending, and reading them back in order.
 
-use std::{ops::ControlFlow, path::Path};
+use std::{
+    ops::ControlFlow,
+    path::Path,
+    sync::atomic::{AtomicU64, Ordering},
+};
 
 use rusqlite::{OptionalExtension, Row, TransactionBehavior, params};
 use undercroft_engine::{Journal, JournalError};
@@ -34,6 +38,14 @@ impl Stored {
             chain: row.get(3)?,
         })
     }
+}
+
+/// How many entries this process has read, of all journals.
+static READ: AtomicU64 = AtomicU64::new(0);
+
+/// How many entries of journals this process has read from the disk, checked and understood.
+pub fn entries_read() -> u64 {
+    READ.load(Ordering::Relaxed)
 }
 
 impl Store {
@@ -83,6 +95,7 @@ impl Store {
             for stored in page {
                 let (entry, digest) = self.checked(stored, next, chain)?;
                 self.entries_read.set(self.entries_read.get() + 1);
+                READ.fetch_add(1, Ordering::Relaxed);
                 chain = digest;
                 next += 1;
                 if each(entry, chain).is_break() {

@@ -34,7 +34,7 @@ mod unknown_machines;
 pub use alarms::{ALARM_SHOWN_MS, ALARMS_MAX, Alarm, AlarmKind};
 pub use approvals::{ApprovalError, GrantedApproval, PendingReport};
 pub use chain::Chain;
-pub use entries::FleetJournal;
+pub use entries::{FleetJournal, entries_read};
 pub use head::{HEAD_FILE, Head, accept_journal};
 pub use lock::{ControllerLock, LockError, LockHolder};
 pub use store::{JOURNAL_FILE, STORE_VERSION, Store, StoreError};

@@ -2,7 +2,13 @@
 
 mod cluster;
 
-use std::{collections::BTreeMap, net::IpAddr, path::Path, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    path::Path,
+    sync::Arc,
+    time::Duration,
+};
 
 use tokio::{sync::Semaphore, task::JoinSet};
 use undercroft_model::{
@@ -25,6 +31,8 @@ pub const LOOK_TIMEOUT: Duration = Duration::from_secs(20);
 pub struct Looking<'a> {
     /// The machines.
     pub inventory: &'a Inventory,
+    /// Those that are looked at; `None` for all. The cluster is asked through any of its servers.
+    pub only: Option<&'a BTreeSet<NodeName>>,
     /// What the journal says of them.
     pub view: &'a FleetView,
     /// Their host keys.
@@ -35,7 +43,7 @@ pub struct Looking<'a> {
     pub targets: &'a BTreeMap<NodeName, Result<SystemTarget, String>>,
 }
 
-/// Looks at all machines of the inventory, [`LOOKS_MAX`] at a time. A machine that doesn't answer
+/// Looks at the machines that are asked for, [`LOOKS_MAX`] at a time. A machine that doesn't answer
 /// is no error: stale and partial is normal.
 ///
 /// # Errors
@@ -54,6 +62,9 @@ pub async fn observe(looking: Looking<'_>) -> Result<Observation, KeyError> {
             observation
                 .host_keys
                 .insert(name.clone(), key.fingerprint());
+        }
+        if looking.only.is_some_and(|only| !only.contains(name)) {
+            continue;
         }
         let known = looking.view.nodes.get(name);
         let look = Look {

@@ -21,7 +21,7 @@ use crate::{
     done::Done,
     error::{CliError, Kind},
     journal::{fold, look},
-    project::Project,
+    project::OwnedProject,
     style::{BOLD, GOOD, paint},
     text::{Table, ago, duration},
     ui::Ui,
@@ -60,7 +60,7 @@ With --json: {\"waiting\": [{\"node\", \"report\": {\"fingerprint\", \"address\"
 \"since_wall_ms\"}], …}; `undercroft schema --of approve` has all of it.";
 
 pub(crate) fn run(ui: Ui, at: Option<&Path>, args: &ApproveArgs) -> Result<Done, CliError> {
-    let project = Project::find(at)?;
+    let project = OwnedProject::find(at)?;
     let state = project.state();
     let pending = match approval::pending(&state) {
         Ok(pending) => pending,
@@ -169,7 +169,7 @@ fn warn(ui: Ui, node: Option<&NodeName>, store: Option<&Store>) -> Result<Done, 
 
 /// Why a machine can't be approved, with what comes next: the same that `doctor` says.
 fn not_waiting(
-    project: &Project,
+    project: &OwnedProject,
     node: &NodeName,
     pending: &[PendingReport],
     store: Option<&Store>,

@@ -13,7 +13,7 @@ use crate::{
     documents::Checked,
     done::Done,
     error::CliError,
-    project::Project,
+    project::OwnedProject,
     style::{GOOD, diagnostic, paint},
     text::{count, list},
     ui::Ui,
@@ -48,7 +48,7 @@ With --json: {\"file\", \"ok\", \"fleet\", \"digest\", \"nodes\", \"diagnostics\
 \"message\", \"file\", \"place\": {\"line\", \"column\", \"start_byte\", \"end_byte\"}, \"hint\", …}]}";
 
 pub(crate) fn run(ui: Ui, at: Option<&Path>, args: &CheckArgs) -> Result<Done, CliError> {
-    let project = Project::find(args.dir.or(at)?)?;
+    let project = OwnedProject::find(args.dir.or(at)?)?;
     let bytes = project.read()?;
     let file = project.inventory.display().to_string();
     let mut parsed = inventory::parse(&file, &bytes);

@@ -11,7 +11,7 @@ use crate::{
     commands::rack::{self, ConsoleArgs},
     done::Done,
     error::CliError,
-    project::Project,
+    project::OwnedProject,
     ui::Ui,
 };
 
@@ -21,7 +21,7 @@ Examples:
   undercroft console gpu-17              by the command that the inventory's power.console names";
 
 pub(crate) fn run(ui: Ui, at: Option<&Path>, args: &ConsoleArgs) -> Result<Done, CliError> {
-    let project = Project::find(at)?;
+    let project = OwnedProject::find(at)?;
     let inventory = project.load(ui)?;
     let node = project.node(&inventory, &args.node)?;
     if node.power.kind == PowerKind::Rack {

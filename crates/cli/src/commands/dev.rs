@@ -19,7 +19,7 @@ use crate::{
     done::Done,
     error::CliError,
     gitops::refuse,
-    project::Project,
+    project::OwnedProject,
     style::{GOOD, paint},
     text::count,
     ui::Ui,
@@ -83,7 +83,7 @@ pub(crate) fn run(ui: Ui, at: Option<&Path>, args: &DevArgs) -> Result<Done, Cli
 }
 
 fn config(ui: Ui, at: Option<&Path>, args: &ConfigArgs) -> Result<Done, CliError> {
-    let project = Project::find(args.dir.or(at)?)?;
+    let project = OwnedProject::find(args.dir.or(at)?)?;
     let inventory = project.load(ui)?;
     let out = inside(&args.out)?;
     if [&inventory.gitops.path, &inventory.gitops.apps_path].contains(&&out) {

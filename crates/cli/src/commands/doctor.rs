@@ -18,7 +18,7 @@ use crate::{
     done::Done,
     error::CliError,
     journal::{fold, look},
-    project::Project,
+    project::OwnedProject,
     style::{BOLD, DIM, GOOD, HINT, WARN, paint},
     summary::failure_words,
     text::{Table, clock, plain},
@@ -52,7 +52,7 @@ With --json: {\"node\", \"state\", \"verdict\", \"next\", \"alarms\", \"diagnosi
 [{\"wall_ms\", \"source\", \"text\", …}]}";
 
 pub(crate) fn run(ui: Ui, at: Option<&Path>, args: &DoctorArgs) -> Result<Done, CliError> {
-    let project = Project::find(at)?;
+    let project = OwnedProject::find(at)?;
     let inventory = project.load(ui)?;
     project.node(&inventory, &args.node)?;
     let store = look(&project)?;

@@ -1,20 +1,20 @@
 //! `undercroft events`.
 
-use std::{collections::BTreeSet, ops::ControlFlow, path::Path, time::Duration};
+use std::{ops::ControlFlow, path::Path, time::Duration};
 
 use clap::Args;
 use clap_complete::engine::ArgValueCompleter;
 use undercroft_journal::Store;
-use undercroft_model::{Entry, NodeName};
+use undercroft_model::{Entry, Record};
 
-use undercroft_fleet::{documents::EventLine, narrate::Narrator, select::known_machines};
+use undercroft_fleet::{documents::EventLine, narrate::Narrator, select::Meant};
 
 use crate::{
     complete,
     done::Done,
     error::CliError,
-    journal::{fold, look},
-    project::Project,
+    journal::look,
+    project::OwnedProject,
     select::WhereArgs,
     style::{self, DIM, paint},
     text::clock,
@@ -63,20 +63,13 @@ With --json, each line: {\"seq\", \"wall_ms\", \"record\": \"opened\" | \"plan-a
 
 pub(crate) fn run(ui: Ui, at: Option<&Path>, args: &EventsArgs) -> Result<Done, CliError> {
     let named = args.place.split(at)?;
-    let project = Project::find(named.folder.as_deref())?;
+    let project = OwnedProject::find(named.folder.as_deref())?;
     let words: Vec<String> = args.node.iter().chain(&named.machines).cloned().collect();
-    let nodes = if words.is_empty() {
-        None
-    } else {
-        let view = fold(&project)?.unwrap_or_default();
-        let inventory = project.load(Ui { quiet: true, ..ui }).ok();
-        known_machines(&project.inventory, inventory.as_ref(), &view, &words)
-            .map_err(|e| CliError::from(&e))?
-    };
+    let inventory = project.load(Ui { quiet: true, ..ui }).ok();
     let mut told = Told {
         ui,
         args,
-        nodes,
+        meant: Meant::new(&project.inventory, inventory.as_ref(), &words),
         narrator: Narrator::default(),
         next: 0,
     };
@@ -86,6 +79,7 @@ pub(crate) fn run(ui: Ui, at: Option<&Path>, args: &EventsArgs) -> Result<Done, 
         None if args.follow => ui.note("Nothing has happened yet; waiting."),
         None => ui.note("Nothing has happened yet: `undercroft up` writes the journal."),
     }
+    told.meant.all_met().map_err(|e| CliError::from(&e))?;
     if !args.follow {
         return Ok(Done::Well);
     }
@@ -103,8 +97,8 @@ pub(crate) fn run(ui: Ui, at: Option<&Path>, args: &EventsArgs) -> Result<Done, 
 struct Told<'a> {
     ui: Ui,
     args: &'a EventsArgs,
-    /// The machines that it is about; `None` for all, and what is about none.
-    nodes: Option<BTreeSet<NodeName>>,
+    /// The machines that it is about.
+    meant: Meant<'a>,
     narrator: Narrator,
     next: u64,
 }
@@ -128,10 +122,15 @@ impl Told<'_> {
 
     fn one(&mut self, entry: &Entry) -> Result<(), CliError> {
         let sentence = self.narrator.tell(entry);
-        let wanted = match (&self.nodes, &sentence.node) {
-            (None, _) => true,
-            (Some(nodes), Some(node)) => nodes.contains(node),
-            (Some(_), None) => false,
+        if let Record::PlanAccepted { plan } = &entry.record {
+            // A machine of a plan is known, also where nothing has happened to it.
+            for name in plan.nodes.keys() {
+                self.meant.is_meant(name);
+            }
+        }
+        let wanted = match &sentence.node {
+            Some(node) => self.meant.is_meant(node),
+            None => self.meant.is_all(),
         };
         if entry.seq < self.args.since || !wanted {
             return Ok(());

@@ -13,7 +13,7 @@ use crate::{
     done::Done,
     error::CliError,
     journal::look,
-    project::Project,
+    project::OwnedProject,
     style::{GOOD, paint},
     ui::Ui,
 };
@@ -47,7 +47,7 @@ Examples:
 With --json: {\"entries\", \"head\": the digest, or null where there is no entry}";
 
 pub(crate) fn run(ui: Ui, at: Option<&Path>, args: &JournalArgs) -> Result<Done, CliError> {
-    let project = Project::find(args.dir.or(at)?)?;
+    let project = OwnedProject::find(args.dir.or(at)?)?;
     let head = if args.accept {
         let sure = args.yes
             || ui.confirm(

@@ -81,7 +81,7 @@ pub(crate) fn run(ui: Ui, at: Option<&Path>, args: &PlanArgs) -> Result<Done, Cl
             .await
             .map_err(|e| CliError::from(&e))?;
         let observation = fleet
-            .observe(&prepared, &view)
+            .observe(only.as_ref(), &prepared, &view)
             .await
             .map_err(|e| CliError::from(&e))?;
         let inventory = &fleet.settings().inventory;

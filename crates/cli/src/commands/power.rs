@@ -14,7 +14,7 @@ use crate::{
     documents::Power,
     done::Done,
     error::CliError,
-    project::Project,
+    project::OwnedProject,
     style::{DIM, GOOD, WARN, paint},
     ui::Ui,
 };
@@ -57,7 +57,7 @@ enum Action {
 }
 
 pub(crate) fn run(ui: Ui, at: Option<&Path>, args: &PowerArgs) -> Result<Done, CliError> {
-    let project = Project::find(at)?;
+    let project = OwnedProject::find(at)?;
     let inventory = project.load(ui)?;
     let node = project.node(&inventory, &args.node)?;
     let target = PowerTarget {

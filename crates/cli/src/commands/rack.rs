@@ -18,7 +18,7 @@ use crate::{
     done::Done,
     error::CliError,
     owner::Need,
-    project::Project,
+    project::OwnedProject,
     rack_spec::{self, Override},
     style::{DIM, GOOD, WARN, paint},
     text::{Table, count, list},
@@ -214,12 +214,12 @@ pub(crate) fn run(ui: Ui, at: Option<&Path>, args: &RackArgs) -> Result<Done, Cl
             RackCommand::Up(args) => up(ui, at, args).await,
             RackCommand::Status(args) => status(ui, at, args).await,
             RackCommand::Console(args) => {
-                let client = connect(&Project::find(at)?).await?;
+                let client = connect(&OwnedProject::find(at)?).await?;
                 console(ui, &client, args).await
             }
             RackCommand::Power(args) => power(ui, at, args).await,
             RackCommand::Cut(args) => {
-                let client = connect(&Project::find(at)?).await?;
+                let client = connect(&OwnedProject::find(at)?).await?;
                 client
                     .power(&args.node, PowerAction::Cut)
                     .await
@@ -228,7 +228,7 @@ pub(crate) fn run(ui: Ui, at: Option<&Path>, args: &RackArgs) -> Result<Done, Cl
                 Ok(Done::Well)
             }
             RackCommand::Cable(args) => {
-                let client = connect(&Project::find(at)?).await?;
+                let client = connect(&OwnedProject::find(at)?).await?;
                 let plugged = args.cable == Cable::In;
                 client
                     .set_plugged(&args.node, plugged)
@@ -239,7 +239,7 @@ pub(crate) fn run(ui: Ui, at: Option<&Path>, args: &RackArgs) -> Result<Done, Cl
                 Ok(Done::Well)
             }
             RackCommand::Down(args) => {
-                let project = Project::find(args.dir.or(at)?)?;
+                let project = OwnedProject::find(args.dir.or(at)?)?;
                 let disks = if args.delete {
                     Disks::Delete
                 } else {
@@ -259,14 +259,14 @@ pub(crate) fn run(ui: Ui, at: Option<&Path>, args: &RackArgs) -> Result<Done, Cl
     })
 }
 
-pub(crate) async fn connect(project: &Project) -> Result<RackClient, CliError> {
+pub(crate) async fn connect(project: &OwnedProject) -> Result<RackClient, CliError> {
     RackClient::connect(&project.rack_dir())
         .await
         .map_err(|e| CliError::from(&e))
 }
 
 async fn up(ui: Ui, at: Option<&Path>, args: &UpArgs) -> Result<Done, CliError> {
-    let project = Project::find(args.dir.or(at)?)?;
+    let project = OwnedProject::find(args.dir.or(at)?)?;
     let inventory = project.load(ui)?;
     let accelerator = match args.accelerator {
         How::Auto => AcceleratorChoice::Auto,
@@ -296,7 +296,7 @@ async fn up(ui: Ui, at: Option<&Path>, args: &UpArgs) -> Result<Done, CliError> 
 }
 
 async fn status(ui: Ui, at: Option<&Path>, args: &StatusArgs) -> Result<Done, CliError> {
-    let project = Project::find(args.dir.or(at)?)?;
+    let project = OwnedProject::find(args.dir.or(at)?)?;
     let client = connect(&project).await?;
     let status = client.status().await.map_err(|e| CliError::from(&e))?;
     if args.json {
@@ -383,7 +383,7 @@ pub(crate) async fn console(
 }
 
 async fn power(ui: Ui, at: Option<&Path>, args: &PowerArgs) -> Result<Done, CliError> {
-    let project = Project::find(at)?;
+    let project = OwnedProject::find(at)?;
     let client = connect(&project).await?;
     if args.network {
         client

@@ -14,7 +14,7 @@ use crate::{
     documents::Rehearsed,
     done::Done,
     error::{CliError, Kind},
-    project::Project,
+    project::OwnedProject,
     rehearse_seeds,
     style::{DIM, GOOD, paint},
     text::count,
@@ -94,7 +94,7 @@ enum ProfileArg {
 }
 
 pub(crate) fn run(ui: Ui, at: Option<&Path>, args: &RehearseArgs) -> Result<Done, CliError> {
-    let project = Project::find(args.dir.or(at)?)?;
+    let project = OwnedProject::find(args.dir.or(at)?)?;
     let inventory = project.load(ui)?;
     let options = RehearseOptions {
         seed: args.seed,

@@ -15,7 +15,7 @@ use crate::{
     done::Done,
     error::CliError,
     gitops::{PartingArgs, refuse},
-    project::Project,
+    project::OwnedProject,
     style::{BAD, GOOD, WARN, paint},
     text::{count, list, plain},
     ui::Ui,
@@ -67,7 +67,7 @@ With --json: {\"fleet\", \"files\", \"waves\": [[NAME, …], …], \"written\", 
 const DISOWNED_SHOWN_MAX: usize = 5;
 
 pub(crate) fn run(ui: Ui, at: Option<&Path>, args: &RenderArgs) -> Result<Done, CliError> {
-    let project = Project::find(args.dir.or(at)?)?;
+    let project = OwnedProject::find(args.dir.or(at)?)?;
     let inventory = project.load(ui)?;
     let refused = |error: GitopsError| refuse(ui, &project, error);
     let files = project.files();

@@ -26,7 +26,7 @@ use crate::{
     documents::{Identity, SecretRow, SecretsInit, SecretsList, SecretsRekey, SecretsRotate},
     done::Done,
     error::CliError,
-    project::Project,
+    project::OwnedProject,
     style::{BAD, BOLD, DIM, GOOD, HINT, WARN, paint},
     text::{Table, plain},
     ui::Ui,
@@ -231,7 +231,7 @@ pub(crate) fn run(ui: Ui, at: Option<&Path>, args: &SecretsArgs) -> Result<Done,
         SecretsCommand::Init(args) => {
             let at = args.dir.or(at)?;
             let vault = open_to_change(ui, at, &args.at, &args.agreement)?;
-            init(ui, &Project::find(at)?, &vault, args.json)
+            init(ui, &OwnedProject::find(at)?, &vault, args.json)
         }
         SecretsCommand::List(args) => show(ui, &open(ui, args.dir.or(at)?, &args.at)?, args),
         SecretsCommand::Edit(args) => {
@@ -259,7 +259,7 @@ pub(crate) fn run(ui: Ui, at: Option<&Path>, args: &SecretsArgs) -> Result<Done,
 
 /// The vault of the project, with its identities, to look at. Nothing is made.
 fn open(ui: Ui, at: Option<&Path>, place: &Where) -> Result<Vault, CliError> {
-    vault_of(ui, &Project::find(at)?, place)
+    vault_of(ui, &OwnedProject::find(at)?, place)
 }
 
 /// The vault of the project, to be changed: what was agreed to is kept in the state folder.
@@ -269,13 +269,13 @@ fn open_to_change(
     place: &Where,
     agreement: &Agreement,
 ) -> Result<Vault, CliError> {
-    let project = Project::find(at)?;
+    let project = OwnedProject::find(at)?;
     let vault = vault_of(ui, &project, place)?;
     project.make_state()?;
     Ok(vault.agreeing(consent(ui, agreement.yes)))
 }
 
-fn vault_of(ui: Ui, project: &Project, place: &Where) -> Result<Vault, CliError> {
+fn vault_of(ui: Ui, project: &OwnedProject, place: &Where) -> Result<Vault, CliError> {
     let inventory = project.load(ui)?;
     if inventory.secrets.backend != SecretsBackend::Sops {
         return Err(CliError::input(format!(
@@ -295,7 +295,7 @@ pub(crate) fn now_s() -> u64 {
         .map_or(0, |since| since.as_secs())
 }
 
-fn init(ui: Ui, project: &Project, vault: &Vault, json: bool) -> Result<Done, CliError> {
+fn init(ui: Ui, project: &OwnedProject, vault: &Vault, json: bool) -> Result<Done, CliError> {
     let busy = Busy::in_lines(ui, "making keys and encrypting");
     let done = vault.init(now_s()).map_err(|e| CliError::from(&e))?;
     drop(busy);

@@ -15,7 +15,7 @@ use crate::{
     interrupt, ports,
     prepare::{self, Begun, InstallArgs, Place, Selection},
     progress::{Form, Progress},
-    project::Project,
+    project::OwnedProject,
     select::WhereArgs,
     ui::Ui,
 };
@@ -168,7 +168,7 @@ fn ended(ui: Ui, served: &Served) -> Result<Done, CliError> {
 /// Reads the inventory, for each round anew.
 struct Reader<'a> {
     ui: Ui,
-    project: &'a Project,
+    project: &'a OwnedProject,
     args: &'a ServeArgs,
     machines: &'a [String],
     progress: Progress,

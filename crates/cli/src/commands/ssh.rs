@@ -23,7 +23,7 @@ use crate::{
     done::Done,
     error::{CliError, Kind},
     journal::fold,
-    project::Project,
+    project::OwnedProject,
     ui::Ui,
 };
 
@@ -56,7 +56,7 @@ Examples:
   undercroft ssh vm-01 -- readlink /run/booted-system";
 
 pub(crate) fn run(ui: Ui, at: Option<&Path>, args: &SshArgs) -> Result<Done, CliError> {
-    let project = Project::find(at)?;
+    let project = OwnedProject::find(at)?;
     let inventory = project.load(ui)?;
     let node = project.node(&inventory, &args.node)?;
     let view = fold(&project)?;
@@ -175,7 +175,7 @@ fn installer(view: Option<&NodeView>, wanted: bool) -> Result<Option<(IpAddr, Ho
 
 /// The host key that was made for a machine.
 fn installed(
-    project: &Project,
+    project: &OwnedProject,
     inventory: &Inventory,
     node: &NodeName,
     view: Option<&NodeView>,

@@ -19,7 +19,7 @@ use crate::{
     done::Done,
     error::CliError,
     journal::look,
-    project::Project,
+    project::OwnedProject,
     select::WhereArgs,
     style::{BAD, BOLD, DIM, GOOD, WARN, paint},
     text::{Table, ago, plain},
@@ -53,7 +53,7 @@ a machine that no plan has touched yet has \"status\": null.";
 
 pub(crate) fn run(ui: Ui, at: Option<&Path>, args: &StatusArgs) -> Result<Done, CliError> {
     let named = args.place.split(at)?;
-    let project = Project::find(named.folder.as_deref())?;
+    let project = OwnedProject::find(named.folder.as_deref())?;
     let store = look(&project)?;
     let inventory = project.load(ui);
     let (view, pending, head) = match &store {

@@ -22,7 +22,7 @@ use crate::{
     ports,
     prepare::{self, Begun, InstallArgs, Place, Selection, is_prepared},
     progress::{Form, Progress},
-    project::Project,
+    project::OwnedProject,
     select::WhereArgs,
     style::{BAD, BOLD, GOOD, paint},
     summary,
@@ -113,7 +113,7 @@ struct Up<'a> {
     only: Option<BTreeSet<NodeName>>,
     progress: Progress,
     fleet: Fleet,
-    project: &'a Project,
+    project: &'a OwnedProject,
 }
 
 impl Up<'_> {
@@ -229,7 +229,7 @@ impl Up<'_> {
     ) -> Result<Begin, CliError> {
         let observation = self
             .fleet
-            .observe(prepared, view)
+            .observe(self.only.as_ref(), prepared, view)
             .await
             .map_err(|e| CliError::from(&e))?;
         let inventory = &self.fleet.settings().inventory;
@@ -237,10 +237,18 @@ impl Up<'_> {
         let plan = match next {
             Next::Nothing { plan, report } => {
                 self.progress.say(explain(&plan, &report).trim_end());
-                self.progress.say(&paint(
-                    GOOD,
-                    "Nothing to do: every machine runs what it should.",
-                ));
+                let rest = inventory.nodes.len().saturating_sub(report.nodes.len());
+                let all = match rest {
+                    0 => "Nothing to do: every machine runs what it should.".to_owned(),
+                    rest => format!(
+                        "Nothing to do: what was asked for runs what it should; {} not looked at.",
+                        match rest {
+                            1 => "one other machine was".to_owned(),
+                            rest => format!("{rest} other machines were"),
+                        }
+                    ),
+                };
+                self.progress.say(&paint(GOOD, &all));
                 return Ok(Begin::Nothing(Done::Well));
             }
             Next::Wait { plan, report, .. } => {

@@ -19,7 +19,7 @@ use crate::{
     done::Done,
     error::CliError,
     gitops::refuse,
-    project::Project,
+    project::OwnedProject,
     style::{BOLD, DIM, GOOD, WARN, paint},
     text::{Table, list},
     ui::Ui,
@@ -57,7 +57,7 @@ Exit codes: 0 done, 1 a repository couldn't be read, 2 with --dry-run: there is 
 With --json: {\"written\", \"components\": [{\"name\", \"from\", \"to\", \"app_version\", \"held\", \"next\", \"note\"}]}";
 
 pub(crate) fn run(ui: Ui, at: Option<&Path>, args: &UpdateArgs) -> Result<Done, CliError> {
-    let project = Project::find(at)?;
+    let project = OwnedProject::find(at)?;
     let inventory = project.load(ui)?;
     let mut problems = Vec::new();
     let before =

@@ -15,7 +15,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const SIGNALS: [&str; 4] = ["INT", "TERM", "HUP", "QUIT"];
 
 /// A fleet whose systems take for ever to build: Nix says who it is, and doesn't end.
-fn fleet() -> Option<Sandbox> {
+pub(crate) fn fleet() -> Option<Sandbox> {
     let sandbox = Sandbox::new();
     let made = sandbox.run(["init", "--template", "metal", "--fleet", "demo"]);
     assert_eq!(made.code, 0, "{}", made.text());
@@ -62,9 +62,11 @@ fn fleet() -> Option<Sandbox> {
     Some(sandbox)
 }
 
-fn command(sandbox: &Sandbox, name: &str) -> Command {
+pub(crate) fn command(sandbox: &Sandbox, name: &str) -> Command {
     let said = std::fs::File::create(sandbox.dir().join("said")).unwrap();
-    let mut command = sandbox.command([name, "--yes"]);
+    // Only those that may wipe a disk ask.
+    let yes = ["--yes"].into_iter().filter(|_| name != "plan");
+    let mut command = sandbox.command([name].into_iter().chain(yes));
     let path = std::env::var("PATH").unwrap();
     let bin = sandbox.dir().join("bin");
     command
@@ -76,12 +78,12 @@ fn command(sandbox: &Sandbox, name: &str) -> Command {
     command
 }
 
-fn said(sandbox: &Sandbox) -> String {
+pub(crate) fn said(sandbox: &Sandbox) -> String {
     std::fs::read_to_string(sandbox.dir().join("said")).unwrap()
 }
 
 /// Waits until Nix runs; its process id.
-fn nix_of(sandbox: &Sandbox, child: &mut Child) -> String {
+pub(crate) fn nix_of(sandbox: &Sandbox, child: &mut Child) -> String {
     let seen = sandbox.dir().join("nix-runs");
     let until = Instant::now() + PATIENCE;
     loop {
@@ -97,13 +99,13 @@ fn nix_of(sandbox: &Sandbox, child: &mut Child) -> String {
     }
 }
 
-fn send(signal: &str, child: &Child) {
+pub(crate) fn send(signal: &str, child: &Child) {
     let pid = child.id().to_string();
     let sent = Command::new("kill").args(["-s", signal, &pid]).status();
     assert!(sent.unwrap().success());
 }
 
-fn wait(child: &mut Child, what: &str) -> ExitStatus {
+pub(crate) fn wait(child: &mut Child, what: &str) -> ExitStatus {
     let until = Instant::now() + PATIENCE;
     loop {
         if let Some(status) = child.try_wait().unwrap() {

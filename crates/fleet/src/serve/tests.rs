@@ -15,6 +15,9 @@ use undercroft_model::{
 use undercroft_planner::RETRY_MS_MAX;
 
 use super::*;
+use real::Real;
+
+mod real;
 
 const MINUTE_MS: u64 = 60_000;
 const DAY_MS: u64 = 24 * 60 * MINUTE_MS;
@@ -76,6 +79,8 @@ struct Played {
     said: RefCell<Vec<String>>,
     kept_max: Cell<usize>,
     wish: Cell<bool>,
+    /// A real fleet, which then makes keys, builds and looks.
+    real: RefCell<Option<Real>>,
     /// An inventory that is written after so many more operations were begun.
     soon: RefCell<Option<(usize, Arc<Inventory>)>>,
     /// The digests of the inventories that were planned by.
@@ -105,6 +110,7 @@ impl Played {
             said: RefCell::default(),
             kept_max: Cell::new(0),
             wish: Cell::new(false),
+            real: RefCell::default(),
             soon: RefCell::default(),
             planned_by: RefCell::default(),
             failure: Cell::new(FailureKind::Permanent),
@@ -151,10 +157,10 @@ fn one_less(count: &Cell<u32>) -> bool {
     left > 0
 }
 
-fn now_of(played: &Played) -> Now {
+fn now(mono_ms: u64) -> Now {
     Now {
-        mono_ms: played.now_ms.get(),
-        wall_ms: played.now_ms.get(),
+        mono_ms,
+        wall_ms: mono_ms,
     }
 }
 
@@ -200,6 +206,11 @@ impl Hands for Rc<Played> {
         _: &FleetJournal,
         rounds: &mut Rounds,
     ) -> Result<Self::Prepared, Left> {
+        if let Some(mut real) = self.real.take() {
+            let prepared = real.prepare(self, rounds).await;
+            *self.real.borrow_mut() = Some(real);
+            return prepared;
+        }
         let mut targets = BTreeMap::new();
         rounds.inputs(Some("the same"));
         for node in self.inventory.borrow().nodes.keys() {
@@ -237,6 +248,11 @@ impl Hands for Rc<Played> {
         view: &FleetView,
     ) -> Result<Observation, Left> {
         self.looks.set(self.looks.get() + 1);
+        if let Some(real) = self.real.take() {
+            let seen = real.observe(self, prepared, view).await;
+            *self.real.borrow_mut() = Some(real);
+            return seen;
+        }
         if one_less(&self.refuse_looks) {
             return Err(refused("a key's file can't be read"));
         }
@@ -271,12 +287,17 @@ impl Hands for Rc<Played> {
         self.planned_by.borrow_mut().push(digest);
         let (inventory, only) = (self.inventory.borrow().clone(), self.only.borrow().clone());
         let mut superseded = false;
+        let mut mono_ms = self.now_ms.get();
         let mut driver = Driver::new(engine, journal);
         let mut world = Failing(Vec::new());
         let mut events = vec![Event::Begin];
         loop {
-            let event = events.pop().unwrap_or(Event::Tick);
-            if let Some(end) = driver.handle(now_of(self), event, &mut world).unwrap() {
+            let event = events.pop().unwrap_or_else(|| {
+                // A moment for the journal, and of no length for the service.
+                mono_ms = driver.next_deadline().unwrap_or(mono_ms).max(mono_ms);
+                Event::Tick
+            });
+            if let Some(end) = driver.handle(now(mono_ms), event, &mut world).unwrap() {
                 let step = driver.engine().plan().steps.first().unwrap().id;
                 let fault = EngineFault::TwoOperations {
                     node: name("box-1"),
@@ -299,7 +320,7 @@ impl Hands for Rc<Played> {
             if !superseded && is_another((&inventory, &only), (&now.0, &now.1)) {
                 superseded = true;
                 // It is the first of what is told: the outcomes below come after it.
-                let end = driver.handle(now_of(self), Event::WindDown, &mut world);
+                let end = driver.handle(now(mono_ms), Event::WindDown, &mut world);
                 assert_eq!(end.unwrap(), None, "something runs still");
             }
             for op in world.0.drain(..) {
@@ -359,6 +380,13 @@ async fn a_day_with_a_hundred_failed_builds_leaves_it_running_with_flat_memory()
     assert!(played.kept_max.get() <= 4, "{}", played.kept_max.get());
     assert!(serving.rounds.kept() <= 2);
     assert_eq!(serving.view().next_seq, 1, "the journal is as it was");
+    let journal = serving.journal.as_ref().unwrap();
+    assert_eq!(
+        journal.store().entries_read(),
+        1,
+        "in all {} rounds",
+        served.rounds
+    );
 }
 
 #[tokio::test]
@@ -445,12 +473,22 @@ async fn machines_that_fail_are_tried_again_after_longer_and_longer_rests() {
         played.said("box-3: left alone: it failed, and is tried again later: no such machine") > 0
     );
     assert_eq!(played.said("as it should be"), 0);
-    // The fold that was extended is the fold of the whole.
-    let journal = FleetJournal::open(played.dir.path(), "cellar", "a test");
-    drop(journal);
-    let store = undercroft_journal::Store::open(played.dir.path(), Some("cellar")).unwrap();
+    // The fold that was extended is the fold of the whole, of which each entry was read once.
+    let store = serving.journal.as_ref().unwrap().store();
+    let read = store.entries_read();
     let entries = store.entries(0, usize::MAX).unwrap();
+    assert_eq!(read, entries.len() as u64);
+    assert!(entries.len() > 400, "{}", entries.len());
     assert_eq!(*serving.view(), FleetView::fold(&entries));
+    // What is known doesn't grow with what has happened: after an hour it is as large as after a day.
+    let hour = Played::new(DAY_MS / 24);
+    hour.all_run();
+    hour.found.borrow_mut().remove(&name("box-3"));
+    let (after_an_hour, _) = self::served(&hour).await;
+    let size = |view: &FleetView| serde_json::to_vec(view).unwrap().len();
+    let (hour, day) = (size(after_an_hour.view()), size(serving.view()));
+    assert!(day < hour + 200, "{hour} and {day} bytes");
+    assert!(serving.rounds.kept() <= 4);
 }
 
 #[tokio::test]

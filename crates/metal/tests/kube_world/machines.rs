@@ -161,6 +161,7 @@ impl Site {
         let (operator, host_keys) = keys(self.dir.path());
         let looking = Looking {
             inventory,
+            only: None,
             view,
             host_keys: &host_keys,
             identity: &operator.private_file,

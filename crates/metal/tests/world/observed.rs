@@ -1,12 +1,16 @@
 //! What a look at the fleet makes of an installer that still runs, or runs again: before a machine was ever
 //! up it is taken up again, whatever key it shows.
 
-use std::{collections::BTreeMap, fs, net::Ipv4Addr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    net::Ipv4Addr,
+};
 
 use undercroft_metal::observe::{Looking, observe};
 use undercroft_model::{
-    Approval, Entry, Evidence, Failure, FailureKind, Found, InstallerReport, Observation, OpId,
-    Outcome, Plan, Record, ReportedDisk, RunEnd, StepId, System, SystemTarget, Work,
+    Approval, Entry, Evidence, Failure, FailureKind, Found, InstallerReport, NodeName, Observation,
+    OpId, Outcome, Plan, Record, ReportedDisk, RunEnd, StepId, System, SystemTarget, Work,
     inventory::{Inventory, parse},
     view::FleetView,
 };
@@ -27,7 +31,7 @@ fn inventory() -> Inventory {
     inventory
 }
 
-fn targets() -> BTreeMap<undercroft_model::NodeName, Result<SystemTarget, String>> {
+fn targets() -> BTreeMap<NodeName, Result<SystemTarget, String>> {
     let target = SystemTarget {
         toplevel: TOPLEVEL.into(),
         disko_script: None,
@@ -61,6 +65,16 @@ fn reported(bench: &Bench, inventory: &Inventory) -> InstallerReport {
 }
 
 async fn look(bench: &Bench, inventory: &Inventory, view: &FleetView) -> (Found, Observation) {
+    let seen = look_only(bench, inventory, view, None).await;
+    (seen.nodes.get(&node()).unwrap().found.clone(), seen)
+}
+
+async fn look_only(
+    bench: &Bench,
+    inventory: &Inventory,
+    view: &FleetView,
+    only: Option<&BTreeSet<NodeName>>,
+) -> Observation {
     let operator = OperatorKey::ensure(&bench.path("state"), "basement").unwrap();
     let source = IdentitySource {
         state_dir: bench.path("state"),
@@ -68,16 +82,16 @@ async fn look(bench: &Bench, inventory: &Inventory, view: &FleetView) -> (Found,
         well_known: false,
     };
     let host_keys = HostKeys::open(&bench.path("secrets"), &[], source).unwrap();
-    let seen = observe(Looking {
+    observe(Looking {
         inventory,
+        only,
         view,
         host_keys: &host_keys,
         identity: &operator.private_file,
         targets: &targets(),
     })
     .await
-    .unwrap();
-    (seen.nodes.get(&node()).unwrap().found.clone(), seen)
+    .unwrap()
 }
 
 /// How far a journal has come.
@@ -253,6 +267,10 @@ async fn a_machine_that_never_was_up_is_planned_again_and_not_quarantined() {
     // A machine that was up is another matter: what shows a key there may be anybody, and its disks hold
     // something. It is left alone, and a person learns what to do.
     let view = journal(&first, &earlier, Past::WasUp);
+    // Nobody connects to a machine that wasn't asked for.
+    let nobody = BTreeSet::new();
+    let seen = look_only(&bench, &inventory, &view, Some(&nobody)).await;
+    assert!(seen.nodes.is_empty() && seen.host_keys.contains_key(&node()));
     let (found, observation) = look(&bench, &inventory, &view).await;
     assert!(matches!(found, Found::ForeignHostKey { .. }), "{found:?}");
     let (plan, report) = judged(&inventory, &observation);
