@@ -10,11 +10,8 @@ mod standing;
 
 use std::collections::BTreeMap;
 
-use undercroft_folder::confined::Confined;
 use undercroft_model::inventory::Inventory;
-use undercroft_render::{
-    APP_FILE, App, AppForm, AppSettings, Layout, Lock, OVERRIDES, Problem, check_app_name, yaml,
-};
+use undercroft_render::{APP_FILE, AppForm, AppSettings, OVERRIDES, check_app_name, yaml};
 
 pub use disk::Comparison;
 pub use error::GitopsError;
@@ -22,6 +19,9 @@ pub use files::read_lock;
 pub use problems::{diagnostic, line_of, refuse_versions, version_diagnostics};
 pub use rendering::{Parting, Rendering};
 pub use standing::standing;
+
+pub use undercroft_folder::confined::Confined;
+pub use undercroft_render::{App, Change, Choices, Difference, Layout, Lock, Problem, Tree};
 
 use files::{DEPTH_MAX, Entry, MANIFEST_MAX_BYTES, entries, read_text};
 

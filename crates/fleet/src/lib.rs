@@ -5,8 +5,11 @@
 //! Fleet::new ─▶ prepare (keys, systems) ─▶ observe ─▶ next ─▶ carry_out ─▶ Finished
 //! ```
 //!
-//! [`serve()`] does this in rounds for as long as it is let. Words on a screen are somebody else's: what is
-//! told comes as data ([`undercroft_metal::world::RunProgress`], entries of the journal).
+//! [`serve()`] does this in rounds for as long as it is let. How a screen looks is somebody else's: what is
+//! told comes as data ([`RunProgress`], entries of the journal), with sentences for it ([`narrate`], [`verdict`]).
+//!
+//! This crate and `undercroft_model` are all that a program needs: the folder `examples/` has two. What comes from
+//! the crates beneath is named here again.
 
 mod between;
 mod boot_log;
@@ -47,7 +50,12 @@ pub use self::{
     systems::{KeptSystems, Systems},
 };
 // What a fleet's own methods take and give, so that nobody needs the crates beneath for it.
-pub use undercroft_metal::world::{ProgressSink, RunProgress};
+pub use undercroft_build::system::SystemBuilder;
+pub use undercroft_engine::{Engine, EngineFault, PlanRefused, ResumeError};
+pub use undercroft_journal::{FleetJournal, Store, StoreError};
+pub use undercroft_metal::world::{ClusterParts, InstallOptions, ProgressSink, RunProgress};
 pub use undercroft_planner::{
-    FaultyPlan, Next, NodeReport, PlanOptions, PlanReport, Replaced, Scope, Waiting, Waits,
+    FaultyPlan, Next, NodeReport, PlanOptions, PlanReport, Replaced, Rounds, Scope, Waiting, Waits,
+    explain,
 };
+pub use undercroft_secrets::keys::{Consent, HostKeys, OperatorKey};

@@ -1,12 +1,12 @@
 //! What is the matter with one machine, and what comes next: one verdict for every command that
 //! says so.
 
-use undercroft_journal::PendingReport;
+pub use undercroft_journal::PendingReport;
 use undercroft_model::{
     NodeName,
     view::{NodeStatus, NodeView},
 };
-use undercroft_netboot::timeline::{Diagnosis, Missing};
+pub use undercroft_netboot::timeline::{Diagnosis, Missing};
 
 /// A verdict on one machine.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -19,7 +19,10 @@ mod stranger {
 
     use super::status::tell;
 
-    const SOURCE: &str = include_str!("../examples/status.rs");
+    const SOURCES: [&str; 2] = [
+        include_str!("../examples/status.rs"),
+        include_str!("../examples/first_steps.rs"),
+    ];
     const RACK: &str = include_str!("../../../examples/rack/undercroft.toml");
 
     fn fleet() -> TempDir {
@@ -29,9 +32,12 @@ mod stranger {
     }
 
     #[test]
-    fn it_is_short_and_stands_on_fleet_and_model_alone() {
-        assert!(SOURCE.lines().count() < 60);
-        for word in SOURCE.split(|c: char| !(c.is_alphanumeric() || c == '_')) {
+    fn they_are_short_and_stand_on_fleet_and_model_alone() {
+        assert!(SOURCES.iter().all(|source| source.lines().count() < 60));
+        let words = SOURCES
+            .iter()
+            .flat_map(|source| source.split(|c: char| !(c.is_alphanumeric() || c == '_')));
+        for word in words {
             if word.starts_with("undercroft_") {
                 assert!(
                     ["undercroft_fleet", "undercroft_model"].contains(&word),

@@ -316,8 +316,8 @@ impl Hands for Rc<Played> {
                     left => *self.soon.borrow_mut() = Some((left, another)),
                 }
             }
-            let now = (self.inventory.borrow(), self.only.borrow());
-            if !superseded && is_another((&inventory, &only), (&now.0, &now.1)) {
+            let (wanted, of) = (self.inventory.borrow().clone(), self.only.borrow().clone());
+            if !superseded && is_another((&inventory, &only), (&wanted, &of)) {
                 superseded = true;
                 // It is the first of what is told: the outcomes below come after it.
                 let end = driver.handle(now(mono_ms), Event::WindDown, &mut world);
