@@ -5,11 +5,11 @@ use std::sync::Arc;
 use undercroft_journal::{FleetJournal, Store};
 use undercroft_model::{Record, RunEnd};
 
-use crate::{
+use super::{
     journal::{history, plan, waiting},
     signals,
-    support::Sandbox,
 };
+use crate::support::Sandbox;
 
 /// How many entries of the journal a command says that it has read, with `-vv`.
 fn read(said: &str) -> u64 {
