@@ -8,7 +8,7 @@ use std::{
 };
 
 use undercroft_build::system::{NixStore, SystemBuilder};
-use undercroft_metal::world::{InstallOptions, Progress};
+use undercroft_metal::world::{InstallOptions, RunProgress};
 use undercroft_testkit::{OrSkip as _, program};
 
 use super::*;
@@ -64,8 +64,8 @@ impl Real {
     fn fleet(&self, played: &Played) -> Fleet {
         let built = Arc::clone(&self.built);
         // A system that was built is told with its size, a line each.
-        let told = move |told: Progress| match told {
-            Progress::Line {
+        let told = move |told: RunProgress| match told {
+            RunProgress::Line {
                 node: Some(node),
                 text,
             } if text.ends_with(" MB)") => built.lock().unwrap().push(node),
