@@ -29,6 +29,9 @@
 //! Each run ([`undercroft_model::Record::RunStarted`]) gives every machine fresh tries: attempts,
 //! restarts and failures of an earlier run don't count, and a machine that failed goes on where it
 //! stopped. Only refusals stay. The first operation of every machine that had begun is a probe.
+//!
+//! A run can be cut short in two ways: interrupted, what runs is called off at once; wound down, nothing further is
+//! begun and what runs comes to its end. The next goes on from either.
 
 mod driver;
 mod engine;
