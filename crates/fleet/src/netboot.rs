@@ -379,3 +379,39 @@ fn interface_of(address: Ipv4Addr) -> Option<String> {
         (shown.parse() == Ok(address)).then(|| name.to_owned())
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An installer that left out the people whom the machines let in couldn't be helped by them.
+    #[tokio::test]
+    async fn an_installer_lets_in_whom_the_machines_let_in() {
+        let dir = tempfile::tempdir().unwrap();
+        let text = "[fleet]\nname = \"cellar\"\nadmin_keys = [\"ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBB fleet\"]\n\
+            [network]\nnode_cidr = \"10.0.0.0/24\"\nserver_address = \"10.0.0.2\"\ninterface = \"boot0\"\n\
+            [users.ada]\nrole = \"admin\"\nssh_keys = [\"ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAICCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCC ada\"]\n\
+            [users.kim]\nssh_keys = [\"ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIDDDDDDDDDDDDDDDDDDDDDDDDDDDDDDDDDDDDDDDDDDD kim\"]\n";
+        let parsed = inventory::parse("undercroft.toml", text.as_bytes());
+        let inventory = Arc::new(parsed.inventory.unwrap());
+        let settings = Settings {
+            inventory: Arc::clone(&inventory),
+            repository: dir.path().to_owned(),
+            state_dir: dir.path().join("state"),
+            cache_dir: dir.path().join("cache"),
+            identity_files: vec![],
+            rack_state_dir: None,
+            installer: None,
+            system_builder: None,
+            generation: 0,
+            options: undercroft_metal::world::InstallOptions::default(),
+            progress: Arc::new(|_| ()),
+        };
+        let operator = OperatorKey::ensure(&settings.state_dir, "cellar").unwrap();
+        let config = config(&settings, &operator, BTreeSet::new()).await.unwrap();
+        let keys: Vec<&str> = config.authorized_keys.lines().collect();
+        assert_eq!(keys, inventory.authorized_keys(&operator.authorized_key));
+        let whose = keys.iter().filter_map(|key| key.split(' ').nth(2));
+        assert_eq!(whose.collect::<Vec<_>>(), ["undercroft", "fleet", "ada"]);
+    }
+}
