@@ -28,7 +28,7 @@ struct Sabotage {
     noticed_as: &'static str,
 }
 
-const SABOTAGES: [Sabotage; 12] = [
+const SABOTAGES: [Sabotage; 11] = [
     Sabotage {
         what: "an approval is good for ever",
         file: "crates/steps/src/approval.rs",
@@ -98,13 +98,6 @@ const SABOTAGES: [Sabotage; 12] = [
         from: "if self.updated < self.wanted || self.available < self.wanted {",
         to: "if self.updated < self.wanted {",
         noticed_as: "ReadyIsTrue",
-    },
-    Sabotage {
-        what: "what a join that was cut off has added is removed as what was there before",
-        file: "crates/steps/src/cluster/member.rs",
-        from: "let replaces = replaces && !status.begun;",
-        to: "let replaces = replaces && !status.entered;",
-        noticed_as: "EtcdQuorum",
     },
     Sabotage {
         what: "whoever has joined is the member that it was, etcd's list or not",
