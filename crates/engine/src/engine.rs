@@ -84,10 +84,21 @@ impl Engine {
     /// When [`undercroft_planner::check`] finds errors in the plan.
     pub fn new(plan: impl Into<Arc<Plan>>) -> Result<Self, PlanRefused> {
         let plan = plan.into();
-        let findings = undercroft_planner::check(&plan);
+        Self::checked(&plan)?;
+        Ok(Self::unchecked(plan))
+    }
+
+    /// Refuses a plan in which [`undercroft_planner::check`] finds errors.
+    pub(crate) fn checked(plan: &Plan) -> Result<(), PlanRefused> {
+        let findings = undercroft_planner::check(plan);
         if findings.iter().any(|f| f.severity == Severity::Error) {
             return Err(PlanRefused { findings });
         }
+        Ok(())
+    }
+
+    /// An engine that must not begin before its plan was checked.
+    pub(crate) fn unchecked(plan: Arc<Plan>) -> Self {
         let shape = Shape::new(&plan);
         let mut nodes = Vec::with_capacity(plan.nodes.len());
         for (name, node) in &plan.nodes {
@@ -115,7 +126,7 @@ impl Engine {
             .iter()
             .map(|(resource, limit)| (*resource, Semaphore::new(*limit)))
             .collect();
-        Ok(Self {
+        Self {
             gates: Gates::new(&plan),
             plan,
             nodes,
@@ -134,7 +145,7 @@ impl Engine {
             finished: None,
             faults: Vec::new(),
             mono_ms: 0,
-        })
+        }
     }
 
     /// The same engine, whose first operation has that id: for a plan that follows another in one

@@ -1,5 +1,7 @@
 //! What the records say of one machine. Live and after a crash, only these functions change it.
 
+use std::sync::Arc;
+
 use undercroft_model::{
     Action, Failure, FailureKind, InstallerReport, NodeFacts, OpId, Outcome, Step, StepId, Work,
 };
@@ -34,7 +36,7 @@ pub(crate) struct NodeProgress {
     /// The place of the current step in the machine's steps; their number when all are done.
     pub(crate) cursor: usize,
     /// What its evidence has shown.
-    pub(crate) facts: NodeFacts,
+    pub(crate) facts: Arc<NodeFacts>,
     /// Whether any operation was ever started on it in this plan.
     pub(crate) begun: bool,
     /// The operation under way.
@@ -72,7 +74,7 @@ impl NodeProgress {
     pub(crate) fn new(first: Option<&Step>) -> Self {
         Self {
             cursor: 0,
-            facts: NodeFacts::default(),
+            facts: Arc::default(),
             begun: false,
             running: None,
             attempt: 0,
@@ -119,7 +121,7 @@ impl NodeProgress {
         let work = self.running.take().map_or(Work::Probe, |r| r.work);
         match outcome {
             Outcome::Done { evidence } => {
-                let outlived = self.facts.learn(evidence);
+                let outlived = Arc::make_mut(&mut self.facts).learn(evidence);
                 self.outlived(outlived);
                 self.cursor = self.cursor.saturating_add(1);
                 self.next = if self.cursor < self.look_before {
@@ -183,7 +185,7 @@ impl NodeProgress {
         self.last_failure = None;
         self.next = if member { Work::Probe } else { Work::Act };
         self.restarts = count;
-        let outlived = self.facts.begin_again(from);
+        let outlived = Arc::make_mut(&mut self.facts).begin_again(from);
         self.outlived(outlived);
     }
 

@@ -13,14 +13,17 @@ pub struct Resumption {
     engine: Option<Engine>,
     next_op: u64,
     next_seq: Option<u64>,
+    /// An engine that has done nothing yet, of a plan that was found good.
+    fresh: Option<Engine>,
+    /// The plan that was found good, of those that were accepted.
+    good: Option<Arc<Plan>>,
 }
 
 impl Resumption {
     /// Folds the journal's next entry.
     ///
     /// # Errors
-    /// When it contradicts those before it, or holds a plan that is refused. Then there is nothing to go on
-    /// from, whatever comes after it.
+    /// When it contradicts those before it. Then there is nothing to go on from, whatever comes after it.
     pub fn apply(&mut self, entry: &Entry) -> Result<(), ResumeError> {
         let seq = entry.seq;
         let contradiction = |what: String| ResumeError::Contradiction { seq, what };
@@ -37,7 +40,10 @@ impl Resumption {
                 }
             }
             Record::PlanAccepted { plan } => {
-                let mut accepted = Engine::new(Arc::clone(plan))?;
+                let known = self.fresh.take_if(|fresh| Arc::ptr_eq(&fresh.plan, plan));
+                self.good = known.as_ref().map(|known| Arc::clone(&known.plan));
+                // Whoever accepted it had checked it; it is checked anew where it is gone on with.
+                let mut accepted = known.unwrap_or_else(|| Engine::unchecked(Arc::clone(plan)));
                 accepted.in_journal = true;
                 self.engine = Some(accepted);
             }
@@ -55,6 +61,12 @@ impl Resumption {
         Ok(())
     }
 
+    /// What the next plan is expected to be, by an engine that hasn't begun: where the very plan that it has is
+    /// found accepted, in this process, it isn't checked once more.
+    pub fn expect(&mut self, engine: &Engine) {
+        self.fresh = (!engine.begun).then(|| engine.clone());
+    }
+
     /// The plan that was accepted last.
     pub fn plan(&self) -> Option<&Arc<Plan>> {
         self.engine.as_ref().map(Engine::plan)
@@ -63,9 +75,13 @@ impl Resumption {
     /// An engine that goes on with that plan, as [`Engine::resume`] gives it.
     ///
     /// # Errors
-    /// When no plan was accepted.
+    /// When no plan was accepted, or the last one is refused.
     pub fn engine(&self) -> Result<Engine, ResumeError> {
         let mut engine = self.engine.clone().ok_or(ResumeError::NoPlan)?;
+        let good = self.good.as_ref();
+        if !good.is_some_and(|good| Arc::ptr_eq(good, &engine.plan)) {
+            Engine::checked(&engine.plan)?;
+        }
         engine.next_op = self.next_op;
         Ok(engine)
     }

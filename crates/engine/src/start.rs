@@ -125,7 +125,7 @@ impl Engine {
             work,
             attempt,
             timeout_ms,
-            facts: node.progress.facts.clone(),
+            facts: Arc::clone(&node.progress.facts),
         })));
     }
 

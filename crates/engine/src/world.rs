@@ -25,7 +25,7 @@ pub struct Order {
     /// The time after which the engine cancels it, in milliseconds from its start.
     pub timeout_ms: u64,
     /// What is known of the machine.
-    pub facts: NodeFacts,
+    pub facts: Arc<NodeFacts>,
 }
 
 impl Order {

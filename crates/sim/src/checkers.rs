@@ -308,10 +308,11 @@ impl Checkers {
     }
 
     fn on_plan(&mut self, plan: &Plan) {
-        for step in &plan.steps {
-            let place = self.places.get(&step.node).copied();
-            let known: &[KnownDisk] = place
-                .and_then(|p| self.disks.get(usize::try_from(p).ok()?))
+        let places = crate::fleet::places_of_steps(&self.places, plan);
+        for (step, place) in plan.steps.iter().zip(&places) {
+            let known = usize::try_from(*place).ok();
+            let known: &[KnownDisk] = known
+                .and_then(|place| self.disks.get(place))
                 .map_or(&[], Vec::as_slice);
             let foreign = step.destroys.iter().find(|identity| {
                 !known
@@ -326,14 +327,11 @@ impl Checkers {
                 self.broken(Rule::PlanMatchesInventory, message);
             }
         }
-        self.steps = plan
-            .steps
-            .iter()
-            .map(|step| PerStep {
-                node: self.places.get(&step.node).copied().unwrap_or(u32::MAX),
-                ..PerStep::default()
-            })
-            .collect();
+        let per_step = |node| PerStep {
+            node,
+            ..PerStep::default()
+        };
+        self.steps = places.into_iter().map(per_step).collect();
         for node in &mut self.nodes {
             *node = PerNode::default();
         }

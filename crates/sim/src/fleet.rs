@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, net::Ipv4Addr};
 
 use undercroft_model::{
-    ClusterRole, DiskIdentity, MacAddr, MachineUuid, NodeName, System, SystemTarget,
+    ClusterRole, DiskIdentity, MacAddr, MachineUuid, NodeName, Plan, System, SystemTarget,
     inventory::{DiskRole, Distribution, Inventory, Layout, Node, PowerKind, Role},
 };
 use undercroft_simkit::Rng;
@@ -64,38 +64,46 @@ pub(crate) fn hex_of(number: u64, digits: usize) -> String {
 
 /// A boot id as Linux prints it (a random UUID, RFC 9562 version 4), made from a number.
 pub(crate) fn boot_id(number: u64) -> String {
-    let digits = hex_of(number, 32);
     let mut out = String::with_capacity(36);
-    for (i, c) in digits.chars().enumerate() {
+    letters(number, 32, b"0123456789abcdef", |i, letter| {
         if matches!(i, 8 | 12 | 16 | 20) {
             out.push('-');
         }
         out.push(match i {
             12 => '4',
             16 => 'a',
-            _ => c,
+            _ => letter,
         });
-    }
+    });
     out
 }
 
 /// Letters of an alphabet that has a power of two of them, drawn from a number's stream.
-fn text_of(number: u64, prefix: &str, length: usize, alphabet: &[u8]) -> String {
-    let bits = alphabet.len().ilog2();
-    let mut rng = Rng::new(number);
+fn text_of<const N: usize>(number: u64, prefix: &str, length: usize, alphabet: &[u8; N]) -> String {
     let mut out = String::with_capacity(prefix.len() + length);
     out.push_str(prefix);
+    letters(number, length, alphabet, |_, letter| out.push(letter));
+    out
+}
+
+fn letters<const N: usize>(
+    number: u64,
+    length: usize,
+    alphabet: &[u8; N],
+    mut each: impl FnMut(usize, char),
+) {
+    let bits = N.ilog2();
+    let mut rng = Rng::new(number);
     let (mut drawn, mut left) = (0, 0);
-    for _ in 0..length {
+    for place in 0..length {
         if left < bits {
             (drawn, left) = (rng.next_u64(), u64::BITS);
         }
         let letter = usize::try_from(drawn & ((1 << bits) - 1)).unwrap_or(0);
-        out.push(alphabet.get(letter).copied().map_or('0', char::from));
+        each(place, alphabet.get(letter).copied().map_or('0', char::from));
         drawn >>= bits;
         left -= bits;
     }
-    out
 }
 
 /// The closure's size: the profile's, or what fits on the machine's root disk where that is small,
@@ -198,6 +206,21 @@ pub(crate) fn places(specs: &[Spec]) -> BTreeMap<NodeName, u32> {
         .zip(specs)
         .map(|(ix, spec)| (spec.name.clone(), ix))
         .collect()
+}
+
+/// The place of each step's machine. Steps of one machine mostly stand together, so that few are looked up.
+pub(crate) fn places_of_steps(places: &BTreeMap<NodeName, u32>, plan: &Plan) -> Vec<u32> {
+    let mut last: Option<(&NodeName, u32)> = None;
+    let mut of_steps = Vec::with_capacity(plan.steps.len());
+    for step in &plan.steps {
+        let place = match last {
+            Some((name, place)) if name == &step.node => place,
+            _ => places.get(&step.node).copied().unwrap_or(u32::MAX),
+        };
+        last = Some((&step.node, place));
+        of_steps.push(place);
+    }
+    of_steps
 }
 
 #[cfg(test)]

@@ -1,8 +1,10 @@
 //! The simulated journal: the bytes that a disk would hold, and what a crash leaves of them.
 
+use std::io::Write as _;
+
 use crc32fast::hash as crc32;
 use sha2::{Digest, Sha256};
-use undercroft_engine::{ResumeError, Resumption};
+use undercroft_engine::{Engine, ResumeError, Resumption};
 use undercroft_model::{Entry, Record, view::FleetView};
 
 /// Why bytes are no journal.
@@ -20,6 +22,13 @@ pub(crate) struct Folded {
     pub(crate) resumption: Resumption,
 }
 
+impl Folded {
+    fn apply(&mut self, entry: &Entry) -> Result<(), ResumeError> {
+        self.view.apply(entry);
+        self.resumption.apply(entry)
+    }
+}
+
 /// Why a journal can't be gone on from.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Unreadable {
@@ -32,15 +41,17 @@ pub(crate) enum Unreadable {
 /// An append-only journal: one line for each entry, `CRC32 JSON` (the checksum of ISO 3309, in hexadecimal).
 ///
 /// An append is whole or not there: it counts once its last line is whole, and what a crash left
-/// of it goes when the journal is opened again. What a controller knows after a crash comes from these
-/// bytes alone, and each of them is read once: what was read is folded, and the fold is gone on with.
+/// of it goes when the journal is opened again. What a controller knows after a crash comes from whole
+/// appends alone, and each of them is folded once. Where it is read back, that is from these bytes; else
+/// an entry is folded as it is appended, which gives the same.
 pub(crate) struct SimJournal {
     /// What was written since the journal was last read.
     tail: Vec<u8>,
     /// What was read, where somebody wants it.
     read: Option<Vec<u8>>,
-    /// Whether it is ever read.
-    recovers: bool,
+    keep: Keep,
+    /// Why what was appended can't be gone on from, where it isn't read back.
+    unreadable: Option<Unreadable>,
     /// The lines that were read.
     lines: usize,
     folded: Folded,
@@ -58,8 +69,10 @@ pub(crate) struct SimJournal {
 pub(crate) enum Keep {
     /// Nothing: for runs in which the controller can't die.
     Nothing,
-    /// They are read back.
+    /// The entries are folded without them.
     Folded,
+    /// They are read back.
+    ReadBack,
     /// They are read back, and kept.
     Bytes,
 }
@@ -70,7 +83,8 @@ impl SimJournal {
         Self {
             tail: Vec::new(),
             read: (keep == Keep::Bytes).then(Vec::new),
-            recovers: keep != Keep::Nothing,
+            keep,
+            unreadable: None,
             lines: 0,
             folded: Folded::default(),
             digest: Sha256::new(),
@@ -89,9 +103,15 @@ impl SimJournal {
         let written = self.tail.get(start..).unwrap_or_default();
         self.length += u64::try_from(written.len()).unwrap_or(0);
         self.next_seq += u64::try_from(entries.len()).unwrap_or(0);
-        if !self.recovers {
+        if matches!(self.keep, Keep::Nothing | Keep::Folded) {
             self.digest.update(written);
             self.tail.clear();
+        }
+        if self.keep == Keep::Folded && self.unreadable.is_none() {
+            let folded = entries
+                .iter()
+                .try_for_each(|entry| self.folded.apply(entry));
+            self.unreadable = folded.err().map(Unreadable::from);
         }
         entries
     }
@@ -99,6 +119,10 @@ impl SimJournal {
     /// The controller dies while it appends: of the bytes only the first `per_1024` in 1,024 reach
     /// the disk, and never the last one.
     pub(crate) fn tear(&mut self, wall_ms: u64, records: Vec<Record>, per_1024: u64) {
+        if self.keep == Keep::Folded {
+            // It isn't whole, so that nothing of it is found later.
+            return;
+        }
         let entries = self.entries(wall_ms, records);
         let start = self.tail.len();
         Self::write(&mut self.tail, &entries);
@@ -114,10 +138,15 @@ impl SimJournal {
     /// # Errors
     /// When anything but the tail is damaged, or the records contradict each other.
     pub(crate) fn recover(&mut self) -> Result<&Folded, Unreadable> {
+        if let Some(unreadable) = self.unreadable.take() {
+            return Err(unreadable);
+        }
+        if self.keep == Keep::Folded {
+            return Ok(&self.folded);
+        }
         let (entries, good) = Self::read(&self.tail, self.lines)?;
         for entry in &entries {
-            self.folded.view.apply(entry);
-            self.folded.resumption.apply(entry)?;
+            self.folded.apply(entry)?;
         }
         let read = self.tail.get(..good).unwrap_or_default();
         self.digest.update(read);
@@ -221,9 +250,9 @@ impl SimJournal {
             let _ = serde_json::to_writer(&mut *out, entry);
             let crc = crc32(out.get(start + 9..).unwrap_or_default());
             let end = if index + 1 == entries.len() { '.' } else { ',' };
-            let head = format!("{crc:08x}{end}");
-            if let Some(place) = out.get_mut(start..start + 9) {
-                place.copy_from_slice(head.as_bytes());
+            if let Some(mut place) = out.get_mut(start..start + 9) {
+                // It has just that room.
+                let _ = write!(place, "{crc:08x}{end}");
             }
             out.push(b'\n');
         }
@@ -235,9 +264,16 @@ impl SimJournal {
         digest.iter().map(|b| format!("{b:02x}")).collect()
     }
 
+    /// That engine's plan is about to be accepted.
+    pub(crate) fn expect(&mut self, engine: &Engine) {
+        if self.keep == Keep::Folded {
+            self.folded.resumption.expect(engine);
+        }
+    }
+
     /// Whether it can be read back.
     pub(crate) fn is_kept(&self) -> bool {
-        self.recovers
+        self.keep != Keep::Nothing
     }
 
     /// The number of entries.
@@ -321,7 +357,7 @@ mod tests {
 
     #[test]
     fn damage_before_the_tail_is_an_error() {
-        let mut journal = SimJournal::new(Keep::Folded);
+        let mut journal = SimJournal::new(Keep::ReadBack);
         journal.append(6, vec![opened()]);
         journal.recover().unwrap();
         journal.append(7, vec![accepted()]);
@@ -336,18 +372,26 @@ mod tests {
 
     #[test]
     fn the_digest_is_the_same_whatever_is_kept() {
-        let mut journals = [Keep::Nothing, Keep::Folded, Keep::Bytes].map(SimJournal::new);
+        let keeps = [Keep::Nothing, Keep::Folded, Keep::ReadBack, Keep::Bytes];
+        let mut journals = keeps.map(SimJournal::new);
         for journal in &mut journals {
             journal.append(7, vec![opened(), accepted()]);
             if journal.is_kept() {
+                journal.tear(8, vec![ended(), ended()], 900);
                 journal.recover().unwrap();
             }
             journal.append(8, vec![ended()]);
         }
-        let [nothing, folded, bytes] = journals;
-        assert_eq!(nothing.digest(), folded.digest());
-        assert_eq!(nothing.digest(), bytes.digest());
-        assert_eq!(nothing.byte_count(), folded.byte_count());
+        let [nothing, mut folded, mut read_back, bytes] = journals;
+        for other in [&folded, &read_back, &bytes] {
+            assert_eq!(nothing.digest(), other.digest());
+            assert_eq!(nothing.byte_count(), other.byte_count());
+            assert_eq!(nothing.entry_count(), other.entry_count());
+        }
+        let (folded, read_back) = (folded.recover().unwrap(), read_back.recover().unwrap());
+        assert_eq!(folded.view, read_back.view);
+        let engines = [folded, read_back].map(|f| format!("{:?}", f.resumption.engine()));
+        assert_eq!(engines[0], engines[1]);
         let (length, digest) = (bytes.byte_count(), bytes.digest());
         let bytes = bytes.into_bytes().unwrap();
         assert_eq!(length, bytes.len() as u64);

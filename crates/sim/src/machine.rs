@@ -101,6 +101,7 @@ pub(crate) enum Kube {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Instance {
     pub(crate) number: u64,
+    own: Rc<Own>,
     /// Whether the planned disks are mounted in it.
     pub(crate) mounted: bool,
     /// Whether a connection under its approval has been made.
@@ -109,22 +110,38 @@ pub(crate) struct Instance {
     pub(crate) reported: bool,
 }
 
+/// What is made anew at each boot of the installer, and asked for many times.
+#[derive(Debug, PartialEq, Eq)]
+struct Own {
+    nonce: String,
+    boot_id: String,
+    host_key: String,
+    fingerprint: String,
+}
+
 impl Instance {
     pub(crate) fn new(number: u64) -> Self {
+        let fingerprint = fingerprint(number ^ 0xf1);
         Self {
             number,
+            own: Rc::new(Own {
+                nonce: hex_of(number ^ 0xa0, 32),
+                boot_id: boot_id(number),
+                host_key: key_of(&fingerprint),
+                fingerprint,
+            }),
             mounted: false,
             contacted: false,
             reported: false,
         }
     }
 
-    pub(crate) fn boot_id(&self) -> String {
-        boot_id(self.number)
+    pub(crate) fn boot_id(&self) -> &str {
+        &self.own.boot_id
     }
 
-    pub(crate) fn fingerprint(&self) -> String {
-        fingerprint(self.number ^ 0xf1)
+    pub(crate) fn fingerprint(&self) -> &str {
+        &self.own.fingerprint
     }
 }
 
@@ -304,11 +321,11 @@ impl Machine {
     }
 
     /// The host key that is shown at its address, if anything answers there.
-    pub(crate) fn shown_key(&self, now_ms: u64) -> Option<String> {
+    pub(crate) fn shown_key(&self, now_ms: u64) -> Option<&str> {
         match &self.running {
-            _ if now_ms < self.hijacked_until_ms => Some(ANOTHER_MACHINES_KEY.to_owned()),
+            _ if now_ms < self.hijacked_until_ms => Some(ANOTHER_MACHINES_KEY),
             Running::Installer(instance) => Some(instance.fingerprint()),
-            Running::System { key, .. } => Some(key.clone()),
+            Running::System { key, .. } => Some(key),
             _ => None,
         }
     }
@@ -335,16 +352,16 @@ impl Machine {
 
     /// What its installer reports.
     pub(crate) fn report(&self, instance: &Instance) -> InstallerReport {
-        let fingerprint = instance.fingerprint();
+        let own = &instance.own;
         InstallerReport {
             version: undercroft_model::INSTALLER_REPORT_VERSION,
-            nonce: hex_of(instance.number ^ 0xa0, 32),
+            nonce: own.nonce.clone(),
             uuid: self.spec.uuid,
             macs: self.spec.macs.clone(),
             address: self.spec.address,
-            boot_id: instance.boot_id(),
-            host_key: key_of(&fingerprint),
-            fingerprint,
+            boot_id: own.boot_id.clone(),
+            host_key: own.host_key.clone(),
+            fingerprint: own.fingerprint.clone(),
             system: self.spec.system,
             firmware: ReportedFirmware::Uefi,
             memory_mb: self.spec.memory_mb,
@@ -372,7 +389,7 @@ impl Machine {
             // Its own boot, under another key.
             0 => {
                 if let Running::Installer(instance) = &self.running {
-                    report.boot_id = instance.boot_id();
+                    report.boot_id = instance.boot_id().to_owned();
                 }
             }
             // What it has reported last, word by word: of this boot or of an earlier one.

@@ -18,7 +18,7 @@ use undercroft_model::{
     Found, JOURNAL_VERSION, NodeName, NodeObservation, Plan, PlanId, Record, RunEnd,
     inventory::{Inventory, ScaleError, scale_to},
 };
-use undercroft_planner::{PlanOptions, plan_with};
+use undercroft_planner::{PlanOptions, plan_digested};
 use undercroft_simkit::{Faults, Trace};
 
 use crate::{
@@ -238,7 +238,16 @@ impl RehearsalState<'_> {
             reinstall: self.reinstall.clone(),
             ..PlanOptions::default()
         };
-        let (plan, report) = plan_with(&self.inventory, &observation, parent.as_ref(), &options);
+        let digest = self
+            .inventory_digest
+            .get_or_insert_with(|| self.inventory.digest());
+        let (plan, report) = plan_digested(
+            &self.inventory,
+            digest.clone(),
+            &observation,
+            parent.as_ref(),
+            &options,
+        );
         self.reinstall.retain(|name| !plan.nodes.contains_key(name));
         self.last_report = Some(report);
         Ok(plan)
@@ -276,10 +285,14 @@ impl RehearsalState<'_> {
         }
     }
 
-    fn engine(&self, plan: Plan) -> Checked<Engine> {
+    fn engine(&self, plan: impl Into<std::sync::Arc<Plan>>) -> Checked<Engine> {
         let next_op = self.shared.borrow().checkers.next_op();
         match Engine::new(plan) {
-            Ok(engine) => Ok(engine.numbered_from(next_op)),
+            Ok(engine) => {
+                let engine = engine.numbered_from(next_op);
+                self.shared.borrow_mut().journal.expect(&engine);
+                Ok(engine)
+            }
             Err(refused) => self.broken(Rule::PlanMatchesInventory, refused.to_string()),
         }
     }
@@ -374,6 +387,7 @@ impl RehearsalState<'_> {
                     machine.spec.founds = machine.spec.name == founder;
                 }
                 self.inventory.to_mut().kubernetes.founder = Some(founder);
+                self.inventory_digest = None;
             }
         }
         // Once: a reinstallation that is cut off is gone on with without its name.
@@ -530,9 +544,9 @@ impl RehearsalState<'_> {
             self.resume()?
         } else {
             // The plan never reached the journal: the same command plans anew.
-            let plan = self.replan()?;
+            let plan = std::sync::Arc::new(self.replan()?);
             if let Some(last) = self.plans.last_mut() {
-                *last = std::sync::Arc::new(plan.clone());
+                *last = std::sync::Arc::clone(&plan);
             }
             self.engine(plan)?
         };

@@ -12,7 +12,7 @@ use crate::{
     journal::SimJournal,
 };
 
-/// How often the controller dies in one rehearsal: each time the whole journal is read again.
+/// How often the controller dies in one rehearsal: more than any person would start it again.
 const KILLS_MAX: u32 = 60;
 
 /// One operation's time, for the report.

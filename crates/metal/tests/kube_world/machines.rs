@@ -196,7 +196,7 @@ impl Site {
             work,
             attempt: 1,
             timeout_ms: u64::try_from(limit.as_millis()).unwrap(),
-            facts: NodeFacts::default(),
+            facts: NodeFacts::default().into(),
         };
         self.world.start(order);
     }

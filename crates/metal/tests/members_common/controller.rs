@@ -265,7 +265,7 @@ impl Controller {
             work,
             attempt: 1,
             timeout_ms: u64::try_from(self.limit.as_millis()).unwrap(),
-            facts: NodeFacts::default(),
+            facts: NodeFacts::default().into(),
         };
         self.world.start(order);
     }

@@ -206,7 +206,7 @@ impl Bench {
             work,
             attempt: 1,
             timeout_ms: u64::try_from(LIMIT.as_millis()).unwrap(),
-            facts,
+            facts: facts.into(),
         }
     }
 

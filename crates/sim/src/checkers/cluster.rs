@@ -302,7 +302,7 @@ mod tests {
                 work: Work::Act,
                 attempt: 1,
                 timeout_ms: 1000,
-                facts: NodeFacts::default(),
+                facts: NodeFacts::default().into(),
             });
             op
         }

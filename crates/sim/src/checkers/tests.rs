@@ -82,7 +82,7 @@ impl Bench {
             work,
             attempt,
             timeout_ms: 1000,
-            facts,
+            facts: facts.into(),
         });
     }
 

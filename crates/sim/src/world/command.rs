@@ -156,18 +156,16 @@ impl SimWorld {
         if !machine.is_connected(now.mono_ms) {
             return Err(nobody_answers());
         }
-        let shown = machine.shown_key(now.mono_ms);
-        if shown.is_none() {
-            return Err(nobody_answers());
-        }
-        if shown.as_deref() != Some(pinned) {
-            return Err(other_key(shown));
+        match machine.shown_key(now.mono_ms) {
+            None => return Err(nobody_answers()),
+            Some(shown) if shown != pinned => return Err(other_key(shown)),
+            Some(_) => {}
         }
         let Running::Installer(instance) = &mut machine.running else {
-            return Err(other_key(shown));
+            return Err(other_key(pinned));
         };
         if !std::mem::replace(&mut instance.contacted, true) {
-            let fingerprint = instance.fingerprint();
+            let fingerprint = instance.fingerprint().to_owned();
             let mut shared = self.shared.borrow_mut();
             shared.checkers.on_first_contact(&fingerprint, now.wall_ms);
         }
@@ -311,7 +309,7 @@ pub(super) fn nobody_answers() -> Box<Unanswered> {
     ))
 }
 
-pub(super) fn other_key(shown: Option<String>) -> Box<Unanswered> {
+pub(super) fn other_key(shown: &str) -> Box<Unanswered> {
     let message = "another host key is shown at the address than the one that is pinned";
-    Box::new(Unanswered::new(NoAnswer::OtherKey, message).showing(shown))
+    Box::new(Unanswered::new(NoAnswer::OtherKey, message).showing(Some(shown.to_owned())))
 }

@@ -181,7 +181,7 @@ impl SimWorld {
         if holds_root {
             machine.root = Root::empty();
         }
-        let fingerprint = self.instance(node).map(|i| i.fingerprint());
+        let fingerprint = self.instance(node).map(|i| i.fingerprint().to_owned());
         self.wiped.push((node, serial.clone()));
         if datastore && self.cluster.members.contains_key(&node) {
             let name = self.name(node);
@@ -378,7 +378,7 @@ impl SimWorld {
     }
 
     fn take_host_key(&mut self, node: u32, order: &Order) -> Progress {
-        if let Some(fingerprint) = self.instance(node).map(|i| i.fingerprint()) {
+        if let Some(fingerprint) = self.instance(node).map(|i| i.fingerprint().to_owned()) {
             self.shared.borrow_mut().checkers.on_secret(&fingerprint);
         }
         if !self.is_mounted(node) {

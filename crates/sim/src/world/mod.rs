@@ -21,12 +21,13 @@ use std::{
     cmp::Reverse,
     collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque},
     rc::Rc,
+    sync::Arc,
 };
 
 use undercroft_engine::{Event, Order, World};
 use undercroft_model::{
     Action, Approval, ApprovalMode, Evidence, Failure, FailureKind, InstallerReport, NodeName,
-    NodePlan, Now, OpId, Outcome, Work,
+    NodePlan, Now, OpId, Outcome, Plan, Work,
 };
 use undercroft_simkit::{Clock, FlowId, Link, Rng};
 use undercroft_steps::{Answer, AwaitedReport, ClusterScript, Unanswered};
@@ -171,6 +172,8 @@ pub(crate) struct SimWorld {
     #[cfg(test)]
     pub(crate) targeted_loss: Option<TargetedLoss>,
     places: BTreeMap<NodeName, u32>,
+    /// The plan that was last worked on, and the place of each of its steps' machines.
+    planned: Option<(Arc<Plan>, Vec<u32>)>,
     ops: BTreeMap<OpId, Op>,
     link: Link,
     link_generation: u64,
@@ -218,6 +221,7 @@ impl SimWorld {
             #[cfg(test)]
             targeted_loss: None,
             places,
+            planned: None,
             ops: BTreeMap::new(),
             link_generation: 0,
             flows: BTreeMap::new(),
@@ -466,13 +470,13 @@ impl SimWorld {
             return;
         };
         let wall_ms = self.now().wall_ms;
-        let approval = |fingerprint: &String, by: &str| Approval {
-            fingerprint: fingerprint.clone(),
+        let approval = |fingerprint: &str, by: &str| Approval {
+            fingerprint: fingerprint.to_owned(),
             by: by.to_owned(),
             granted_wall_ms: wall_ms,
             expires_wall_ms: wall_ms.saturating_add(*expires_ms),
         };
-        let first = order.facts.report.as_ref().map(|r| &r.fingerprint);
+        let first = order.facts.report.as_ref().map(|r| r.fingerprint.as_str());
         if let Some(first) = first
             && self.is_sabotaged(Sabotage::ApprovesAnyone)
         {
@@ -509,7 +513,8 @@ impl SimWorld {
         self.shared.borrow_mut().checkers.on_approved(&approval);
         self.approvals
             .insert(approval.fingerprint.clone(), approval.clone());
-        let report = (first != Some(&shown.fingerprint)).then(|| Box::new(shown));
+        let another = first != Some(shown.fingerprint.as_str());
+        let report = another.then(|| Box::new(shown));
         self.done(op, 0, Evidence::Approved { approval, report });
     }
 
@@ -523,6 +528,21 @@ impl SimWorld {
         let Reverse(free) = &mut *first;
         *free = (*free).max(now_ms) + takes_ms;
         *free - now_ms
+    }
+
+    /// The place of an order's machine.
+    fn place_of(&mut self, order: &Order) -> Option<u32> {
+        if order.planned().is_none_or(|step| step.node != order.node) {
+            return self.places.get(&order.node).copied();
+        }
+        let known = self.planned.take();
+        let known = known.filter(|(plan, _)| Arc::ptr_eq(plan, &order.plan));
+        let (_, places) = self.planned.insert(known.unwrap_or_else(|| {
+            let places = crate::fleet::places_of_steps(&self.places, &order.plan);
+            (Arc::clone(&order.plan), places)
+        }));
+        let place = places.get(order.step.index()).copied();
+        place.filter(|place| usize::try_from(*place).is_ok_and(|at| at < self.machines.len()))
     }
 
     /// How long an operation takes to get to its machine.
@@ -585,7 +605,7 @@ impl World for SimWorld {
         if killed {
             return;
         }
-        let Some(node) = self.places.get(&order.node).copied() else {
+        let Some(node) = self.place_of(&order) else {
             return;
         };
         {

@@ -58,7 +58,7 @@ impl SimWorld {
                     current_system: system.clone(),
                 })
             }
-            (shown, _) => Err(other_key(shown)),
+            (Some(shown), _) => Err(other_key(shown)),
         }
     }
 
