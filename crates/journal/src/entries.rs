@@ -14,19 +14,18 @@ use super::{
     chain::Chain,
     head::{Head, refuse_if_gone},
     lock::ControllerLock,
+    pages::{NO_DIGEST, OTHER_DIGEST, PAGE_ENTRIES, Page, ReadPage, Understood, read_ahead},
     store::{JOURNAL_FILE, Store, StoreError},
 };
 use undercroft_process::clock::wall_ms_now;
 
-/// The most entries that are read in one go; bounds the memory of a reader of a long journal.
-const PAGE_ENTRIES: u64 = 1000;
-
 /// A row as it is stored.
-struct Stored {
-    seq: u64,
-    wall_ms: u64,
-    record: String,
-    chain: Vec<u8>,
+pub(super) struct Stored {
+    pub(super) seq: u64,
+    pub(super) wall_ms: u64,
+    pub(super) record: String,
+    /// `None` where it hasn't the length of one.
+    pub(super) chain: Option<Chain>,
 }
 
 impl Stored {
@@ -35,7 +34,7 @@ impl Stored {
             seq: unsigned(row.get(0)?),
             wall_ms: unsigned(row.get(1)?),
             record: row.get(2)?,
-            chain: row.get(3)?,
+            chain: row.get_ref(3)?.as_blob()?.try_into().ok().map(Chain),
         })
     }
 }
@@ -79,30 +78,69 @@ impl Store {
                 return Err(self.another(head));
             }
         }
-        let mut next = from;
-        let mut chain = match from.checked_sub(1) {
-            None => Chain::beginning(&self.fleet),
-            Some(before) => match self.stored(before)? {
-                None => return Ok(()),
-                Some(stored) => self.chain_of(&stored)?,
-            },
+        let Some(before) = self.chain_before(from)? else {
+            return Ok(());
         };
-        loop {
-            let page = self.page(next)?;
-            if page.is_empty() {
-                return Ok(());
-            }
-            for stored in page {
-                let (entry, digest) = self.checked(stored, next, chain)?;
-                self.entries_read.set(self.entries_read.get() + 1);
-                READ.fetch_add(1, Ordering::Relaxed);
-                chain = digest;
-                next += 1;
-                if each(entry, chain).is_break() {
-                    return Ok(());
+        let mut reached = (from, before);
+        let first = Page::new(from, before, self.page(from)?);
+        let is_full = first.is_full();
+        // One by one: many a reader wants few of them.
+        if self.hand_over(first, &mut reached, &mut each)?.is_break() || !is_full {
+            return Ok(());
+        }
+        read_ahead(self, reached.0, |mut pages| {
+            while let Some(page) = pages.take()? {
+                if page.before != reached.1 {
+                    return Err(self.damaged(reached.0, OTHER_DIGEST));
+                }
+                let handed = self.hand_over(page.entries, &mut reached, &mut each)?;
+                if handed.is_break() || page.is_last {
+                    break;
                 }
             }
+            Ok(())
+        })
+    }
+
+    /// Hands entries over, up to the first that isn't good. `reached` is the next number, and the digest before it.
+    fn hand_over(
+        &self,
+        understood: impl IntoIterator<Item = Understood>,
+        reached: &mut (u64, Chain),
+        each: &mut impl FnMut(Entry, Chain) -> ControlFlow<()>,
+    ) -> Result<ControlFlow<()>, StoreError> {
+        for understood in understood {
+            let (entry, chain) = understood.map_err(|d| self.damaged(d.seq, d.detail))?;
+            self.entries_read.set(self.entries_read.get() + 1);
+            READ.fetch_add(1, Ordering::Relaxed);
+            *reached = (entry.seq.saturating_add(1), chain);
+            if each(entry, chain).is_break() {
+                return Ok(ControlFlow::Break(()));
+            }
         }
+        Ok(ControlFlow::Continue(()))
+    }
+
+    /// The digest that an entry follows; `None` where the one before it isn't there.
+    fn chain_before(&self, seq: u64) -> Result<Option<Chain>, StoreError> {
+        let Some(before) = seq.checked_sub(1) else {
+            return Ok(Some(Chain::beginning(&self.fleet)));
+        };
+        let stored = self.stored(before)?;
+        stored.map(|stored| self.chain_of(&stored)).transpose()
+    }
+
+    /// The page from `from` on, understood; `None` where the journal ends before it.
+    pub(super) fn read_page(&self, from: u64) -> Result<Option<ReadPage>, StoreError> {
+        let Some(before) = self.chain_before(from)? else {
+            return Ok(None);
+        };
+        let page = Page::new(from, before, self.page(from)?);
+        Ok(Some(ReadPage {
+            before,
+            is_last: !page.is_full(),
+            entries: page.into_iter().collect(),
+        }))
     }
 
     /// The last entry, after all were checked; whatever `journal.head` says.
@@ -208,36 +246,9 @@ impl Store {
     }
 
     fn chain_of(&self, stored: &Stored) -> Result<Chain, StoreError> {
-        let bytes = stored.chain.as_slice().try_into();
-        bytes
-            .map(Chain)
-            .map_err(|_| self.damaged(stored.seq, "its digest has another length than 32 bytes"))
-    }
-
-    fn checked(
-        &self,
-        stored: Stored,
-        expected: u64,
-        before: Chain,
-    ) -> Result<(Entry, Chain), StoreError> {
-        if stored.seq != expected {
-            return Err(self.damaged(expected, "it is missing"));
-        }
-        let chain = before.next(stored.seq, stored.wall_ms, &stored.record);
-        if chain != self.chain_of(&stored)? {
-            return Err(self.damaged(
-                expected,
-                "its digest doesn't match its content and the entry before it",
-            ));
-        }
-        let record: Record = serde_json::from_str(&stored.record)
-            .map_err(|e| self.damaged(expected, format!("it can't be understood: {e}")))?;
-        let entry = Entry {
-            seq: stored.seq,
-            wall_ms: stored.wall_ms,
-            record,
-        };
-        Ok((entry, chain))
+        stored
+            .chain
+            .ok_or_else(|| self.damaged(stored.seq, NO_DIGEST))
     }
 
     fn damaged(&self, seq: u64, detail: impl Into<String>) -> StoreError {
@@ -440,7 +451,7 @@ mod tests {
     fn long_journals_are_read_in_pages() {
         let dir = tempfile::tempdir().unwrap();
         let mut journal = open(dir.path());
-        let count = PAGE_ENTRIES * 2 + 7;
+        let count = PAGE_ENTRIES * 8 + 7;
         let records = (0..count).map(|_| ended()).collect();
         journal.append_records(1, records).unwrap();
         let mut seen = 0;
@@ -453,6 +464,68 @@ mod tests {
             })
             .unwrap();
         assert_eq!(seen, count + 1);
+    }
+
+    /// What is handed on of a journal of many pages, and how reading it ended.
+    fn seen(dir: &Path, stop_at: u64) -> (u64, Result<(), StoreError>) {
+        let store = Store::open(dir, Some("basement")).unwrap();
+        let mut seen = 0;
+        let read = store.for_each_entry(0, |entry| {
+            assert_eq!(entry.seq, seen);
+            seen += 1;
+            if seen == stop_at {
+                ControlFlow::Break(())
+            } else {
+                ControlFlow::Continue(())
+            }
+        });
+        assert_eq!(store.entries_read(), seen);
+        (seen, read)
+    }
+
+    #[test]
+    fn of_a_long_journal_nothing_behind_a_damaged_entry_is_handed_on() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut journal = open(dir.path());
+        let count = PAGE_ENTRIES * 9 + 7;
+        let records = (0..count).map(|_| ended()).collect();
+        journal.append_records(1, records).unwrap();
+        drop(journal);
+        for stop_at in [1, PAGE_ENTRIES, PAGE_ENTRIES + 1, PAGE_ENTRIES * 5] {
+            let (seen, read) = seen(dir.path(), stop_at);
+            assert!(seen == stop_at && read.is_ok(), "{stop_at}: {read:?}");
+        }
+        let sql = |statement: &str| {
+            let connection = rusqlite::Connection::open(dir.path().join(JOURNAL_FILE)).unwrap();
+            connection.execute_batch(statement).unwrap();
+        };
+        // The later ones first: each is found before those behind it.
+        let last_of_page = PAGE_ENTRIES * 3 - 1;
+        for (seq, change, why) in [
+            (PAGE_ENTRIES * 8 + 5, "DELETE FROM entries", "it is missing"),
+            (
+                PAGE_ENTRIES * 6,
+                "UPDATE entries SET record = '{}'",
+                "its digest doesn't match",
+            ),
+            (
+                PAGE_ENTRIES * 4 + 5,
+                "UPDATE entries SET wall_ms = 2",
+                "its digest doesn't match",
+            ),
+            (
+                last_of_page,
+                "UPDATE entries SET chain = x'00'",
+                "another length than 32 bytes",
+            ),
+        ] {
+            sql(&format!("{change} WHERE seq = {seq}"));
+            let (seen, read) = seen(dir.path(), u64::MAX);
+            let error = read.unwrap_err().to_string();
+            assert_eq!(seen, seq, "{error}");
+            assert!(error.contains(&format!("entry {seq}: ")), "{error}");
+            assert!(error.contains(why), "{error}");
+        }
     }
 
     #[test]

@@ -27,6 +27,7 @@ mod chain;
 mod entries;
 mod head;
 mod lock;
+mod pages;
 mod store;
 mod timeline;
 mod unknown_machines;

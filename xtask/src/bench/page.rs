@@ -161,17 +161,18 @@ pub(crate) fn seeds(lines: &[Value]) -> String {
 /// The table of the journal, beside SQLite.
 pub(crate) fn journal(lines: &[Value]) -> String {
     let mut table = String::from(
-        "| what | entries | size | ours | SQLite alone | ratio |\n\
-         | --- | ---: | ---: | ---: | ---: | ---: |\n",
+        "| what | entries | size | ours | all processors | SQLite alone | ratio |\n\
+         | --- | ---: | ---: | ---: | ---: | ---: | ---: |\n",
     );
     for line in lines {
         let _ = writeln!(
             table,
-            "| {} | {} | {} MB | {} | {} | {:.1} |",
+            "| {} | {} | {} MB | {} | {} | {} | {:.1} |",
             text(line, "name"),
             number(line, "entries"),
             number(line, "megabytes"),
             milliseconds(number(line, "ours_ms")),
+            milliseconds(number(line, "ours_cpu_ms")),
             milliseconds(number(line, "peer_ms")),
             number(line, "ratio"),
         );

@@ -163,47 +163,41 @@ impl FleetView {
         wall_ms: u64,
     ) -> Option<()> {
         self.next_op = self.next_op.max(op.0.saturating_add(1));
-        let plan = self.plan.take()?;
-        let placed = plan.step(step).and_then(|step| {
-            let view = self.nodes.get_mut(&step.node)?;
-            view.begun = true;
-            view.first_wall_ms.get_or_insert(wall_ms);
-            view.current = Some(Current {
-                step: step.id,
-                action: step.action.verb().into(),
-                op: Some(op),
-                work: Some(work),
-                attempt,
-                since_wall_ms: Some(wall_ms),
-            });
-            Some(())
+        let (open, stopped) = self.run_state();
+        let plan = self.plan.as_deref()?;
+        let step = plan.step(step)?;
+        let view = self.nodes.get_mut(&step.node)?;
+        view.begun = true;
+        view.first_wall_ms.get_or_insert(wall_ms);
+        view.current = Some(Current {
+            step: step.id,
+            action: step.action.verb().into(),
+            op: Some(op),
+            work: Some(work),
+            attempt,
+            since_wall_ms: Some(wall_ms),
         });
-        let node = plan.step(step).map(|step| step.node.clone());
-        self.plan = Some(plan);
-        if let Some(node) = node {
-            self.settle_one(&node);
-        }
-        placed
+        view.settle(plan, &step.node, open, stopped);
+        Some(())
     }
 
     fn op_ended(&mut self, op: OpId, step: StepId, outcome: &Outcome, wall_ms: u64) -> Option<()> {
         self.next_op = self.next_op.max(op.0.saturating_add(1));
-        let plan = self.plan.take()?;
-        let placed = plan.step(step).and_then(|step| {
-            let view = self.nodes.get_mut(&step.node)?;
-            view.op_ended(&plan, step, op, outcome, wall_ms)?;
-            if let Outcome::Done { evidence } = outcome
-                && let Some(installed) = self.installed.get_mut(&step.node)
-            {
-                installed.proved_up |= matches!(evidence, Evidence::Up { .. });
-                let joined = matches!(evidence, Evidence::Joined { .. });
-                installed.joined |= joined;
-                installed.member |= joined;
-            }
-            Some(step.node.clone())
-        });
-        self.plan = Some(plan);
-        self.settle_one(&placed?);
+        let (open, stopped) = self.run_state();
+        let plan = self.plan.as_deref()?;
+        let step = plan.step(step)?;
+        let view = self.nodes.get_mut(&step.node)?;
+        view.op_ended(plan, step, op, outcome, wall_ms)?;
+        view.settle(plan, &step.node, open, stopped);
+        if let Outcome::Done { evidence } = outcome
+            && matches!(evidence, Evidence::Up { .. } | Evidence::Joined { .. })
+            && let Some(installed) = self.installed.get_mut(&step.node)
+        {
+            installed.proved_up |= matches!(evidence, Evidence::Up { .. });
+            let joined = matches!(evidence, Evidence::Joined { .. });
+            installed.joined |= joined;
+            installed.member |= joined;
+        }
         Some(())
     }
 
@@ -232,18 +226,23 @@ impl FleetView {
         Some(())
     }
 
+    /// Whether the run is open, and whether its rollout was stopped.
+    fn run_state(&self) -> (bool, bool) {
+        let run = self.run.as_ref();
+        let open = run.is_some_and(|run| run.end.is_none());
+        (open, run.is_some_and(|run| run.rollout_stopped))
+    }
+
     /// Status and waits follow from all the rest.
     fn settle_one(&mut self, node: &crate::NodeName) {
-        let open = self.run.as_ref().is_some_and(|run| run.end.is_none());
-        let stopped = self.run.as_ref().is_some_and(|run| run.rollout_stopped);
+        let (open, stopped) = self.run_state();
         if let (Some(plan), Some(view)) = (self.plan.as_deref(), self.nodes.get_mut(node)) {
             view.settle(plan, node, open, stopped);
         }
     }
 
     fn settle_all(&mut self) {
-        let open = self.run.as_ref().is_some_and(|run| run.end.is_none());
-        let stopped = self.run.as_ref().is_some_and(|run| run.rollout_stopped);
+        let (open, stopped) = self.run_state();
         if let Some(plan) = self.plan.as_deref() {
             for (name, view) in &mut self.nodes {
                 view.settle(plan, name, open, stopped);

@@ -1,0 +1,187 @@
+//! A long journal, read by several threads beside the one that takes in what they have read.
+//!
+//! Entries are numbered without gaps, so that each thread knows which pages are its own: it reads them over a connection of
+//! its own, checks each row against the digest that it came to, and reads its record. What is handed on is in order, each
+//! page by the digest that the one before it came to, and nothing behind a row that isn't good.
+
+use std::{
+    io,
+    ops::RangeFrom,
+    path::PathBuf,
+    sync::mpsc::{Receiver, sync_channel},
+    thread, vec,
+};
+
+use undercroft_model::Entry;
+
+use super::{
+    chain::Chain,
+    entries::Stored,
+    store::{Store, StoreError},
+};
+
+/// The most entries that are read in one go; bounds the memory of a reader of a long journal.
+pub(super) const PAGE_ENTRIES: u64 = 1000;
+/// Threads that read, beside the one that takes in: folding takes about half the time of the rest.
+pub(super) const READERS: usize = 2;
+/// The most pages of each reader's that are understood and not yet handed on: some megabytes.
+const PAGES_AHEAD_MAX: usize = 3;
+/// What is wrong with a digest that isn't one.
+pub(super) const NO_DIGEST: &str = "its digest has another length than 32 bytes";
+/// What is wrong with an entry that isn't as it was written.
+pub(super) const OTHER_DIGEST: &str =
+    "its digest doesn't match its content and the entry before it";
+
+/// An entry that isn't good.
+#[derive(Debug)]
+pub(super) struct Damage {
+    pub(super) seq: u64,
+    pub(super) detail: String,
+}
+
+/// An entry and its digest, or why it isn't good.
+pub(super) type Understood = Result<(Entry, Chain), Damage>;
+
+/// Rows in order, and what they follow.
+pub(super) struct Page {
+    from: u64,
+    before: Chain,
+    rows: Vec<Stored>,
+}
+
+impl Page {
+    pub(super) fn new(from: u64, before: Chain, rows: Vec<Stored>) -> Self {
+        Self { from, before, rows }
+    }
+
+    /// Whether there may be another behind it.
+    pub(super) fn is_full(&self) -> bool {
+        u64::try_from(self.rows.len()).is_ok_and(|rows| rows >= PAGE_ENTRIES)
+    }
+}
+
+/// Checks each row against its digest and reads its record.
+pub(super) struct Understanding {
+    expected: RangeFrom<u64>,
+    before: Chain,
+    rows: vec::IntoIter<Stored>,
+}
+
+impl IntoIterator for Page {
+    type Item = Understood;
+    type IntoIter = Understanding;
+
+    fn into_iter(self) -> Understanding {
+        Understanding {
+            expected: self.from..,
+            before: self.before,
+            rows: self.rows.into_iter(),
+        }
+    }
+}
+
+impl Iterator for Understanding {
+    type Item = Understood;
+
+    fn next(&mut self) -> Option<Understood> {
+        let stored = self.rows.next()?;
+        let seq = self.expected.next()?;
+        let understood = understand(&stored, seq, self.before);
+        if let Ok((_, chain)) = &understood {
+            self.before = *chain;
+        }
+        Some(understood.map_err(|detail| Damage { seq, detail }))
+    }
+}
+
+fn understand(stored: &Stored, expected: u64, before: Chain) -> Result<(Entry, Chain), String> {
+    if stored.seq != expected {
+        return Err("it is missing".to_owned());
+    }
+    let chain = stored.chain.ok_or(NO_DIGEST)?;
+    if before.next(stored.seq, stored.wall_ms, &stored.record) != chain {
+        return Err(OTHER_DIGEST.to_owned());
+    }
+    let record =
+        serde_json::from_str(&stored.record).map_err(|e| format!("it can't be understood: {e}"))?;
+    let entry = Entry {
+        seq: stored.seq,
+        wall_ms: stored.wall_ms,
+        record,
+    };
+    Ok((entry, chain))
+}
+
+/// A page as it was read and understood.
+pub(super) struct ReadPage {
+    /// The digest that it follows.
+    pub(super) before: Chain,
+    pub(super) entries: Vec<Understood>,
+    /// Whether there is none behind it.
+    pub(super) is_last: bool,
+}
+
+/// The pages that others read, in order.
+pub(super) struct Pages {
+    readers: Vec<Receiver<Result<Option<ReadPage>, StoreError>>>,
+    turn: usize,
+    path: PathBuf,
+}
+
+impl Pages {
+    /// The next page; `None` where the journal ends before it.
+    pub(super) fn take(&mut self) -> Result<Option<ReadPage>, StoreError> {
+        let reader = self.readers.get(self.turn % READERS);
+        self.turn = self.turn.wrapping_add(1);
+        let read = reader.and_then(|reader| reader.recv().ok());
+        read.unwrap_or_else(|| {
+            Err(StoreError::Io {
+                path: self.path.clone(),
+                source: io::Error::other("a thread that was to read it has ended"),
+            })
+        })
+    }
+}
+
+/// Calls `work` with the pages from `from` on, which are read meanwhile; who reads ends when it ends.
+pub(super) fn read_ahead(
+    store: &Store,
+    from: u64,
+    work: impl FnOnce(Pages) -> Result<(), StoreError>,
+) -> Result<(), StoreError> {
+    let path = store.path().to_owned();
+    thread::scope(|scope| {
+        let mut readers = Vec::with_capacity(READERS);
+        let mut first = from;
+        for _ in 0..READERS {
+            let (to, pages) = sync_channel(PAGES_AHEAD_MAX);
+            let own = store.second()?;
+            let mut from = first;
+            let read = move || {
+                loop {
+                    let page = own.read_page(from);
+                    let is_last = !matches!(&page, Ok(Some(page)) if !page.is_last);
+                    if to.send(page).is_err() || is_last {
+                        break;
+                    }
+                    for _ in 0..READERS {
+                        from = from.saturating_add(PAGE_ENTRIES);
+                    }
+                }
+            };
+            thread::Builder::new()
+                .spawn_scoped(scope, read)
+                .map_err(|source| StoreError::Io {
+                    path: path.clone(),
+                    source,
+                })?;
+            readers.push(pages);
+            first = first.saturating_add(PAGE_ENTRIES);
+        }
+        work(Pages {
+            readers,
+            turn: 0,
+            path: path.clone(),
+        })
+    })
+}
