@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
 use libfuzzer_sys::fuzz_target;
-use undercroft_netboot::dhcp::{LeaseStore, take_up};
+use undercroft_netboot::dhcp::{LeaseStore, restore_leases};
 
 const NOW_MS: u64 = 1_000_000;
 const LEASE_MS: u64 = 3_600_000;
@@ -14,7 +14,7 @@ const LEASE_MS: u64 = 3_600_000;
 fuzz_target!(|text: &str| {
     let (first, last) = (Ipv4Addr::new(10, 0, 0, 10), Ipv4Addr::new(10, 0, 0, 19));
     let mut store = LeaseStore::new(first, last);
-    take_up(text, &mut store, NOW_MS, LEASE_MS);
+    restore_leases(text, &mut store, NOW_MS, LEASE_MS);
     let leases = store.leases(NOW_MS);
     assert_eq!(leases.len(), store.len());
     let mut machines = BTreeSet::new();

@@ -27,7 +27,7 @@ use crate::{
 use undercroft_journal::{FleetJournal, StoreError};
 use undercroft_metal::{
     power::PowerError,
-    world::{ClusterParts, MetalWorld, Room, RoomParts, RunProgress, WorldParts},
+    world::{ClusterParts, FacilitiesParts, MetalWorld, RealFacilities, RunProgress, WorldParts},
 };
 use undercroft_process::clock;
 use undercroft_secrets::SecretsError;
@@ -221,7 +221,7 @@ pub async fn carry_out(
         }
     };
     let netboot = servers.netboot;
-    let room = Room::new(RoomParts {
+    let facilities = RealFacilities::new(FacilitiesParts {
         inventory: &settings.inventory,
         nodes: &nodes,
         rack_state_dir: settings.rack_state_dir.as_deref(),
@@ -229,7 +229,7 @@ pub async fn carry_out(
     })
     .await?;
     let parts = WorldParts {
-        room: Arc::new(room),
+        facilities: Arc::new(facilities),
         host_keys: prepared.host_keys,
         operator: prepared.operator,
         stores: prepared.systems.stores,

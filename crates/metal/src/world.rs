@@ -16,6 +16,7 @@ mod boot;
 mod claim;
 mod cluster;
 mod copy;
+mod facilities;
 mod host_key;
 mod installed;
 mod installer;
@@ -24,7 +25,6 @@ mod nixlog;
 mod options;
 mod progress;
 mod reports;
-mod room;
 
 use std::{collections::BTreeMap, sync::Arc, time::Instant};
 
@@ -37,10 +37,10 @@ use undercroft_model::{
 use self::job::{Done, Job, Shared, Stop};
 pub use self::{
     cluster::{BootstrapItem, ClusterParts, SecretSource},
+    facilities::{Facilities, FacilitiesParts, Pending, RealFacilities},
     job::{EncryptionKeySource, WorldParts},
     options::{DiskKey, InstallOptions, InstallPhase, OptionError},
     progress::{ProgressSink, RunProgress},
-    room::{Facilities, Pending, Room, RoomParts},
 };
 pub(crate) use self::{
     cluster::{Machine, part_health},

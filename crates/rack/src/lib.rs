@@ -36,7 +36,7 @@ pub use console::{
 pub use error::{RackError, Refusal};
 pub use machine::{HOST_FREE_BYTES_MIN, RESETS_PER_MINUTE_MAX};
 pub use namespace::{
-    Disks, SupervisorCommand, UP_MS, down, enter_command, is_inside, overheard, up,
+    Disks, SupervisorCommand, UP_MS, down, enter_command, is_inside, tracing_supervisor, up,
 };
 pub use nvram::{BootEntry, NVRAM_BYTES_MAX, VariableStore};
 pub use protocol::{

@@ -345,7 +345,11 @@ where
 /// Has the programs that the rack's supervisor starts during `work` told too, where anybody hears it: QEMU
 /// runs there, and not beneath this process.
 /// `afresh` says that the work starts the supervisor, which begins its log anew.
-pub async fn overheard<T>(state_dir: &Path, afresh: bool, work: impl Future<Output = T>) -> T {
+pub async fn tracing_supervisor<T>(
+    state_dir: &Path,
+    afresh: bool,
+    work: impl Future<Output = T>,
+) -> T {
     if !undercroft_process::trace::is_heard() {
         return work.await;
     }

@@ -277,7 +277,7 @@ async fn up(ui: Ui, at: Option<&Path>, args: &UpArgs) -> Result<Done, CliError> 
     project.make_state()?;
     let supervisor = SupervisorCommand::current_exe(SUPERVISOR).map_err(|e| CliError::from(&e))?;
     let dir = project.rack_dir();
-    let up = rack::overheard(&dir, true, rack::up(&dir, &spec, &supervisor));
+    let up = rack::tracing_supervisor(&dir, true, rack::up(&dir, &spec, &supervisor));
     let client = match up.await {
         Ok(client) => client,
         Err(RackError::AlreadyRunning { .. }) if args.if_down => return Ok(Done::Well),
@@ -399,7 +399,7 @@ async fn power(ui: Ui, at: Option<&Path>, args: &PowerArgs) -> Result<Done, CliE
         Action::Reset => (PowerAction::Reset, "reset"),
     };
     let done = client.power(&args.node, action);
-    rack::overheard(&project.rack_dir(), false, done)
+    rack::tracing_supervisor(&project.rack_dir(), false, done)
         .await
         .map_err(|e| CliError::from(&e))?;
     ui.note(&format!("{}: {said}", args.node));

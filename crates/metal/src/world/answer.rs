@@ -135,7 +135,7 @@ async fn answer(job: &Job<'_>, installer: &Installer<'_>, ask: &Ask) -> Result<A
         Ask::GiveHostKey => give_host_key(job, installer).await,
         Ask::GiveExtraFiles => give_extra_files(job, installer).await,
         Ask::OfferDisk => {
-            job.shared.parts.room.offer(job.name(), false)?;
+            job.shared.parts.facilities.offer(job.name(), false)?;
             Ok(Answer::Done)
         }
         _ => Err(Failure::new(

@@ -37,8 +37,8 @@ pub(super) async fn wait(job: &Job<'_>, mode: ApprovalMode, expires_ms: u64, wor
             }
         }
         if mode == ApprovalMode::Console {
-            let room = &job.shared.parts.room;
-            let shown = room.console_identity(job.name()).await?;
+            let facilities = &job.shared.parts.facilities;
+            let shown = facilities.console_identity(job.name()).await?;
             let confirmed = |shown: &ConsoleIdentity| {
                 let mut claims = claims.iter();
                 claims.find(|report| is_same(shown, report)).cloned()
@@ -48,7 +48,7 @@ pub(super) async fn wait(job: &Job<'_>, mode: ApprovalMode, expires_ms: u64, wor
                     let now = wall_ms_now();
                     let approval = Approval {
                         fingerprint: report.fingerprint.clone(),
-                        by: room.console_name(job.name()),
+                        by: facilities.console_name(job.name()),
                         granted_wall_ms: now,
                         expires_wall_ms: now.saturating_add(expires_ms),
                     };

@@ -25,9 +25,9 @@ pub(super) async fn act(job: &Job<'_>) -> Done {
     let heard = job.shared.reports.boots(name);
     let earlier = earlier_boots(job.order.facts.report.as_ref(), heard);
     let awaited = AwaitedReport::of_new_boot(job.node.identity(), &earlier);
-    let room = &job.shared.parts.room;
-    room.offer(name, true)?;
-    if let Some(request) = room.boot_from_network(name).await? {
+    let facilities = &job.shared.parts.facilities;
+    facilities.offer(name, true)?;
+    if let Some(request) = facilities.boot_from_network(name).await? {
         job.mark(TimelineSource::Power, MarkKind::PowerOn, &request);
         job.shared.line(name, request);
     } else {

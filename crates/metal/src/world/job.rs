@@ -13,10 +13,10 @@ use undercroft_netboot::timeline::MarkKind;
 
 use super::{
     cluster::{ClusterParts, KnownAccess},
+    facilities::Facilities,
     options::InstallOptions,
     progress::{ProgressSink, RunProgress},
     reports::ReportBoard,
-    room::Facilities,
 };
 use undercroft_build::system::NixStore;
 use undercroft_journal::{Store, TimelineRow, TimelineSource};
@@ -30,7 +30,7 @@ pub type EncryptionKeySource =
 /// Everything that operations share.
 pub struct WorldParts {
     /// Power, consoles and boot servers.
-    pub room: Arc<dyn Facilities>,
+    pub facilities: Arc<dyn Facilities>,
     /// The machines' host keys.
     pub host_keys: HostKeys,
     /// The key to log in with.

@@ -63,9 +63,9 @@ pub(crate) fn name(text: &str) -> NodeName {
     NodeName::new(text).unwrap()
 }
 
-struct NoRoom;
+struct NoFacilities;
 
-impl Facilities for NoRoom {
+impl Facilities for NoFacilities {
     fn offer(&self, _: &NodeName, _: bool) -> Result<(), Failure> {
         Ok(())
     }
@@ -127,7 +127,7 @@ impl Site {
         let told = Arc::new(Mutex::new(Vec::new()));
         let sink = Arc::clone(&told);
         let parts = WorldParts {
-            room: Arc::new(NoRoom),
+            facilities: Arc::new(NoFacilities),
             host_keys,
             operator,
             stores: BTreeMap::new(),

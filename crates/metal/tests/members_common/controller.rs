@@ -44,9 +44,9 @@ pub(crate) async fn until(limit: Duration, what: &str, mut holds: impl FnMut() -
     }
 }
 
-struct NoRoom;
+struct NoFacilities;
 
-impl Facilities for NoRoom {
+impl Facilities for NoFacilities {
     fn offer(&self, _: &NodeName, _: bool) -> Result<(), Failure> {
         Ok(())
     }
@@ -113,7 +113,7 @@ impl Controller {
         vault.init(now.as_secs()).unwrap();
         let store = Store::create(&dir.path().join("journal"), &fleet).unwrap();
         let parts = WorldParts {
-            room: Arc::new(NoRoom),
+            facilities: Arc::new(NoFacilities),
             host_keys: host_keys(&dir),
             operator: operator(&dir, &fleet),
             stores: BTreeMap::new(),

@@ -51,13 +51,13 @@ pub(crate) fn keygen(path: &Path) -> HostKey {
 
 /// A machine's surroundings, as the test says.
 #[derive(Default)]
-pub(crate) struct FakeRoom {
+pub(crate) struct FakeFacilities {
     pub(crate) console: Mutex<Option<ConsoleIdentity>>,
     pub(crate) offered: Mutex<Vec<bool>>,
     pub(crate) boots: Mutex<u32>,
 }
 
-impl Facilities for FakeRoom {
+impl Facilities for FakeFacilities {
     fn offer(&self, _: &NodeName, installer: bool) -> Result<(), Failure> {
         self.offered.lock().unwrap().push(installer);
         Ok(())
@@ -85,7 +85,7 @@ impl Facilities for FakeRoom {
 pub(crate) struct Bench {
     pub(crate) dir: TempDir,
     pub(crate) sshd: Child,
-    pub(crate) room: Arc<FakeRoom>,
+    pub(crate) facilities: Arc<FakeFacilities>,
     pub(crate) world: MetalWorld,
     pub(crate) outcomes: mpsc::UnboundedReceiver<(OpId, Outcome)>,
     pub(crate) told: Arc<Mutex<Vec<RunProgress>>>,
@@ -134,11 +134,11 @@ impl Bench {
         let sshd = sshd(dir.path(), &operator.authorized_key);
 
         let store = Store::create(&path("state"), "basement").unwrap();
-        let room = Arc::new(FakeRoom::default());
+        let facilities = Arc::new(FakeFacilities::default());
         let told = Arc::new(Mutex::new(Vec::new()));
         let sink = Arc::clone(&told);
         let parts = WorldParts {
-            room: room.clone(),
+            facilities: facilities.clone(),
             host_keys,
             operator,
             stores: BTreeMap::new(),
@@ -151,7 +151,7 @@ impl Bench {
         Self {
             dir,
             sshd,
-            room,
+            facilities,
             world,
             outcomes,
             told,

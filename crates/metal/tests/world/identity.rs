@@ -37,7 +37,7 @@ async fn a_machine_that_is_known_by_its_uuid_alone_comes_up() {
     let order = bench.order(Action::NetworkBoot, Work::Act, NodeFacts::default());
     bench.world.start(order);
     let until = Instant::now() + LIMIT;
-    while *bench.room.boots.lock().unwrap() == 0 {
+    while *bench.facilities.boots.lock().unwrap() == 0 {
         assert!(Instant::now() < until);
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
@@ -47,7 +47,7 @@ async fn a_machine_that_is_known_by_its_uuid_alone_comes_up() {
         .unwrap()
         .unwrap();
     assert!(matches!(evidence(outcome), Evidence::Seen { .. }));
-    *bench.room.console.lock().unwrap() = Some(ConsoleIdentity {
+    *bench.facilities.console.lock().unwrap() = Some(ConsoleIdentity {
         fingerprint: bench.report.fingerprint.clone(),
         nonce: bench.report.nonce.clone(),
         boot_id: bench.report.boot_id.clone(),

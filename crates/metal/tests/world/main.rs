@@ -45,7 +45,7 @@ async fn a_machine_is_booted_approved_by_its_console_and_inspected() {
     let order = bench.order(Action::NetworkBoot, Work::Act, NodeFacts::default());
     bench.world.start(order);
     let until = Instant::now() + LIMIT;
-    while *bench.room.boots.lock().unwrap() == 0 {
+    while *bench.facilities.boots.lock().unwrap() == 0 {
         assert!(Instant::now() < until);
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
@@ -59,9 +59,9 @@ async fn a_machine_is_booted_approved_by_its_console_and_inspected() {
         panic!("not seen");
     };
     assert_eq!(*report, bench.report);
-    assert_eq!(*bench.room.offered.lock().unwrap(), [true]);
+    assert_eq!(*bench.facilities.offered.lock().unwrap(), [true]);
 
-    *bench.room.console.lock().unwrap() = Some(ConsoleIdentity {
+    *bench.facilities.console.lock().unwrap() = Some(ConsoleIdentity {
         fingerprint: report.fingerprint.clone(),
         nonce: report.nonce.clone(),
         boot_id: report.boot_id.clone(),
@@ -199,7 +199,7 @@ async fn of_those_who_claim_to_be_a_machine_its_console_chooses() {
     facts.approval = None;
     let order = bench.order(approve(), Work::Act, facts);
     bench.world.start(order);
-    *bench.room.console.lock().unwrap() = Some(ConsoleIdentity {
+    *bench.facilities.console.lock().unwrap() = Some(ConsoleIdentity {
         fingerprint: bench.report.fingerprint.clone(),
         nonce: bench.report.nonce.clone(),
         boot_id: bench.report.boot_id.clone(),

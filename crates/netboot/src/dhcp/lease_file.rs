@@ -39,7 +39,7 @@ impl LeaseFile {
         now_ms: u64,
         lease_ms: u64,
     ) -> io::Result<Self> {
-        take_up(&read(path)?, store, now_ms, lease_ms);
+        restore_leases(&read(path)?, store, now_ms, lease_ms);
         let leases = store.leases(now_ms);
         Ok(Self {
             path: path.to_owned(),
@@ -77,7 +77,7 @@ impl LeaseFile {
 
 /// Takes the leases in a file's text up into a store: those that hold still, none for longer than
 /// `lease_ms` from now.
-pub fn take_up(text: &str, store: &mut LeaseStore, now_ms: u64, lease_ms: u64) {
+pub fn restore_leases(text: &str, store: &mut LeaseStore, now_ms: u64, lease_ms: u64) {
     for change in text.lines().filter_map(parse) {
         if let Some((mac, expires_ms)) = change.lease {
             // A clock that was set back since makes no lease last for years.

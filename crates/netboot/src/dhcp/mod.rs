@@ -15,7 +15,7 @@ pub(crate) mod serve;
 pub mod wire;
 
 pub use handle::{Handled, Incoming, Port, ServerView, handle};
-pub use lease_file::take_up;
+pub use lease_file::restore_leases;
 pub use leases::LeaseStore;
 pub use probe::neighbours_in;
 pub use reply::{Destination, Reply};

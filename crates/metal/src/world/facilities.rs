@@ -48,9 +48,9 @@ pub trait Facilities: Send + Sync {
     fn console_name(&self, node: &NodeName) -> String;
 }
 
-/// What a [`Room`] is made of.
+/// What a [`RealFacilities`] is made of.
 #[derive(Debug)]
-pub struct RoomParts<'a> {
+pub struct FacilitiesParts<'a> {
     /// The machines.
     pub inventory: &'a Inventory,
     /// Those of them that are switched.
@@ -61,9 +61,9 @@ pub struct RoomParts<'a> {
     pub netboot: Arc<Netboot>,
 }
 
-/// The room with its real power, consoles and boot servers.
+/// The real power, consoles and boot servers.
 #[derive(Debug)]
-pub struct Room {
+pub struct RealFacilities {
     netboot: Arc<Netboot>,
     rack: Option<RackClient>,
     machines: BTreeMap<NodeName, Switched>,
@@ -76,12 +76,12 @@ struct Switched {
     console: Vec<String>,
 }
 
-impl Room {
+impl RealFacilities {
     /// Finds out how each machine is switched.
     ///
     /// # Errors
     /// When the inventory lacks something for it, or the rack isn't running.
-    pub async fn new(parts: RoomParts<'_>) -> Result<Self, PowerError> {
+    pub async fn new(parts: FacilitiesParts<'_>) -> Result<Self, PowerError> {
         let mut machines = BTreeMap::new();
         for name in parts.nodes {
             let Some(node) = parts.inventory.nodes.get(name) else {
@@ -150,7 +150,7 @@ fn power_failure(error: &PowerError) -> Failure {
     }
 }
 
-impl Facilities for Room {
+impl Facilities for RealFacilities {
     fn offer(&self, node: &NodeName, installer: bool) -> Result<(), Failure> {
         let intent = if installer {
             BootIntent::Install
