@@ -452,7 +452,11 @@ fn a_run_that_winds_down_begins_nothing_and_lets_what_runs_come_to_its_end() {
                 None => break,
             };
         }
-        assert_eq!(end, Some(RunEnd::Interrupted), "{events}");
+        // Where only the last operations ran, the plan is done with them.
+        match end {
+            Some(RunEnd::Complete) => assert!(events > 20, "{events}"),
+            end => assert_eq!(end, Some(RunEnd::Interrupted), "{events}"),
+        }
         assert_eq!(begun(&driver), started, "{events}: something was begun");
         assert!(driver.engine().faults().is_empty(), "{events}");
         let after = ended(&driver);
