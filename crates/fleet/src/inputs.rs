@@ -14,7 +14,7 @@ use std::{
 
 use sha2::{Digest as _, Sha256};
 
-use crate::{facts::FACTS_DIR, fleet::Settings};
+use crate::{facts::FACTS_DIR, settings::Settings};
 use undercroft_build::system::SystemBuilder;
 use undercroft_folder::state::STATE_FOLDER;
 

@@ -14,6 +14,7 @@
 mod between;
 mod boot_log;
 mod cluster;
+mod disk_keys;
 pub mod documents;
 mod facts;
 mod fleet;
@@ -31,22 +32,25 @@ mod run;
 pub mod select;
 mod serve;
 mod service;
+mod settings;
 mod systems;
 pub mod verdict;
 
 pub use self::{
     cluster::ClusterError,
+    disk_keys::DiskKeyError,
     facts::{FACTS_DIR, write_facts},
-    fleet::{Fleet, FleetError, Prepared, Settings},
+    fleet::{Fleet, FleetError, Prepared},
     known::Known,
-    netboot::{BootError, InstallerChoice, config_of as boot_config, table as boot_table},
+    netboot::{BootError, BootServers, config_of as boot_config, table as boot_table},
     open::OpenError,
     pi_files::PiError,
     prefetch::PrefetchError,
     project::{INVENTORY_FILE, Project, ProjectError, cache_dir},
-    run::{BootServers, Finished, INTERRUPT_WAIT, Run, RunError, carry_out},
+    run::{Finished, INTERRUPT_WAIT, Run, RunError, carry_out},
     serve::{ServeError, Served},
     service::{Intent, Refused, Service, serve},
+    settings::{InstallerChoice, Settings},
     systems::{KeptSystems, Systems},
 };
 // What a fleet's own methods take and give, so that nobody needs the crates beneath for it.

@@ -11,7 +11,7 @@ use undercroft_model::advice::Advice;
 use tokio::sync::broadcast;
 use undercroft_model::{
     Action, NodeName, NodeState, Plan, System,
-    inventory::{self, Builder, Dhcp, Firmware, Inventory, Node, PowerKind},
+    inventory::{Dhcp, Firmware, Inventory, Node, PowerKind},
     view::FleetView,
 };
 use undercroft_netboot::{
@@ -24,8 +24,8 @@ use undercroft_netboot::{
 
 use crate::pi_files::{PiError, pi_files};
 use crate::{
-    fleet::Settings,
-    run::{BootServers, tell},
+    fleet::Fleet,
+    settings::{InstallerChoice, Settings},
 };
 use undercroft_build::debian::{Arch, Ipxe, KernelFlavour, Parts, PartsError};
 use undercroft_build::installer::{InstallerBuilder, InstallerError, InstallerImage};
@@ -34,31 +34,6 @@ use undercroft_secrets::keys::{KeyError, OperatorKey};
 
 /// The file of the state directory in which leases are kept across restarts.
 const LEASE_FILE: &str = "leases";
-
-/// Which installer is served.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum InstallerChoice {
-    /// Made from Debian's packages, for virtual machines.
-    DebianCloud,
-    /// Made from Debian's packages, for any machine.
-    DebianGeneric,
-    /// The flake's.
-    Flake,
-}
-
-impl InstallerChoice {
-    /// Which installer fits a fleet: the flake's where there is one, else Debian's, with drivers for real
-    /// machines where there are any.
-    pub fn of(inventory: &Inventory) -> Self {
-        let mut nodes = inventory.nodes.values();
-        let all_in_rack = nodes.all(|n| n.power.kind == PowerKind::Rack);
-        match inventory.fleet.builder {
-            Builder::Flake => Self::Flake,
-            Builder::DebianRack if all_in_rack => Self::DebianCloud,
-            Builder::DebianRack => Self::DebianGeneric,
-        }
-    }
-}
 
 /// Why the boot servers could not be started.
 #[derive(Debug, thiserror::Error)]
@@ -103,6 +78,25 @@ impl Advice for BootError {
             ),
             _ => None,
         }
+    }
+}
+
+/// Boot servers that run, to be shared by several runs. Dropping the last one stops them.
+#[derive(Debug, Clone)]
+pub struct BootServers {
+    pub(crate) netboot: Arc<Netboot>,
+}
+
+impl BootServers {
+    /// Starts them for all machines of the inventory, each of which boots its own disk until a run
+    /// says otherwise.
+    ///
+    /// # Errors
+    /// When the installer can't be had, or a socket can't be bound.
+    pub async fn start(fleet: &Fleet, operator: &OperatorKey) -> Result<Self, BootError> {
+        let settings = fleet.settings();
+        let systems = settings.inventory.nodes.values().map(|node| node.system);
+        start_servers(settings, operator, systems.collect(), None, None).await
     }
 }
 
@@ -241,7 +235,7 @@ async fn config(
         &installers,
     )?;
     if let Some(lacks) = pi.lacks {
-        tell(settings, lacks);
+        settings.tell(lacks);
     }
     config.raspberry_pi = pi.files;
     for (system, image) in installers {
@@ -313,19 +307,10 @@ pub(crate) async fn images(
     if systems.is_empty() {
         return Ok((BTreeMap::new(), None));
     }
-    tell(settings, "preparing the installer");
-    let in_rack = settings
-        .inventory
-        .nodes
-        .values()
-        .all(|node| node.power.kind == PowerKind::Rack);
+    settings.tell("preparing the installer");
     let choice = settings
         .installer
-        .unwrap_or(match settings.inventory.fleet.builder {
-            inventory::Builder::Flake => InstallerChoice::Flake,
-            inventory::Builder::DebianRack if in_rack => InstallerChoice::DebianCloud,
-            inventory::Builder::DebianRack => InstallerChoice::DebianGeneric,
-        });
+        .unwrap_or_else(|| InstallerChoice::of(&settings.inventory));
     let debian = |kernel| InstallerBuilder::Debian {
         cache_dir: settings.cache_dir.clone(),
         kernel,

@@ -18,9 +18,9 @@ use undercroft_planner::{FaultyPlan, Next, Scope, next};
 
 use crate::{
     documents::Status,
-    fleet::{Fleet, FleetError, Settings},
-    netboot::InstallerChoice,
+    fleet::{Fleet, FleetError},
     project::{Project, ProjectError, cache_dir},
+    settings::{InstallerChoice, Settings},
 };
 
 /// Why a fleet can't be opened by its folder.

@@ -15,7 +15,7 @@ use undercroft_model::{
 
 use undercroft_build::debian::{PartsError, write_atomically};
 use undercroft_build::installer::InstallerImage;
-use undercroft_folder::confined::{Confined, ConfinedError, Kind};
+use undercroft_folder::confined::{Confined, ConfinedError, FileKind};
 
 /// The folder of the repository that the firmware lies in.
 pub(crate) const PI_FIRMWARE: &str = "netboot/pi";
@@ -124,7 +124,7 @@ fn copy(
             format!("{below}/{name}")
         };
         match entry.kind {
-            Kind::Folder => copy(repository, &below, to, files, depth + 1)?,
+            FileKind::Folder => copy(repository, &below, to, files, depth + 1)?,
             _ if files.len() >= FILES_MAX => return Err(PiError::TooMany),
             _ => {
                 // A link, or anything else that is no file, is refused by name here.

@@ -21,17 +21,17 @@ use undercroft_netboot::{EventKind, Netboot, NetbootError, NetbootEvent};
 
 use crate::{
     boot_log::{BootLog, Kept},
-    fleet::{Fleet, Prepared, Settings},
-    netboot::{BootError, start_servers, table},
+    disk_keys::{DiskKeyError, disk_keys},
+    fleet::{Fleet, Prepared},
+    netboot::{BootError, BootServers, start_servers, table},
 };
 use undercroft_journal::{FleetJournal, StoreError};
 use undercroft_metal::{
     power::PowerError,
-    world::{ClusterParts, FacilitiesParts, MetalWorld, RealFacilities, RunProgress, WorldParts},
+    world::{ClusterParts, FacilitiesParts, MetalWorld, RealFacilities, WorldParts},
 };
 use undercroft_process::clock;
-use undercroft_secrets::SecretsError;
-use undercroft_secrets::keys::{KeyError, OperatorKey};
+use undercroft_secrets::keys::KeyError;
 
 /// How long a run may take to end after it was interrupted. The engine ends at once; the limit is
 /// for a disk that hangs while the end is written to the journal.
@@ -56,25 +56,7 @@ pub enum RunError {
     Key(#[from] KeyError),
     /// The key of a machine's encrypted disks can't be had.
     #[error(transparent)]
-    Secrets(#[from] SecretsError),
-    /// A machine's disks are to be encrypted, and there is no key to do it with.
-    #[error("{node}'s disks are to be encrypted, and the fleet's secrets have no {secret}")]
-    NoDiskKey {
-        /// The machine.
-        node: NodeName,
-        /// The secret's name.
-        secret: String,
-    },
-    /// A machine's disks can't be encrypted with the key that the secrets hold.
-    #[error("{secret} of the fleet's secrets can't be {node}'s passphrase: {detail}")]
-    BadDiskKey {
-        /// The machine.
-        node: NodeName,
-        /// The secret's name.
-        secret: String,
-        /// Why not.
-        detail: String,
-    },
+    DiskKey(#[from] DiskKeyError),
     /// The database can't be used.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -100,12 +82,7 @@ impl Advice for RunError {
             Self::Power(error) => error.hint(),
             Self::Key(error) => error.hint(),
             Self::Store(error) => error.hint(),
-            Self::Secrets(_) | Self::NoDiskKey { .. } => Some(
-                "`undercroft secrets init` makes what is missing, and `undercroft secrets check` says what is wrong. Or name a key of your own with --disk-encryption-keys.".to_owned(),
-            ),
-            Self::BadDiskKey { secret, .. } => Some(format!(
-                "`undercroft secrets rotate {secret}` makes one, as long as the disk isn't encrypted yet."
-            )),
+            Self::DiskKey(error) => error.hint(),
             Self::Netboot(_) | Self::Journal(_) | Self::NotEnding => None,
         }
     }
@@ -154,25 +131,6 @@ pub struct Run<'a> {
     pub wind_down: Option<watch::Receiver<bool>>,
 }
 
-/// Boot servers that run, to be shared by several runs. Dropping the last one stops them.
-#[derive(Debug, Clone)]
-pub struct BootServers {
-    pub(crate) netboot: Arc<Netboot>,
-}
-
-impl BootServers {
-    /// Starts them for all machines of the inventory, each of which boots its own disk until a run
-    /// says otherwise.
-    ///
-    /// # Errors
-    /// When the installer can't be had, or a socket can't be bound.
-    pub async fn start(fleet: &Fleet, operator: &OperatorKey) -> Result<Self, BootError> {
-        let settings = fleet.settings();
-        let systems = settings.inventory.nodes.values().map(|node| node.system);
-        start_servers(settings, operator, systems.collect(), None, None).await
-    }
-}
-
 /// Carries a plan out until it is done, can't go on, or is interrupted. `observer` is shown every
 /// entry of the journal when it is durable.
 ///
@@ -198,7 +156,7 @@ pub async fn carry_out(
     for step in engine.plan().steps.iter().filter(|s| s.delivers_secrets) {
         prepared.host_keys.private(&step.node)?;
     }
-    let encryption_keys = fleet.encryption_keys(engine.plan())?;
+    let encryption_keys = disk_keys(settings, engine.plan())?;
     let nodes: Vec<NodeName> = engine.plan().nodes.keys().cloned().collect();
     let plan = Arc::clone(engine.plan());
     let servers = match servers {
@@ -373,12 +331,4 @@ async fn asked(receiver: &mut Option<watch::Receiver<bool>>) {
         return;
     }
     std::future::pending().await
-}
-
-/// Tells a line that belongs to no machine.
-pub(crate) fn tell(settings: &Settings, text: impl Into<String>) {
-    (settings.progress)(RunProgress::Line {
-        node: None,
-        text: text.into(),
-    });
 }

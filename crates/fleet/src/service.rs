@@ -16,7 +16,8 @@ use crate::{
     cluster::ClusterError,
     facts::write_facts,
     fleet::{Fleet, FleetError, Prepared},
-    run::{BootServers, Finished, Run, RunError, carry_out},
+    netboot::BootServers,
+    run::{Finished, Run, RunError, carry_out},
     serve::{Hands, Left, ServeError, Served, Serving, is_another},
     systems::KeptSystems,
 };

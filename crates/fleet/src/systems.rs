@@ -5,9 +5,12 @@ use std::{collections::BTreeMap, path::PathBuf};
 use undercroft_model::{NodeName, SystemTarget, advice::with_hint, inventory::Builder};
 use undercroft_planner::Rounds;
 
-use crate::{fleet::Settings, inputs, run::tell};
+use crate::{inputs, settings::Settings};
+use tokio::task::JoinError;
 use undercroft_build::debian::Arch;
-use undercroft_build::system::{NixStore, NodeSystem, SystemBuilder, SystemSecrets};
+use undercroft_build::system::{
+    BuiltSystem, NixStore, NodeSystem, SystemBuilder, SystemError, SystemSecrets,
+};
 use undercroft_metal::world::RunProgress;
 use undercroft_secrets::{Audience, catalogue};
 
@@ -43,24 +46,7 @@ pub(crate) async fn build(
             systems.targets.insert(name.clone(), Err(why.clone()));
             continue;
         }
-        let builder = builder(settings);
-        let request = NodeSystem {
-            name: name.to_string(),
-            arch,
-            authorized_keys: authorized_keys.clone(),
-            secrets: secrets(settings, name),
-        };
-        let progress = settings.progress.clone();
-        let about = name.clone();
-        let built = tokio::task::spawn_blocking(move || {
-            builder.build(&request, &mut |line| {
-                progress(RunProgress::Line {
-                    node: Some(about.clone()),
-                    text: line.to_owned(),
-                });
-            })
-        })
-        .await;
+        let built = build_one(settings, name, arch, authorized_keys.clone()).await;
         let target = match built {
             Ok(Ok(built)) => {
                 systems.stores.insert(name.clone(), built.store);
@@ -75,7 +61,7 @@ pub(crate) async fn build(
             }
             Ok(Err(error)) if error.concerns_the_flake() => {
                 let why = with_hint(&error);
-                tell(settings, format!("no system can be built: {why}"));
+                settings.tell(format!("no system can be built: {why}"));
                 let why = brief(&why);
                 unreadable = Some(why.clone());
                 systems.targets.insert(name.clone(), Err(why));
@@ -85,16 +71,40 @@ pub(crate) async fn build(
             Err(_) => Err("building it stopped because of a fault in Undercroft itself".to_owned()),
         };
         if let Err(why) = &target {
-            tell(
-                settings,
-                format!("{name}: its system can't be built: {why}"),
-            );
+            settings.tell(format!("{name}: its system can't be built: {why}"));
         }
         systems
             .targets
             .insert(name.clone(), target.map_err(|why| brief(&why)));
     }
     systems
+}
+
+/// Builds the system of one machine, apart from everything that waits for sockets.
+async fn build_one(
+    settings: &Settings,
+    name: &NodeName,
+    arch: Arch,
+    authorized_keys: Vec<String>,
+) -> Result<Result<BuiltSystem, SystemError>, JoinError> {
+    let builder = builder(settings);
+    let request = NodeSystem {
+        name: name.to_string(),
+        arch,
+        authorized_keys,
+        secrets: secrets(settings, name),
+    };
+    let progress = settings.progress.clone();
+    let about = name.clone();
+    let work = move || {
+        builder.build(&request, &mut |line| {
+            progress(RunProgress::Line {
+                node: Some(about.clone()),
+                text: line.to_owned(),
+            });
+        })
+    };
+    tokio::task::spawn_blocking(work).await
 }
 
 /// Systems that were built in an earlier round, with what from.
