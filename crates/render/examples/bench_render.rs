@@ -21,7 +21,7 @@ use std::{
 
 use serde_json::json;
 use undercroft_model::inventory::{parse, scale_to};
-use undercroft_render::{App, AppForm, AppSettings, Input, Lock, Tree, render, yaml};
+use undercroft_render::{App, AppForm, AppSettings, Lock, RenderInput, Tree, render, yaml};
 
 /// Each is measured so often, and the least time counts.
 const REPEATS: usize = 5;
@@ -43,7 +43,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     let apps: Vec<App> = (0..apps).map(app).collect();
     let lock = Lock::defaults();
-    let input = Input {
+    let input = RenderInput {
         inventory: &inventory,
         lock: &lock,
         apps: &apps,

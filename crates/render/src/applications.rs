@@ -5,7 +5,7 @@ use undercroft_model::inventory::Gitops;
 
 use crate::{
     App, AppForm, Component, Locked,
-    layout::{APPS_PROJECT, ARGOCD_NAMESPACE, FLEET_PROJECT, Layout, ROOT},
+    layout::{APPS_PROJECT, ARGOCD_NAMESPACE, FLEET_PROJECT, ROOT, TreeLayout},
     values,
 };
 
@@ -40,7 +40,7 @@ pub(crate) const APPLICATION_HEALTH: &str = include_str!("application_health.lua
 
 /// What all Applications of a tree have in common.
 pub(crate) struct Applications<'a> {
-    pub(crate) layout: &'a Layout,
+    pub(crate) layout: &'a TreeLayout,
     pub(crate) gitops: &'a Gitops,
     pub(crate) repository: &'a str,
 }

@@ -10,7 +10,7 @@ use undercroft_model::inventory::Inventory;
 use crate::{
     App, AppForm, Component, LOCK_FILE, Lock, ObjectId, Problem,
     fixed::{self, OBJECT_FIELD, Rule},
-    layout::{Layout, OVERRIDES},
+    layout::{OVERRIDES, TreeLayout},
     values, yaml,
 };
 
@@ -37,7 +37,7 @@ pub struct Choices {
 /// What one owner has laid down.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
-pub struct Held {
+pub(crate) struct Held {
     /// The version of its chart or image.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     version: Option<String>,
@@ -83,7 +83,7 @@ impl Choices {
 
     /// The choices of a tree that was rendered before they were written down, from its files by path.
     /// Of the cluster and of apps nothing is known then.
-    pub fn of_files(layout: &Layout, files: &BTreeMap<String, String>) -> Self {
+    pub fn of_files(layout: &TreeLayout, files: &BTreeMap<String, String>) -> Self {
         let mut found = Self {
             form: FORM,
             ..Self::default()
@@ -105,7 +105,7 @@ impl Choices {
                 continue;
             };
             let held = found.components.entry(name.to_owned()).or_default();
-            held.data = crate::components::data_of(name).map(str::to_owned);
+            held.data = fixed::data_of(name).map(str::to_owned);
             if inner == "values.yaml" {
                 if let Ok(values) = yaml::parse(text) {
                     held.fixed.extend(fixed::of_values(name, &values));

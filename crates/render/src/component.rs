@@ -22,7 +22,7 @@ pub struct Component {
     /// of the component's name.
     pub chart: Option<Chart>,
     /// Manifests beside the chart.
-    pub manifests: Vec<Manifest>,
+    pub manifests: Vec<ManifestObject>,
     /// Components that must be there and be healthy before this one.
     pub requires: Vec<&'static str>,
     /// Components that are healthy before this one where they are there.
@@ -80,7 +80,7 @@ pub struct Chart {
 
 /// One object, and the file that it stands in.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Manifest {
+pub struct ManifestObject {
     /// Name of the file under the component's `manifests` folder. Objects with the same file
     /// stand in it in the order in which they come.
     pub file: String,
@@ -90,7 +90,7 @@ pub struct Manifest {
     pub comment: String,
 }
 
-impl Manifest {
+impl ManifestObject {
     /// An object without a comment.
     pub fn new(file: impl Into<String>, object: Value) -> Self {
         Self {

@@ -5,7 +5,7 @@ use undercroft_model::{
     inventory::{self, Distribution, Inventory, Node, Role},
 };
 
-use crate::{Choices, Lock, Locked};
+use crate::{Choices, LOCK_FILE, Lock, Locked, Problem};
 
 /// What a component is made from: the inventory with every default filled in, the locked
 /// versions, and whether the tree is for a PC.
@@ -58,6 +58,26 @@ impl<'a> Context<'a> {
         self.lock.components.get(component)
     }
 
+    /// The locked version of a component that can't be without one.
+    pub(crate) fn version(&self, component: &str) -> Result<&'a str, Vec<Problem>> {
+        self.locked(component)
+            .map(|locked| locked.version.as_str())
+            .ok_or_else(|| not_locked(component))
+    }
+
+    /// The locked image of a component, with its tag and, where it is known, its digest.
+    pub(crate) fn image(&self, component: &str) -> Result<String, Vec<Problem>> {
+        let locked = self.locked(component);
+        let Some((locked, image)) = locked.and_then(|l| Some((l, l.image.as_ref()?))) else {
+            return Err(not_locked(component));
+        };
+        let tagged = format!("{image}:{}", locked.version);
+        Ok(match &locked.digest {
+            Some(digest) => format!("{tagged}@{digest}"),
+            None => tagged,
+        })
+    }
+
     /// Whether a component was in the tree before this one.
     pub fn had(&self, component: &str) -> bool {
         self.standing
@@ -103,4 +123,15 @@ impl<'a> Context<'a> {
         let host = self.inventory.api_host();
         host.unwrap_or_else(|| "127.0.0.1".to_owned())
     }
+}
+
+fn not_locked(name: &str) -> Vec<Problem> {
+    vec![
+        Problem::new(
+            "not-locked",
+            format!("the lock file has no version of {name}"),
+        )
+        .in_file(LOCK_FILE)
+        .hint(format!("Run `undercroft update {name}`.")),
+    ]
 }

@@ -1,5 +1,5 @@
 //! What can't be changed where it is: fields that the API server refuses to change, and values of
-//! charts that end in such fields or that say where data lies.
+//! charts that end in such fields or that say where data lies; and what holds data.
 //!
 //! The fields of objects are those that Kubernetes' own validation holds fast
 //! (pkg/apis/*/validation/validation.go of Kubernetes 1.34). Of what charts make only the values are
@@ -287,6 +287,27 @@ pub(crate) fn holds_data(object: &Value) -> bool {
         }
         None => false,
     }
+}
+
+/// What is lost with a component, as a phrase, for those that hold data, keys, or the definitions
+/// of what others have made.
+pub(crate) fn data_of(component: &str) -> Option<&'static str> {
+    Some(match component {
+        "longhorn" => "every volume of Longhorn's, and what is on them",
+        "local-path" => "what makes the volumes on nodes' own filesystems, which keep their data",
+        "nats" => "JetStream's streams and consumers",
+        "loki" => "all logs",
+        "prometheus" => "all samples, and the definitions of every monitor and rule",
+        "grafana" => "dashboards, users and settings that were made in Grafana",
+        "cert-manager" => {
+            "the cluster's own authority, and the definitions of every certificate and issuer"
+        }
+        "sealed-secrets" => "the keys without which no sealed secret can be opened",
+        "external-secrets" => "the definitions of every external secret, and what was made of them",
+        "headscale" => "the overlay's machines, users and keys",
+        "kubevirt" => "the definitions of every virtual machine, and the machines",
+        _ => return None,
+    })
 }
 
 /// Kinds whose controllers make no volumes from what they say, beside those above.

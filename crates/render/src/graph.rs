@@ -26,7 +26,7 @@ const TOP: i64 = 64;
 
 /// A box, or the place where a line passes a column.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-enum Spot {
+enum Cell {
     Named(String),
     /// A line from the first to the second name, in a column.
     Passing(String, String, usize),
@@ -34,9 +34,9 @@ enum Spot {
 
 /// A graph in columns.
 struct Columns {
-    columns: Vec<Vec<Spot>>,
+    columns: Vec<Vec<Cell>>,
     /// Connections between a column and the next one, by column.
-    links: Vec<BTreeSet<(Spot, Spot)>>,
+    links: Vec<BTreeSet<(Cell, Cell)>>,
 }
 
 /// Draws a graph. `is_app` tells the user's own apps from components.
@@ -94,23 +94,23 @@ fn gathered(
 impl Columns {
     fn new(reduced: &Dependencies, waves: &BTreeMap<String, usize>) -> Self {
         let count = waves.values().max().map_or(0, |last| last + 1);
-        let mut columns: Vec<Vec<Spot>> = vec![Vec::new(); count];
+        let mut columns: Vec<Vec<Cell>> = vec![Vec::new(); count];
         let mut links = vec![BTreeSet::new(); count];
         for (name, wave) in waves {
             if let Some(column) = columns.get_mut(*wave) {
-                column.push(Spot::Named(name.clone()));
+                column.push(Cell::Named(name.clone()));
             }
         }
         for (name, needs) in reduced {
             let to = waves.get(name).copied().unwrap_or_default();
             for need in needs {
                 let from = waves.get(need).copied().unwrap_or_default();
-                let mut at = Spot::Named(need.clone());
+                let mut at = Cell::Named(need.clone());
                 for wave in from..to {
                     let next = if wave + 1 == to {
-                        Spot::Named(name.clone())
+                        Cell::Named(name.clone())
                     } else {
-                        let passing = Spot::Passing(need.clone(), name.clone(), wave + 1);
+                        let passing = Cell::Passing(need.clone(), name.clone(), wave + 1);
                         if let Some(column) = columns.get_mut(wave + 1) {
                             column.push(passing.clone());
                         }
@@ -154,7 +154,7 @@ impl Columns {
         let Some(links) = self.links.get(column.min(by)) else {
             return;
         };
-        let mut sums: BTreeMap<&Spot, (i64, i64)> = BTreeMap::new();
+        let mut sums: BTreeMap<&Cell, (i64, i64)> = BTreeMap::new();
         for (left, right) in links {
             let (own, other) = if column > by {
                 (right, left)
@@ -167,12 +167,12 @@ impl Columns {
                 *count += 1;
             }
         }
-        let sums: BTreeMap<Spot, i64> = sums
+        let sums: BTreeMap<Cell, i64> = sums
             .into_iter()
             .map(|(spot, (sum, count))| (spot.clone(), sum / count.max(1)))
             .collect();
         if let Some(column) = self.columns.get_mut(column) {
-            let own: BTreeMap<Spot, i64> = column
+            let own: BTreeMap<Cell, i64> = column
                 .iter()
                 .cloned()
                 .zip((0..).map(|row| row * FINE))
@@ -184,7 +184,7 @@ impl Columns {
         }
     }
 
-    fn rows(&self, column: usize) -> BTreeMap<Spot, i64> {
+    fn rows(&self, column: usize) -> BTreeMap<Cell, i64> {
         let spots = self.columns.get(column).into_iter().flatten().cloned();
         spots.zip(0..).collect()
     }
@@ -220,16 +220,26 @@ fn width(name: &str) -> i64 {
     i64::try_from(name.chars().count()).unwrap_or(i64::MAX / 2 / LETTER) * LETTER + 2 * PADDING
 }
 
-fn svg(graph: &Columns, reduced: &Dependencies, apps: &BTreeSet<String>) -> String {
+/// Where everything is.
+#[derive(Debug)]
+struct Laid {
+    places: BTreeMap<Cell, At>,
+    /// The middle of each column.
+    heads: Vec<i64>,
+    across: i64,
+    down: i64,
+}
+
+fn lay(graph: &Columns) -> Laid {
     let tallest = graph.columns.iter().map(Vec::len).max().unwrap_or(0);
     let rows = i64::try_from(tallest).unwrap_or(0);
-    let mut places: BTreeMap<Spot, At> = BTreeMap::new();
+    let mut places: BTreeMap<Cell, At> = BTreeMap::new();
     let mut heads: Vec<i64> = Vec::new();
     let mut x = MARGIN;
     for column in &graph.columns {
         let widest = column.iter().map(|spot| match spot {
-            Spot::Named(name) => width(name),
-            Spot::Passing(..) => 0,
+            Cell::Named(name) => width(name),
+            Cell::Passing(..) => 0,
         });
         let wide = widest.max().unwrap_or(0);
         let own = i64::try_from(column.len()).unwrap_or(0);
@@ -245,27 +255,18 @@ fn svg(graph: &Columns, reduced: &Dependencies, apps: &BTreeSet<String>) -> Stri
         heads.push(x + wide / 2);
         x += wide + GAP;
     }
-    let (across, down) = (x - GAP + MARGIN, TOP + rows * ROW + MARGIN);
-    let mut out = String::new();
-    let _ = writeln!(
-        out,
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {across} {down}\" width=\"{across}\" height=\"{down}\" role=\"img\" aria-labelledby=\"title desc\">\n\
-         <!-- Rendered by `undercroft render`. Don't edit. -->\n\
-         <title id=\"title\">What comes before what</title>\n\
-         <desc id=\"desc\">{}</desc>\n\
-         <style>\n\
-         text {{ font: 14px ui-sans-serif, system-ui, sans-serif; fill: #1b2733; }}\n\
-         .wave {{ font-size: 12px; fill: #5b6b7a; }}\n\
-         .line {{ fill: none; stroke: #7d93a8; stroke-width: 1.5; }}\n\
-         .component {{ fill: #e8f1fb; stroke: #3b6ea5; }}\n\
-         .app {{ fill: #edf7e9; stroke: #4d8a3d; }}\n\
-         </style>\n\
-         <defs><marker id=\"head\" viewBox=\"0 0 8 8\" refX=\"8\" refY=\"4\" markerWidth=\"8\" markerHeight=\"8\" orient=\"auto\">\
-         <path d=\"M0 0L8 4L0 8z\" fill=\"#7d93a8\"/></marker></defs>\n\
-         <rect width=\"{across}\" height=\"{down}\" fill=\"#ffffff\"/>",
-        escape(&described(reduced)),
-    );
-    for (wave, x) in heads.iter().enumerate() {
+    Laid {
+        places,
+        heads,
+        across: x - GAP + MARGIN,
+        down: TOP + rows * ROW + MARGIN,
+    }
+}
+
+fn svg(graph: &Columns, reduced: &Dependencies, apps: &BTreeSet<String>) -> String {
+    let laid = lay(graph);
+    let mut out = head(&laid, &described(reduced));
+    for (wave, x) in laid.heads.iter().enumerate() {
         let _ = writeln!(
             out,
             "<text class=\"wave\" x=\"{x}\" y=\"{}\" text-anchor=\"middle\">wave {wave}</text>",
@@ -274,11 +275,11 @@ fn svg(graph: &Columns, reduced: &Dependencies, apps: &BTreeSet<String>) -> Stri
     }
     for (name, needs) in reduced {
         for need in needs {
-            out.push_str(&line(&places, need, name));
+            out.push_str(&line(&laid.places, need, name));
         }
     }
-    for (spot, at) in &places {
-        if let Spot::Named(name) = spot {
+    for (spot, at) in &laid.places {
+        if let Cell::Named(name) = spot {
             let class = if apps.contains(name) {
                 "app"
             } else {
@@ -301,9 +302,31 @@ fn svg(graph: &Columns, reduced: &Dependencies, apps: &BTreeSet<String>) -> Stri
     out
 }
 
+/// The beginning of the drawing, with what it shows in words.
+fn head(laid: &Laid, described: &str) -> String {
+    let (across, down) = (laid.across, laid.down);
+    format!(
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {across} {down}\" width=\"{across}\" height=\"{down}\" role=\"img\" aria-labelledby=\"title desc\">\n\
+         <!-- Rendered by `undercroft render`. Don't edit. -->\n\
+         <title id=\"title\">What comes before what</title>\n\
+         <desc id=\"desc\">{}</desc>\n\
+         <style>\n\
+         text {{ font: 14px ui-sans-serif, system-ui, sans-serif; fill: #1b2733; }}\n\
+         .wave {{ font-size: 12px; fill: #5b6b7a; }}\n\
+         .line {{ fill: none; stroke: #7d93a8; stroke-width: 1.5; }}\n\
+         .component {{ fill: #e8f1fb; stroke: #3b6ea5; }}\n\
+         .app {{ fill: #edf7e9; stroke: #4d8a3d; }}\n\
+         </style>\n\
+         <defs><marker id=\"head\" viewBox=\"0 0 8 8\" refX=\"8\" refY=\"4\" markerWidth=\"8\" markerHeight=\"8\" orient=\"auto\">\
+         <path d=\"M0 0L8 4L0 8z\" fill=\"#7d93a8\"/></marker></defs>\n\
+         <rect width=\"{across}\" height=\"{down}\" fill=\"#ffffff\"/>\n",
+        escape(described),
+    )
+}
+
 /// One line from a box to another, through the columns between them.
-fn line(places: &BTreeMap<Spot, At>, from: &str, to: &str) -> String {
-    let named = |name: &str| places.get(&Spot::Named(name.to_owned())).copied();
+fn line(places: &BTreeMap<Cell, At>, from: &str, to: &str) -> String {
+    let named = |name: &str| places.get(&Cell::Named(name.to_owned())).copied();
     let (Some(start), Some(end)) = (named(from), named(to)) else {
         return String::new();
     };
@@ -314,7 +337,7 @@ fn line(places: &BTreeMap<Spot, At>, from: &str, to: &str) -> String {
         let _ = write!(path, "C{half} {} {half} {y} {x} {y}", at.1);
         at = (x, y);
     };
-    let passing = |column| Spot::Passing(from.to_owned(), to.to_owned(), column);
+    let passing = |column| Cell::Passing(from.to_owned(), to.to_owned(), column);
     for (_, between) in places.range(passing(0)..=passing(usize::MAX)) {
         curve(between.left, between.middle);
         curve(between.right, between.middle);

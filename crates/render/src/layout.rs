@@ -25,11 +25,11 @@ pub(crate) const RESERVED: &[&str] = &[ROOT, NAMESPACES, PROJECTS];
 
 /// The tree's folder, from the inventory's.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Layout {
+pub struct TreeLayout {
     path: String,
 }
 
-impl Layout {
+impl TreeLayout {
     /// A tree in a folder.
     pub fn new(path: &str) -> Self {
         Self {
@@ -147,7 +147,7 @@ mod tests {
 
     #[test]
     fn what_argo_cd_reads_is_told_from_what_lies_beside_it() {
-        let layout = Layout::new("gitops");
+        let layout = TreeLayout::new("gitops");
         for read in [
             "gitops/applications",
             "gitops/applications/deeper",

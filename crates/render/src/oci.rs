@@ -234,7 +234,7 @@ pub struct Tags {
 
 /// A manifest, as far as a chart's matters here.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-pub struct Manifest {
+pub struct ImageManifest {
     config: Descriptor,
     #[serde(default)]
     layers: Vec<Descriptor>,
@@ -249,7 +249,7 @@ pub struct Descriptor {
     pub digest: String,
 }
 
-impl Manifest {
+impl ImageManifest {
     /// Reads a manifest.
     ///
     /// # Errors
@@ -392,7 +392,7 @@ mod tests {
             )
         };
         let digest = format!("sha256:{}", "1".repeat(64));
-        let parse = |text: String| Manifest::parse(text.as_bytes()).unwrap();
+        let parse = |text: String| ImageManifest::parse(text.as_bytes()).unwrap();
         let good = parse(manifest(CHART_CONFIG, &digest));
         assert_eq!(good.chart().unwrap().1.digest, digest);
         assert_eq!(parse(manifest("application/json", &digest)).chart(), None);
@@ -400,7 +400,7 @@ mod tests {
             parse(manifest(CHART_CONFIG, "sha256:../../x")).chart(),
             None
         );
-        assert!(Manifest::parse(b"[]").is_err());
+        assert!(ImageManifest::parse(b"[]").is_err());
     }
 
     proptest! {
@@ -410,7 +410,7 @@ mod tests {
         ) {
             let _ = (Challenge::parse(&text), Challenge::is_safe(&text), is_digest(&text));
             let _ = Challenge::parse(&format!("Bearer {text}"));
-            if let Ok(manifest) = Manifest::parse(text.as_bytes()) {
+            if let Ok(manifest) = ImageManifest::parse(text.as_bytes()) {
                 let _ = manifest.chart();
             }
             for link in [text.clone(), format!("<{text}>; rel=\"next\"")] {

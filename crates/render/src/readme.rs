@@ -4,14 +4,14 @@ use std::{collections::BTreeMap, fmt::Write as _};
 
 use crate::{
     App, Component, Context,
-    layout::{Layout, OVERRIDES},
+    layout::{OVERRIDES, TreeLayout},
     order::Dependencies,
 };
 
 /// What the README tells of.
 pub(crate) struct About<'a> {
     pub(crate) cx: &'a Context<'a>,
-    pub(crate) layout: &'a Layout,
+    pub(crate) layout: &'a TreeLayout,
     pub(crate) components: &'a [Component],
     /// Components that were asked for and aren't here, with why.
     pub(crate) left_out: &'a [(&'a str, &'a str)],

@@ -9,11 +9,11 @@ use undercroft_model::inventory::{Distribution, Inventory};
 
 use self::dependencies::{cycle_problem, dependencies, is_component};
 use crate::{
-    App, BootstrapStep, Choices, Component, Context, DevUse, Lock, Manifest, ObjectId, Problem,
-    Tree,
+    App, BootstrapStep, Choices, Component, Context, DevUse, Lock, ManifestObject, ObjectId,
+    Problem, Tree,
     applications::{APPLICATION_HEALTH, Applications},
     choices, components, graph,
-    layout::{ARGOCD, ARGOCD_NAMESPACE, CILIUM, Layout, NAMESPACES, PROJECTS},
+    layout::{ARGOCD, ARGOCD_NAMESPACE, CILIUM, NAMESPACES, PROJECTS, TreeLayout},
     lint::{self, Owned},
     order::{self, Dependencies},
     readme, skew, tree, values,
@@ -21,7 +21,7 @@ use crate::{
 
 /// What a tree is rendered from.
 #[derive(Debug, Clone, Copy)]
-pub struct Input<'a> {
+pub struct RenderInput<'a> {
     /// The inventory.
     pub inventory: &'a Inventory,
     /// The versions.
@@ -36,6 +36,8 @@ pub struct Input<'a> {
     pub standing: Option<&'a Choices>,
 }
 
+/// What stands in files that follow from the inventory.
+const DONT_EDIT: &str = "Don't edit: change undercroft.toml and render again.";
 /// Objects that no Application looks at: what controllers make in great number, and what only
 /// exists for a moment. Cilium's identities would otherwise be pruned from under its pods.
 ///
@@ -86,7 +88,7 @@ const CLUSTER_KINDS: &[&str] = &[
 ///
 /// # Errors
 /// Everything that keeps the tree from being what it should, in one run.
-pub fn render(input: &Input<'_>) -> Result<Tree, Vec<Problem>> {
+pub fn render(input: &RenderInput<'_>) -> Result<Tree, Vec<Problem>> {
     let cx = Context {
         inventory: input.inventory,
         lock: input.lock,
@@ -127,7 +129,7 @@ pub fn render(input: &Input<'_>) -> Result<Tree, Vec<Problem>> {
 /// Renders given components: the part of [`render`] that doesn't know what each of them is.
 pub(crate) fn render_components(
     cx: &Context<'_>,
-    input: &Input<'_>,
+    input: &RenderInput<'_>,
     mut components: Vec<Component>,
     left_out: &[(&str, &str)],
 ) -> Result<Tree, Vec<Problem>> {
@@ -159,7 +161,7 @@ pub(crate) fn render_components(
     };
     let work = Work {
         cx,
-        layout: Layout::new(input.dev.unwrap_or(&cx.inventory.gitops.path)),
+        layout: TreeLayout::new(input.dev.unwrap_or(&cx.inventory.gitops.path)),
         components: &components,
         left_out,
         apps: &apps,
@@ -227,7 +229,7 @@ fn lint_values(
         }
     }
     for (name, over) in overrides {
-        let file = Layout::overrides(name);
+        let file = TreeLayout::overrides(name);
         let component = components.iter().find(|component| component.name == name);
         let Some(chart) = component.and_then(|component| component.chart.as_ref()) else {
             if cx.dev && component.is_none() && is_component(name) {
@@ -296,7 +298,7 @@ fn add_namespaces(components: &mut Vec<Component>, problems: &mut Vec<Problem>) 
                 let labels = labels.map(|(key, (value, _))| (key.to_owned(), Value::from(value)));
                 values::set(&mut metadata, &["labels"], labels.collect());
             }
-            Manifest::new(
+            ManifestObject::new(
                 "namespaces.yaml",
                 json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": metadata }),
             )
@@ -316,7 +318,7 @@ fn add_namespaces(components: &mut Vec<Component>, problems: &mut Vec<Problem>) 
 /// Everything that the files are made from.
 struct Work<'a> {
     cx: &'a Context<'a>,
-    layout: Layout,
+    layout: TreeLayout,
     components: &'a [Component],
     left_out: &'a [(&'a str, &'a str)],
     apps: &'a [&'a App],
@@ -406,7 +408,8 @@ impl Work<'_> {
         })
     }
 
-    fn lint(&self, argo_cd: Option<&ArgoCd>) -> Vec<Problem> {
+    /// Everything that is known of what the components and apps bring, with who brings it.
+    fn objects(&self) -> Vec<Owned<'_>> {
         let mut objects: Vec<Owned<'_>> = Vec::new();
         for component in self.components {
             for manifest in &component.manifests {
@@ -450,6 +453,11 @@ impl Work<'_> {
                 }
             }
         }
+        objects
+    }
+
+    fn lint(&self, argo_cd: Option<&ArgoCd>) -> Vec<Problem> {
+        let mut objects = self.objects();
         let mut problems = Vec::new();
         if let Some(argo_cd) = argo_cd {
             for (name, application) in &argo_cd.applications {
@@ -475,7 +483,7 @@ impl Work<'_> {
         ));
         for component in self.components {
             if let Some(chart) = &component.chart {
-                let file = Layout::overrides(component.name);
+                let file = TreeLayout::overrides(component.name);
                 problems.extend(lint::drift(component.name, &file, &chart.values));
                 problems.extend(choices::dangerous(component.name, &file, &chart.values));
             }
@@ -485,42 +493,15 @@ impl Work<'_> {
 
     fn tree(&self, argo_cd: Option<&ArgoCd>) -> Result<Tree, Problem> {
         let mut files = BTreeMap::new();
-        let inventory = "Don't edit: change undercroft.toml and render again.";
-        for component in self.components {
-            if let Some(chart) = &component.chart {
-                let advice = format!(
-                    "Don't edit: values of your own go to {}.",
-                    Layout::overrides(component.name)
-                );
-                let text = tree::document(&advice, &chart.values)?;
-                files.insert(self.layout.values(component.name), text);
-            }
-            let mut by_file: BTreeMap<&str, Vec<(&str, &Value)>> = BTreeMap::new();
-            for manifest in &component.manifests {
-                let objects = by_file.entry(&manifest.file).or_default();
-                objects.push((&manifest.comment, &manifest.object));
-            }
-            for (file, objects) in by_file {
-                let path = format!("{}/{file}", self.layout.manifests(component.name));
-                files.insert(path, tree::documents(inventory, objects)?);
-            }
-        }
+        self.add_components(&mut files)?;
         if let Some(argo_cd) = argo_cd {
-            for (name, application) in &argo_cd.applications {
-                let text = tree::document(inventory, application)?;
-                files.insert(self.layout.application(name), text);
-            }
-            let projects = argo_cd.projects.iter().map(|project| ("", project));
-            let text = tree::documents(inventory, projects)?;
-            files.insert(self.layout.application(PROJECTS), text);
-            let text = tree::document(inventory, &argo_cd.root)?;
-            files.insert(self.layout.root(), text);
+            self.add_argo_cd(argo_cd, &mut files)?;
         }
         let bootstrap = self.bootstrap(argo_cd.is_some());
         let steps = serde_json::to_value(&bootstrap)
             .map_err(|e| Problem::new("yaml", format!("the bootstrap has no JSON form: {e}")))?;
         let order = json!({ "fieldManager": tree::FIELD_MANAGER, "steps": steps });
-        files.insert(self.layout.order(), tree::document(inventory, &order)?);
+        files.insert(self.layout.order(), tree::document(DONT_EDIT, &order)?);
         let drawn = graph::draw(self.graph, self.waves, |name| self.is_app(name));
         files.insert(self.layout.file("graph.svg"), drawn);
         let readme = readme::write(&readme::About {
@@ -557,6 +538,48 @@ impl Work<'_> {
             bootstrap,
             choices,
         })
+    }
+
+    /// The files of the components.
+    fn add_components(&self, files: &mut BTreeMap<String, String>) -> Result<(), Problem> {
+        for component in self.components {
+            if let Some(chart) = &component.chart {
+                let advice = format!(
+                    "Don't edit: values of your own go to {}.",
+                    TreeLayout::overrides(component.name)
+                );
+                let text = tree::document(&advice, &chart.values)?;
+                files.insert(self.layout.values(component.name), text);
+            }
+            let mut by_file: BTreeMap<&str, Vec<(&str, &Value)>> = BTreeMap::new();
+            for manifest in &component.manifests {
+                let objects = by_file.entry(&manifest.file).or_default();
+                objects.push((&manifest.comment, &manifest.object));
+            }
+            for (file, objects) in by_file {
+                let path = format!("{}/{file}", self.layout.manifests(component.name));
+                files.insert(path, tree::documents(DONT_EDIT, objects)?);
+            }
+        }
+        Ok(())
+    }
+
+    /// The files of Argo CD's own objects.
+    fn add_argo_cd(
+        &self,
+        argo_cd: &ArgoCd,
+        files: &mut BTreeMap<String, String>,
+    ) -> Result<(), Problem> {
+        for (name, application) in &argo_cd.applications {
+            let text = tree::document(DONT_EDIT, application)?;
+            files.insert(self.layout.application(name), text);
+        }
+        let projects = argo_cd.projects.iter().map(|project| ("", project));
+        let text = tree::documents(DONT_EDIT, projects)?;
+        files.insert(self.layout.application(PROJECTS), text);
+        let text = tree::document(DONT_EDIT, &argo_cd.root)?;
+        files.insert(self.layout.root(), text);
+        Ok(())
     }
 
     fn is_app(&self, name: &str) -> bool {

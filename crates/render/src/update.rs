@@ -39,7 +39,7 @@ pub struct Release {
 /// Why an index can't be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("this is no index of a chart repository: {message}")]
-pub struct IndexError {
+pub struct ChartIndexError {
     message: String,
 }
 
@@ -71,12 +71,12 @@ impl Index {
     ///
     /// # Errors
     /// When the text isn't one.
-    pub fn parse(text: &str) -> Result<Self, IndexError> {
+    pub fn parse(text: &str) -> Result<Self, ChartIndexError> {
         // An index of many megabytes is usual, so that the reader's own limits don't fit; the
         // caller limits the bytes, and the type what is kept of them.
         let options =
             serde_saphyr::options! { with_snippet: false, emit_comments: false, budget: None };
-        serde_saphyr::from_str_with_options(text, options).map_err(|e| IndexError {
+        serde_saphyr::from_str_with_options(text, options).map_err(|e| ChartIndexError {
             message: e.to_string(),
         })
     }

@@ -54,12 +54,12 @@ pub(crate) fn get<'a>(root: &'a Value, path: &[&str]) -> Option<&'a Value> {
 /// A path is keys joined by dots, a dot in a key is written `\.`, and a last key `*` stands for
 /// any keys at all, however deep. Empty lines and those that begin with `#` are left out.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Known<'a> {
+pub struct KnownValues<'a> {
     exact: BTreeSet<&'a str>,
     open: BTreeSet<&'a str>,
 }
 
-impl<'a> Known<'a> {
+impl<'a> KnownValues<'a> {
     /// Reads a list.
     pub fn parse(list: &'a str) -> Self {
         let mut known = Self::default();
@@ -203,7 +203,7 @@ pub(crate) fn kind(value: &Value) -> &'static str {
 
 /// A problem for each value that a chart doesn't have so.
 pub(crate) fn lint(chart: &str, file: &str, known: &str, values: &Value) -> Vec<Problem> {
-    let known = Known::parse(known);
+    let known = KnownValues::parse(known);
     let misfits = known.misfits(values).into_iter();
     misfits
         .map(|misfit| {
@@ -252,7 +252,7 @@ mod tests {
     #[test]
     fn a_misspelt_path_is_found_with_the_nearest() {
         let list = "hubble.enabled\nhubble.tls.auto.method\nnodeSelector.*\ntolerations\nconfigs.cm.*\nconfigs.params.server\\.insecure\nannotations\n";
-        let known = Known::parse(list);
+        let known = KnownValues::parse(list);
         let good = json!({
             "hubble": { "enabled": true, "tls": { "auto": { "method": "cronJob" } } },
             "nodeSelector": { "a.b/c": "d" },

@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 use support::{GITOPS, fleet, one_machine, read, tree};
 use undercroft_model::inventory::Inventory;
 use undercroft_render::{
-    App, AppForm, AppSettings, Choices, Input, Layout, Lock, Problem, Tree, render, yaml,
+    App, AppForm, AppSettings, Choices, Lock, Problem, RenderInput, Tree, TreeLayout, render, yaml,
 };
 
 fn with(
@@ -32,7 +32,7 @@ fn with(
     let overrides = overrides
         .iter()
         .map(|(name, value)| ((*name).to_owned(), value.clone()));
-    render(&Input {
+    render(&RenderInput {
         inventory,
         lock: &Lock::defaults(),
         apps,
@@ -608,7 +608,7 @@ fn what_the_user_sets_is_held_like_what_we_set() {
 #[test]
 fn an_older_tree_is_read_by_its_files() {
     let before = tree(&fleet("k3s", GITOPS), false);
-    let read = Choices::of_files(&Layout::new("gitops"), &before.files);
+    let read = Choices::of_files(&TreeLayout::new("gitops"), &before.files);
     assert_eq!(
         read.check(&before.choices, &BTreeSet::new(), &BTreeSet::new()),
         []

@@ -18,7 +18,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Value, json};
 use support::{GITOPS, fleet, must, object, objects, one_machine, tree};
 use undercroft_model::inventory::{GPU_PROFILE_LABEL, LONGHORN_DISK_ANNOTATION};
-use undercroft_render::{Input, Lock, Locked, Problem, Tree, render, yaml};
+use undercroft_render::{Lock, Locked, Problem, RenderInput, Tree, render, yaml};
 
 fn k3s() -> Tree {
     tree(&fleet("k3s", GITOPS), false)
@@ -31,7 +31,7 @@ fn kubeadm() -> Tree {
 /// What rendering says to a value that a user sets over ours.
 fn overridden(component: &str, over: Value) -> Vec<Problem> {
     let inventory = fleet("k3s", GITOPS);
-    render(&Input {
+    render(&RenderInput {
         inventory: &inventory,
         lock: &Lock::defaults(),
         apps: &[],

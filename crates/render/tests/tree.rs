@@ -25,7 +25,8 @@ use undercroft_model::{
     inventory::{Inventory, parse},
 };
 use undercroft_render::{
-    BootstrapStep, Input, Lock, Problem, Tree, dev_cluster, digest, parse_digests, render, yaml,
+    BootstrapStep, Lock, Problem, RenderInput, Tree, dev_cluster, digest, parse_digests, render,
+    yaml,
 };
 use undercroft_testkit::{OrSkip as _, schemas};
 
@@ -46,7 +47,7 @@ fn inventory(text: &str) -> Inventory {
 
 fn rendered(inventory: &Inventory, dev: Option<&str>) -> Result<Tree, Vec<Problem>> {
     let lock = Lock::defaults();
-    render(&Input {
+    render(&RenderInput {
         inventory,
         lock: &lock,
         apps: &[],

@@ -27,7 +27,7 @@ use std::{collections::BTreeSet, fmt::Write as _, path::PathBuf};
 
 use serde_json::{Value, json};
 use support::{CHARTS, KnownChart};
-use undercroft_render::{Known, yaml};
+use undercroft_render::{KnownValues, yaml};
 use undercroft_testkit::{OrSkip as _, schemas};
 
 fn paths_file(chart: &KnownChart) -> PathBuf {
@@ -207,7 +207,7 @@ fn every_value_that_we_set_is_one_that_the_chart_has() {
             };
             seen.insert(chart.component);
             let list = paths(chart);
-            let unknown = Known::parse(&list).unknown(&values);
+            let unknown = KnownValues::parse(&list).unknown(&values);
             assert!(!list.is_empty(), "{}", chart.component);
             assert!(
                 unknown.is_empty(),
@@ -382,7 +382,7 @@ fn a_misspelt_key_is_found_though_the_schema_takes_it() {
         None => println!("SKIPPED: Cilium's schema isn't at hand, so that only the lint was tried"),
     }
     let list = paths(cilium);
-    let mut unknown = Known::parse(&list).unknown(&values);
+    let mut unknown = KnownValues::parse(&list).unknown(&values);
     unknown.sort();
     let found: Vec<&str> = unknown.iter().map(|(path, _)| path.as_str()).collect();
     assert_eq!(found, ["hubble.rely", "kubeProxyReplacment"]);
@@ -426,5 +426,5 @@ fn headscales_configuration_has_keys_of_its_example_alone() {
     let mut paths = BTreeSet::new();
     derive("", &yaml::parse(&example).unwrap(), &mut paths);
     let list: String = paths.iter().map(|path| format!("{path}\n")).collect();
-    assert_eq!(Known::parse(&list).unknown(&config), []);
+    assert_eq!(KnownValues::parse(&list).unknown(&config), []);
 }

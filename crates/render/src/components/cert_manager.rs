@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::common::{CLUSTER_ISSUER, late_kind_in_wave, pod_security, resources};
-use crate::{Chart, Component, Context, HealthCheck, Manifest, ObjectId};
+use crate::{Chart, Component, Context, HealthCheck, ManifestObject, ObjectId};
 
 const NAMESPACE: &str = "cert-manager";
 const API: &str = "cert-manager.io/v1";
@@ -70,10 +70,10 @@ fn values() -> Value {
 
 /// A self-signed authority and the issuer that signs with it. Its key is made in the cluster and
 /// stays there.
-fn manifests(cx: &Context<'_>) -> Vec<Manifest> {
+fn manifests(cx: &Context<'_>) -> Vec<ManifestObject> {
     let fleet = &cx.inventory.fleet.name;
     vec![
-        Manifest::new(
+        ManifestObject::new(
             "authority.yaml",
             json!({
                 "apiVersion": API,
@@ -83,7 +83,7 @@ fn manifests(cx: &Context<'_>) -> Vec<Manifest> {
             }),
         )
         .comment("These come after cert-manager itself is healthy, whose webhook checks them."),
-        Manifest::new(
+        ManifestObject::new(
             "authority.yaml",
             json!({
                 "apiVersion": API,
@@ -103,7 +103,7 @@ fn manifests(cx: &Context<'_>) -> Vec<Manifest> {
                 },
             }),
         ),
-        Manifest::new(
+        ManifestObject::new(
             "authority.yaml",
             json!({
                 "apiVersion": API,

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use undercroft_model::inventory::POD_NODE_PREFIX;
 
 use super::common::{INGRESS_CLASS, ingress_domain, late_kind, replicas, server_tolerations};
-use crate::{Chart, Component, Context, Manifest, ObjectId, Problem};
+use crate::{Chart, Component, Context, ManifestObject, ObjectId, Problem};
 
 /// Names of network cards on the machines' LAN, as Cilium writes patterns. Predictable names
 /// begin with `en`, those of containers and of kernels without them with `eth`. The overlay's
@@ -142,7 +142,7 @@ fn tolerate(values: &mut Value, servers: &[Value]) {
 
 /// The pools and the announcements. They stand in no sync wave: with pages published, Cilium's own
 /// Service waits for an address from the pool, and an earlier wave would wait for that Service.
-fn manifests(cx: &Context<'_>) -> Vec<Manifest> {
+fn manifests(cx: &Context<'_>) -> Vec<ManifestObject> {
     let cidrs = &cx.inventory.kubernetes.load_balancer_cidrs;
     if cx.is_dev() || cidrs.is_empty() {
         return Vec::new();
@@ -152,7 +152,7 @@ fn manifests(cx: &Context<'_>) -> Vec<Manifest> {
         .map(|cidr| json!({ "cidr": cidr.to_string() }))
         .collect();
     vec![
-        Manifest::new(
+        ManifestObject::new(
             "load-balancer.yaml",
             json!({
                 "apiVersion": "cilium.io/v2",
@@ -166,7 +166,7 @@ fn manifests(cx: &Context<'_>) -> Vec<Manifest> {
              and the last address of a network stay free: cut out of the nodes' network, the last may be \
              its broadcast address.",
         ),
-        Manifest::new(
+        ManifestObject::new(
             "load-balancer.yaml",
             json!({
                 "apiVersion": "cilium.io/v2alpha1",

@@ -7,16 +7,19 @@ use std::collections::BTreeSet;
 use serde_json::{Value, json};
 
 use super::common::{pod_security, resources, tolerations};
-use crate::{Component, Context, DevUse, Manifest, Problem};
+use crate::{Component, Context, DevUse, ManifestObject, Problem};
 
 pub(super) const NAME: &str = "hat-device-plugin";
 
 pub(super) fn hat_device_plugin(cx: &Context<'_>) -> Result<Component, Vec<Problem>> {
-    let image = super::image(cx, NAME)?;
+    let image = cx.image(NAME)?;
     Ok(Component {
         // It talks to the kubelet's socket and looks at the host's devices.
         namespace_labels: pod_security("privileged"),
-        manifests: vec![Manifest::new("daemon-set.yaml", daemon_set(cx, &image))],
+        manifests: vec![ManifestObject::new(
+            "daemon-set.yaml",
+            daemon_set(cx, &image),
+        )],
         after: vec!["node-feature-discovery"],
         dev: DevUse::LeftOut("k3d's nodes have no AI boards"),
         ..Component::new(NAME, "The device plugin for AI boards.", NAME)

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use undercroft_model::inventory::OverlayKind;
 
 use super::common::{claim_template, pod_security, resources, storage_class, storage_component};
-use crate::{Component, Context, DevUse, Manifest, Problem};
+use crate::{Component, Context, DevUse, ManifestObject, Problem};
 
 const NAME: &str = "headscale";
 const PORT: u16 = 8080;
@@ -64,14 +64,14 @@ pub(super) fn headscale(cx: &Context<'_>) -> Result<Component, Vec<Problem>> {
             .hint("Set kubernetes.load_balancer_cidrs to a part of the nodes' network that no machine uses; or name a machine of the fleet in network.overlay.server_node, and take the component out."),
         ]);
     }
-    let image = super::image(cx, NAME)?;
+    let image = cx.image(NAME)?;
     let manifests = vec![
-        Manifest::new("config.yaml", config(cx, url, &endpoint)),
-        Manifest::new("headscale.yaml", service()),
-        Manifest::new("headscale.yaml", address(&endpoint)).comment(
+        ManifestObject::new("config.yaml", config(cx, url, &endpoint)),
+        ManifestObject::new("headscale.yaml", service()),
+        ManifestObject::new("headscale.yaml", address(&endpoint)).comment(
             "Its own address on the LAN, to which the name in server_url leads. An Ingress of Cilium's can't stand before it.",
         ),
-        Manifest::new("headscale.yaml", stateful_set(cx, &image))
+        ManifestObject::new("headscale.yaml", stateful_set(cx, &image))
             .comment("One server with SQLite: Headscale can't run as several."),
     ];
     Ok(Component {

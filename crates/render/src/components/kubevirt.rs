@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::common::{late_kind_in_wave, pod_security};
-use crate::{Component, Context, DevUse, HealthCheck, Manifest, ObjectId, Problem};
+use crate::{Component, Context, DevUse, HealthCheck, ManifestObject, ObjectId, Problem};
 
 const NAME: &str = "kubevirt";
 
@@ -25,14 +25,14 @@ return hs
 "#;
 
 pub(super) fn kubevirt(cx: &Context<'_>) -> Result<Component, Vec<Problem>> {
-    let version = super::version(cx, NAME)?;
+    let version = cx.version(NAME)?;
     let operator = format!(
         "https://github.com/kubevirt/kubevirt/releases/download/{version}/kubevirt-operator.yaml"
     );
     Ok(Component {
         namespace_labels: pod_security("privileged"),
         manifests: vec![
-            Manifest::new(
+            ManifestObject::new(
                 "kustomization.yaml",
                 json!({
                     "apiVersion": "kustomize.config.k8s.io/v1beta1",
@@ -46,7 +46,7 @@ pub(super) fn kubevirt(cx: &Context<'_>) -> Result<Component, Vec<Problem>> {
                 }),
             )
             .comment("KubeVirt publishes its operator as one file of manifests for each version."),
-            Manifest::new(
+            ManifestObject::new(
                 "kubevirt.yaml",
                 json!({
                     "apiVersion": "kubevirt.io/v1",

@@ -4,7 +4,7 @@
 use serde_json::{Value, json};
 
 use super::common::{has_longhorn, pod_security, server_tolerations};
-use crate::{Component, Context, Manifest, ObjectId, Problem};
+use crate::{Component, Context, ManifestObject, ObjectId, Problem};
 
 pub(super) const NAME: &str = "local-path";
 const NAMESPACE: &str = "local-path-storage";
@@ -15,7 +15,7 @@ const PATH: &str = "/var/lib/local-path";
 const HELPER_IMAGE: &str = "busybox:1.37";
 
 pub(super) fn local_path(cx: &Context<'_>) -> Result<Component, Vec<Problem>> {
-    let image = super::image(cx, NAME)?;
+    let image = cx.image(NAME)?;
     Ok(Component {
         namespace_labels: pod_security("privileged"),
         manifests: manifests(cx, &image),
@@ -32,17 +32,17 @@ pub(super) fn local_path(cx: &Context<'_>) -> Result<Component, Vec<Problem>> {
     })
 }
 
-fn manifests(cx: &Context<'_>, image: &str) -> Vec<Manifest> {
+fn manifests(cx: &Context<'_>, image: &str) -> Vec<ManifestObject> {
     let metadata = json!({ "name": ACCOUNT, "namespace": NAMESPACE });
     let subject = json!([{ "kind": "ServiceAccount", "name": ACCOUNT, "namespace": NAMESPACE }]);
     let rbac = "rbac.authorization.k8s.io";
     let file = "local-path.yaml";
     vec![
-        Manifest::new(
+        ManifestObject::new(
             file,
             json!({ "apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata }),
         ),
-        Manifest::new(
+        ManifestObject::new(
             file,
             json!({
                 "apiVersion": format!("{rbac}/v1"),
@@ -56,7 +56,7 @@ fn manifests(cx: &Context<'_>, image: &str) -> Vec<Manifest> {
                 ],
             }),
         ),
-        Manifest::new(
+        ManifestObject::new(
             file,
             json!({
                 "apiVersion": format!("{rbac}/v1"),
@@ -66,7 +66,7 @@ fn manifests(cx: &Context<'_>, image: &str) -> Vec<Manifest> {
                 "subjects": subject,
             }),
         ),
-        Manifest::new(
+        ManifestObject::new(
             file,
             json!({
                 "apiVersion": format!("{rbac}/v1"),
@@ -75,7 +75,7 @@ fn manifests(cx: &Context<'_>, image: &str) -> Vec<Manifest> {
                 "rules": [{ "apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list", "watch", "create", "patch", "update", "delete"] }],
             }),
         ),
-        Manifest::new(
+        ManifestObject::new(
             file,
             json!({
                 "apiVersion": format!("{rbac}/v1"),
@@ -85,9 +85,9 @@ fn manifests(cx: &Context<'_>, image: &str) -> Vec<Manifest> {
                 "subjects": subject,
             }),
         ),
-        Manifest::new(file, config()),
-        Manifest::new(file, deployment(cx, image)),
-        Manifest::new(
+        ManifestObject::new(file, config()),
+        ManifestObject::new(file, deployment(cx, image)),
+        ManifestObject::new(
             file,
             json!({
                 "apiVersion": "storage.k8s.io/v1",

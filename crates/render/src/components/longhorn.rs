@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::common::{pod_security, taints_of, tolerations};
-use crate::{Chart, Component, Context, DevUse, Manifest, ObjectId};
+use crate::{Chart, Component, Context, DevUse, ManifestObject, ObjectId};
 
 /// StorageClass with one replica, for software that keeps copies itself.
 pub(super) const SINGLE_REPLICA: &str = "longhorn-single";
@@ -76,8 +76,8 @@ fn values(cx: &Context<'_>) -> Value {
     })
 }
 
-fn single_replica() -> Manifest {
-    Manifest::new(
+fn single_replica() -> ManifestObject {
+    ManifestObject::new(
         "storage-class.yaml",
         json!({
             "apiVersion": "storage.k8s.io/v1",

@@ -21,7 +21,7 @@ mod secrets;
 use serde_json::Value;
 use undercroft_model::inventory::{self, SecretsBackend};
 
-use crate::{Component, Context, Problem, lint::DefaultClass};
+use crate::{Component, Context, Problem, fixed, lint::DefaultClass};
 
 /// Every component of the tree that the inventory asks for, in any order.
 pub(crate) fn all(cx: &Context<'_>) -> Result<Vec<Component>, Vec<Problem>> {
@@ -67,30 +67,9 @@ pub(crate) fn all(cx: &Context<'_>) -> Result<Vec<Component>, Vec<Problem>> {
     }
     let mut components = gathered(made)?;
     for component in &mut components {
-        component.data = data_of(component.name);
+        component.data = fixed::data_of(component.name);
     }
     Ok(components)
-}
-
-/// What is lost with a component, as a phrase, for those that hold data, keys, or the definitions
-/// of what others have made.
-pub(crate) fn data_of(component: &str) -> Option<&'static str> {
-    Some(match component {
-        "longhorn" => "every volume of Longhorn's, and what is on them",
-        "local-path" => "what makes the volumes on nodes' own filesystems, which keep their data",
-        "nats" => "JetStream's streams and consumers",
-        "loki" => "all logs",
-        "prometheus" => "all samples, and the definitions of every monitor and rule",
-        "grafana" => "dashboards, users and settings that were made in Grafana",
-        "cert-manager" => {
-            "the cluster's own authority, and the definitions of every certificate and issuer"
-        }
-        "sealed-secrets" => "the keys without which no sealed secret can be opened",
-        "external-secrets" => "the definitions of every external secret, and what was made of them",
-        "headscale" => "the overlay's machines, users and keys",
-        "kubevirt" => "the definitions of every virtual machine, and the machines",
-        _ => return None,
-    })
 }
 
 /// The storage classes that charts make the default, as their values say, and k3s' own on a PC.
@@ -170,35 +149,4 @@ fn gathered(made: Vec<Result<Component, Vec<Problem>>>) -> Result<Vec<Component>
     } else {
         Err(problems)
     }
-}
-
-fn not_locked(name: &str) -> Vec<Problem> {
-    vec![
-        Problem::new(
-            "not-locked",
-            format!("the lock file has no version of {name}"),
-        )
-        .in_file(crate::lock::LOCK_FILE)
-        .hint(format!("Run `undercroft update {name}`.")),
-    ]
-}
-
-/// The locked version of a component.
-fn version<'a>(cx: &Context<'a>, name: &str) -> Result<&'a str, Vec<Problem>> {
-    cx.locked(name)
-        .map(|locked| locked.version.as_str())
-        .ok_or_else(|| not_locked(name))
-}
-
-/// The locked image of a component, with its tag and, where it is known, its digest.
-fn image(cx: &Context<'_>, name: &str) -> Result<String, Vec<Problem>> {
-    let locked = cx.locked(name).ok_or_else(|| not_locked(name))?;
-    let Some(image) = &locked.image else {
-        return Err(not_locked(name));
-    };
-    let tagged = format!("{image}:{}", locked.version);
-    Ok(match &locked.digest {
-        Some(digest) => format!("{tagged}@{digest}"),
-        None => tagged,
-    })
 }

@@ -10,7 +10,7 @@ use super::common::{
     storage_class, storage_component,
 };
 use super::longhorn::SINGLE_REPLICA;
-use crate::{Chart, Component, Context, Manifest};
+use crate::{Chart, Component, Context, ManifestObject};
 
 const NAMESPACE: &str = "nats";
 /// Secret with the servers' certificate.
@@ -140,7 +140,7 @@ fn host_of(url: &str) -> Option<&str> {
     (!host.is_empty()).then_some(host)
 }
 
-fn certificates(cx: &Context<'_>) -> Vec<Manifest> {
+fn certificates(cx: &Context<'_>) -> Vec<ManifestObject> {
     let domain = &cx.inventory.kubernetes.cluster_domain;
     let mut names = vec![
         "nats".to_owned(),
@@ -168,7 +168,7 @@ fn certificates(cx: &Context<'_>) -> Vec<Manifest> {
         &["server auth", "client auth"],
     );
     let mut manifests = vec![
-        Manifest::new("certificates.yaml", server)
+        ManifestObject::new("certificates.yaml", server)
             .comment("The servers' certificate, for clients and among each other."),
     ];
     for (name, account) in identities(cx) {
@@ -179,7 +179,7 @@ fn certificates(cx: &Context<'_>) -> Vec<Manifest> {
             &["client auth"],
         );
         manifests.push(
-            Manifest::new("certificates.yaml", object)
+            ManifestObject::new("certificates.yaml", object)
                 .comment(format!("Who holds this one acts in the account {account}.")),
         );
     }

@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 use undercroft_model::inventory::{GPU_PROFILE_LABEL, Gpu, GpuSharing};
 
 use super::common::{pod_security, resources, tolerations};
-use crate::{Chart, Component, Context, DevUse, Manifest, ObjectId};
+use crate::{Chart, Component, Context, DevUse, ManifestObject, ObjectId};
 
 /// Runtime that hands cards to containers by CDI, as k3s and the kubeadm module register it.
 const RUNTIME: &str = "nvidia-cdi";
@@ -22,7 +22,7 @@ pub(super) fn nvidia(cx: &Context<'_>) -> Component {
             known: include_str!("values/nvidia-device-plugin.paths"),
         }),
         manifests: vec![
-            Manifest::new(
+            ManifestObject::new(
                 "runtime-class.yaml",
                 json!({
                     "apiVersion": "node.k8s.io/v1",

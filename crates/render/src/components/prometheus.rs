@@ -7,7 +7,7 @@ use super::common::{
     MONITORING, claim_template, has_longhorn, late_kind, pod_security, resources, storage_class,
     storage_component,
 };
-use crate::{Chart, Component, Context, Manifest, ObjectId};
+use crate::{Chart, Component, Context, ManifestObject, ObjectId};
 
 /// How long samples are kept.
 const RETENTION: &str = "15d";
@@ -100,7 +100,7 @@ fn values(cx: &Context<'_>) -> Value {
 
 /// What is watched of the components that come before Prometheus, whose own charts can't say it:
 /// the kinds aren't there yet when they are brought in.
-fn manifests(cx: &Context<'_>) -> Vec<Manifest> {
+fn manifests(cx: &Context<'_>) -> Vec<ManifestObject> {
     let mut monitors = vec![
         monitor(
             "cilium",
@@ -143,9 +143,9 @@ fn manifests(cx: &Context<'_>) -> Vec<Manifest> {
     monitors
 }
 
-fn monitor(name: &str, namespace: &str, labels: Value, ports: &[&str]) -> Manifest {
+fn monitor(name: &str, namespace: &str, labels: Value, ports: &[&str]) -> ManifestObject {
     let endpoints: Vec<Value> = ports.iter().map(|port| json!({ "port": port })).collect();
-    Manifest::new(
+    ManifestObject::new(
         "monitors.yaml",
         json!({
             "apiVersion": "monitoring.coreos.com/v1",
@@ -161,7 +161,7 @@ fn monitor(name: &str, namespace: &str, labels: Value, ports: &[&str]) -> Manife
 }
 
 /// Every machine of the inventory, by its name.
-fn machines(cx: &Context<'_>) -> Manifest {
+fn machines(cx: &Context<'_>) -> ManifestObject {
     let targets: Vec<Value> = cx
         .inventory
         .nodes
@@ -178,7 +178,7 @@ fn machines(cx: &Context<'_>) -> Manifest {
             })
         })
         .collect();
-    Manifest::new(
+    ManifestObject::new(
         "machines.yaml",
         json!({
             "apiVersion": "monitoring.coreos.com/v1alpha1",

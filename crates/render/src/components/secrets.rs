@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use undercroft_model::objects::{GRAFANA_PASSWORD_KEY, GRAFANA_SECRET, GRAFANA_USER_KEY};
 
 use super::common::{MONITORING, late_kind_in_wave, pod_security, resources};
-use crate::{Chart, Component, Context, Manifest, ObjectId, Problem};
+use crate::{Chart, Component, Context, ManifestObject, ObjectId, Problem};
 
 const EXTERNAL_SECRETS: &str = "external-secrets";
 /// Name of the store that ExternalSecrets refer to.
@@ -72,9 +72,9 @@ pub(super) fn external_secrets(cx: &Context<'_>) -> Result<Component, Vec<Proble
     })
 }
 
-fn manifests(cx: &Context<'_>, url: &str) -> Vec<Manifest> {
+fn manifests(cx: &Context<'_>, url: &str) -> Vec<ManifestObject> {
     let mut manifests = vec![
-        Manifest::new(
+        ManifestObject::new(
             "store.yaml",
             json!({
                 "apiVersion": "external-secrets.io/v1",
@@ -106,7 +106,7 @@ fn manifests(cx: &Context<'_>, url: &str) -> Vec<Manifest> {
         ),
     ];
     if cx.wants(undercroft_model::inventory::Component::Grafana) {
-        manifests.push(Manifest::new(
+        manifests.push(ManifestObject::new(
             "grafana.yaml",
             external(
                 GRAFANA_SECRET,

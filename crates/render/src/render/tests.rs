@@ -78,8 +78,8 @@ fn components() -> Vec<Component> {
     ]
 }
 
-fn config(name: &str, namespace: &str) -> Manifest {
-    Manifest::new(
+fn config(name: &str, namespace: &str) -> ManifestObject {
+    ManifestObject::new(
         "config.yaml",
         json!({
             "apiVersion": "v1",
@@ -113,7 +113,7 @@ fn rendered_with(
 ) -> Result<Tree, Vec<Problem>> {
     let inventory = inventory(INVENTORY);
     let lock = Lock::defaults();
-    let input = Input {
+    let input = RenderInput {
         inventory: &inventory,
         lock: &lock,
         apps,
@@ -179,7 +179,7 @@ fn an_object_with_two_owners_is_refused_and_both_are_named() {
 
     // And a component that makes the namespace that the tree makes already.
     let mut all = components();
-    all[3].manifests.push(Manifest::new(
+    all[3].manifests.push(ManifestObject::new(
         "own.yaml",
         json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": "observability" } }),
     ));
@@ -273,7 +273,7 @@ fn everything_that_is_wrong_comes_in_one_run() {
 #[test]
 fn two_default_storage_classes_are_refused() {
     let class = |name: &str| {
-        Manifest::new(
+        ManifestObject::new(
             "class.yaml",
             json!({
                 "apiVersion": "storage.k8s.io/v1", "kind": "StorageClass",
@@ -294,7 +294,7 @@ fn without_a_repository_there_are_no_applications() {
     let inventory =
         inventory(&INVENTORY.replace("repository = \"https://git.example/cellar.git\"", ""));
     let lock = Lock::defaults();
-    let input = Input {
+    let input = RenderInput {
         inventory: &inventory,
         lock: &lock,
         apps: &[],

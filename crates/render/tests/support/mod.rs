@@ -22,7 +22,7 @@ use std::{
 
 use serde_json::Value;
 use undercroft_model::inventory::{self, Inventory};
-use undercroft_render::{Input, Lock, Problem, Tree, render, yaml};
+use undercroft_render::{Lock, Problem, RenderInput, Tree, render, yaml};
 use undercroft_testkit::{charts, schemas};
 
 /// A fleet that has everything that a component may look at, but for the head of its
@@ -166,7 +166,7 @@ pub(crate) fn try_tree(
     lock: &Lock,
     dev: bool,
 ) -> Result<Tree, Vec<Problem>> {
-    render(&Input {
+    render(&RenderInput {
         inventory,
         lock,
         apps: &[],
