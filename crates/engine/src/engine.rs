@@ -6,9 +6,8 @@ use std::{
 };
 
 use undercroft_model::{
-    Action, NodeName, Now, OpId, Outcome, Plan, Record, Resource, RunEnd, Step, StepId,
+    Action, NodeName, Now, OpId, Outcome, Plan, Record, Resource, RunEnd, Severity, Step, StepId,
 };
-use undercroft_planner::Severity;
 
 use crate::{
     Effect, EngineFault, Event, PlanRefused,

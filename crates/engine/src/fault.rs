@@ -1,17 +1,17 @@
 //! What can be wrong with a plan, with a journal, and with the engine itself.
 
 use undercroft_model::{JOURNAL_VERSION, NodeName, Resource, StepId};
-use undercroft_planner::Finding;
+use undercroft_planner::PlanFinding;
 
 /// A plan that the engine doesn't carry out, because [`undercroft_planner::check`] finds errors.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("the plan is refused: {}", first(.findings))]
 pub struct PlanRefused {
     /// What is wrong with it; at least one error.
-    pub findings: Vec<Finding>,
+    pub findings: Vec<PlanFinding>,
 }
 
-fn first(findings: &[Finding]) -> String {
+fn first(findings: &[PlanFinding]) -> String {
     match findings {
         [] => "it has errors".to_owned(),
         [one] => one.to_string(),

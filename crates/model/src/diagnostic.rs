@@ -11,9 +11,9 @@ use unicode_width::UnicodeWidthChar;
 )]
 #[serde(rename_all = "kebab-case")]
 pub enum Severity {
-    /// The file can't be used as it is.
+    /// What it is about can't be used, or carried out, as it is.
     Error,
-    /// The file can be used, but probably doesn't mean what it says.
+    /// It can be used, and is probably not what was meant.
     Warning,
 }
 

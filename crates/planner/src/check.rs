@@ -10,25 +10,13 @@ use std::{
 use crate::dependents::Dependents;
 use serde::{Deserialize, Serialize};
 use undercroft_model::{
-    Action, DiskIdentity, MachineUuid, NodeName, NodePlan, NodeState, PLAN_VERSION, Plan, Step,
-    StepId,
+    Action, DiskIdentity, MachineUuid, NodeName, NodePlan, NodeState, PLAN_VERSION, Plan, Severity,
+    Step, StepId,
 };
-
-/// How bad a finding is.
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, schemars::JsonSchema,
-)]
-#[serde(rename_all = "kebab-case")]
-pub enum Severity {
-    /// The plan must not be carried out.
-    Error,
-    /// The plan can be carried out, and is probably not what was meant.
-    Warning,
-}
 
 /// Something that is wrong with a plan.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
-pub struct Finding {
+pub struct PlanFinding {
     /// How bad it is.
     pub severity: Severity,
     /// The machine, where it is about one.
@@ -39,7 +27,7 @@ pub struct Finding {
     pub message: String,
 }
 
-impl fmt::Display for Finding {
+impl fmt::Display for PlanFinding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(node) = &self.node {
             write!(f, "{node}: ")?;
@@ -52,7 +40,7 @@ impl fmt::Display for Finding {
 }
 
 /// Lints a plan. A plan without errors can be carried out without looking twice at its shape.
-pub fn check(plan: &Plan) -> Vec<Finding> {
+pub fn check(plan: &Plan) -> Vec<PlanFinding> {
     let mut linter = Linter {
         plan,
         listed: listed(plan),
@@ -90,12 +78,12 @@ struct Linter<'a> {
     plan: &'a Plan,
     /// How often each step is listed by its machine.
     listed: Vec<u32>,
-    findings: Vec<Finding>,
+    findings: Vec<PlanFinding>,
 }
 
 impl<'a> Linter<'a> {
     fn add(&mut self, severity: Severity, message: impl Into<String>) {
-        self.findings.push(Finding {
+        self.findings.push(PlanFinding {
             severity,
             node: None,
             step: None,
@@ -104,7 +92,7 @@ impl<'a> Linter<'a> {
     }
 
     fn at(&mut self, step: &Step, message: impl Into<String>) {
-        self.findings.push(Finding {
+        self.findings.push(PlanFinding {
             severity: Severity::Error,
             node: Some(step.node.clone()),
             step: Some(step.id),
@@ -113,7 +101,7 @@ impl<'a> Linter<'a> {
     }
 
     fn of(&mut self, severity: Severity, node: &NodeName, message: impl Into<String>) {
-        self.findings.push(Finding {
+        self.findings.push(PlanFinding {
             severity,
             node: Some(node.clone()),
             step: None,

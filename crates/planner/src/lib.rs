@@ -31,7 +31,7 @@ mod report;
 mod rounds;
 mod verdict;
 
-pub use check::{Finding, Severity, check};
+pub use check::{PlanFinding, check};
 pub use cluster::{NodeWants, node_wants};
 pub use dependents::Dependents;
 pub use estimate::{Estimate, estimate, typical_ms};

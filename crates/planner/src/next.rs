@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 use undercroft_model::{
-    NodeName, Observation, Plan, PlanId, RunEnd, SystemTarget, inventory::Inventory,
+    NodeName, Observation, Plan, PlanId, RunEnd, Severity, SystemTarget, inventory::Inventory,
     view::FleetView,
 };
 
-use crate::{Finding, NodeStatus, PlanOptions, PlanReport, Severity, check, plan_with};
+use crate::{NodeStatus, PlanFinding, PlanOptions, PlanReport, check, plan_with};
 
 /// How old a look at a machine may be for "it runs what it should", in milliseconds: longer than a look at
 /// the largest fleet takes, and no longer than a person would call now.
@@ -181,7 +181,7 @@ impl Next {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FaultyPlan {
     /// What is wrong with it.
-    pub findings: Vec<Finding>,
+    pub findings: Vec<PlanFinding>,
 }
 
 impl std::fmt::Display for FaultyPlan {
@@ -219,7 +219,7 @@ pub fn next(
         );
     }
     let (plan, report) = plan_with(inventory, observation, view.plan_id.as_ref(), &options);
-    let findings: Vec<Finding> = check(&plan)
+    let findings: Vec<PlanFinding> = check(&plan)
         .into_iter()
         .filter(|finding| finding.severity == Severity::Error)
         .collect();

@@ -1,39 +1,28 @@
 //! Everything that is wrong with the secrets of a repository.
 
+mod file;
+
 use std::{
     borrow::Cow,
     collections::BTreeSet,
     path::{Path, PathBuf},
 };
-use undercroft_model::advice::Advice as _;
 
 use serde::{Deserialize, Serialize};
-use undercroft_model::NodeName;
-use undercroft_sops::{Encrypted, SopsError, Value};
+use undercroft_model::{NodeName, Severity, advice::Advice as _};
+use undercroft_sops::Encrypted;
 
 use super::{
-    ExposeSecret as _, Make, RULES_FILE, SecretFile, SecretsError, Vault, rules,
-    scan::{self, Found},
+    ExposeSecret as _, RULES_FILE, SecretsError, Vault, rules,
+    scan::{self, FoundSecret},
     vault::{Open, source_of},
 };
 use crate::keys::{HOST_KEYS_DIR, KeyError, READERS_FILE};
-use undercroft_folder::confined::Kind;
-
-/// How bad a finding is.
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, schemars::JsonSchema,
-)]
-#[serde(rename_all = "lowercase")]
-pub enum Severity {
-    /// Something is wrong.
-    Error,
-    /// Something is worth knowing.
-    Warning,
-}
+use undercroft_folder::confined::FileKind;
 
 /// Something that is wrong.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
-pub struct Finding {
+pub struct SecretsFinding {
     /// How bad it is.
     pub severity: Severity,
     /// A word for programs.
@@ -50,8 +39,6 @@ pub struct Finding {
 
 const INIT: &str = "`undercroft secrets init` makes what is missing.";
 const REKEY: &str = "`undercroft secrets rekey` encrypts it to those whom the inventory names.";
-const REKEY_WHERE_VERIFIED: &str = "Run `undercroft secrets check` where your identity is: it tells whether a machine's key is its own. Only then `undercroft secrets rekey`.";
-const MEND_KEYS: &str = "Mend the host key that is named above first, then look again.";
 const LEAKED: &str =
     "Count it as known: take it out of the repository and its history, and make a new one.";
 
@@ -70,11 +57,11 @@ impl Vault {
     ///
     /// # Errors
     /// When the repository itself can't be read.
-    pub fn check(&self) -> Result<Vec<Finding>, SecretsError> {
+    pub fn check(&self) -> Result<Vec<SecretsFinding>, SecretsError> {
         let mut findings = Vec::new();
         let keys = self.check_own_keys(&mut findings);
         for file in &self.files {
-            self.check_file(file, &keys, &mut findings)?;
+            file::check(self, file, &keys, &mut findings)?;
         }
         self.check_derived(&mut findings);
         self.check_host_keys(&mut findings)?;
@@ -85,7 +72,7 @@ impl Vault {
     }
 
     /// Machines' public halves against their private halves, and what nobody here can tell.
-    fn check_own_keys(&self, findings: &mut Vec<Finding>) -> Keys {
+    fn check_own_keys(&self, findings: &mut Vec<SecretsFinding>) -> Keys {
         let mut keys = Keys::default();
         let mut unverified = 0_usize;
         for node in &self.nodes {
@@ -95,7 +82,7 @@ impl Vault {
                 Ok(Some(_)) => unverified += 1,
                 Err(error) => {
                     keys.bad.insert(node.clone());
-                    findings.push(Finding {
+                    findings.push(SecretsFinding {
                         severity: Severity::Error,
                         code: match error {
                             KeyError::Swapped { .. } | KeyError::Foreign { .. } => {
@@ -113,7 +100,7 @@ impl Vault {
             }
         }
         let mut warn = |code, message: String, hint: &str| {
-            findings.push(Finding {
+            findings.push(SecretsFinding {
                 severity: Severity::Warning,
                 code: Cow::Borrowed(code),
                 file: self.shown(HOST_KEYS_DIR),
@@ -146,182 +133,10 @@ impl Vault {
         keys
     }
 
-    fn check_file(
-        &self,
-        file: &SecretFile,
-        keys: &Keys,
-        findings: &mut Vec<Finding>,
-    ) -> Result<(), SecretsError> {
-        let shown = self.shown(&file.path);
-        let mut add = |severity, code, message: String, hint: Option<&str>| {
-            findings.push(Finding {
-                severity,
-                code: Cow::Borrowed(code),
-                file: shown.clone(),
-                line: None,
-                message,
-                hint: hint.map(ToOwned::to_owned),
-            });
-        };
-        for node in self.without_host_key(file, &keys.bad)? {
-            add(
-                Severity::Error,
-                "no-host-key",
-                format!("{node} has no host key yet, so that it can't open it"),
-                Some(
-                    "`undercroft secrets init` makes the host key, and then `undercroft secrets rekey` encrypts the file to it.",
-                ),
-            );
-        }
-        let all_asked = file.secrets.iter().all(|s| s.make == Make::Asked);
-        let encrypted = match self.read(&file.path) {
-            Ok(Some(encrypted)) => encrypted,
-            Ok(None) if all_asked => {
-                add(
-                    Severity::Warning,
-                    "not-given",
-                    format!(
-                        "it isn't there: {}",
-                        file.secrets
-                            .iter()
-                            .map(|s| s.about)
-                            .collect::<Vec<_>>()
-                            .join(", ")
-                    ),
-                    Some("A person gives it: `undercroft secrets rotate NAME --stdin`."),
-                );
-                return Ok(());
-            }
-            Ok(None) => {
-                add(
-                    Severity::Error,
-                    "missing-file",
-                    "it isn't there".to_owned(),
-                    Some(INIT),
-                );
-                return Ok(());
-            }
-            Err(SecretsError::File { source, .. }) => {
-                let code = if source == SopsError::NotEncrypted {
-                    "plain-file"
-                } else {
-                    "bad-file"
-                };
-                add(Severity::Error, code, source.to_string(), source.hint());
-                return Ok(());
-            }
-            Err(error) => return Err(error),
-        };
-        let names = encrypted.names();
-        for secret in file.secrets.iter().filter(|s| !names.contains(&s.name)) {
-            if secret.make == Make::Asked {
-                add(
-                    Severity::Warning,
-                    "not-given",
-                    format!("{} isn't there: {}", secret.name, secret.about),
-                    Some("A person gives it: `undercroft secrets rotate NAME --stdin`."),
-                );
-            } else {
-                add(
-                    Severity::Error,
-                    "missing-secret",
-                    format!("{} isn't there: {}", secret.name, secret.about),
-                    Some(INIT),
-                );
-            }
-        }
-        if !encrypted.has_usual_rule() {
-            add(
-                Severity::Error,
-                "rule",
-                "what it says of which values are encrypted isn't what SOPS has by itself, so that secrets may be in it in plain text, or get there".to_owned(),
-                SecretsError::Rule { path: self.path(&file.path) }.hint().as_deref(),
-            );
-        }
-        for name in encrypted.plain_names() {
-            add(
-                Severity::Error,
-                "plain-value",
-                format!("the value of {name} is in plain text"),
-                Some(LEAKED),
-            );
-        }
-        let called = self.called();
-        let wanted = self.wanted_of(file, &keys.bad)?;
-        // A step that would encrypt to a key that somebody has put there is no advice.
-        let rekey = match (keys.bad.is_empty(), keys.unverified) {
-            (true, false) => REKEY,
-            (true, true) => REKEY_WHERE_VERIFIED,
-            (false, _) => MEND_KEYS,
-        };
-        for (recipient, name) in &wanted {
-            if !encrypted.recipients().contains(&recipient.as_str()) {
-                add(
-                    Severity::Error,
-                    "missing-recipient",
-                    format!("{name} can't open it"),
-                    Some(rekey),
-                );
-            }
-        }
-        // The machine's own key is in the file still, or nobody knows who else should be.
-        let unknown = !keys.bad.is_empty() || !self.knows_operators();
-        for recipient in encrypted.recipients() {
-            let is_named = called.contains_key(recipient);
-            if unknown && !is_named {
-                continue;
-            }
-            if !wanted
-                .iter()
-                .any(|(wanted, _)| wanted.as_str() == recipient)
-            {
-                let name = called.get(recipient).map_or(recipient, String::as_str);
-                add(
-                    Severity::Error,
-                    "extra-recipient",
-                    format!("{name} can open it, and isn't to"),
-                    Some(rekey),
-                );
-            }
-        }
-        match self.unlock(&file.path) {
-            Ok(opened) => {
-                let tree = opened.map_or_else(Value::map, |opened| opened.tree.clone());
-                for secret in &file.secrets {
-                    let value = tree.get(&secret.name);
-                    if !matches!(value, None | Some(Value::Text(_) | Value::Null)) {
-                        add(
-                            Severity::Error,
-                            "no-text",
-                            format!("the value of {} is no text", secret.name),
-                            Some("Put it in quotes, with `undercroft secrets edit`."),
-                        );
-                    }
-                }
-            }
-            Err(SecretsError::Locked { source, .. }) => add(
-                Severity::Warning,
-                "locked",
-                format!("its values weren't checked: {source}"),
-                source.hint(),
-            ),
-            Err(SecretsError::File { source, .. }) => {
-                let code = if source == SopsError::BadMac {
-                    "bad-mac"
-                } else {
-                    "bad-value"
-                };
-                add(Severity::Error, code, source.to_string(), source.hint());
-            }
-            Err(error) => return Err(error),
-        }
-        Ok(())
-    }
-
     /// Secrets that don't fit those that they follow from: whoever wrote both files was stopped in
     /// between, or one was changed by hand. Nothing is said where a file can't be opened; that was
     /// said before.
-    fn check_derived(&self, findings: &mut Vec<Finding>) {
+    fn check_derived(&self, findings: &mut Vec<SecretsFinding>) {
         let Ok(open) = Open::all(self) else {
             return;
         };
@@ -337,7 +152,7 @@ impl Vault {
                     Err(_) => false,
                 };
                 if !fits {
-                    findings.push(Finding {
+                    findings.push(SecretsFinding {
                         severity: Severity::Error,
                         code: "stale".into(),
                         file: self.shown(&file.path),
@@ -353,12 +168,12 @@ impl Vault {
         }
     }
 
-    fn check_host_keys(&self, findings: &mut Vec<Finding>) -> Result<(), SecretsError> {
+    fn check_host_keys(&self, findings: &mut Vec<SecretsFinding>) -> Result<(), SecretsError> {
         let Some(difference) = self.host_keys.difference()? else {
             return Ok(());
         };
         let mut add = |code, message: String| {
-            findings.push(Finding {
+            findings.push(SecretsFinding {
                 severity: Severity::Error,
                 code: Cow::Borrowed(code),
                 file: self.shown(HOST_KEYS_DIR),
@@ -383,7 +198,7 @@ impl Vault {
         Ok(())
     }
 
-    fn check_rules(&self, findings: &mut Vec<Finding>) -> Result<(), SecretsError> {
+    fn check_rules(&self, findings: &mut Vec<SecretsFinding>) -> Result<(), SecretsError> {
         let unusable = self
             .nodes
             .iter()
@@ -404,7 +219,7 @@ impl Vault {
                 "Take it away and run `undercroft secrets init` to have it made.",
             ),
         };
-        findings.push(Finding {
+        findings.push(SecretsFinding {
             severity,
             code: "rules".into(),
             file: RULES_FILE.to_owned(),
@@ -416,14 +231,14 @@ impl Vault {
     }
 
     /// What lies in the secrets folder and isn't encrypted.
-    fn check_folder(&self, findings: &mut Vec<Finding>) {
+    fn check_folder(&self, findings: &mut Vec<SecretsFinding>) {
         let mut folders = vec![PathBuf::from(&self.folder)];
         while let Some(folder) = folders.pop() {
             // What can't be listed was said of its files, or isn't there.
             for entry in self.repository.list(&folder).unwrap_or_default() {
                 let name = folder.join(&entry.name);
                 let mut add = |code, message: &str, hint: &str| {
-                    findings.push(Finding {
+                    findings.push(SecretsFinding {
                         severity: Severity::Error,
                         code: Cow::Borrowed(code),
                         file: name.display().to_string(),
@@ -434,11 +249,12 @@ impl Vault {
                 };
                 // Links aren't followed: one to a folder above it has no end.
                 match entry.kind {
-                    Kind::Folder => folders.push(name),
+                    FileKind::Folder => folders.push(name),
                     // The next command that writes takes it away, and git doesn't know it.
-                    Kind::File if self.repository.is_leftover(&name, entry.kind, entry.owner) => {}
-                    Kind::File if self.belongs(&name) => {}
-                    Kind::File => add(
+                    FileKind::File
+                        if self.repository.is_leftover(&name, entry.kind, entry.owner) => {}
+                    FileKind::File if self.belongs(&name) => {}
+                    FileKind::File => add(
                         "plain-file",
                         "it lies among the secrets and isn't encrypted",
                         LEAKED,
@@ -486,11 +302,11 @@ impl Vault {
     }
 
     /// What in the rest of the repository looks like a secret.
-    fn check_repository(&self, findings: &mut Vec<Finding>) {
+    fn check_repository(&self, findings: &mut Vec<SecretsFinding>) {
         let files = match scan::repository_files(self.repository.root()) {
             Ok(files) => files,
             Err(error) => {
-                findings.push(Finding {
+                findings.push(SecretsFinding {
                     severity: Severity::Warning,
                     code: "not-scanned".into(),
                     file: ".".to_owned(),
@@ -510,7 +326,7 @@ impl Vault {
                 continue;
             };
             if bytes.len() as u64 >= scan::SCAN_BYTES_MAX {
-                findings.push(Finding {
+                findings.push(SecretsFinding {
                     severity: Severity::Warning,
                     code: "not-scanned".into(),
                     file: self.in_repository(&path),
@@ -522,8 +338,8 @@ impl Vault {
                     hint: None,
                 });
             }
-            for Found { line, what } in scan::scan(&bytes) {
-                findings.push(Finding {
+            for FoundSecret { line, what } in scan::scan(&bytes) {
+                findings.push(SecretsFinding {
                     severity: Severity::Error,
                     code: "plain-secret".into(),
                     file: self.in_repository(&path),

@@ -24,7 +24,7 @@ use undercroft_sops::SopsError;
 
 pub use self::{
     catalogue::{Audience, Make, NatsKind, Secret, SecretFile, catalogue},
-    check::{Finding, Severity},
+    check::SecretsFinding,
     kubernetes::{KubernetesSecret, kubernetes_secrets},
     rules::RULES_FILE,
     vault::{Changed, Edit, Initialised, Rekeyed, Vault},

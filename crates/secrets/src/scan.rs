@@ -35,7 +35,7 @@ const OPENSSH_KEY_START: &str = "b3BlbnNzaC1rZXktdjE";
 
 /// Something that looks like a secret.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Found {
+pub struct FoundSecret {
     /// The line, from 1.
     pub line: usize,
     /// What it looks like.
@@ -67,7 +67,7 @@ static FORMS: LazyLock<Vec<(Regex, &'static str)>> = LazyLock::new(|| {
 });
 
 /// What in these bytes looks like a secret.
-pub fn scan(bytes: &[u8]) -> Vec<Found> {
+pub fn scan(bytes: &[u8]) -> Vec<FoundSecret> {
     let mut found = BTreeSet::new();
     for (form, what) in FORMS.iter() {
         for hit in form.find_iter(bytes) {
@@ -75,7 +75,7 @@ pub fn scan(bytes: &[u8]) -> Vec<Found> {
                 continue;
             }
             let before = bytes.get(..hit.start()).unwrap_or_default();
-            found.insert(Found {
+            found.insert(FoundSecret {
                 line: before.iter().filter(|byte| **byte == b'\n').count() + 1,
                 what,
             });
@@ -284,7 +284,11 @@ mod tests {
             ),
             (format!("\n{seed}"), "a seed of NATS"),
         ] {
-            assert_eq!(scan(text.as_bytes()), [Found { line: 2, what }], "{text}");
+            assert_eq!(
+                scan(text.as_bytes()),
+                [FoundSecret { line: 2, what }],
+                "{text}"
+            );
         }
     }
 

@@ -8,7 +8,10 @@ use std::{
 };
 
 use age::secrecy::ExposeSecret as _;
-use undercroft_model::inventory::{self, Inventory};
+use undercroft_model::{
+    Severity,
+    inventory::{self, Inventory},
+};
 
 use super::*;
 use crate::keys::{Consent, IdentitySource};

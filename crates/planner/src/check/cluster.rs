@@ -3,10 +3,10 @@
 use std::collections::BTreeSet;
 
 use undercroft_model::{
-    Action, BootstrapPart, ClusterPlan, ClusterRole, NodeState, Resource, Step, StepId,
+    Action, BootstrapPart, ClusterPlan, ClusterRole, NodeState, Resource, Severity, Step, StepId,
 };
 
-use super::{Linter, Severity};
+use super::Linter;
 use crate::plan::SERVER_JOINS_MAX;
 
 /// The steps of the cluster by what they do.

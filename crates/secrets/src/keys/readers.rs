@@ -14,7 +14,7 @@ use super::{
     change::ReaderChange,
     error::{KEY_FILE_BYTES_MAX, KeyError},
 };
-use undercroft_folder::confined::{Kind, Modes};
+use undercroft_folder::confined::{FileKind, Modes};
 
 /// The note, in the folder of the host keys.
 pub(crate) const READERS_FILE: &str = "recipients.txt";
@@ -151,7 +151,7 @@ impl HostKeys {
         let mut files = Vec::new();
         for entry in self.repository.list(&self.dir)? {
             let name = self.dir.join(&entry.name);
-            if name.extension().is_some_and(|e| e == "age") && entry.kind == Kind::File {
+            if name.extension().is_some_and(|e| e == "age") && entry.kind == FileKind::File {
                 files.push(name);
             }
         }

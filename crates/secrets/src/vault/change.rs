@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use undercroft_model::NodeName;
-use undercroft_sops::{Comment, Entry, Opened, Value};
+use undercroft_sops::{Comment, MapEntry, Opened, Value};
 use zeroize::Zeroizing;
 
 use super::{
@@ -351,7 +351,7 @@ impl Vault {
         let opened = self.unlock(&file.path)?;
         let tree = match &opened {
             Some(opened) => opened.tree.clone(),
-            None => Value::Map(vec![Entry::Comment(Comment::line(" NAME: value"))]),
+            None => Value::Map(vec![MapEntry::Comment(Comment::line(" NAME: value"))]),
         };
         Ok(Edit {
             path: file.path.clone(),

@@ -10,7 +10,7 @@ use rustix::fs::{FlockOperation, flock};
 
 use super::Vault;
 use crate::SecretsError;
-use undercroft_folder::confined::{Confined, Kind};
+use undercroft_folder::confined::{Confined, FileKind};
 
 /// How long another command is waited for. Only a person at an editor takes longer.
 const WAIT_MAX: Duration = Duration::from_secs(10);
@@ -40,7 +40,9 @@ impl Vault {
         while let Some(folder) = folders.pop() {
             self.repository.clear_leftovers(&folder);
             let entries = self.repository.list(&folder).unwrap_or_default();
-            let inner = entries.iter().filter(|entry| entry.kind == Kind::Folder);
+            let inner = entries
+                .iter()
+                .filter(|entry| entry.kind == FileKind::Folder);
             folders.extend(inner.map(|entry| folder.join(&entry.name)));
         }
     }
