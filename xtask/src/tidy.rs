@@ -2,8 +2,12 @@
 
 mod circles;
 mod drawing;
+mod face;
 mod functions;
+mod names;
+mod signature;
 mod source;
+mod tokens;
 
 use std::{
     collections::BTreeMap,
@@ -79,9 +83,6 @@ const IMPURE_DEPENDENCIES: &[&str] = &[
     "getrandom",
 ];
 
-/// Crates with circles of files from before the rule; each goes from this list with its circles.
-const CIRCLES: &[&str] = &["fleet", "render"];
-
 /// The longest source file, in lines. A longer one is probably two things.
 const FILE_LINES_MAX: usize = 700;
 
@@ -119,9 +120,10 @@ pub(crate) fn run(root: &Path) -> Result<(), Failed> {
 fn check(root: &Path) -> Result<Vec<String>, Failed> {
     let mut findings = Vec::new();
     crates(root, &mut findings)?;
+    let files = tracked(root)?;
     sources(root, &mut findings)?;
-    for file in tracked(root)? {
-        text(root, &file, &mut findings);
+    for file in &files {
+        text(root, file, &mut findings);
     }
     Ok(findings)
 }
@@ -192,7 +194,7 @@ fn crates(root: &Path, findings: &mut Vec<String>) -> Result<(), Failed> {
     Ok(())
 }
 
-/// The rules about who uses whom.
+/// The rules about who uses whom, and by which name.
 fn sources(root: &Path, findings: &mut Vec<String>) -> Result<(), Failed> {
     let folder = root.join("crates");
     let entries = std::fs::read_dir(&folder)
@@ -203,17 +205,16 @@ fn sources(root: &Path, findings: &mut Vec<String>) -> Result<(), Failed> {
         .map(|name| (name.clone(), Path::new("crates").join(name).join("src")))
         .collect();
     folders.insert("xtask".to_owned(), PathBuf::from("xtask/src"));
+    let mut crates = BTreeMap::new();
     for (name, folder) in folders {
-        let mut found = Vec::new();
-        circles::check(&source::modules(root, &folder)?, &mut found);
-        match (CIRCLES.contains(&name.as_str()), found.is_empty()) {
-            (true, true) => findings.push(format!(
-                "crates/{name} has no circle any more: take it from the list"
-            )),
-            (true, false) => {}
-            (false, _) => findings.append(&mut found),
+        let modules = source::modules(root, &folder)?;
+        circles::check(&modules, findings);
+        // Nobody can use what is a command alone.
+        if root.join(&folder).join("lib.rs").is_file() {
+            crates.insert(name, modules);
         }
     }
+    names::check(&crates, findings);
     Ok(())
 }
 

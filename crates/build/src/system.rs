@@ -55,7 +55,7 @@ pub enum SystemBuilder {
 
 /// A system that is ready to be copied to a machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SystemTarget {
+pub struct BuiltSystem {
     /// The system's store path.
     pub toplevel: String,
     /// The disko script's store path, if the system brings one.
@@ -81,7 +81,7 @@ impl SystemBuilder {
         &self,
         node: &NodeSystem,
         progress: Progress<'_>,
-    ) -> Result<SystemTarget, SystemError> {
+    ) -> Result<BuiltSystem, SystemError> {
         let (built, store) = match self {
             SystemBuilder::Flake { dir, cache_dir } => {
                 let store = NixStore::choose(cache_dir)?;
@@ -134,7 +134,7 @@ impl SystemBuilder {
             "{toplevel} ({:.1} MB)",
             closure_bytes as f64 / 1e6
         ));
-        Ok(SystemTarget {
+        Ok(BuiltSystem {
             toplevel,
             disko_script,
             disko_mount_script,

@@ -19,7 +19,7 @@ use undercroft_model::{
 use undercroft_netboot::timeline::Diagnosis;
 use undercroft_rack::RackStatus;
 use undercroft_render::Difference;
-use undercroft_secrets::{Changed, Finding, Rekeyed};
+use undercroft_secrets::{Changed, Rekeyed, SecretsFinding};
 use undercroft_sim::{Rehearsal, RehearsalReport, SeedsReport, Violation};
 
 /// A document's name, and what makes its schema.
@@ -173,7 +173,7 @@ documents! {
         /// Whether there is no error.
         ok: bool,
         /// The findings.
-        findings: Vec<Finding>,
+        findings: Vec<SecretsFinding>,
     }
 
     "secrets-init" 1

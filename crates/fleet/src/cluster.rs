@@ -289,7 +289,7 @@ fn text<'a>(tree: &'a Tree, file: &str) -> Result<&'a str, ClusterError> {
 #[cfg(test)]
 mod tests {
     use undercroft_model::inventory::parse;
-    use undercroft_render::{Input, Lock, render};
+    use undercroft_render::{Lock, RenderInput, render};
 
     use super::*;
 
@@ -299,7 +299,7 @@ mod tests {
             &format!("distribution = {distribution:?}"),
         );
         let inventory = parse("undercroft.toml", text.as_bytes()).inventory.unwrap();
-        let tree = render(&Input {
+        let tree = render(&RenderInput {
             inventory: &inventory,
             lock: &Lock::defaults(),
             apps: &[],

@@ -21,7 +21,7 @@ pub use rendering::{Parting, Rendering};
 pub use standing::standing;
 
 pub use undercroft_folder::confined::Confined;
-pub use undercroft_render::{App, Change, Choices, Difference, Layout, Lock, Problem, Tree};
+pub use undercroft_render::{App, Change, Choices, Difference, Lock, Problem, Tree, TreeLayout};
 
 use files::{DEPTH_MAX, Entry, MANIFEST_MAX_BYTES, entries, read_text};
 
@@ -79,7 +79,7 @@ fn read_overrides(
             }
             continue;
         };
-        let file = Layout::overrides(name);
+        let file = TreeLayout::overrides(name);
         let text = read_text(files, &entry.path)?;
         match yaml::parse(&text) {
             Ok(serde_json::Value::Null) => {}

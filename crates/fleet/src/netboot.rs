@@ -377,7 +377,7 @@ mod tests {
             [network]\nnode_cidr = \"10.0.0.0/24\"\nserver_address = \"10.0.0.2\"\ninterface = \"boot0\"\n\
             [users.ada]\nrole = \"admin\"\nssh_keys = [\"ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAICCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCCC ada\"]\n\
             [users.kim]\nssh_keys = [\"ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIDDDDDDDDDDDDDDDDDDDDDDDDDDDDDDDDDDDDDDDDDDD kim\"]\n";
-        let parsed = inventory::parse("undercroft.toml", text.as_bytes());
+        let parsed = undercroft_model::inventory::parse("undercroft.toml", text.as_bytes());
         let inventory = Arc::new(parsed.inventory.unwrap());
         let settings = Settings {
             inventory: Arc::clone(&inventory),

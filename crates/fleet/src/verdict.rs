@@ -19,6 +19,47 @@ pub struct Verdict {
     pub next: Vec<String>,
 }
 
+fn verdict(good: bool, summary: String, next: Vec<String>) -> Verdict {
+    Verdict {
+        good,
+        summary,
+        next,
+    }
+}
+
+/// The verdict on a machine in whose name somebody waits.
+fn approval(name: &NodeName, claims: usize, running: bool) -> Verdict {
+    let who = match claims {
+        1 => "An installer has reported in and waits for approval.".to_owned(),
+        many => format!("{many} installers claim to be {name}; one of them at most is."),
+    };
+    let mut next = vec![format!(
+        "compare with the machine's own screen, then `undercroft approve {name} FINGERPRINT`"
+    )];
+    if !running {
+        next.push("`undercroft up`, which goes on with what was approved".to_owned());
+    }
+    verdict(false, who, next)
+}
+
+/// Where a machine is, or where it failed.
+fn at(node: &NodeView) -> &str {
+    let action = node.current.as_ref().map(|current| current.action.as_ref());
+    let failed = node
+        .failed
+        .as_ref()
+        .and_then(|failed| failed.action.as_deref());
+    failed.or(action).unwrap_or("its first step")
+}
+
+/// Why a machine failed, and what to try.
+fn why(node: &NodeView) -> (&str, Option<String>) {
+    let failure = node.failed.as_ref().map(|failed| &failed.failure);
+    let failure = failure.or(node.last_failure.as_ref());
+    let message = failure.map_or("its step gave no reason", |f| f.message.as_str());
+    (message, failure.and_then(|f| f.hint.clone()))
+}
+
 /// Judges a machine by those who wait in its name, by the journal, and only where these say nothing
 /// by what was seen of its boot. `running` says whether a controller is at work.
 pub fn judge(
@@ -28,41 +69,11 @@ pub fn judge(
     running: bool,
     diagnosis: &Diagnosis,
 ) -> Verdict {
-    let verdict = |good, summary: String, next: Vec<String>| Verdict {
-        good,
-        summary,
-        next,
-    };
-    let mine = waiting.iter().filter(|waiting| waiting.node == *name);
-    let claims = mine.count();
+    let claims = waiting.iter().filter(|waiting| waiting.node == *name);
+    let claims = claims.count();
     if claims > 0 {
-        let who = match claims {
-            1 => "An installer has reported in and waits for approval.".to_owned(),
-            many => format!("{many} installers claim to be {name}; one of them at most is."),
-        };
-        let mut next = vec![format!(
-            "compare with the machine's own screen, then `undercroft approve {name} FINGERPRINT`"
-        )];
-        if !running {
-            next.push("`undercroft up`, which goes on with what was approved".to_owned());
-        }
-        return verdict(false, who, next);
+        return approval(name, claims, running);
     }
-    let at = |node: &NodeView| {
-        let action = node.current.as_ref().map(|current| current.action.as_ref());
-        let failed = node
-            .failed
-            .as_ref()
-            .and_then(|failed| failed.action.as_deref());
-        failed.or(action).unwrap_or("its first step").to_owned()
-    };
-    let why = |node: &NodeView| {
-        let failure = node.failed.as_ref().map(|failed| &failed.failure);
-        let failure = failure.or(node.last_failure.as_ref());
-        let message = failure.map_or("its step gave no reason", |f| f.message.as_str());
-        let hint = failure.and_then(|f| f.hint.clone());
-        (message.to_owned(), hint)
-    };
     let up = |what: &str| format!("`undercroft up --only {name}` {what}");
     match node.map(|node| (node, node.status)) {
         Some((_, NodeStatus::Done)) => verdict(

@@ -43,7 +43,7 @@ const DEPTH_MAX: usize = 64;
 
 /// What there is at a name, links not followed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub enum FileKind {
     /// A regular file.
     File,
     /// A folder.
@@ -56,7 +56,7 @@ pub enum Kind {
     Special,
 }
 
-impl Kind {
+impl FileKind {
     fn of(stat: &Stat) -> Self {
         match FileType::from_raw_mode(stat.st_mode) {
             FileType::RegularFile => Self::File,
@@ -70,11 +70,11 @@ impl Kind {
 
 /// Something in a folder.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Entry {
+pub struct FolderEntry {
     /// Its name in the folder.
     pub name: OsString,
     /// What it is, links not followed.
-    pub kind: Kind,
+    pub kind: FileKind,
     /// The user whose it is.
     pub owner: u32,
 }
@@ -200,7 +200,7 @@ impl Confined {
         };
         // A look before the file is opened: opening a device or a FIFO can already do something.
         if let Some(stat) = self.stat_at(&folder, last, name)? {
-            self.require_file(name, Kind::of(&stat))?;
+            self.require_file(name, FileKind::of(&stat))?;
         } else if !flags.contains(OFlags::CREATE) {
             return Ok(None);
         }
@@ -214,7 +214,7 @@ impl Confined {
         };
         // And another at what was opened: it may have been exchanged in between.
         let stat = rustix::fs::fstat(&file).map_err(|e| self.io("look at", name, e.into()))?;
-        self.require_file(name, Kind::of(&stat))?;
+        self.require_file(name, FileKind::of(&stat))?;
         Ok(Some(File::from(file)))
     }
 
@@ -222,13 +222,13 @@ impl Confined {
     ///
     /// # Errors
     /// When a folder on the way is a link or no folder, or can't be looked into.
-    pub fn kind(&self, name: impl AsRef<Path>) -> Result<Option<Kind>, ConfinedError> {
+    pub fn kind(&self, name: impl AsRef<Path>) -> Result<Option<FileKind>, ConfinedError> {
         let name = name.as_ref();
         let Some((folder, last)) = self.folder_of(name, None)? else {
             return Ok(None);
         };
         let stat = self.stat_at(&folder, last, name)?;
-        Ok(stat.map(|stat| Kind::of(&stat)))
+        Ok(stat.map(|stat| FileKind::of(&stat)))
     }
 
     /// Whether a regular file is at a name.
@@ -248,7 +248,7 @@ impl Confined {
     ///
     /// # Errors
     /// When it isn't a folder beneath this one, holds too much, or can't be read.
-    pub fn list(&self, name: impl AsRef<Path>) -> Result<Vec<Entry>, ConfinedError> {
+    pub fn list(&self, name: impl AsRef<Path>) -> Result<Vec<FolderEntry>, ConfinedError> {
         let name = name.as_ref();
         let failed = |errno: Errno| self.io("read", name, errno.into());
         let Some(folder) = self.folder(name, None)? else {
@@ -273,8 +273,8 @@ impl Confined {
             // What went away meanwhile isn't there.
             let whole = name.join(&file_name);
             if let Some(stat) = self.stat_at(&folder, &file_name, &whole)? {
-                entries.push(Entry {
-                    kind: Kind::of(&stat),
+                entries.push(FolderEntry {
+                    kind: FileKind::of(&stat),
                     owner: stat.st_uid,
                     name: file_name,
                 });
@@ -377,9 +377,9 @@ impl Confined {
                 Err(Errno::NOTDIR | Errno::LOOP) => {
                     let kind = self
                         .stat_at(&folder, part, &name)?
-                        .map(|stat| Kind::of(&stat));
+                        .map(|stat| FileKind::of(&stat));
                     return Err(match kind {
-                        Some(Kind::Link) => self.link(&name),
+                        Some(FileKind::Link) => self.link(&name),
                         _ => ConfinedError::NotAFolder {
                             path: self.path(&name),
                         },
@@ -404,20 +404,20 @@ impl Confined {
         }
     }
 
-    fn require_file(&self, name: &Path, kind: Kind) -> Result<(), ConfinedError> {
+    fn require_file(&self, name: &Path, kind: FileKind) -> Result<(), ConfinedError> {
         let path = || self.path(name);
         match kind {
-            Kind::File => Ok(()),
-            Kind::Link => Err(ConfinedError::Link { path: path() }),
-            Kind::Folder => Err(ConfinedError::NotAFile {
+            FileKind::File => Ok(()),
+            FileKind::Link => Err(ConfinedError::Link { path: path() }),
+            FileKind::Folder => Err(ConfinedError::NotAFile {
                 path: path(),
                 what: "a folder",
             }),
-            Kind::Socket => Err(ConfinedError::NotAFile {
+            FileKind::Socket => Err(ConfinedError::NotAFile {
                 path: path(),
                 what: "a socket",
             }),
-            Kind::Special => Err(ConfinedError::NotAFile {
+            FileKind::Special => Err(ConfinedError::NotAFile {
                 path: path(),
                 what: "a FIFO or a device",
             }),

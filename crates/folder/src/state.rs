@@ -13,7 +13,7 @@ use std::{
 use undercroft_model::advice::{Advice, ErrorKind, FileFailure, kind_of_io};
 
 use crate::{
-    confined::{Confined, ConfinedError, Kind, Modes, is_ours},
+    confined::{Confined, ConfinedError, FileKind, Modes, is_ours},
     git_index::{self, IndexError},
 };
 
@@ -221,7 +221,7 @@ fn verify_folder(state: &Confined, folder: &Path, depth: usize) -> Result<(), St
     for entry in state.list(folder)? {
         let name = folder.join(&entry.name);
         let (path, what) = (state.root().to_owned(), state.path(&name));
-        if entry.kind == Kind::Link {
+        if entry.kind == FileKind::Link {
             return Err(StateError::Link { path, link: what });
         }
         if !is_ours(entry.owner, state.root()) {
@@ -229,15 +229,15 @@ fn verify_folder(state: &Confined, folder: &Path, depth: usize) -> Result<(), St
             return Err(StateError::Foreign { path, what, owner });
         }
         match entry.kind {
-            Kind::Folder => verify_folder(state, &name, depth + 1)?,
-            Kind::Special => {
+            FileKind::Folder => verify_folder(state, &name, depth + 1)?,
+            FileKind::Special => {
                 return Err(StateError::Special {
                     path,
                     what,
                     kind: "a FIFO or a device",
                 });
             }
-            Kind::File | Kind::Socket | Kind::Link => {}
+            FileKind::File | FileKind::Socket | FileKind::Link => {}
         }
     }
     Ok(())

@@ -11,7 +11,7 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use secrecy::{ExposeSecret, SecretString};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWriteExt},
-    process::Command,
+    process::{Child, Command},
 };
 
 pub use self::under_way::UnderWay;
@@ -90,26 +90,8 @@ pub async fn run_watched(
     on_line: &mut (dyn FnMut(&str) + Send),
     on_tick: &mut (dyn FnMut(u32) + Send),
 ) -> io::Result<Finished> {
-    let (stdin, secret) = match input {
-        Input::Nothing => (Stdio::null(), None),
-        Input::Secret(secret) => (Stdio::piped(), Some(secret)),
-        Input::File(file) => (Stdio::from(file), None),
-    };
-    command
-        .stdin(stdin)
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .process_group(0)
-        .kill_on_drop(true);
-    crate::trace::started(command.as_std());
-    let mut child = command.spawn()?;
+    let (mut child, mut guard, secret) = start(&mut command, input)?;
     let id = child.id().unwrap_or_default();
-    let mut guard = GroupGuard(
-        child
-            .id()
-            .and_then(|id| i32::try_from(id).ok())
-            .and_then(Pid::from_raw),
-    );
     let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
 
     let mut output = Vec::new();
@@ -141,27 +123,46 @@ pub async fn run_watched(
         ended = tokio::time::timeout(limit, work) => ended,
         () = watch => return Err(io::Error::other("watching a program ended before it did")),
     };
-    match ended {
+    let code = match ended {
         Ok(status) => {
             let status = status?;
             guard.0 = None;
-            Ok(Finished {
-                code: status.code(),
-                timed_out: false,
-                stdout: output,
-                stderr_tail: tail.text(),
-            })
+            Some(status.code())
         }
         Err(_) => {
             drop(guard);
-            Ok(Finished {
-                code: None,
-                timed_out: true,
-                stdout: output,
-                stderr_tail: tail.text(),
-            })
+            None
         }
-    }
+    };
+    Ok(Finished {
+        code: code.flatten(),
+        timed_out: code.is_none(),
+        stdout: output,
+        stderr_tail: tail.text(),
+    })
+}
+
+/// Starts a program in a group of its own, with the text that it is to be given.
+fn start(
+    command: &mut Command,
+    input: Input,
+) -> io::Result<(Child, GroupGuard, Option<SecretString>)> {
+    let (stdin, secret) = match input {
+        Input::Nothing => (Stdio::null(), None),
+        Input::Secret(secret) => (Stdio::piped(), Some(secret)),
+        Input::File(file) => (Stdio::from(file), None),
+    };
+    command
+        .stdin(stdin)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .process_group(0)
+        .kill_on_drop(true);
+    crate::trace::started(command.as_std());
+    let child = command.spawn()?;
+    let id = child.id().and_then(|id| i32::try_from(id).ok());
+    let guard = GroupGuard(id.and_then(Pid::from_raw));
+    Ok((child, guard, secret))
 }
 
 /// How many bytes the children of a process have written, to files and sockets alike, where the

@@ -13,7 +13,7 @@ use crate::{
     metadata::{self, Metadata, Rule, Wrapped},
     moment::rfc3339,
     recipient::{Recipient, unwrap, wrap},
-    value::{Comment, Element, Entry, Value},
+    value::{Comment, Element, MapEntry, Value},
     yaml,
 };
 
@@ -40,7 +40,8 @@ impl Encrypted {
         let metadata = Metadata::read(tree.key(metadata::KEY).ok_or(SopsError::NotEncrypted)?)?;
         tree.remove(metadata::KEY);
         if let Value::Map(entries) = &mut tree {
-            entries.retain(|entry| !matches!(entry, Entry::Pair(key, _) if key == metadata::KEY));
+            entries
+                .retain(|entry| !matches!(entry, MapEntry::Pair(key, _) if key == metadata::KEY));
         }
         Ok(Self { tree, metadata })
     }
@@ -584,16 +585,16 @@ fn walk_value(
             let mut out = Vec::with_capacity(entries.len());
             for entry in entries {
                 match entry {
-                    Entry::Comment(c) => match comment(c, false, path, on_leaf)? {
-                        Instead::Comment(c) => out.push(Entry::Comment(c)),
+                    MapEntry::Comment(c) => match comment(c, false, path, on_leaf)? {
+                        Instead::Comment(c) => out.push(MapEntry::Comment(c)),
                         Instead::Value(_) => {}
                     },
-                    Entry::Pair(key, value) => {
+                    MapEntry::Pair(key, value) => {
                         path.push(key.clone());
                         let instead = walk_value(value, path, rule, on_leaf);
                         path.pop();
                         match instead? {
-                            Instead::Value(value) => out.push(Entry::Pair(key.clone(), value)),
+                            Instead::Value(value) => out.push(MapEntry::Pair(key.clone(), value)),
                             Instead::Comment(_) => {
                                 return Err(SopsError::BadValue {
                                     name: format!("{}/{key}", path.join("/")),

@@ -29,7 +29,7 @@ pub use self::{
     error::SopsError,
     file::{Encrypted, Opened, Seal, encrypt_new, parse_plain, to_plain},
     recipient::{Recipient, identity_of_ssh_host_key},
-    value::{Comment, Element, Entry, Value},
+    value::{Comment, Element, MapEntry, Value},
 };
 
 /// The largest file of secrets, in bytes.

@@ -5,7 +5,7 @@ use regex::Regex;
 use crate::{
     error::SopsError,
     moment,
-    value::{Element, Entry, Value},
+    value::{Element, MapEntry, Value},
 };
 
 /// The key of the metadata.
@@ -161,8 +161,8 @@ impl Metadata {
     }
 
     /// The `sops` part in the order that SOPS writes it in.
-    pub(crate) fn write(&self) -> Entry {
-        let text = |key: &str, value: &str| Entry::Pair(key.to_owned(), Value::text(value));
+    pub(crate) fn write(&self) -> MapEntry {
+        let text = |key: &str, value: &str| MapEntry::Pair(key.to_owned(), Value::text(value));
         let age = self
             .wrapped
             .iter()
@@ -175,19 +175,19 @@ impl Metadata {
             .collect();
         let (rule, value) = self.rule.entry();
         let mut entries = vec![
-            Entry::Pair("age".to_owned(), Value::List(age)),
+            MapEntry::Pair("age".to_owned(), Value::List(age)),
             text("lastmodified", &self.last_modified),
             text("mac", &self.mac),
             text(rule, value),
         ];
         if self.mac_only_encrypted {
-            entries.push(Entry::Pair(
+            entries.push(MapEntry::Pair(
                 "mac_only_encrypted".to_owned(),
                 Value::Bool(true),
             ));
         }
         entries.push(text("version", &self.version));
-        Entry::Pair(KEY.to_owned(), Value::Map(entries))
+        MapEntry::Pair(KEY.to_owned(), Value::Map(entries))
     }
 }
 

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use zeroize::Zeroizing;
 
 use crate::{
-    Comment, Element, Encrypted, Entry, Opened, Recipient, Seal, SopsError, Value, encrypt_new,
+    Comment, Element, Encrypted, MapEntry, Opened, Recipient, Seal, SopsError, Value, encrypt_new,
     identity_of_ssh_host_key, parse_plain,
 };
 
@@ -341,7 +341,7 @@ fn value() -> impl Strategy<Value = Value> {
     })
 }
 
-fn pairs(inner: impl Strategy<Value = Value>) -> impl Strategy<Value = Vec<Entry>> {
+fn pairs(inner: impl Strategy<Value = Value>) -> impl Strategy<Value = Vec<MapEntry>> {
     prop::collection::btree_map(
         "[a-zA-Z][ -~]{0,8}|[0-9]{1,3}",
         (prop::option::of(comment()), inner),
@@ -352,9 +352,9 @@ fn pairs(inner: impl Strategy<Value = Value>) -> impl Strategy<Value = Vec<Entry
             .into_iter()
             .flat_map(|(key, (comment, value))| {
                 comment
-                    .map(Entry::Comment)
+                    .map(MapEntry::Comment)
                     .into_iter()
-                    .chain([Entry::Pair(key, value)])
+                    .chain([MapEntry::Pair(key, value)])
             })
             .collect()
     })
@@ -393,7 +393,7 @@ proptest! {
     }
 }
 
-fn entries_of(value: &Value) -> &[Entry] {
+fn entries_of(value: &Value) -> &[MapEntry] {
     match value {
         Value::Map(entries) => entries,
         _ => panic!("it is no map"),
@@ -407,8 +407,8 @@ fn strip(value: &Value) -> Value {
             entries
                 .iter()
                 .filter_map(|entry| match entry {
-                    Entry::Pair(key, value) => Some(Entry::Pair(key.clone(), strip(value))),
-                    Entry::Comment(_) => None,
+                    MapEntry::Pair(key, value) => Some(MapEntry::Pair(key.clone(), strip(value))),
+                    MapEntry::Comment(_) => None,
                 })
                 .collect(),
         ),

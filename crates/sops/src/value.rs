@@ -20,14 +20,14 @@ pub enum Value {
     /// A moment, in the form of RFC 3339.
     Time(Zeroizing<String>),
     /// Keys and values in the file's order.
-    Map(Vec<Entry>),
+    Map(Vec<MapEntry>),
     /// A list.
     List(Vec<Element>),
 }
 
 /// A line of a map.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Entry {
+pub enum MapEntry {
     /// A comment.
     Comment(Comment),
     /// A key and its value.
@@ -106,7 +106,7 @@ impl Value {
     pub fn key(&self, key: &str) -> Option<&Value> {
         match self {
             Self::Map(entries) => entries.iter().find_map(|entry| match entry {
-                Entry::Pair(k, value) if k == key => Some(value),
+                MapEntry::Pair(k, value) if k == key => Some(value),
                 _ => None,
             }),
             _ => None,
@@ -131,13 +131,13 @@ impl Value {
         let Self::Map(entries) = self else { return };
         let at = entries
             .iter()
-            .position(|entry| matches!(entry, Entry::Pair(k, _) if k == key));
+            .position(|entry| matches!(entry, MapEntry::Pair(k, _) if k == key));
         let slot = match at.and_then(|at| entries.get_mut(at)) {
-            Some(Entry::Pair(_, slot)) => slot,
+            Some(MapEntry::Pair(_, slot)) => slot,
             _ => {
-                entries.push(Entry::Pair(key.to_owned(), Self::map()));
+                entries.push(MapEntry::Pair(key.to_owned(), Self::map()));
                 match entries.last_mut() {
-                    Some(Entry::Pair(_, slot)) => slot,
+                    Some(MapEntry::Pair(_, slot)) => slot,
                     _ => return,
                 }
             }
@@ -159,11 +159,11 @@ impl Value {
         };
         let Some(at) = entries
             .iter()
-            .position(|entry| matches!(entry, Entry::Pair(k, _) if k == key))
+            .position(|entry| matches!(entry, MapEntry::Pair(k, _) if k == key))
         else {
             return false;
         };
-        if let (Some(rest), Some(Entry::Pair(_, value))) = (rest, entries.get_mut(at)) {
+        if let (Some(rest), Some(MapEntry::Pair(_, value))) = (rest, entries.get_mut(at)) {
             if !value.remove(rest) {
                 return false;
             }
@@ -200,7 +200,7 @@ fn collect(value: &Value, at: &str, names: &mut Vec<String>) {
     match value {
         Value::Map(entries) => {
             for entry in entries {
-                if let Entry::Pair(key, value) = entry {
+                if let MapEntry::Pair(key, value) = entry {
                     collect(value, &below(key), names);
                 }
             }

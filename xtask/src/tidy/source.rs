@@ -8,6 +8,10 @@ use std::{
 
 use proc_macro2::{Delimiter, TokenStream, TokenTree};
 
+use super::{
+    signature::{self, Impl},
+    tokens::{ident, is_punct, visibility},
+};
 use crate::run::Failed;
 
 /// Where a module stands beneath its crate, or a name beneath its module.
@@ -21,13 +25,28 @@ pub(crate) type Modules = BTreeMap<Names, Module>;
 pub(crate) struct Module {
     /// The file that it stands in.
     pub(crate) file: PathBuf,
-    /// What it defines, by name, and whether for everyone (`pub`).
-    pub(crate) items: BTreeMap<String, bool>,
+    /// What it defines, by name.
+    pub(crate) items: BTreeMap<String, Item>,
+    /// The modules beneath it that are for everyone.
+    pub(crate) open: BTreeSet<String>,
+    /// What its `impl`s add to types, of this module or another, by the type's name.
+    pub(crate) impls: Vec<(String, Impl)>,
     pub(crate) imports: Vec<Import>,
     /// The paths that are named outside imports.
     pub(crate) paths: BTreeSet<Names>,
     /// Each word outside imports, and how often it is there.
     pub(crate) words: BTreeMap<String, usize>,
+}
+
+/// One thing that a module defines.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Item {
+    /// Whether it is for everyone (`pub`).
+    pub(crate) is_public: bool,
+    /// Whether it is a type or a trait.
+    pub(crate) is_type: bool,
+    /// The words that whoever uses it may meet: of its parameters, its fields, its variants.
+    pub(crate) signature: BTreeSet<String>,
 }
 
 /// One name that a `use` brings in.
@@ -38,6 +57,8 @@ pub(crate) struct Import {
     pub(crate) name: Option<String>,
     /// Whether it is handed on to others.
     pub(crate) is_public: bool,
+    /// Whether it is handed on to everyone.
+    pub(crate) is_for_everyone: bool,
 }
 
 /// The modules of the crate whose sources stand in a folder.
@@ -77,6 +98,7 @@ pub(crate) fn add(
         modules,
         place,
         for_tests: BTreeSet::new(),
+        is_in_macro: false,
     };
     reader.module(tokens);
     Ok(reader.for_tests)
@@ -107,6 +129,8 @@ struct Reader<'a> {
     modules: &'a mut Modules,
     place: Names,
     for_tests: BTreeSet<Names>,
+    /// Whether what is read was given to a macro.
+    is_in_macro: bool,
 }
 
 impl Reader<'_> {
@@ -136,7 +160,10 @@ impl Reader<'_> {
                     // What a macro is given in a module may define something there.
                     let before = tokens.get(at.saturating_sub(2));
                     let is_module = is_module && is_punct(before, '!');
+                    let outer = self.is_in_macro;
+                    self.is_in_macro |= is_module;
                     self.tokens(&group.stream().into_iter().collect::<Vec<_>>(), is_module);
+                    self.is_in_macro = outer;
                 }
                 TokenTree::Ident(word) => {
                     let before = tokens.get(..at - 1).unwrap_or_default();
@@ -156,6 +183,17 @@ impl Reader<'_> {
         }
     }
 
+    /// Reads what stands between a `use` and its end.
+    fn import(&mut self, before: &[TokenTree], tree: &[TokenTree]) {
+        let mut found = Vec::new();
+        imports(tree, &[], &mut found);
+        for import in &mut found {
+            import.is_public = visibility(before).is_some();
+            import.is_for_everyone = visibility(before) == Some(true);
+        }
+        self.here().imports.extend(found);
+    }
+
     /// Reads a word and gives how many of the tokens behind it belong to it.
     fn word(
         &mut self,
@@ -171,18 +209,16 @@ impl Reader<'_> {
                     .iter()
                     .position(|token| is_punct(Some(token), ';'))
                     .unwrap_or(rest.len());
-                let is_public = visibility(before).is_some();
-                let mut found = Vec::new();
-                imports(
-                    rest.get(..length).unwrap_or_default(),
-                    &[],
-                    is_public,
-                    &mut found,
-                );
-                self.here().imports.extend(found);
+                self.import(before, rest.get(..length).unwrap_or_default());
                 return length + 1;
             }
-            ("mod", Some(name), Some(TokenTree::Group(body))) if is_module => {
+            ("mod", Some(name), body) if is_module => {
+                if visibility(before) == Some(true) {
+                    self.here().open.insert(name.clone());
+                }
+                let Some(TokenTree::Group(body)) = body else {
+                    return 1;
+                };
                 self.place.push(name.clone());
                 self.module(body.stream());
                 self.place.pop();
@@ -194,11 +230,23 @@ impl Reader<'_> {
                 Some(name),
                 _,
             ) if is_module && name != "fn" => {
-                let is_public = visibility(before) == Some(true);
-                self.here().items.insert(name.clone(), is_public);
+                let item = Item {
+                    is_public: visibility(before) == Some(true),
+                    is_type: !matches!(word, "fn" | "const" | "static"),
+                    signature: signature::of(
+                        word,
+                        rest.get(1..).unwrap_or_default(),
+                        self.is_in_macro,
+                    ),
+                };
+                self.here().items.insert(name.clone(), item);
+            }
+            ("impl", _, _) if is_module => {
+                let found = signature::of_impl(rest);
+                self.here().impls.extend(found);
             }
             ("macro_rules", None, Some(TokenTree::Ident(name))) if is_module => {
-                self.here().items.insert(name.to_string(), false);
+                self.here().items.insert(name.to_string(), Item::default());
             }
             _ => {}
         }
@@ -212,23 +260,6 @@ impl Reader<'_> {
         }
         length
     }
-}
-
-/// How visible what follows is: not at all beyond its module, within the crate (false), or everywhere (true). Words such
-/// as `const` and `async` may stand between.
-fn visibility(before: &[TokenTree]) -> Option<bool> {
-    let mut is_everywhere = true;
-    for token in before.iter().rev() {
-        match token {
-            TokenTree::Ident(word) if word == "pub" => return Some(is_everywhere),
-            TokenTree::Ident(word) if word == "const" || word == "async" => {}
-            TokenTree::Group(group) if group.delimiter() == Delimiter::Parenthesis => {
-                is_everywhere = false;
-            }
-            _ => return None,
-        }
-    }
-    None
 }
 
 /// The path that a word begins, and how many tokens it takes further.
@@ -246,7 +277,7 @@ fn path(word: &str, rest: &[TokenTree]) -> (Names, usize) {
 }
 
 /// The names that a `use` brings in.
-fn imports(tokens: &[TokenTree], above: &[String], is_public: bool, found: &mut Vec<Import>) {
+fn imports(tokens: &[TokenTree], above: &[String], found: &mut Vec<Import>) {
     for tree in tokens.split(|token| is_punct(Some(token), ',')) {
         let mut path = above.to_vec();
         let mut name = None;
@@ -261,14 +292,15 @@ fn imports(tokens: &[TokenTree], above: &[String], is_public: bool, found: &mut 
                 TokenTree::Ident(word) => path.push(word.to_string()),
                 TokenTree::Group(group) => {
                     let inner: Vec<_> = group.stream().into_iter().collect();
-                    imports(&inner, &path, is_public, found);
+                    imports(&inner, &path, found);
                     path.clear();
                 }
                 TokenTree::Punct(p) if p.as_char() == '*' => {
                     found.push(Import {
                         path: std::mem::take(&mut path),
                         name: None,
-                        is_public,
+                        is_public: false,
+                        is_for_everyone: false,
                     });
                 }
                 _ => {}
@@ -279,7 +311,8 @@ fn imports(tokens: &[TokenTree], above: &[String], is_public: bool, found: &mut 
             found.push(Import {
                 path,
                 name,
-                is_public,
+                is_public: false,
+                is_for_everyone: false,
             });
         }
     }
@@ -303,17 +336,6 @@ fn is_for_tests(token: Option<&TokenTree>) -> bool {
     };
     let text: String = group.stream().to_string().split_whitespace().collect();
     text == "cfg(test)" || text.starts_with("cfg(all(test,")
-}
-
-fn ident(token: &TokenTree) -> Option<String> {
-    match token {
-        TokenTree::Ident(word) => Some(word.to_string()),
-        _ => None,
-    }
-}
-
-fn is_punct(token: Option<&TokenTree>, sign: char) -> bool {
-    matches!(token, Some(TokenTree::Punct(p)) if p.as_char() == sign)
 }
 
 #[cfg(test)]
@@ -355,8 +377,12 @@ mod tests {
         let paths: Vec<_> = module.paths.iter().map(|path| path.join("::")).collect();
         assert_eq!(paths, ["crate::a::b"]);
         let items: Vec<_> = module.items.into_iter().collect();
-        let expected = [("S", false), ("T", false), ("f", true)];
-        assert_eq!(items, expected.map(|(name, all)| (name.to_owned(), all)));
+        let items: Vec<_> = items
+            .iter()
+            .map(|(name, item)| (name.as_str(), item.is_public, item.is_type))
+            .collect();
+        let expected = [("S", false, true), ("T", false, false), ("f", true, false)];
+        assert_eq!(items, expected);
     }
 
     #[test]

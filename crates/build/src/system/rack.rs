@@ -200,7 +200,7 @@ fn stage(cache_dir: &Path, arch: Arch, progress: Progress<'_>) -> Result<PathBuf
         std::process::id()
     ));
     remove_dir(&partial)?;
-    let layout = Layout {
+    let layout = Staged {
         root: partial.clone(),
     };
     layout.expression()?;
@@ -215,25 +215,7 @@ fn stage(cache_dir: &Path, arch: Arch, progress: Progress<'_>) -> Result<PathBuf
         0o444,
     )?;
 
-    let version = |package: &str| {
-        let version = set
-            .part(package)
-            .map_or("unknown", |part| part.version.as_str());
-        // Nix allows few characters in a store path's name.
-        version.replace([':', '~'], "-")
-    };
-    let facts = json!({
-        "versions": {
-            "busybox": version("busybox-static"),
-            "dropbear": version("dropbear-bin"),
-            "nix": version("nix-bin"),
-            "loader": version("systemd-boot-efi"),
-            "kernel": kernel.release,
-        },
-        "loader": loader_name,
-        "efi": arch.efi(),
-        "console": System::from(arch).serial_console(),
-    });
+    let facts = facts(arch, &set, &kernel.release, &loader_name);
     write_atomically(
         &partial.join("parts.json"),
         format!("{facts:#}\n").as_bytes(),
@@ -244,6 +226,29 @@ fn stage(cache_dir: &Path, arch: Arch, progress: Progress<'_>) -> Result<PathBuf
         renamed => renamed.map_err(PartsError::io("rename", &partial))?,
     }
     Ok(folder)
+}
+
+/// What the expression is told of the parts.
+fn facts(arch: Arch, set: &PartSet, kernel: &str, loader: &str) -> serde_json::Value {
+    let version = |package: &str| {
+        let version = set
+            .part(package)
+            .map_or("unknown", |part| part.version.as_str());
+        // Nix allows few characters in a store path's name.
+        version.replace([':', '~'], "-")
+    };
+    json!({
+        "versions": {
+            "busybox": version("busybox-static"),
+            "dropbear": version("dropbear-bin"),
+            "nix": version("nix-bin"),
+            "loader": version("systemd-boot-efi"),
+            "kernel": kernel,
+        },
+        "loader": loader,
+        "efi": arch.efi(),
+        "console": System::from(arch).serial_console(),
+    })
 }
 
 /// Lays out encrypted files and the programs that open them, in a folder that is named by what is
@@ -275,7 +280,7 @@ fn stage_secrets(cache_dir: &Path, secrets: &SystemSecrets) -> Result<PathBuf, S
     }
     let partial = base.join(format!(".secrets-{digest}-{}", std::process::id()));
     remove_dir(&partial)?;
-    let layout = Layout {
+    let layout = Staged {
         root: partial.clone(),
     };
     for (name, mode, bytes) in &content {
@@ -290,11 +295,11 @@ fn stage_secrets(cache_dir: &Path, secrets: &SystemSecrets) -> Result<PathBuf, S
 }
 
 /// A folder that is being filled.
-struct Layout {
+struct Staged {
     root: PathBuf,
 }
 
-impl Layout {
+impl Staged {
     fn write(&self, path: &str, content: &[u8], mode: u32) -> Result<(), PartsError> {
         let target = self.root.join(path);
         if let Some(folder) = target.parent() {

@@ -8,7 +8,7 @@ use std::{
 use clap::{Args, Subcommand};
 use undercroft_fleet::gitops::{Comparison, Sources};
 use undercroft_model::PcName;
-use undercroft_render::{Input, K3D_FILE, K3D_MOUNTS, Layout, dev_cluster, render};
+use undercroft_render::{K3D_FILE, K3D_MOUNTS, RenderInput, TreeLayout, dev_cluster, render};
 
 use undercroft_model::document::Version;
 
@@ -96,7 +96,7 @@ fn config(ui: Ui, at: Option<&Path>, args: &ConfigArgs) -> Result<Done, CliError
     let sources = Sources::read(&files, &inventory).map_err(|error| refuse(ui, &project, error))?;
     let cluster = dev_cluster(&inventory, &sources.lock, args.pc.as_ref())
         .map_err(|problem| refuse(ui, &project, problem))?;
-    let tree = render(&Input {
+    let tree = render(&RenderInput {
         inventory: &inventory,
         lock: &sources.lock,
         apps: &sources.apps,
@@ -105,7 +105,7 @@ fn config(ui: Ui, at: Option<&Path>, args: &ConfigArgs) -> Result<Done, CliError
         standing: None,
     })
     .map_err(|problems| refuse(ui, &project, problems))?;
-    let layout = Layout::new(&out);
+    let layout = TreeLayout::new(&out);
     let more = BTreeMap::from([
         (layout.file(K3D_FILE), cluster.config.clone()),
         (layout.file(K3D_MOUNTS), cluster.mounts.clone()),

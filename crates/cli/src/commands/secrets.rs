@@ -14,7 +14,7 @@ use clap::{Args, Subcommand};
 use clap_complete::engine::ArgValueCompleter;
 use undercroft_model::inventory::SecretsBackend;
 use undercroft_secrets::keys::{IdentitySource, OPERATORS_PUBLIC_FILE, OperatorKey};
-use undercroft_secrets::{Audience, Make, Rekeyed, SecretFile, SecretString, Vault};
+use undercroft_secrets::{Audience, Initialised, Make, Rekeyed, SecretFile, SecretString, Vault};
 use zeroize::Zeroizing;
 
 use undercroft_model::document::Version;
@@ -317,6 +317,26 @@ fn init(ui: Ui, project: &OwnedProject, vault: &Vault, json: bool) -> Result<Don
         })?;
         return Ok(Done::Well);
     }
+    tell_made(ui, &done, published)?;
+    for (name, line) in vault.public_halves().map_err(|e| CliError::from(&e))? {
+        if done.made.iter().any(|made| made.name == name) {
+            ui.line(&format!(
+                "{} the public half of {name}, for the git server's deploy keys (read-only):\n  {line}",
+                paint(HINT, "register")
+            ))?;
+        }
+    }
+    let waiting = vault.rekey(now_s(), true).map_err(|e| CliError::from(&e))?;
+    if !waiting.is_empty() {
+        ui.hint(
+            "Others should be able to open some files, or no longer: `undercroft secrets rekey`.",
+        );
+    }
+    Ok(Done::Well)
+}
+
+/// Says what was made, and what is somebody's to give.
+fn tell_made(ui: Ui, done: &Initialised, published: bool) -> Result<(), CliError> {
     if let Some(identity) = &done.identity {
         ui.line(&format!(
             "{} the fleet's own identity, {}, in {}",
@@ -364,21 +384,7 @@ fn init(ui: Ui, project: &OwnedProject, vault: &Vault, json: bool) -> Result<Don
     if done.made.is_empty() && done.host_keys.is_empty() {
         ui.line("all secrets that can be made are there")?;
     }
-    for (name, line) in vault.public_halves().map_err(|e| CliError::from(&e))? {
-        if done.made.iter().any(|made| made.name == name) {
-            ui.line(&format!(
-                "{} the public half of {name}, for the git server's deploy keys (read-only):\n  {line}",
-                paint(HINT, "register")
-            ))?;
-        }
-    }
-    let waiting = vault.rekey(now_s(), true).map_err(|e| CliError::from(&e))?;
-    if !waiting.is_empty() {
-        ui.hint(
-            "Others should be able to open some files, or no longer: `undercroft secrets rekey`.",
-        );
-    }
-    Ok(Done::Well)
+    Ok(())
 }
 
 fn audience(file: &SecretFile) -> String {
@@ -389,13 +395,8 @@ fn audience(file: &SecretFile) -> String {
     }
 }
 
-fn show(ui: Ui, vault: &Vault, args: &ListArgs) -> Result<Done, CliError> {
-    if args.public {
-        for (name, line) in vault.public_halves().map_err(|e| CliError::from(&e))? {
-            ui.line(&format!("{}\n  {line}", paint(BOLD, &name)))?;
-        }
-        return Ok(Done::Well);
-    }
+/// Every secret of the catalogue and of the files, in their order.
+fn rows(vault: &Vault) -> Result<Vec<SecretRow>, CliError> {
     let mut rows = Vec::new();
     for file in vault.files() {
         // Names are readable without a key.
@@ -432,6 +433,17 @@ fn show(ui: Ui, vault: &Vault, args: &ListArgs) -> Result<Done, CliError> {
             });
         }
     }
+    Ok(rows)
+}
+
+fn show(ui: Ui, vault: &Vault, args: &ListArgs) -> Result<Done, CliError> {
+    if args.public {
+        for (name, line) in vault.public_halves().map_err(|e| CliError::from(&e))? {
+            ui.line(&format!("{}\n  {line}", paint(BOLD, &name)))?;
+        }
+        return Ok(Done::Well);
+    }
+    let rows = rows(vault)?;
     if args.json {
         ui.json(&SecretsList {
             version: Version,

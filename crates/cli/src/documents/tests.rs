@@ -2,10 +2,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use clap::CommandFactory as _;
 use serde::de::DeserializeOwned;
-use undercroft_model::{document::read, inventory};
+use undercroft_model::{Severity, document::read, inventory};
 use undercroft_netboot::timeline::Missing;
 use undercroft_render::Change;
-use undercroft_secrets::Severity;
 use undercroft_sim::{Faults, RehearseOptions, rehearse, run_seeds};
 
 use super::*;
@@ -180,7 +179,7 @@ fn reports_on_secrets_are_read_as_they_were_written() {
     same_again(&SecretsCheck {
         version: Version,
         ok: false,
-        findings: vec![Finding {
+        findings: vec![SecretsFinding {
             severity: Severity::Error,
             code: "missing".into(),
             file: "secrets/servers.sops.yaml".to_owned(),

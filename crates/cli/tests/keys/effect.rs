@@ -14,7 +14,7 @@ use undercroft_model::{
     inventory::{self, Inventory},
 };
 use undercroft_planner::plan;
-use undercroft_render::{Input, Lock, render};
+use undercroft_render::{Lock, RenderInput, render};
 use undercroft_testkit::{Missing, OrSkip as _, repository};
 
 use super::{base::BASE, base::with, schema::leaves};
@@ -211,7 +211,7 @@ fn behaviour(inventory: &Inventory) -> [String; 3] {
     plan.id = plan.content_id();
     let plan = serde_json::to_string(&(plan, report)).unwrap();
     let tree = [None, Some("dev")].map(|dev| {
-        render(&Input {
+        render(&RenderInput {
             inventory,
             standing: None,
             lock: &Lock::defaults(),

@@ -8,7 +8,7 @@ use std::{
 use undercroft_folder::confined::{Confined, ConfinedError, Modes};
 use undercroft_model::text::visible_line;
 use undercroft_render::{
-    Change, Difference, Layout, Tree, compare, digest, is_applied, parse_digests,
+    Change, Difference, Tree, TreeLayout, compare, digest, is_applied, parse_digests,
 };
 
 use super::{
@@ -48,7 +48,7 @@ impl Comparison {
     /// When a file can't be read.
     pub fn new(
         files: &Confined,
-        layout: &Layout,
+        layout: &TreeLayout,
         tree: Tree,
         more: BTreeMap<String, String>,
     ) -> Result<Self, GitopsError> {
@@ -148,7 +148,7 @@ impl Comparison {
     ///
     /// # Errors
     /// When a file can't be written or removed.
-    pub fn write(&self, layout: &Layout) -> Result<(), GitopsError> {
+    pub fn write(&self, layout: &TreeLayout) -> Result<(), GitopsError> {
         self.clear_leftovers();
         let digests = layout.digests();
         let last = |d: &&Difference| d.path == digests;
@@ -189,7 +189,7 @@ impl Comparison {
     }
 
     /// Removes a file, and the folders of the tree that are empty without it.
-    fn remove(&self, path: &str, layout: &Layout) -> Result<(), GitopsError> {
+    fn remove(&self, path: &str, layout: &TreeLayout) -> Result<(), GitopsError> {
         self.files.remove(path)?;
         let above = Path::new(path).ancestors().skip(1);
         for folder in above.take_while(|folder| folder.starts_with(layout.path())) {
@@ -204,7 +204,7 @@ impl Comparison {
 /// The files under a folder of the tree that Argo CD would apply, from the inventory's folder.
 fn applied_in(
     files: &Confined,
-    layout: &Layout,
+    layout: &TreeLayout,
     folder: &str,
     depth: usize,
     found: &mut BTreeSet<String>,

@@ -1,6 +1,6 @@
 //! The files of a fleet's folder that a tree is rendered from, each read up to a limit.
 
-use undercroft_folder::confined::{Confined, Kind};
+use undercroft_folder::confined::{Confined, FileKind};
 use undercroft_render::{LOCK_FILE, Lock, Problem};
 
 use super::error::GitopsError;
@@ -61,7 +61,7 @@ pub(super) fn entries(files: &Confined, folder: &str) -> Result<Vec<Entry>, Gito
                 path: files.path(folder).join(name),
             })?;
         let path = format!("{folder}/{name}");
-        let is_dir = entry.kind == Kind::Folder;
+        let is_dir = entry.kind == FileKind::Folder;
         if !is_dir {
             files.is_file(&path)?;
         }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use undercroft_folder::confined::Confined;
 use undercroft_model::inventory::Inventory;
 use undercroft_render::{
-    Choices, Input, LOCK_FILE, Layout, Lock, Problem, Tree, check_steps, render,
+    Choices, LOCK_FILE, Lock, Problem, RenderInput, Tree, TreeLayout, check_steps, render,
 };
 
 use super::{Sources, disk::Comparison, error::GitopsError};
@@ -23,7 +23,7 @@ pub struct Parting {
 #[derive(Debug)]
 pub struct Rendering {
     /// Where its files lie.
-    pub layout: Layout,
+    pub layout: TreeLayout,
     /// The versions, with the cluster's Kubernetes noted.
     pub lock: Lock,
     /// The tree.
@@ -50,7 +50,7 @@ impl Rendering {
             overrides,
         } = Sources::read(files, inventory)?;
         let left = standing.map(|standing| standing.without(&parting.leave));
-        let tree = render(&Input {
+        let tree = render(&RenderInput {
             inventory,
             lock: &lock,
             apps: &apps,
@@ -65,7 +65,7 @@ impl Rendering {
             }
         }
         lock.note_kubernetes(inventory.kubernetes.version.as_deref());
-        let layout = Layout::new(&inventory.gitops.path);
+        let layout = TreeLayout::new(&inventory.gitops.path);
         let beside = BTreeMap::from([(LOCK_FILE.to_owned(), lock.print())]);
         let comparison = Comparison::new(files, &layout, tree.clone(), beside)?;
         Ok(Self {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use undercroft_folder::confined::Confined;
 use undercroft_model::inventory::Inventory;
-use undercroft_render::{Choices, Layout};
+use undercroft_render::{Choices, TreeLayout};
 
 use super::{
     error::GitopsError,
@@ -17,7 +17,7 @@ use super::{
 /// # Errors
 /// When a file of it can't be read, or doesn't say them.
 pub fn standing(files: &Confined, inventory: &Inventory) -> Result<Option<Choices>, GitopsError> {
-    let layout = Layout::new(&inventory.gitops.path);
+    let layout = TreeLayout::new(&inventory.gitops.path);
     let read = |path: &str| files.read_text(path, MANIFEST_MAX_BYTES);
     let file = layout.choices();
     if let Some(text) = read(&file)? {

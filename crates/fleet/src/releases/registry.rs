@@ -8,7 +8,7 @@ use std::{
 use serde::Deserialize;
 use undercroft_render::{
     Release, digest,
-    oci::{Challenge, MANIFEST_TYPES, Manifest, Repository, Tags, is_digest, next_page},
+    oci::{Challenge, ImageManifest, MANIFEST_TYPES, Repository, Tags, is_digest, next_page},
 };
 
 use super::error::ReleaseError;
@@ -126,7 +126,7 @@ impl Registries {
             return Ok(None);
         };
         let shown = format!("{}/{}:{tag}", repository.host, repository.name);
-        let manifest = Manifest::parse(&bytes)
+        let manifest = ImageManifest::parse(&bytes)
             .map_err(|e| ReleaseError::failed(format!("{shown} has no manifest: {e}")))?;
         let Some((config, content)) = manifest.chart() else {
             return Err(ReleaseError::failed(format!("{shown} is no Helm chart"))

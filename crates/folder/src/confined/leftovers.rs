@@ -8,7 +8,7 @@ use std::{ffi::OsStr, os::unix::ffi::OsStrExt as _, path::Path};
 
 use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags};
 
-use super::{Confined, ConfinedError, Kind};
+use super::{Confined, ConfinedError, FileKind};
 use crate::git_index;
 
 /// How the names of temporary files begin.
@@ -49,8 +49,8 @@ impl Confined {
 
     /// Whether a file is one that was left behind, and not one that somebody gave such a name and
     /// committed.
-    pub fn is_leftover(&self, name: &Path, kind: Kind, owner: u32) -> bool {
-        kind == Kind::File
+    pub fn is_leftover(&self, name: &Path, kind: FileKind, owner: u32) -> bool {
+        kind == FileKind::File
             && owner == rustix::process::geteuid().as_raw()
             && name.file_name().is_some_and(is_leftover_name)
             && matches!(git_index::first_tracked(&self.path(name)), Ok(None))
@@ -66,7 +66,7 @@ impl Confined {
         // Who writes it has it locked.
         rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).map_err(failed)?;
         let stat = rustix::fs::fstat(&file).map_err(failed)?;
-        if Kind::of(&stat) != Kind::File || stat.st_nlink != 1 {
+        if FileKind::of(&stat) != FileKind::File || stat.st_nlink != 1 {
             return Ok(());
         }
         rustix::fs::unlinkat(&folder, last, AtFlags::empty()).map_err(failed)

@@ -69,7 +69,7 @@ fn no_link_is_followed_wherever_it_stands() {
         refused(confined.make_executable(name).unwrap_err());
     }
     assert!(confined.list("folder").is_err());
-    assert_eq!(confined.kind("folder").unwrap(), Some(Kind::Link));
+    assert_eq!(confined.kind("folder").unwrap(), Some(FileKind::Link));
     assert_eq!(
         std::fs::read(dir.path().join("outside")).unwrap(),
         b"secret"

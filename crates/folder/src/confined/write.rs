@@ -15,7 +15,7 @@ use rustix::{
     io::Errno,
 };
 
-use super::{Confined, ConfinedError, Kind, leftovers::LEFTOVER_PREFIX};
+use super::{Confined, ConfinedError, FileKind, leftovers::LEFTOVER_PREFIX};
 use crate::state::STATE_FOLDER;
 
 /// How many names for a temporary file are tried; each is as good as unique.
@@ -90,7 +90,7 @@ impl Confined {
             return Err(failed(Errno::NOENT));
         };
         if let Some(stat) = self.stat_at(&folder, last, name)? {
-            self.require_file(name, Kind::of(&stat))?;
+            self.require_file(name, FileKind::of(&stat))?;
             if !replaces {
                 return Err(self.exists(name));
             }
@@ -220,7 +220,7 @@ impl Confined {
         let Some(stat) = self.stat_at(&folder, last, name)? else {
             return Ok(false);
         };
-        self.require_file(name, Kind::of(&stat))?;
+        self.require_file(name, FileKind::of(&stat))?;
         match rustix::fs::unlinkat(&folder, last, AtFlags::empty()) {
             Ok(()) => Ok(true),
             Err(Errno::NOENT) => Ok(false),

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::net::UdpSocket;
 use tokio::sync::watch;
 
-use crate::dhcp::handle::{Incoming, Port, ServerView, handle};
+use crate::dhcp::handle::{Handled, Incoming, Port, ServerView, handle};
 use crate::dhcp::lease_file::LeaseFile;
 use crate::dhcp::leases::LeaseStore;
 use crate::dhcp::reply::Destination;
@@ -146,6 +146,25 @@ impl Dhcp {
         }
     }
 
+    /// What a packet gets for an answer; leases that follow from it are kept.
+    fn decide(&self, incoming: Incoming<'_>, shared: &Shared) -> Handled {
+        let table = shared.table();
+        let view = ServerView {
+            table: &table,
+            site: &shared.site,
+            mode: &self.mode,
+            prefix_bits: self.prefix_bits,
+        };
+        let mut leases = self.leases();
+        let handled = handle(incoming, view, &mut leases);
+        if let Some(error) = leases.keep(incoming.now_ms) {
+            shared.say(format!(
+                "leases aren't kept across a restart from now on: {error}"
+            ));
+        }
+        handled
+    }
+
     async fn answer(
         &self,
         packet: &[u8],
@@ -164,23 +183,7 @@ impl Dhcp {
             port,
             now_ms: shared.clock.now_ms(),
         };
-        let handled = {
-            let table = shared.table();
-            let view = ServerView {
-                table: &table,
-                site: &shared.site,
-                mode: &self.mode,
-                prefix_bits: self.prefix_bits,
-            };
-            let mut leases = self.leases();
-            let handled = handle(incoming, view, &mut leases);
-            if let Some(error) = leases.keep(incoming.now_ms) {
-                shared.say(format!(
-                    "leases aren't kept across a restart from now on: {error}"
-                ));
-            }
-            handled
-        };
+        let handled = self.decide(incoming, shared);
         let about = About {
             node: handled.node,
             mac: handled.mac,
@@ -190,16 +193,7 @@ impl Dhcp {
         let mut events = handled.events;
         match handled.answer {
             Ok(reply) => {
-                let to = match reply.to {
-                    Destination::Broadcast => {
-                        SocketAddrV4::new(Ipv4Addr::BROADCAST, shared.ports.dhcp_client)
-                    }
-                    Destination::Client(address) => {
-                        SocketAddrV4::new(address, shared.ports.dhcp_client)
-                    }
-                    Destination::Relay(address) => SocketAddrV4::new(address, shared.ports.dhcp),
-                    Destination::Source(source) => source,
-                };
+                let to = destination(reply.to, shared);
                 let sent = socket.send_to(&reply.bytes, to).await;
                 let answer = events.pop();
                 tell(shared, &about, events);
@@ -226,6 +220,16 @@ impl Dhcp {
                 shared.drop_packet(&about, service, reason);
             }
         }
+    }
+}
+
+fn destination(to: Destination, shared: &Shared) -> SocketAddrV4 {
+    let ports = &shared.ports;
+    match to {
+        Destination::Broadcast => SocketAddrV4::new(Ipv4Addr::BROADCAST, ports.dhcp_client),
+        Destination::Client(address) => SocketAddrV4::new(address, ports.dhcp_client),
+        Destination::Relay(address) => SocketAddrV4::new(address, ports.dhcp),
+        Destination::Source(source) => source,
     }
 }
 

@@ -12,7 +12,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
-use crate::decision::BootRequest;
+use crate::decision::{BootDecision, BootRequest, Subject};
 use crate::event::{DropReason, EventKind, Service};
 use crate::http::date::imf_fixdate;
 use crate::http::head::{Method, Part, RequestHead, parse_head};
@@ -22,6 +22,7 @@ use crate::http::route::{Route, route};
 use crate::http::{IDLE_MS, MAX_HEAD_BYTES, REQUEST_MS, STALL_MS};
 use crate::server::places::{Place, Places, Standing};
 use crate::server::shared::{About, Shared};
+use crate::token::Token;
 
 /// How much of a file the kernel is asked to send at once, in bytes: enough to fill any socket
 /// buffer, and little enough that other connections get their turn.
@@ -249,25 +250,7 @@ impl Connection {
         {
             about.node = Some(node.clone());
         }
-        self.shared.tell(
-            &about,
-            EventKind::HttpRequest {
-                method: head.method.name().to_owned(),
-                path: head.target.clone(),
-            },
-        );
-        if let Some(decision) = &decision
-            && let crate::decision::Subject::Conflict(conflict) = &decision.subject
-        {
-            let reason = conflict.to_string();
-            self.shared.tell(&about, EventKind::Quarantined { reason });
-        }
-        if let (Some(decision), Some(token)) = (&decision, &token)
-            && decision.is_installers_script()
-            && head.method == Method::Get
-        {
-            self.shared.script_served(&about, decision, token);
-        }
+        self.note_request(&head, &about, decision.as_ref(), token.as_ref());
         let mut body_left = head.body_bytes;
         let mut answer = match route {
             Route::Text(text) => Answer::text(200, text),
@@ -287,27 +270,50 @@ impl Connection {
         }
         let sent = self.send(&answer, head.method == Method::Head).await;
         let path = head.target;
-        let (event, whole) = match sent {
-            Ok(bytes) => (
-                EventKind::HttpDone {
-                    path,
-                    status: answer.status,
-                    bytes,
-                    duration_ms: u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
-                },
-                true,
-            ),
-            Err((bytes, reason)) => (
-                EventKind::HttpAborted {
-                    path,
-                    bytes,
-                    reason,
-                },
-                false,
-            ),
+        let whole = sent.is_ok();
+        let event = match sent {
+            Ok(bytes) => EventKind::HttpDone {
+                path,
+                status: answer.status,
+                bytes,
+                duration_ms: u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
+            },
+            Err((bytes, reason)) => EventKind::HttpAborted {
+                path,
+                bytes,
+                reason,
+            },
         };
         self.shared.tell(&about, event);
         whole && answer.keep_alive
+    }
+
+    /// Tells of a request, and of what was decided about who asks.
+    fn note_request(
+        &self,
+        head: &RequestHead,
+        about: &About,
+        decision: Option<&BootDecision>,
+        token: Option<&Token>,
+    ) {
+        let request = EventKind::HttpRequest {
+            method: head.method.name().to_owned(),
+            path: head.target.clone(),
+        };
+        self.shared.tell(about, request);
+        let Some(decision) = decision else {
+            return;
+        };
+        if let Subject::Conflict(conflict) = &decision.subject {
+            let reason = conflict.to_string();
+            self.shared.tell(about, EventKind::Quarantined { reason });
+        }
+        if let Some(token) = token
+            && decision.is_installers_script()
+            && head.method == Method::Get
+        {
+            self.shared.script_served(about, decision, token);
+        }
     }
 
     fn file(&self, name: &str, head: &RequestHead) -> Answer {

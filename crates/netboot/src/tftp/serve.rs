@@ -64,105 +64,157 @@ pub(crate) async fn serve(
     shared: Arc<Shared>,
     mut stop: tokio::sync::watch::Receiver<bool>,
 ) {
-    let interface: Arc<str> = interface.into();
-    let active: Active = Arc::default();
+    let server = Server {
+        socket,
+        interface: interface.into(),
+        places,
+        shared,
+        active: Active::default(),
+    };
     let mut transfers = JoinSet::new();
     let mut buffer = [0; MAX_REQUEST_BYTES + 1];
     loop {
         let received = tokio::select! {
             _ = stop.wait_for(|stop| *stop) => return,
             Some(_) = transfers.join_next() => continue,
-            received = socket.recv_from(&mut buffer) => received,
+            received = server.socket.recv_from(&mut buffer) => received,
         };
         // An error here is the echo of a refused packet (ICMP), and concerns no one any more.
         let Ok((len, SocketAddr::V4(client))) = received else {
             continue;
         };
         let packet = buffer.get(..len).unwrap_or_default();
-        let about = shared.about_address(*client.ip());
-        let request = match parse(packet) {
-            Ok(ClientPacket::Read(request)) => request,
+        let about = server.shared.about_address(*client.ip());
+        let Some(request) = server.read_request(client, &about, packet).await else {
+            continue;
+        };
+        if let Some(begun) = server.begin(client, about, request).await {
+            transfers.spawn(run(begun));
+        }
+    }
+}
+
+/// The socket that listens, and what it needs to begin a transfer.
+struct Server {
+    socket: UdpSocket,
+    interface: Arc<str>,
+    places: Arc<Places>,
+    shared: Arc<Shared>,
+    active: Active,
+}
+
+/// A transfer that has its place and its file.
+struct Begun {
+    interface: Arc<str>,
+    claim: TransferSlot,
+    place: Place,
+    shared: Arc<Shared>,
+    about: About,
+    transfer: Transfer,
+    source: Source,
+}
+
+impl Server {
+    /// The request that a packet is; anything else is answered here.
+    async fn read_request(
+        &self,
+        client: SocketAddrV4,
+        about: &About,
+        packet: &[u8],
+    ) -> Option<ReadRequest> {
+        match parse(packet) {
+            Ok(ClientPacket::Read(request)) => return Some(request),
             Ok(ClientPacket::ReadOtherMode(path)) => {
                 let answer = error(ErrorCode::IllegalOperation, "only octet mode is served");
                 let why = "not octet mode";
-                refuse(&socket, client, &shared, &about, path, why, &answer).await;
-                continue;
+                self.refuse(client, about, path, why, &answer).await;
             }
             Ok(ClientPacket::Write(path)) => {
                 let answer = error(ErrorCode::AccessViolation, "nothing can be written");
                 let why = "a write request";
-                refuse(&socket, client, &shared, &about, path, why, &answer).await;
-                continue;
+                self.refuse(client, about, path, why, &answer).await;
             }
             Ok(ClientPacket::Ack(_) | ClientPacket::Error { .. }) => {
-                shared.drop_packet(&about, Service::Tftp, DropReason::NotForUs);
-                continue;
+                let why = DropReason::NotForUs;
+                self.shared.drop_packet(about, Service::Tftp, why);
             }
-            Err(reason) => {
-                shared.drop_packet(&about, Service::Tftp, reason);
-                continue;
-            }
-        };
-        let Some(asked) = take_over(&active, client, &request) else {
+            Err(why) => self.shared.drop_packet(about, Service::Tftp, why),
+        }
+        None
+    }
+
+    /// A transfer for a request, where it can have one; else it is answered here.
+    async fn begin(
+        &self,
+        client: SocketAddrV4,
+        about: About,
+        request: ReadRequest,
+    ) -> Option<Begun> {
+        let shared = &self.shared;
+        let Some(asked) = take_over(&self.active, client, &request) else {
             shared.drop_packet(&about, Service::Tftp, DropReason::Duplicate);
-            continue;
+            return None;
         };
         let claim = TransferSlot {
-            active: active.clone(),
+            active: self.active.clone(),
             client,
             asked,
         };
-        let (source, max_block_bytes) = match open(&shared, &about, &request.path) {
+        let path = request.path.clone();
+        let (source, max_block_bytes) = match open(shared, &about, &path) {
             Ok(opened) => opened,
             Err(why) => {
-                shared.tell(
-                    &about,
-                    EventKind::TftpRequest {
-                        path: request.path.clone(),
-                    },
-                );
+                shared.tell(&about, EventKind::TftpRequest { path });
                 let answer = error(ErrorCode::NotFound, "file not found");
-                refuse(
-                    &socket,
-                    client,
-                    &shared,
-                    &about,
-                    request.path,
-                    &why,
-                    &answer,
-                )
-                .await;
-                continue;
+                self.refuse(client, &about, request.path, &why, &answer)
+                    .await;
+                return None;
             }
         };
-        let place = match places.enter(*client.ip()) {
+        let place = self.place(client, &about)?;
+        shared.tell(&about, EventKind::TftpRequest { path });
+        Some(Begun {
+            interface: self.interface.clone(),
+            claim,
+            place,
+            shared: shared.clone(),
+            about,
+            transfer: Transfer::with_largest_block(&request, source.bytes(), max_block_bytes),
+            source,
+        })
+    }
+
+    /// A place for a client's transfer, where there is one.
+    fn place(&self, client: SocketAddrV4, about: &About) -> Option<Place> {
+        let (places, shared) = (&self.places, &self.shared);
+        match places.enter(*client.ip()) {
             Ok(entered) => {
                 if let Some(greedy) = entered.evicted {
                     shared.crowded(Service::Tftp, greedy, places.count(greedy));
                 }
-                entered.place
+                Some(entered.place)
             }
             Err(_) => {
-                shared.drop_packet(&about, Service::Tftp, DropReason::TooMany);
+                shared.drop_packet(about, Service::Tftp, DropReason::TooMany);
                 shared.crowded(Service::Tftp, *client.ip(), places.count(*client.ip()));
-                continue;
+                None
             }
-        };
-        shared.tell(
-            &about,
-            EventKind::TftpRequest {
-                path: request.path.clone(),
-            },
-        );
-        let shared = shared.clone();
-        let interface = interface.clone();
-        transfers.spawn(async move {
-            let transfer = Transfer::with_largest_block(&request, source.bytes(), max_block_bytes);
-            run(
-                &interface, &claim, &place, &shared, &about, transfer, source,
-            )
-            .await;
-        });
+        }
+    }
+
+    async fn refuse(
+        &self,
+        client: SocketAddrV4,
+        about: &About,
+        path: String,
+        reason: &str,
+        answer: &[u8],
+    ) {
+        // An error packet is sent once and not acknowledged (RFC 1350, section 7).
+        let _ = self.socket.send_to(answer, client).await;
+        let reason = reason.to_owned();
+        let refused = EventKind::TftpRefused { path, reason };
+        self.shared.tell(about, refused);
     }
 }
 
@@ -214,21 +266,6 @@ impl Drop for TransferSlot {
             all.remove(&self.client);
         }
     }
-}
-
-async fn refuse(
-    socket: &UdpSocket,
-    client: SocketAddrV4,
-    shared: &Shared,
-    about: &About,
-    path: String,
-    reason: &str,
-    answer: &[u8],
-) {
-    // An error packet is sent once and not acknowledged (RFC 1350, section 7).
-    let _ = socket.send_to(answer, client).await;
-    let reason = reason.to_owned();
-    shared.tell(about, EventKind::TftpRefused { path, reason });
 }
 
 /// What a transfer reads from.
@@ -292,21 +329,22 @@ fn open(shared: &Shared, about: &About, path: &str) -> Result<(Source, u64), Str
     Ok((Source::File { file, bytes }, max_block_bytes))
 }
 
-async fn run(
-    interface: &str,
-    claim: &TransferSlot,
-    place: &Place,
-    shared: &Shared,
-    about: &About,
-    mut transfer: Transfer,
-    source: Source,
-) {
+async fn run(begun: Begun) {
+    let Begun {
+        interface,
+        claim,
+        place,
+        shared,
+        about,
+        mut transfer,
+        source,
+    } = begun;
     let began = Instant::now();
     let asked = &claim.asked;
     let leave = place.leave();
-    let outcome = match sockets::tftp_transfer(interface, shared.site.address, claim.client) {
+    let outcome = match sockets::tftp_transfer(&interface, shared.site.address, claim.client) {
         Ok(socket) => tokio::select! {
-            outcome = drive(&socket, &mut transfer, Blocks::new(source), asked, place) => outcome,
+            outcome = drive(&socket, &mut transfer, Blocks::new(source), asked, &place) => outcome,
             () = asked.replaced.notified() => Err("the client asked anew from the same port".into()),
             () = leave.notified() => Err("others needed its place".into()),
         },
@@ -325,7 +363,7 @@ async fn run(
             reason,
         },
     };
-    shared.tell(about, event);
+    shared.tell(&about, event);
 }
 
 /// When a transfer is given up, however often it has sent again.

@@ -3,10 +3,10 @@
 use std::fmt::Write as _;
 use std::net::Ipv4Addr;
 
-use super::parts::{BootStage, Entry, Mark, MarkKind};
+use super::parts::{BootStage, Mark, MarkKind, TimelineEntry};
 use crate::event::{EventKind, NetbootEvent};
 
-pub(super) fn entries(events: &[&NetbootEvent], marks: &[&Mark]) -> Vec<Entry> {
+pub(super) fn entries(events: &[&NetbootEvent], marks: &[&Mark]) -> Vec<TimelineEntry> {
     let mut all: Vec<(u64, BootStage, String)> = events
         .iter()
         .filter_map(|event| {
@@ -29,13 +29,13 @@ pub(super) fn entries(events: &[&NetbootEvent], marks: &[&Mark]) -> Vec<Entry> {
         all.push((mark.at_ms, stage, text));
     }
     all.sort_by_key(|(at_ms, ..)| *at_ms);
-    let mut entries: Vec<Entry> = Vec::new();
+    let mut entries: Vec<TimelineEntry> = Vec::new();
     for (at_ms, stage, text) in all {
         match entries.last_mut() {
             Some(last) if last.stage == stage && last.text == text => {
                 last.count = last.count.saturating_add(1);
             }
-            _ => entries.push(Entry {
+            _ => entries.push(TimelineEntry {
                 at_ms,
                 stage,
                 text,

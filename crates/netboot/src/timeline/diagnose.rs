@@ -304,6 +304,50 @@ fn after_loader(seen: &Seen, found: &dyn Fn(Missing, String, &[&str]) -> Diagnos
     )
 }
 
+/// Why a machine was offered nothing to boot.
+fn offer(seen: &Seen, found: &dyn Fn(Missing, String, &[&str]) -> Diagnosis) -> Diagnosis {
+    if let Some(reason) = &seen.refused {
+        return found(
+            Missing::BootFile,
+            format!("Saw DISCOVER, and offered nothing to boot: {reason}."),
+            &[
+                "change the machine's class or intent, or add the missing file, and switch it on again",
+            ],
+        );
+    }
+    found(
+        Missing::Offer,
+        "Saw DISCOVER, but made no offer.".into(),
+        &[
+            "the range may be full, or the machine is to be ignored; the counters of dropped packets tell",
+        ],
+    )
+}
+
+/// Why a machine sent no DISCOVER.
+fn discover(seen: &Seen, found: &dyn Fn(Missing, String, &[&str]) -> Diagnosis) -> Diagnosis {
+    let mut hints = vec![
+        "check power, cable and switch port, and that the machine is in this VLAN",
+        "check that the firmware boots from the network: PXE on, IPv4, before or instead of the disk",
+        "behind a router, a DHCP relay must point here",
+    ];
+    let mut summary = if seen.system_dhcp {
+        let first = "the machine boots its disk: set the next boot to the network";
+        hints.insert(0, first);
+        "Only a running system asked for an address; the firmware sent no DISCOVER."
+    } else if seen.powered {
+        "The machine was switched on, but sent no DISCOVER."
+    } else {
+        hints.insert(0, "switch the machine on");
+        "Nothing was ever heard of this machine."
+    }
+    .to_owned();
+    if let Some(text) = &seen.server {
+        summary = format!("{summary} The boot servers said: {text}.");
+    }
+    found(Missing::DhcpDiscover, summary, &hints)
+}
+
 fn dhcp_stage(seen: &Seen, found: &dyn Fn(Missing, String, &[&str]) -> Diagnosis) -> Diagnosis {
     if let Some(by) = &seen.address_in_use {
         return found(
@@ -326,46 +370,10 @@ fn dhcp_stage(seen: &Seen, found: &dyn Fn(Missing, String, &[&str]) -> Diagnosis
         );
     }
     if !seen.discover {
-        let mut hints = vec![
-            "check power, cable and switch port, and that the machine is in this VLAN",
-            "check that the firmware boots from the network: PXE on, IPv4, before or instead of the disk",
-            "behind a router, a DHCP relay must point here",
-        ];
-        let summary = if seen.system_dhcp {
-            hints.insert(
-                0,
-                "the machine boots its disk: set the next boot to the network",
-            );
-            "Only a running system asked for an address; the firmware sent no DISCOVER."
-        } else if seen.powered {
-            "The machine was switched on, but sent no DISCOVER."
-        } else {
-            hints.insert(0, "switch the machine on");
-            "Nothing was ever heard of this machine."
-        };
-        if let Some(text) = &seen.server {
-            let summary = format!("{summary} The boot servers said: {text}.");
-            return found(Missing::DhcpDiscover, summary, &hints);
-        }
-        return found(Missing::DhcpDiscover, summary.into(), &hints);
+        return discover(seen, found);
     }
     if !seen.offer || seen.offer_boot.is_none() {
-        if let Some(reason) = &seen.refused {
-            return found(
-                Missing::BootFile,
-                format!("Saw DISCOVER, and offered nothing to boot: {reason}."),
-                &[
-                    "change the machine's class or intent, or add the missing file, and switch it on again",
-                ],
-            );
-        }
-        return found(
-            Missing::Offer,
-            "Saw DISCOVER, but made no offer.".into(),
-            &[
-                "the range may be full, or the machine is to be ignored; the counters of dropped packets tell",
-            ],
-        );
+        return offer(seen, found);
     }
     if let Some(reason) = &seen.nak {
         return found(

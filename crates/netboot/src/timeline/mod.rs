@@ -10,7 +10,7 @@ mod parts;
 use serde::{Deserialize, Serialize};
 use undercroft_model::{MacAddr, NodeName};
 
-pub use parts::{BootStage, Diagnosis, Entry, Mark, MarkKind, Missing, PATIENCE_MS};
+pub use parts::{BootStage, Diagnosis, Mark, MarkKind, Missing, PATIENCE_MS, TimelineEntry};
 
 use crate::event::{ClientKind, EventKind, NetbootEvent};
 
@@ -21,7 +21,7 @@ const MAX_EVENTS: usize = 4096;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Timeline {
     /// What happened, in order.
-    pub entries: Vec<Entry>,
+    pub entries: Vec<TimelineEntry>,
     /// What is missing.
     pub diagnosis: Diagnosis,
 }

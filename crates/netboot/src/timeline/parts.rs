@@ -55,7 +55,7 @@ pub enum BootStage {
 
 /// One line of a timeline.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
-pub struct Entry {
+pub struct TimelineEntry {
     /// When, in milliseconds since 1970-01-01 UTC.
     pub at_ms: u64,
     /// The stage it belongs to.

@@ -8,7 +8,7 @@ use zeroize::Zeroizing;
 use super::scalar::resolve;
 use crate::{
     error::SopsError,
-    value::{Comment, Element, Entry, Value},
+    value::{Comment, Element, MapEntry, Value},
 };
 
 /// How deep maps and lists may lie in each other. Secrets are grouped by a few names.
@@ -52,7 +52,7 @@ struct Pending {
 /// A map or list that isn't at its end.
 enum Open {
     Map {
-        entries: Vec<Entry>,
+        entries: Vec<MapEntry>,
         /// The keys so far: asking the entries would take a file of many keys for minutes.
         keys: BTreeSet<String>,
         key: Option<String>,
@@ -117,10 +117,10 @@ impl Reader {
                 return Err(at(place, "anchors aren't followed; write the value out"));
             }
             Event::DocumentEnd | Event::StreamEnd => {
-                let rest: Vec<Entry> = self
+                let rest: Vec<MapEntry> = self
                     .pending
                     .drain(..)
-                    .map(|p| Entry::Comment(p.comment))
+                    .map(|p| MapEntry::Comment(p.comment))
                     .collect();
                 if !rest.is_empty() {
                     match self.root.get_or_insert_with(Value::map) {
@@ -149,9 +149,10 @@ impl Reader {
             match self.open.last_mut() {
                 Some(Open::Map {
                     entries, key: None, ..
-                }) if matches!(entries.last(), Some(Entry::Pair(_, value)) if is_scalar(value)) => {
+                }) if matches!(entries.last(), Some(MapEntry::Pair(_, value)) if is_scalar(value)) =>
+                {
                     let before = entries.len() - 1;
-                    entries.insert(before, Entry::Comment(inline));
+                    entries.insert(before, MapEntry::Comment(inline));
                     return;
                 }
                 Some(Open::List { elements, .. }) if matches!(elements.last(), Some(Element::Value(value)) if is_scalar(value)) =>
@@ -166,7 +167,7 @@ impl Reader {
                     key: Some(_),
                     ..
                 }) => {
-                    entries.push(Entry::Comment(comment));
+                    entries.push(MapEntry::Comment(comment));
                     return;
                 }
                 _ => {}
@@ -202,7 +203,7 @@ impl Reader {
             if !keys.insert(name.to_string()) {
                 return Err(at(place, format!("the key {:?} stands here twice", *name)));
             }
-            entries.extend(pending.into_iter().map(|p| Entry::Comment(p.comment)));
+            entries.extend(pending.into_iter().map(|p| MapEntry::Comment(p.comment)));
             column.get_or_insert(place.col());
             *key = Some(name.to_string());
         }
@@ -238,8 +239,8 @@ impl Reader {
                     return Err(at(place, "a value without a key"));
                 };
                 // A value below its key may have comments between the two.
-                entries.extend(self.pending.drain(..).map(|p| Entry::Comment(p.comment)));
-                entries.push(Entry::Pair(key, value));
+                entries.extend(self.pending.drain(..).map(|p| MapEntry::Comment(p.comment)));
+                entries.push(MapEntry::Pair(key, value));
             }
             None => match value {
                 Value::Map(_) => self.root = Some(value),
@@ -270,7 +271,7 @@ impl Reader {
         let own = own.into_iter().map(|p| p.comment);
         let value = match done {
             Open::Map { mut entries, .. } => {
-                entries.extend(own.map(Entry::Comment));
+                entries.extend(own.map(MapEntry::Comment));
                 Value::Map(entries)
             }
             Open::List { mut elements, .. } => {

@@ -3,9 +3,9 @@
 use zeroize::Zeroizing;
 
 use super::{read, write};
-use crate::{Comment, Element, Entry, FILE_BYTES_MAX, SopsError, Value, parse_plain};
+use crate::{Comment, Element, FILE_BYTES_MAX, MapEntry, SopsError, Value, parse_plain};
 
-fn text_of(entries: &[Entry]) -> String {
+fn text_of(entries: &[MapEntry]) -> String {
     let text = write(entries);
     // A buffer that had to grow leaves a copy of what it held behind.
     assert_eq!(text.len(), text.capacity(), "{}", text.as_str());
@@ -20,8 +20,8 @@ fn rewritten(text: &str) -> String {
     }
 }
 
-fn pair(key: &str, value: Value) -> Entry {
-    Entry::Pair(key.to_owned(), value)
+fn pair(key: &str, value: Value) -> MapEntry {
+    MapEntry::Pair(key.to_owned(), value)
 }
 
 fn behind(text: &str) -> Comment {
@@ -152,10 +152,10 @@ list:
             Value::Time(Zeroizing::new("2026-01-02T00:00:00Z".into())),
         ),
     ] {
-        entries.push(Entry::Comment(behind(&format!(" of {key}"))));
+        entries.push(MapEntry::Comment(behind(&format!(" of {key}"))));
         entries.push(pair(key, value));
     }
-    entries.push(Entry::Comment(behind(" of nothing")));
+    entries.push(MapEntry::Comment(behind(" of nothing")));
     assert_eq!(
         text_of(&entries),
         "\
@@ -177,7 +177,7 @@ moment: 2026-01-02T00:00:00Z # of moment
 "
     );
     // Comments alone are beside an empty map or list, and come back with it.
-    let said = || vec![Entry::Comment(Comment::line(" said"))];
+    let said = || vec![MapEntry::Comment(Comment::line(" said"))];
     let only = [
         pair("map", Value::Map(said())),
         pair(
@@ -187,8 +187,8 @@ moment: 2026-01-02T00:00:00Z # of moment
                 Element::Value(Value::Map(said())),
                 Element::Value(Value::List(vec![Element::Comment(Comment::line(" too"))])),
                 Element::Value(Value::Map(vec![
-                    Entry::Comment(Comment::line(" first")),
-                    Entry::Comment(behind(" behind")),
+                    MapEntry::Comment(Comment::line(" first")),
+                    MapEntry::Comment(behind(" behind")),
                     pair("a", Value::Int(1)),
                 ])),
                 Element::Value(Value::List(vec![

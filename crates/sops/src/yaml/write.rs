@@ -4,13 +4,13 @@
 use zeroize::Zeroizing;
 
 use super::scalar::is_plain;
-use crate::value::{Comment, Element, Entry, Value};
+use crate::value::{Comment, Element, MapEntry, Value};
 
 /// The indentation of SOPS' own writer, in blanks.
 const INDENT: usize = 4;
 
 /// A map as a document.
-pub(crate) fn write(entries: &[Entry]) -> Zeroizing<String> {
+pub(crate) fn write(entries: &[MapEntry]) -> Zeroizing<String> {
     // Growing would leave copies of secrets behind in memory that was given back.
     let mut length = Length::default();
     document(entries, &mut length);
@@ -19,7 +19,7 @@ pub(crate) fn write(entries: &[Entry]) -> Zeroizing<String> {
     out
 }
 
-fn document<O: Out>(entries: &[Entry], out: &mut O) {
+fn document<O: Out>(entries: &[MapEntry], out: &mut O) {
     map(entries, 0, out);
     if !has_pairs(entries) {
         out.push_str("{}\n");
@@ -70,22 +70,22 @@ fn comment_line<O: Out>(comment: &Comment, column: usize, out: &mut O) {
 }
 
 /// The lines of a map, each at the column.
-fn map<O: Out>(entries: &[Entry], column: usize, out: &mut O) {
+fn map<O: Out>(entries: &[MapEntry], column: usize, out: &mut O) {
     map_after(entries, column, column, out);
 }
 
 /// The lines of a map of which the first may follow a dash, and then needs fewer blanks.
-fn map_after<O: Out>(entries: &[Entry], first: usize, column: usize, out: &mut O) {
+fn map_after<O: Out>(entries: &[MapEntry], first: usize, column: usize, out: &mut O) {
     let mut inline: Option<&Comment> = None;
     let mut lead = first;
     for entry in entries {
         match entry {
-            Entry::Comment(comment) if comment.inline => inline = Some(comment),
-            Entry::Comment(comment) => {
+            MapEntry::Comment(comment) if comment.inline => inline = Some(comment),
+            MapEntry::Comment(comment) => {
                 comment_line(comment, lead, out);
                 lead = column;
             }
-            Entry::Pair(key, value) => {
+            MapEntry::Pair(key, value) => {
                 if let Some(comment) = inline.take_if(|_| !one_line(value)) {
                     comment_line(comment, lead, out);
                     lead = column;
@@ -116,7 +116,7 @@ fn one_line(value: &Value) -> bool {
 fn pair_value<O: Out>(value: &Value, column: usize, inline: Option<&Comment>, out: &mut O) {
     match value {
         Value::Map(entries) if !entries.is_empty() => {
-            if entries.iter().all(|e| matches!(e, Entry::Comment(_))) {
+            if entries.iter().all(|e| matches!(e, MapEntry::Comment(_))) {
                 out.push_str(" {}\n");
             } else {
                 out.push('\n');
@@ -153,7 +153,7 @@ fn list<O: Out>(elements: &[Element], column: usize, out: &mut O) {
                     Value::Map(entries) => entries
                         .iter()
                         .map_while(|entry| match entry {
-                            Entry::Comment(comment) if !comment.inline => Some(comment),
+                            MapEntry::Comment(comment) if !comment.inline => Some(comment),
                             _ => None,
                         })
                         .collect(),
@@ -195,8 +195,8 @@ fn list<O: Out>(elements: &[Element], column: usize, out: &mut O) {
     }
 }
 
-fn has_pairs(entries: &[Entry]) -> bool {
-    entries.iter().any(|e| matches!(e, Entry::Pair(..)))
+fn has_pairs(entries: &[MapEntry]) -> bool {
+    entries.iter().any(|e| matches!(e, MapEntry::Pair(..)))
 }
 
 /// A value and the end of its line; `column` is where the lines of a longer text begin.

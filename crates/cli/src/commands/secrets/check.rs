@@ -1,6 +1,7 @@
 //! `undercroft secrets check`.
 
-use undercroft_secrets::{Finding, Severity, Vault};
+use undercroft_model::Severity;
+use undercroft_secrets::{SecretsFinding, Vault};
 
 use undercroft_model::document::Version;
 
@@ -17,7 +18,7 @@ use crate::{
 /// Says what is wrong with the fleet's secrets.
 pub(crate) fn run(ui: Ui, vault: &Vault, json: bool) -> Result<Done, CliError> {
     let busy = Busy::new(ui, "looking through the repository");
-    let findings: Vec<Finding> = vault.check().map_err(|e| CliError::from(&e))?;
+    let findings: Vec<SecretsFinding> = vault.check().map_err(|e| CliError::from(&e))?;
     drop(busy);
     let errors = findings
         .iter()
