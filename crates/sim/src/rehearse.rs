@@ -255,7 +255,8 @@ impl RehearsalState<'_> {
 
     /// Plans anew, as `up` does after a run that wasn't complete. Where the failure budget stopped
     /// the rollout although nothing new went wrong, the operator leaves out the machines that
-    /// failed: they are broken, unless they are to be installed anew.
+    /// failed: they are broken, unless they are to be installed anew. When nothing else is left to
+    /// do they are tried again: one may have waited for another, or was off until a person came.
     fn replan(&mut self) -> Checked<Plan> {
         let parent = self.plans.last().map(|plan| plan.id.clone());
         let stopped = self.shared.borrow().checkers.is_stopped();
@@ -264,16 +265,19 @@ impl RehearsalState<'_> {
             .last()
             .filter(|run| run.after_faults)
             .map(|run| run.start_ms);
-        let only = stopped_since_ms.filter(|_| stopped).map(|since_ms| {
+        if let Some(since_ms) = stopped_since_ms.filter(|_| stopped) {
             let failed = self.failed_since(since_ms);
-            self.inventory
-                .nodes
-                .keys()
+            let names = self.inventory.nodes.keys();
+            let only = names
                 .filter(|name| !failed.contains(*name) || self.reinstall.contains(*name))
                 .cloned()
-                .collect()
-        });
-        self.plan(parent, only)
+                .collect();
+            let plan = self.plan(parent.clone(), Some(only))?;
+            if !plan.is_empty() {
+                return Ok(plan);
+            }
+        }
+        self.plan(parent, None)
     }
 
     /// What the journal says, as a controller reads it that is started now.

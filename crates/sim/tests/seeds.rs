@@ -17,7 +17,7 @@ use undercroft_sim::{FaultKind, Faults, Profile, RehearseOptions, rehearse, run_
 const SEEDS: u64 = 1000;
 
 /// Seeds that once broke a rule: the example, the seed, and what it had found.
-const KEPT: [(&str, u64, &str); 13] = [
+const KEPT: [(&str, u64, &str); 18] = [
     ("basement", 578, "a Node deleted while `ready` waited"),
     ("basement", 648, "a Node deleted while `ready` waited"),
     ("basement", 968, "a Node deleted while `ready` waited"),
@@ -39,7 +39,20 @@ const KEPT: [(&str, u64, &str); 13] = [
         64_000_057,
         "two servers wiped while the founder had something left to do",
     ),
+    ("basement", 76_002_175, STOPPED_KUBELET),
+    ("kubeadm", 76_001_178, STOPPED_KUBELET),
+    (
+        "basement",
+        76_006_553,
+        "a kubelet that ran while its join waited for it to register",
+    ),
+    ("basement", 76_003_534, LEFT_OUT),
+    ("kubeadm", 76_009_055, LEFT_OUT),
 ];
+/// A kubelet that was being started anew registered before it ran.
+const STOPPED_KUBELET: &str = "a Node of a kubelet that didn't run";
+/// The failure budget had stopped a rollout, and what stood in a machine's way was gone by then.
+const LEFT_OUT: &str = "a machine that was left out and never tried again";
 /// Only somebody else reported in, and nobody booted the machine itself again.
 const NOT_BOOTED: &str = "an approval waited for on a machine that didn't run its installer";
 

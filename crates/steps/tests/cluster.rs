@@ -335,6 +335,8 @@ fn what_a_join_that_was_cut_off_has_added_is_its_own() {
         own.members[1].healthy = Some(false);
         let mut play = Play::new(join(replaces), Work::Act);
         play.tells(&ClusterAsk::Status, says(begun.clone()))
+            .tells(&ClusterAsk::Node, ClusterAnswer::Node(None))
+            .changes(&ClusterAsk::RestartKubelet)
             .tells(&ClusterAsk::Members, ClusterAnswer::Members(own.clone()))
             .tells(&ClusterAsk::OtherServers, others([None, None]))
             .changes(&ClusterAsk::HandOver);
@@ -374,7 +376,8 @@ fn kubeadm_begins_anew_what_was_cut_off() {
     };
     let mut play = Play::new(join(false), Work::Act);
     play.plan.distribution = Distribution::Kubeadm;
-    play.tells(&ClusterAsk::Status, says(entered));
+    play.tells(&ClusterAsk::Status, says(entered))
+        .tells(&ClusterAsk::Node, away());
     assert_eq!(play.next(), ClusterNext::Ask(ClusterAsk::Members));
 }
 
@@ -453,6 +456,30 @@ fn a_member_whose_node_was_deleted_registers_again() {
     let removed = play.fails();
     assert_eq!(removed.kind, FailureKind::Permanent);
     assert!(removed.hint.unwrap().contains("--reinstall"));
+}
+
+/// Its unit was cut off after its kubelet had registered, and its Node was deleted then: a kubelet that runs never
+/// registers again, and a unit that waits for it would wait for ever.
+#[test]
+fn a_kubelet_that_runs_registers_again_also_where_its_unit_was_cut_off() {
+    let begun = JoinStatus {
+        begun: true,
+        ..status()
+    };
+    let mut play = Play::new(Action::FoundCluster, Work::Act);
+    play.tells(&ClusterAsk::Status, says(begun.clone()))
+        .tells(&ClusterAsk::Node, ClusterAnswer::Node(None))
+        .changes(&ClusterAsk::RestartKubelet);
+    assert_eq!(play.next(), ClusterNext::Ask(ClusterAsk::OpenApis));
+
+    // One whose Node is there is left alone, and so is one whose unit is at work.
+    let at_work = JoinStatus {
+        unit: JoinUnit::Activating,
+        ..begun
+    };
+    let mut play = Play::new(Action::FoundCluster, Work::Act);
+    play.tells(&ClusterAsk::Status, says(at_work));
+    assert_eq!(play.next(), ClusterNext::Ask(ClusterAsk::Status));
 }
 
 /// How long is waited: an act for a machine that boots, a probe for a cluster that restarts.

@@ -42,20 +42,15 @@ impl SimWorld {
         }
     }
 
-    /// Whether a machine is in the cluster, in the boot that it is in, and votes where it is a server; whether anybody
-    /// reaches it at this moment or not.
-    pub(super) fn is_member(&self, node: u32) -> bool {
+    /// Whether a machine is in the cluster, in the boot that it is in, and votes where it is a server.
+    pub(super) fn is_joined(&self, node: u32) -> bool {
         let registered = self.cluster.nodes.get(&node).map(|known| known.boot);
         let machine = self.machines.get(node as usize);
         let server = machine.is_some_and(|m| m.spec.role == Some(ClusterRole::Server));
         registered.is_some()
             && registered == self.own_boot(node)
+            && self.is_healthy(node)
             && (!server || self.cluster.votes(node))
-    }
-
-    /// Whether a machine is a member, and its part of Kubernetes runs.
-    pub(super) fn is_joined(&self, node: u32) -> bool {
-        self.is_member(node) && self.is_healthy(node)
     }
 
     /// Whether Kubernetes calls a Node Ready: its kubelet says so, or has said so a moment ago.
@@ -206,6 +201,10 @@ impl SimWorld {
         let Some(boot) = self.own_boot(node) else {
             return;
         };
+        // One that was stopped while it waited for the API: the one that starts in its place registers.
+        if self.machine(node).kube != Kube::Up {
+            return;
+        }
         if !self.api_answers() {
             return self.soon(node, ASK_AGAIN_MS, Turn::Register);
         }

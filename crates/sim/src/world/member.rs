@@ -134,7 +134,7 @@ impl SimWorld {
             boot.is_some_and(|boot| boot_id(boot) == said)
         };
         let truth = match evidence {
-            Evidence::Joined { boot_id, .. } => self.is_member(node) && is_boot(boot_id),
+            Evidence::Joined { boot_id, .. } => self.is_joined(node) && is_boot(boot_id),
             Evidence::Ready { boot_id, .. } => {
                 let mut known = self.cluster.nodes.get(&node).into_iter();
                 // It may have lost its power a moment ago.

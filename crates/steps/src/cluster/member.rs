@@ -59,9 +59,13 @@ fn begin(
     let status = status.map_err(|halt| halt.for_at_most(BOOT_WAIT_MS_MAX))?;
     // Where its unit is at work, what it was told for that stands.
     let idle = !status.is_at_work();
-    if status.joined {
+    // Its kubelet runs also where its unit was cut off before it could say that the machine is in.
+    let kubeadm = cx.plan.distribution == Distribution::Kubeadm;
+    let may_run = status.entered || (status.begun && !kubeadm);
+    if status.joined || (idle && may_run) {
         registers_again(talk)?;
-    } else if idle {
+    }
+    if !status.joined && idle {
         match replaces {
             None => may_found(cx, talk)?,
             Some(replaces) => prepare(cx, status, role, replaces, talk)?,
