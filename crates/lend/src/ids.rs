@@ -4,94 +4,8 @@ use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
-use undercroft_model::is_dns_label;
-
-/// A text that is no value of one of this crate's types.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{text:?} is not {expected}")]
-pub struct Malformed {
-    /// The text, at most its first 80 characters.
-    pub text: String,
-    /// What was expected, with its article.
-    pub expected: &'static str,
-}
-
-impl Malformed {
-    fn new(text: &str, expected: &'static str) -> Self {
-        Self {
-            text: text.chars().take(80).collect(),
-            expected,
-        }
-    }
-}
-
-macro_rules! label {
-    ($(#[$doc:meta])* $name:ident) => {
-        $(#[$doc])*
-        /// A DNS label, so that it can stand in a subject and in a key of NATS.
-        #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-        #[serde(try_from = "String", into = "String")]
-        pub struct $name(String);
-
-        impl $name {
-            /// The name as text.
-            pub fn as_str(&self) -> &str {
-                &self.0
-            }
-        }
-
-        impl FromStr for $name {
-            type Err = Malformed;
-            fn from_str(text: &str) -> Result<Self, Malformed> {
-                if is_dns_label(text) {
-                    Ok(Self(text.to_owned()))
-                } else {
-                    Err(Malformed::new(text, "a DNS label (1 to 63 of a-z, 0-9 and '-', not at the ends)"))
-                }
-            }
-        }
-
-        impl TryFrom<String> for $name {
-            type Error = Malformed;
-            fn try_from(text: String) -> Result<Self, Malformed> {
-                text.parse()
-            }
-        }
-
-        impl From<$name> for String {
-            fn from(name: $name) -> Self {
-                name.0
-            }
-        }
-
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.pad(&self.0)
-            }
-        }
-    };
-}
-
-label! {
-    /// A machine that lends: a PC, a phone, a board.
-    DeviceName
-}
-label! {
-    /// A kind of machine that lends, such as `pc` or `phone`.
-    DeviceClass
-}
-label! {
-    /// A job.
-    JobId
-}
-label! {
-    /// Who has work done.
-    Tenant
-}
-label! {
-    /// Something that a job needs of a device and a device says it has, such as `gpu`.
-    Feature
-}
+use undercroft_model::InvalidId;
+pub use undercroft_model::{DeviceClass, DeviceName, Feature, JobId, Tenant};
 
 /// How often a job was handed out: each time under a number of its own, so that an earlier holder can't be
 /// taken for the present one (a fencing token).
@@ -154,9 +68,12 @@ impl fmt::Debug for Digest {
 }
 
 impl FromStr for Digest {
-    type Err = Malformed;
-    fn from_str(text: &str) -> Result<Self, Malformed> {
-        let malformed = || Malformed::new(text, Self::EXPECTED);
+    type Err = InvalidId;
+    fn from_str(text: &str) -> Result<Self, InvalidId> {
+        let malformed = || InvalidId {
+            text: text.chars().take(80).collect(),
+            expected: Self::EXPECTED,
+        };
         let digits = text.strip_prefix("sha256:").ok_or_else(malformed)?;
         let is_lower = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
         if digits.len() != 64 || !digits.bytes().all(is_lower) {
@@ -172,8 +89,8 @@ impl FromStr for Digest {
 }
 
 impl TryFrom<String> for Digest {
-    type Error = Malformed;
-    fn try_from(text: String) -> Result<Self, Malformed> {
+    type Error = InvalidId;
+    fn try_from(text: String) -> Result<Self, InvalidId> {
         text.parse()
     }
 }
@@ -212,16 +129,5 @@ mod tests {
     fn turns_grow_over_starts() {
         let turn = |start, request| Turn { start, request };
         assert!(turn(1, 900) < turn(2, 0) && turn(2, 0) < turn(2, 1));
-    }
-
-    #[test]
-    fn a_name_that_is_no_part_of_a_subject_is_refused() {
-        for wrong in ["", "a.b", "*", ">", "A", "a b", "-a"] {
-            assert!(wrong.parse::<DeviceName>().is_err(), "{wrong}");
-            assert!(
-                serde_json::from_value::<JobId>(wrong.into()).is_err(),
-                "{wrong}"
-            );
-        }
     }
 }

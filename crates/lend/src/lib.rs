@@ -21,4 +21,4 @@ pub mod offer;
 pub mod server;
 pub mod wire;
 
-pub use ids::{DeviceClass, DeviceName, Digest, Epoch, Feature, JobId, Malformed, Tenant, Turn};
+pub use ids::{DeviceClass, DeviceName, Digest, Epoch, Feature, JobId, Tenant, Turn};

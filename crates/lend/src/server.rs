@@ -22,7 +22,6 @@ use undercroft_model::Now;
 
 use crate::consent::{Ledger, Verify};
 use lender::Device;
-use record::JobRecord;
 use slot::Slot;
 
 pub use seam::{
@@ -96,11 +95,6 @@ impl<V: Verify> Server<V> {
         let rests = self.jobs.values().filter(|_| is_waited_for);
         let rests = rests.filter_map(|slot| slot.rests_until(now.mono_ms));
         jobs.chain(devices).chain(rests).min()
-    }
-
-    /// What is known of the jobs. What is being changed just now stands as before.
-    pub fn jobs(&self) -> impl Iterator<Item = &JobRecord> {
-        self.jobs.values().filter_map(|slot| slot.record.as_ref())
     }
 
     fn stored(&mut self, now: Now, ticket: Ticket, how: Stored, effects: &mut Vec<Effect>) {

@@ -162,6 +162,26 @@ label_type! {
     /// A person, as `[users.NAME]` names it.
     UserName
 }
+label_type! {
+    /// A machine that lends: a PC, a phone, a board.
+    DeviceName
+}
+label_type! {
+    /// A kind of machine that lends, such as `pc` or `phone`.
+    DeviceClass
+}
+label_type! {
+    /// Work that is lent: its name stands in a subject and in a key of NATS.
+    JobId
+}
+label_type! {
+    /// Who has work done.
+    Tenant
+}
+label_type! {
+    /// Something that work needs of a device and a device says it has, such as `gpu`.
+    Feature
+}
 
 /// An Ethernet address, printed as `52:54:00:12:34:56`.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

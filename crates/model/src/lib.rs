@@ -28,7 +28,8 @@ pub use diagnostic::{Diagnostic, Excerpt, Piece, Place, Related, Role, Severity}
 pub use facts::NodeFacts;
 pub use identity::{MachineIdentity, NotTheMachine};
 pub use ids::{
-    ClassName, InvalidId, MacAddr, MachineUuid, NodeName, PcName, System, UserName, is_dns_label,
+    ClassName, DeviceClass, DeviceName, Feature, InvalidId, JobId, MacAddr, MachineUuid, NodeName,
+    PcName, System, Tenant, UserName, is_dns_label,
 };
 pub use misfit::{DiskMisfit, Misfit, misfits, the_disk};
 pub use observation::{Found, Installed, NodeObservation, Observation};

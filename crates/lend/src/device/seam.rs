@@ -27,8 +27,6 @@ pub const DISK_REST_MS: u64 = 60_000;
 /// What a device goes by.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// Its name.
-    pub name: DeviceName,
     /// The public keys of its ledger.
     pub keys: Keys,
     /// Time between two renewals of a lease, in milliseconds.

@@ -45,6 +45,6 @@ impl Verify for TestVerify {
 
 impl Verify for TestKeys {
     fn holds(&self, key: &PublicKey, bytes: &[u8], found: &Signature) -> bool {
-        signature(key, bytes) == *found
+        TestVerify.holds(key, bytes, found)
     }
 }

@@ -21,22 +21,20 @@ use undercroft_journal::Store;
 use undercroft_kube::{Apply, Cluster, Manifest};
 use undercroft_metal::{
     observe::{Looking, observe},
-    world::{
-        ClusterParts, Facilities, InstallOptions, MetalWorld, Pending, RunProgress, WorldParts,
-    },
+    world::{ClusterParts, InstallOptions, MetalWorld, RunProgress, WorldParts},
 };
 use undercroft_model::{
-    Action, ClusterPlan, Failure, GitopsSource, MacAddr, NodeName, NodePlan, NodeState,
-    Observation, OpId, Outcome, PLAN_VERSION, Plan, PlanId, PlanLimits, RetryPolicy, Step, StepId,
-    System, SystemTarget, Work,
+    Action, ClusterPlan, GitopsSource, MacAddr, NodeName, NodePlan, NodeState, Observation, OpId,
+    Outcome, PLAN_VERSION, Plan, PlanId, PlanLimits, RetryPolicy, Step, StepId, System,
+    SystemTarget, Work,
     inventory::{Distribution, Inventory},
     view::FleetView,
 };
-use undercroft_rack::ConsoleIdentity;
 use undercroft_secrets::keys::{HostKeys, IdentitySource, OperatorKey};
 use undercroft_testkit::peer;
 
 use crate::kube_common::{ApiServer, Running, free_port};
+use crate::no_facilities::NoFacilities;
 
 pub(crate) const LIMIT: Duration = Duration::from_secs(90);
 /// The founder's address, at which the API listens.
@@ -61,29 +59,6 @@ pub(crate) fn inside(test: &str) -> bool {
 
 pub(crate) fn name(text: &str) -> NodeName {
     NodeName::new(text).unwrap()
-}
-
-struct NoFacilities;
-
-impl Facilities for NoFacilities {
-    fn offer(&self, _: &NodeName, _: bool) -> Result<(), Failure> {
-        Ok(())
-    }
-    fn boot_from_network<'a>(
-        &'a self,
-        _: &'a NodeName,
-    ) -> Pending<'a, Result<Option<String>, Failure>> {
-        Box::pin(async { Ok(None) })
-    }
-    fn console_identity<'a>(
-        &'a self,
-        _: &'a NodeName,
-    ) -> Pending<'a, Result<Option<ConsoleIdentity>, Failure>> {
-        Box::pin(async { Ok(None) })
-    }
-    fn console_name(&self, _: &NodeName) -> String {
-        "none".to_owned()
-    }
 }
 
 /// The machines, the API server, and the controller before them.

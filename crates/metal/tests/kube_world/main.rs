@@ -16,6 +16,8 @@ mod kwok;
 mod machines;
 #[path = "../namespace_common/mod.rs"]
 mod namespace_common;
+#[path = "../members_common/no_facilities.rs"]
+mod no_facilities;
 mod observed;
 
 use std::{

@@ -13,20 +13,18 @@ use tempfile::TempDir;
 use tokio::sync::mpsc;
 use undercroft_engine::{NodeFacts, Order, World as _};
 use undercroft_journal::Store;
-use undercroft_metal::world::{
-    ClusterParts, Facilities, InstallOptions, MetalWorld, Pending, WorldParts,
-};
+use undercroft_metal::world::{ClusterParts, InstallOptions, MetalWorld, WorldParts};
 use undercroft_model::{
-    Action, Failure, NodeName, Observation, OpId, Outcome, Plan, SystemTarget, Work,
+    Action, NodeName, Observation, OpId, Outcome, Plan, SystemTarget, Work,
     inventory::{Inventory, parse},
 };
 use undercroft_planner::plan;
-use undercroft_rack::ConsoleIdentity;
 use undercroft_secrets::Vault;
 use undercroft_secrets::keys::{Consent, HostKeys, IdentitySource, OperatorKey};
 use undercroft_testkit::repository;
 
 use super::machine::{Machine, Spec, System, run};
+use super::no_facilities::NoFacilities;
 
 /// How often [`until`] looks.
 const LOOK: Duration = Duration::from_millis(200);
@@ -41,29 +39,6 @@ pub(crate) async fn until(limit: Duration, what: &str, mut holds: impl FnMut() -
     while !holds() {
         assert!(Instant::now() < end, "{what}: not within {limit:?}");
         tokio::time::sleep(LOOK).await;
-    }
-}
-
-struct NoFacilities;
-
-impl Facilities for NoFacilities {
-    fn offer(&self, _: &NodeName, _: bool) -> Result<(), Failure> {
-        Ok(())
-    }
-    fn boot_from_network<'a>(
-        &'a self,
-        _: &'a NodeName,
-    ) -> Pending<'a, Result<Option<String>, Failure>> {
-        Box::pin(async { Ok(None) })
-    }
-    fn console_identity<'a>(
-        &'a self,
-        _: &'a NodeName,
-    ) -> Pending<'a, Result<Option<ConsoleIdentity>, Failure>> {
-        Box::pin(async { Ok(None) })
-    }
-    fn console_name(&self, _: &NodeName) -> String {
-        "none".to_owned()
     }
 }
 

@@ -10,6 +10,7 @@
 
 mod controller;
 mod machine;
+mod no_facilities;
 
 pub(crate) use controller::{Controller, Member, until};
 pub(crate) use machine::{Service, System};

@@ -33,7 +33,6 @@ impl World {
         let now = self.now_at(at);
         let machine = &mut self.machines[at];
         let settings = device::Settings {
-            name: machine.name.clone(),
             keys: machine.keys.0.clone(),
             beat_ms: BEAT_MS,
             pause_ms: PAUSE_MS,
