@@ -27,6 +27,12 @@ const EDGES: &[(&str, &[&str])] = &[
     ("simkit", &[]),
     ("sim", &["engine", "model", "planner", "simkit", "steps"]),
     ("lend", &["model"]),
+    ("sandbox", &["process"]),
+    ("jobrun", &[]),
+    (
+        "lending",
+        &["folder", "lend", "model", "process", "sandbox"],
+    ),
     ("netboot", &["model"]),
     ("sops", &[]),
     ("testkit", &[]),
@@ -62,8 +68,8 @@ const EDGES: &[(&str, &[&str])] = &[
     (
         "cli",
         &[
-            "build", "engine", "fleet", "folder", "journal", "metal", "model", "netboot",
-            "planner", "process", "rack", "render", "secrets", "sim", "ssh",
+            "build", "engine", "fleet", "folder", "journal", "lending", "metal", "model",
+            "netboot", "planner", "process", "rack", "render", "secrets", "sim", "ssh",
         ],
     ),
 ];
