@@ -1,3 +1,5 @@
 //! Lending on real machines: the server beside NATS, the daemon of a developer's PC, and what its owner says to it.
 //!
 //! Decisions are `lend`'s. This crate carries them out: sockets, files, keys, clocks and programs.
+
+pub mod keys;
