@@ -2,4 +2,8 @@
 //!
 //! Decisions are `lend`'s. This crate carries them out: sockets, files, keys, clocks and programs.
 
-pub mod keys;
+pub mod daemon;
+pub mod device_keys;
+mod lines;
+#[cfg(test)]
+mod tests;

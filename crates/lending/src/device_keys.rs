@@ -3,7 +3,7 @@
 
 use std::{fmt, path::PathBuf};
 
-use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use nkeys::{KeyPair, KeyPairType};
 use secrecy::{ExposeSecret as _, SecretString};
 use undercroft_folder::confined::{Confined, ConfinedError, Modes};
@@ -156,7 +156,7 @@ impl Sign for OwnKeys {
         };
         // Only a key without its secret half can't sign, and neither was read without.
         let signed = key.sign(bytes).unwrap_or_default();
-        Signature(URL_SAFE_NO_PAD.encode(signed))
+        Signature(STANDARD.encode(signed))
     }
 }
 
@@ -166,13 +166,13 @@ impl Verify for OwnKeys {
     }
 }
 
-/// Checks signatures of nkeys: Ed25519, in base64url without padding.
+/// Checks signatures of nkeys: Ed25519, in base64.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct NkeyVerify;
 
 impl Verify for NkeyVerify {
     fn holds(&self, key: &PublicKey, bytes: &[u8], signature: &Signature) -> bool {
-        let Ok(signature) = URL_SAFE_NO_PAD.decode(&signature.0) else {
+        let Ok(signature) = STANDARD.decode(&signature.0) else {
             return false;
         };
         key.0.starts_with('U')
@@ -218,7 +218,7 @@ mod tests {
         assert!(NkeyVerify.holds(&public.owner, b"lent", &signature));
         assert!(!NkeyVerify.holds(&public.device, b"lent", &signature));
         assert!(!NkeyVerify.holds(&public.owner, b"Lent", &signature));
-        for wrong in ["", "!", "AAAA", &signature.0[1..]] {
+        for wrong in ["", "!", "AAAA", &signature.0.to_lowercase()] {
             let wrong = Signature(wrong.to_owned());
             assert!(!NkeyVerify.holds(&public.owner, b"lent", &wrong));
         }
