@@ -10,6 +10,8 @@
   kubernetes = import ./kubernetes.nix;
   longhorn = import ./longhorn.nix;
   nats = import ./nats.nix;
+  # What the command asks of an installed machine: crates/model, on_machine.rs, has the same.
+  onMachine = builtins.fromJSON (builtins.readFile ./on-machine.json);
   overlay = import ./overlay.nix;
   pcs = import ./pcs.nix;
   secrets = import ./secrets.nix;

@@ -97,6 +97,15 @@ let
     sshKeys = user.ssh_keys or [ ];
   };
 
+  # How long a machine tries to join: it gives up before the command does, and says itself what was
+  # wrong.
+  joinLimit =
+    seconds:
+    let
+      half = (seconds + 1) / 2;
+    in
+    if seconds - 30 > half then seconds - 30 else half;
+
   # What belongs to the fleet as a whole, worked out once.
   shared =
     {
@@ -173,6 +182,7 @@ let
           keep = kubernetes.snapshot_keep or 5;
         };
         registryMirrors = kubernetes.registry_mirrors or { };
+        joinLimitSec = joinLimit (inventory.fleet.timeouts.join_s or 900);
         components = if clustered then components else [ ];
       };
     };
@@ -383,7 +393,7 @@ in
       undercroft = settings // {
         disks = {
           longhornFsType = "xfs";
-          encryptionKeyFile = "/run/undercroft/disk.key";
+          encryptionKeyFile = (builtins.fromJSON (builtins.readFile ./on-machine.json)).diskKey;
         }
         // settings.disks;
       };

@@ -123,7 +123,7 @@ in
     };
     encryptionKeyFile = lib.mkOption {
       type = lib.types.str;
-      default = "/run/undercroft/disk.key";
+      default = undercroftLib.onMachine.diskKey;
       description = ''
         Where the installer has the key of an encrypted pool while the disks are laid out, without a
         newline at its end.

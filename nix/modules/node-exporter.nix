@@ -14,7 +14,7 @@ in
     port = mkOption {
       type = types.port;
       # 9100 is the port of the exporter that kube-prometheus-stack runs on each Kubernetes node.
-      default = 9101;
+      default = (import ../lib).onMachine.nodeExporterPort;
       description = ''
         TCP port, on the machine's own address. It isn't 9100, which a DaemonSet of
         kube-prometheus-stack takes on machines of the cluster.

@@ -12,7 +12,7 @@ in
     };
     hostKeyPath = lib.mkOption {
       type = lib.types.str;
-      default = "/etc/ssh/ssh_host_ed25519_key";
+      default = (import ../lib).onMachine.hostKey;
       description = ''
         Where the machine's host key lies. It is delivered before the first boot, the controller
         pins it, and the machine's secrets are encrypted to it: it has to be on a file system that

@@ -40,30 +40,6 @@ pub enum InstallerBuilder {
     },
 }
 
-/// What an installer is told on the kernel's command line. Nothing in it is secret: anyone on
-/// the boot network can read it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct BootParameters {
-    /// Where the report is posted to.
-    pub report_url: String,
-    /// Where the public keys that may log in are fetched from, in OpenSSH's format.
-    pub authorized_keys_url: String,
-    /// The interface to use. `None` leaves the choice to `BOOTIF`, or else to all of them.
-    pub mac: Option<String>,
-}
-
-impl BootParameters {
-    /// The words for the kernel's command line.
-    pub fn words(&self) -> Vec<String> {
-        let mut words = vec![
-            format!("undercroft.report={}", self.report_url),
-            format!("undercroft.authorized-keys={}", self.authorized_keys_url),
-        ];
-        words.extend(self.mac.as_ref().map(|mac| format!("undercroft.mac={mac}")));
-        words
-    }
-}
-
 impl InstallerBuilder {
     /// Makes the image, or finds the one that was made from the same inputs.
     ///

@@ -11,6 +11,7 @@ pub mod inventory;
 mod misfit;
 pub mod objects;
 mod observation;
+pub mod on_machine;
 mod plan;
 mod record;
 mod report;

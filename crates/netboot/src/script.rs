@@ -204,3 +204,49 @@ pub fn pi_cmdline(site: &Site, image: &InstallerImage, target: &ScriptTarget<'_>
     line.push('\n');
     line
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::*;
+    use crate::token::Token;
+
+    /// The installer's programs are shell, and look for words that this file writes.
+    #[test]
+    fn the_installer_is_told_every_word_that_it_asks_for() {
+        let programs = [
+            include_str!("../../build/src/installer/assets/undercroft/console"),
+            include_str!("../../build/src/installer/assets/undercroft/lib.sh"),
+            include_str!("../../build/src/installer/assets/undercroft/network"),
+            include_str!("../../build/src/installer/assets/undercroft/report"),
+        ];
+        let asked: Vec<&str> = programs
+            .iter()
+            .flat_map(|text| text.split("$(parameter ").skip(1))
+            .filter_map(|rest| rest.split_once(')'))
+            .map(|(word, _)| word)
+            .collect();
+        assert_eq!(asked.len(), 5, "{asked:?}");
+        let site = Site {
+            address: Ipv4Addr::LOCALHOST,
+            http_port: 8080,
+            installers: Default::default(),
+            ipxe: Default::default(),
+            artifacts: Default::default(),
+        };
+        let image = InstallerImage {
+            kernel: "kernel".to_owned(),
+            initrd: "initrd".to_owned(),
+            params: Vec::new(),
+        };
+        let token = (0..100)
+            .find_map(|digits| Token::parse(&"0".repeat(digits)))
+            .unwrap();
+        let target = ScriptTarget::of(None, InstallerMode::Install).with_token(Some(&token));
+        let script = installer(&site, &image, &target);
+        for word in asked {
+            assert!(script.contains(&format!(" {word}=")), "{word}: {script}");
+        }
+    }
+}

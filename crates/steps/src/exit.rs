@@ -143,6 +143,35 @@ mod tests {
         assert_eq!(value(output, "noise"), None);
     }
 
+    /// The installer's programs are shell, and have the codes and the mount point in a file of their own.
+    #[test]
+    fn the_installers_programs_end_with_these_codes() {
+        let library = include_str!("../../build/src/installer/assets/undercroft/lib.sh");
+        let theirs: Vec<(&str, i32)> = library
+            .lines()
+            .filter_map(|line| line.strip_prefix("EXIT_")?.split_once('='))
+            .map(|(name, value)| (name, value.parse().unwrap()))
+            .collect();
+        let ours = [
+            ("FAILED", 1),
+            ("NOT_YET", code::NOT_YET),
+            ("NO_DISK", code::NO_DISK),
+            ("AMBIGUOUS_DISK", code::AMBIGUOUS_DISK),
+            ("DISK_TOO_SMALL", code::DISK_TOO_SMALL),
+            ("DISK_IN_USE", code::DISK_IN_USE),
+            ("NO_CLOSURE", code::NO_CLOSURE),
+            ("NOT_A_SYSTEM", code::NOT_A_SYSTEM),
+            ("BOOT_LOADER", code::BOOT_LOADER),
+            ("NOT_BOOTABLE", code::NOT_BOOTABLE),
+            ("BAD_PATH", code::BAD_PATH),
+            ("NOT_MOUNTED", code::NOT_MOUNTED),
+            ("USAGE", code::USAGE),
+        ];
+        assert_eq!(theirs, ours);
+        let mount_point = format!("MNT=${{UNDERCROFT_MNT:-{}}}", crate::ask::MOUNT_POINT);
+        assert!(library.lines().any(|line| line == mount_point));
+    }
+
     #[test]
     fn an_exit_code_is_taken_for_what_it_means() {
         let of = |code| {

@@ -12,6 +12,8 @@ let
   cfg = config.undercroft.kubernetes;
   node = config.undercroft.node;
   secrets = config.undercroft.secrets;
+  inherit ((import ../../lib).kubernetes) apiUrl;
+  inherit ((import ../../lib)) onMachine;
 
   others = lib.filterAttrs (name: _: name != node.name) cfg.servers;
 
@@ -43,7 +45,7 @@ let
       else if cfg.role == "agent" && cfg.serverUrl != null then
         cfg.serverUrl
       else
-        (import ../../lib).kubernetes.apiUrl (toString cfg.founderAddress);
+        apiUrl (toString cfg.founderAddress);
     UNDERCROFT_TOKEN_FILE = if cfg.tokenFile != null then cfg.tokenFile else "";
     UNDERCROFT_VIP = "${if cfg.kubeVip.manifest != null then cfg.kubeVip.manifest else ""}";
     UNDERCROFT_VIP_FOUNDING = "${
@@ -65,10 +67,10 @@ let
 in
 {
   options.undercroft.kubernetes.joinLimitSec = lib.mkOption {
-    type = lib.types.ints.between 60 7200;
+    type = lib.types.ints.between 1 86400;
     default = 870;
     description = ''
-      Seconds that founding or joining may take. It lies below the inventory's default of
+      Seconds that founding or joining may take. The fleet's settings put it below the inventory's
       fleet.timeouts.join_s, so that the machine itself says what went wrong.
     '';
   };
@@ -102,7 +104,7 @@ in
   config = lib.mkIf cfg.enable {
     undercroft.kubernetes.joinServer = environment.UNDERCROFT_SERVER;
 
-    systemd.services.undercroft-cluster-join = {
+    systemd.services.${onMachine.joinUnit} = {
       description = "Found or join the cluster";
       wantedBy = lib.mkIf cfg.joinOnBoot [ "multi-user.target" ];
       wants = [
@@ -123,7 +125,7 @@ in
         Type = "oneshot";
         RemainAfterExit = true;
         # What only the controller knows, for this join alone: which server, and kubeadm's token.
-        EnvironmentFile = "-/run/undercroft/cluster/join.env";
+        EnvironmentFile = "-${onMachine.joinEnv}";
         ExecStart = program "cluster-join" [
           "cluster-lib"
           "cluster-join-${cfg.distribution}"
@@ -135,13 +137,13 @@ in
 
     systemd.tmpfiles.rules = [
       "d /run/undercroft 0755 root root -"
-      "d /run/undercroft/cluster 0700 root root -"
-      "d /var/lib/undercroft/cluster 0700 root root -"
+      "d ${dirOf onMachine.joinEnv} 0700 root root -"
+      "d ${dirOf onMachine.joined} 0700 root root -"
     ];
 
     # Takes the machine out, for a reinstallation or another cluster. It deletes, and wants to be
     # told so.
-    environment.etc."undercroft/cluster-leave" = {
+    environment.etc.${lib.removePrefix "/etc/" onMachine.clusterLeave} = {
       mode = "0700";
       source = program "cluster-leave" [
         "cluster-lib"

@@ -4,6 +4,7 @@ let
   cfg = config.undercroft.kubernetes;
   node = config.undercroft.node;
   isK3s = cfg.distribution == "k3s";
+  inherit ((import ../../lib).onMachine) joined;
   kubectl = if isK3s then "${cfg.package}/bin/k3s kubectl" else "${cfg.package}/bin/kubectl";
   # The node's own identity: it may read itself, and a node that was thrown out can't.
   kubeconfig =
@@ -20,7 +21,7 @@ in
         timeoutSec = 20;
         script = ''
           # Before its turn to join the machine is as it should be without a cluster.
-          [ -e /var/lib/undercroft/cluster/joined ] || { echo "has not joined yet"; exit 0; }
+          [ -e ${joined} ] || { echo "has not joined yet"; exit 0; }
           systemctl is-active --quiet ${if isK3s then "k3s" else "kubelet"}.service || {
             echo "${if isK3s then "k3s" else "kubelet"}.service isn't running"
             exit 1

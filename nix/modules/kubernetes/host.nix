@@ -7,6 +7,7 @@
 }:
 let
   cfg = config.undercroft.kubernetes;
+  inherit ((import ../../lib).onMachine) kubeconfig;
 in
 {
   config = lib.mkIf cfg.enable {
@@ -76,7 +77,7 @@ in
     undercroft.compat.logind.InhibitDelayMaxSec = cfg.shutdownGraceSec + 5;
 
     # The cluster is watched and mended from its servers.
-    environment.etc."undercroft/kubeconfig" = lib.mkIf (cfg.role == "server") {
+    environment.etc.${lib.removePrefix "/etc/" kubeconfig} = lib.mkIf (cfg.role == "server") {
       source =
         if cfg.distribution == "k3s" then
           "/etc/rancher/k3s/k3s.yaml"
@@ -84,7 +85,7 @@ in
           "/etc/kubernetes/admin.conf";
     };
     environment.variables = lib.mkIf (cfg.role == "server") {
-      KUBECONFIG = "/etc/undercroft/kubeconfig";
+      KUBECONFIG = kubeconfig;
     };
   };
 }

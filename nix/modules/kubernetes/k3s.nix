@@ -9,6 +9,7 @@
 let
   undercroftLib = import ../../lib;
   cfg = config.undercroft.kubernetes;
+  inherit (undercroftLib) onMachine;
   isServer = cfg.role == "server";
   enabled = cfg.enable && cfg.distribution == "k3s";
   ownFile = config.services.k3s.environmentFile;
@@ -65,7 +66,7 @@ in
       environment = lib.mkIf (!cfg.founder) { UNDERCROFT_SERVER = cfg.joinServer; };
       # mkForce, as the module of nixpkgs sets one file or none.
       serviceConfig.EnvironmentFile = lib.mkForce (
-        [ "-/run/undercroft/cluster/join.env" ] ++ lib.optional (ownFile != null) ownFile
+        [ "-${onMachine.joinEnv}" ] ++ lib.optional (ownFile != null) ownFile
       );
       after = [
         "sops-install-secrets.service"
@@ -74,8 +75,8 @@ in
       unitConfig = {
         # Either it has joined, or it is about to: see bootstrap.nix.
         ConditionPathExists = [
-          "|/var/lib/undercroft/cluster/joined"
-          "|/run/undercroft/cluster/starting"
+          "|${onMachine.joined}"
+          "|${dirOf onMachine.joinEnv}/starting"
         ];
         # Longhorn's file systems may be missing when the machine starts, but then no pod does: a
         # replica would be written to the root file system and fill it.

@@ -70,8 +70,8 @@ in
         # was cut off in its join may be a member of etcd by then, and without it the others may
         # have no majority: it runs as one at the next boot, too.
         ConditionPathExists = [
-          "|/var/lib/undercroft/cluster/joined"
-          "|/run/undercroft/cluster/starting"
+          "|${undercroftLib.onMachine.joined}"
+          "|${dirOf undercroftLib.onMachine.joinEnv}/starting"
           "|/etc/kubernetes/manifests/etcd.yaml"
         ];
         # See k3s.nix: without Longhorn's file systems no pod starts.

@@ -10,24 +10,25 @@ let
   cfg = config.undercroft.kubernetes;
   isServer = cfg.enable && cfg.role == "server" && cfg.distribution != "none";
   recipient = cfg.snapshot.recipientFile;
+  inherit ((import ../../lib).onMachine) k3sEtcd kubeadmEtcd;
 
   # Where etcd has its own data, and what it lets a client in with.
   etcd =
     {
       k3s = {
         # k3s makes it where its datastore is etcd.
-        proof = "/var/lib/rancher/k3s/server/tls/etcd/client.key";
+        proof = "${k3sEtcd}/client.key";
         datastore = "/var/lib/rancher/k3s/server/db";
-        authority = "/var/lib/rancher/k3s/server/tls/etcd/server-ca.crt";
-        certificate = "/var/lib/rancher/k3s/server/tls/etcd/client.crt";
-        key = "/var/lib/rancher/k3s/server/tls/etcd/client.key";
+        authority = "${k3sEtcd}/server-ca.crt";
+        certificate = "${k3sEtcd}/client.crt";
+        key = "${k3sEtcd}/client.key";
       };
       kubeadm = {
         proof = "/etc/kubernetes/manifests/etcd.yaml";
         datastore = "/var/lib/etcd";
-        authority = "/etc/kubernetes/pki/etcd/ca.crt";
-        certificate = "/etc/kubernetes/pki/etcd/server.crt";
-        key = "/etc/kubernetes/pki/etcd/server.key";
+        authority = "${kubeadmEtcd}/ca.crt";
+        certificate = "${kubeadmEtcd}/server.crt";
+        key = "${kubeadmEtcd}/server.key";
       };
     }
     .${cfg.distribution};

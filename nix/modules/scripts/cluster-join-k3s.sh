@@ -50,7 +50,7 @@ if [ ! -e "$marker" ]; then
     if [ -e "$data/server/db" ] || [ -e "$data/agent/client-kubelet.crt" ]; then
         # k3s ignores how it was told to begin once there is a datastore.
         [ -e "$began" ] ||
-            fail "$data holds what is left of another cluster, and k3s would go on with it; run /etc/undercroft/cluster-leave --wipe if that cluster is gone"
+            fail "$data holds what is left of another cluster, and k3s would go on with it; run $leave --wipe if that cluster is gone"
     elif [ -n "$UNDERCROFT_FOUNDER" ]; then
         refuse_second_cluster
     fi

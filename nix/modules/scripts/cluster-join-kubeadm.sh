@@ -5,8 +5,6 @@ kubernetes=$root/etc/kubernetes
 config=$root/etc/undercroft/kubeadm
 manifests=$kubernetes/manifests
 server_url=${UNDERCROFT_SERVER:-}
-# There from when kubeadm has come to its end: what is left is to see the machine's part run.
-ended=$state/kubeadm-ended
 log=$run/cluster/kubeadm.log
 
 last_words() {
@@ -104,9 +102,9 @@ join() {
     local address=${server_url#https://} join_file=$run/cluster/join.yaml hash
     address=${address%/}
     [ -n "${UNDERCROFT_TOKEN:-}" ] ||
-        fail "no token was handed over; make one on a server with kubeadm token create --ttl 15m and put UNDERCROFT_TOKEN=… into /run/undercroft/cluster/join.env"
+        fail "no token was handed over; make one on a server with kubeadm token create --ttl 15m and put UNDERCROFT_TOKEN=… into $join_env"
     [[ $UNDERCROFT_TOKEN =~ ^[a-z0-9]{6}[.][a-z0-9]{16}$ ]] ||
-        fail "UNDERCROFT_TOKEN in /run/undercroft/cluster/join.env isn't a token of kubeadm's, which looks like abcdef.0123456789abcdef"
+        fail "UNDERCROFT_TOKEN in $join_env isn't a token of kubeadm's, which looks like abcdef.0123456789abcdef"
     hash=${UNDERCROFT_CA_HASH:-}
     if [ -z "$hash" ]; then
         need_file "$secrets/kubeadm/ca_cert_hash" "it proves that the server is the right one"
@@ -146,7 +144,7 @@ if [ ! -e "$marker" ]; then
         if [ -e "$began" ]; then
             clean_up_attempt
         elif [ -e "$kubernetes/kubelet.conf" ] || [ -e "$root/var/lib/etcd/member" ]; then
-            fail "$kubernetes holds what is left of another cluster; run /etc/undercroft/cluster-leave --wipe if that cluster is gone"
+            fail "$kubernetes holds what is left of another cluster; run $leave --wipe if that cluster is gone"
         fi
         : >"$began"
         if [ -n "$UNDERCROFT_FOUNDER" ]; then

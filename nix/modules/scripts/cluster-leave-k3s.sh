@@ -17,5 +17,5 @@ if command -v systemd-tmpfiles >/dev/null; then
     systemd-tmpfiles --create --prefix=/var/lib/rancher >&2
 fi
 # It counts as done while it is active, and is to be done again.
-systemctl stop undercroft-cluster-join.service 2>/dev/null || true
+systemctl stop "$unit" 2>/dev/null || true
 report left

@@ -5,9 +5,8 @@ if [ "${1:-}" != --wipe ] || [ $# -ne 1 ]; then
     exit 64
 fi
 
-pki=$root/etc/kubernetes/pki/etcd
 etcd() {
-    etcdctl --endpoints https://127.0.0.1:2379 --cacert "$pki/ca.crt" --cert "$pki/server.crt" --key "$pki/server.key" "$@"
+    etcdctl --endpoints https://127.0.0.1:2379 --cacert "$kubeadm_etcd/ca.crt" --cert "$kubeadm_etcd/server.crt" --key "$kubeadm_etcd/server.key" "$@"
 }
 
 # kubeadm deletes etcd's data in any case, and takes the member out only as long as the cluster has
@@ -30,5 +29,5 @@ kubeadm reset --force --cri-socket unix:///run/containerd/containerd.sock >&2 ||
 rm -rf "$root/etc/cni/net.d" "$state"
 rm -f "$starting"
 # It counts as done while it is active, and is to be done again.
-systemctl stop undercroft-cluster-join.service 2>/dev/null || true
+systemctl stop "$unit" 2>/dev/null || true
 report left

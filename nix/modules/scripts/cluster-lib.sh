@@ -8,7 +8,14 @@ state=$root/var/lib/undercroft/cluster
 run=$root/run/undercroft
 marker=$state/joined
 began=$state/began
+# There from when kubeadm has come to its end: what is left is to see the machine's part run.
+ended=$state/kubeadm-ended
 starting=$run/cluster/starting
+join_env=$run/cluster/join.env
+report_file=$run/cluster.json
+unit=undercroft-cluster-join.service
+leave=/etc/undercroft/cluster-leave
+kubeadm_etcd=$root/etc/kubernetes/pki/etcd
 secrets=$root$UNDERCROFT_SECRETS
 
 say() { echo "undercroft: $*" >&2; }
@@ -16,8 +23,8 @@ say() { echo "undercroft: $*" >&2; }
 report() {
     mkdir -p "$run"
     jq -n --arg state "$1" --arg reason "${2:-}" --arg node "$UNDERCROFT_NODE" \
-        '{version: 1, node: $node, state: $state, reason: $reason}' >"$run/cluster.json.new" &&
-        mv -f "$run/cluster.json.new" "$run/cluster.json"
+        '{version: 1, node: $node, state: $state, reason: $reason}' >"$report_file.new" &&
+        mv -f "$report_file.new" "$report_file"
 }
 
 fail() {
@@ -64,7 +71,7 @@ begin() {
 finish() {
     : >"$marker"
     sync "$marker" 2>/dev/null || true
-    rm -f "$run/cluster/join.env" "$starting"
+    rm -f "$join_env" "$starting"
     report joined
     say "this machine is a member of the cluster"
 }

@@ -27,7 +27,7 @@ pub struct InstallerImage {
     pub arch: Arch,
     /// The SHA-256 of kernel and initramfs together, in hexadecimal.
     pub digest: String,
-    /// What the kernel's command line needs for this image, beside [`BootParameters`] and
+    /// What the kernel's command line needs for this image, beside where to report and the
     /// consoles.
     pub parameters: Vec<String>,
 }

@@ -194,6 +194,15 @@ fn compare(example: &str, inventory: &Inventory, evaluated: &Value) {
         let got = what_nix_says(nix);
         let want = what_the_model_says(inventory, name);
         assert_eq!(got, want, "{example}, node {name}");
+        // The machine gives up first, and says what was wrong.
+        let own_s = nix["settings"]["kubernetes"]["joinLimitSec"]
+            .as_u64()
+            .unwrap();
+        let join_s = u64::from(inventory.fleet.timeouts.join_s);
+        assert!(
+            own_s < join_s && own_s + 30 >= join_s,
+            "{example}, node {name}: {own_s} of {join_s} s"
+        );
     }
     for (name, pc) in &inventory.pcs {
         let settings = &evaluated["pcs"][name.as_str()]["settings"];
@@ -257,7 +266,10 @@ fn agents_join_where_everybody_asks_for_the_api() {
     for distribution in ["k3s", "kubeadm"] {
         for (more, host) in [
             ("", "10.0.0.11"),
-            ("virtual_ip = \"10.0.0.10\"\n", "10.0.0.10"),
+            (
+                "virtual_ip = \"10.0.0.10\"\n[fleet.timeouts]\njoin_s = 50\n",
+                "10.0.0.10",
+            ),
             ("api_endpoint = \"api.example\"\n", "api.example"),
             (
                 "virtual_ip = \"10.0.0.10\"\napi_endpoint = \"api.example\"\n",

@@ -3,7 +3,11 @@
 
 use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest, Sha256};
-use undercroft_model::{Action, Evidence, Failure, FailureKind, inventory::Layout};
+use undercroft_model::{
+    Action, Evidence, Failure, FailureKind,
+    inventory::Layout,
+    on_machine::{DISK_KEY, HOST_KEY},
+};
 use undercroft_netboot::timeline::MarkKind;
 use undercroft_steps::{self as steps, Answer, Ask, Next, Script, code};
 
@@ -16,11 +20,6 @@ use super::{
 };
 use undercroft_journal::TimelineSource;
 
-/// Where OpenSSH keeps an ed25519 host key.
-const HOST_KEY_PATH: &str = "/etc/ssh/ssh_host_ed25519_key";
-/// Where the modules of an encrypted layout look for the disk's key while the disks are laid out:
-/// `undercroft.disks.encryptionKeyFile` in nix/modules/disks.nix.
-const ENCRYPTION_KEY_PATH: &str = "/run/undercroft/disk.key";
 /// Writes what comes on standard input to a file. umask first: a key is never readable by others,
 /// not even while it is written, nor where a file of that name was before.
 const WRITE_KEY: &str = "umask 077; mkdir -p \"${1%/*}\" && rm -f \"$1\" && cat >\"$1\"";
@@ -129,7 +128,7 @@ async fn answer(job: &Job<'_>, installer: &Installer<'_>, ask: &Ask) -> Result<A
         Ask::HasHostKey => {
             let private = private_host_key(job)?;
             let digest = hex(&Sha256::digest(private.expose_secret().as_bytes()));
-            let probe = ["/undercroft/deliver", "--probe", HOST_KEY_PATH, &digest];
+            let probe = ["/undercroft/deliver", "--probe", HOST_KEY, &digest];
             installer.run(&probe).await
         }
         Ask::GiveHostKey => give_host_key(job, installer).await,
@@ -181,7 +180,7 @@ fn key_paths<'j>(job: &'j Job<'_>) -> Vec<&'j str> {
     let own = parts.encryption_keys.is_some() && is_encrypted(job);
     named
         .map(|key| key.path_on_machine.as_str())
-        .chain(own.then_some(ENCRYPTION_KEY_PATH))
+        .chain(own.then_some(DISK_KEY))
         .collect()
 }
 
@@ -199,7 +198,7 @@ async fn give_disk_keys(job: &Job<'_>, installer: &Installer<'_>) -> Result<Answ
     match parts.encryption_keys.as_ref().filter(|_| is_encrypted(job)) {
         Some(source) => {
             let key = source(job.name())?;
-            let words = ["sh", "-c", WRITE_KEY, "undercroft", ENCRYPTION_KEY_PATH];
+            let words = ["sh", "-c", WRITE_KEY, "undercroft", DISK_KEY];
             installer.run_with_secret(&words, &key).await
         }
         None => Ok(Answer::Done),
@@ -216,13 +215,13 @@ fn is_done(answer: &Answer) -> bool {
 
 async fn give_host_key(job: &Job<'_>, installer: &Installer<'_>) -> Result<Answer, Failure> {
     let private = private_host_key(job)?;
-    let answer = deliver(installer, HOST_KEY_PATH, "0600", &private).await?;
+    let answer = deliver(installer, HOST_KEY, "0600", &private).await?;
     if !is_done(&answer) {
         return Ok(answer);
     }
     let public = public_host_key(job)?;
     let line = SecretString::from(format!("{public} root@{}\n", job.name()));
-    deliver(installer, &format!("{HOST_KEY_PATH}.pub"), "0644", &line).await
+    deliver(installer, &format!("{HOST_KEY}.pub"), "0644", &line).await
 }
 
 async fn give_extra_files(job: &Job<'_>, installer: &Installer<'_>) -> Result<Answer, Failure> {

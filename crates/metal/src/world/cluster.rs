@@ -21,7 +21,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use undercroft_model::{ClusterPlan, Failure, FailureKind, NodeName, Work};
+use undercroft_model::{
+    ClusterPlan, Failure, FailureKind, NodeName, Work, on_machine::CLUSTER_LEAVE,
+};
 
 use self::known::Known;
 pub(super) use self::known::KnownAccess;
@@ -237,5 +239,5 @@ fn split(name: &NodeName, known: &Known) -> Failure {
         FailureKind::Refused,
         format!("{name} answers for another cluster than {} does: the fleet is split", known.server),
     )
-    .with_hint("Look which of the two holds what must not be lost; `/etc/undercroft/cluster-leave --wipe` there takes the other out, with all that it holds.")
+    .with_hint(format!("Look which of the two holds what must not be lost; `{CLUSTER_LEAVE} --wipe` there takes the other out, with all that it holds."))
 }

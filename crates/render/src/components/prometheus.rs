@@ -1,7 +1,7 @@
 //! Prometheus, Alertmanager and their rules, and what they watch.
 
 use serde_json::{Value, json};
-use undercroft_model::inventory;
+use undercroft_model::{inventory, on_machine::NODE_EXPORTER_PORT};
 
 use super::common::{
     MONITORING, claim_template, has_longhorn, late_kind, pod_security, resources, storage_class,
@@ -14,9 +14,6 @@ const RETENTION: &str = "15d";
 /// Size of the volume, and how much of it samples may take: compaction needs the rest.
 const VOLUME: &str = "50Gi";
 const RETENTION_SIZE: &str = "40GB";
-/// Port of the node exporter that every machine runs, in the cluster or not
-/// (nix/modules/node-exporter.nix).
-const NODE_EXPORTER_PORT: u16 = 9101;
 
 pub(super) fn prometheus(cx: &Context<'_>) -> Component {
     Component {

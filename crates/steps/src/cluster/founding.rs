@@ -1,6 +1,6 @@
 //! Whether a cluster may be founded: one fleet has one.
 
-use undercroft_model::{Failure, FailureKind, NodeName};
+use undercroft_model::{Failure, FailureKind, NodeName, on_machine::CLUSTER_LEAVE};
 
 use super::{
     ask::{ClusterAnswer, ClusterAsk},
@@ -40,6 +40,6 @@ fn splits(own: &NodeName, other: &NodeName, why: &str) -> Failure {
         format!("{why}: founding another would split the fleet"),
     )
     .with_hint(format!(
-        "If {own} was installed anew, make another server the founder and let {own} join it. If {other} is left of a cluster that is gone, run `/etc/undercroft/cluster-leave --wipe` there.",
+        "If {own} was installed anew, make another server the founder and let {own} join it. If {other} is left of a cluster that is gone, run `{CLUSTER_LEAVE} --wipe` there.",
     ))
 }

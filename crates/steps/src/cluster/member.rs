@@ -2,6 +2,7 @@
 
 use undercroft_model::{
     ClusterRole, Evidence, Failure, FailureKind, Work, inventory::Distribution,
+    on_machine::JOIN_UNIT,
 };
 
 use super::{
@@ -241,7 +242,9 @@ fn not_joined(missing: &str) -> Failure {
         FailureKind::Transient,
         format!("the machine has not joined: {missing}"),
     )
-    .with_hint("See `journalctl --unit undercroft-cluster-join` on the machine.")
+    .with_hint(format!(
+        "See `journalctl --unit {JOIN_UNIT}` on the machine."
+    ))
 }
 
 /// A member that comes to etcd with nothing of what it had acknowledged could undo it.
@@ -275,5 +278,7 @@ fn failed(status: &JoinStatus) -> Failure {
         FailureKind::Transient,
         format!("the machine could not join: {reason}"),
     )
-    .with_hint("See `journalctl --unit undercroft-cluster-join` on the machine.")
+    .with_hint(format!(
+        "See `journalctl --unit {JOIN_UNIT}` on the machine."
+    ))
 }

@@ -7,7 +7,13 @@ use std::{
 };
 
 use secrecy::SecretString;
-use undercroft_model::{Failure, FailureKind, NodeName};
+use undercroft_model::{
+    Failure, FailureKind, NodeName,
+    on_machine::{
+        CLUSTER_REPORT, JOIN_BEGAN, JOIN_ENV, JOIN_UNIT, JOINED, K3S_ETCD, KUBEADM_ENDED,
+        KUBEADM_ETCD, KUBECONFIG,
+    },
+};
 
 use undercroft_kube::{Access, KubeError, etcd_members};
 use undercroft_process::printable;
@@ -21,43 +27,59 @@ const ASK_TIMEOUT: Duration = Duration::from_secs(30);
 const ETCD_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Prints the administrator's kubeconfig, wherever the distribution keeps it.
-const KUBECONFIG: &str =
-    "for file in /etc/undercroft/kubeconfig /etc/rancher/k3s/k3s.yaml /etc/kubernetes/admin.conf
+fn print_kubeconfig() -> String {
+    format!(
+        "for file in {KUBECONFIG} /etc/rancher/k3s/k3s.yaml /etc/kubernetes/admin.conf
 do [ -r \"$file\" ] && exec cat \"$file\"
 done
-exit 10";
+exit {NO_FILE}"
+    )
+}
 /// The exit code of the above where there is none.
 const NO_FILE: i32 = 10;
 
 /// Says where the machine's part of the cluster stands.
-const STATUS: &str = "cat /proc/sys/kernel/random/boot_id
-if [ -e /var/lib/undercroft/cluster/joined ]; then echo joined
-elif [ -e /var/lib/undercroft/cluster/kubeadm-ended ]; then echo entered
-elif [ -e /var/lib/undercroft/cluster/began ]; then echo begun
+fn print_status() -> String {
+    format!(
+        "cat /proc/sys/kernel/random/boot_id
+if [ -e {JOINED} ]; then echo joined
+elif [ -e {KUBEADM_ENDED} ]; then echo entered
+elif [ -e {JOIN_BEGAN} ]; then echo begun
 else echo apart
 fi
-systemctl show --property=ActiveState --value undercroft-cluster-join.service || echo unknown
-cat /run/undercroft/cluster.json 2>/dev/null || true";
+systemctl show --property=ActiveState --value {JOIN_UNIT}.service || echo unknown
+cat {CLUSTER_REPORT} 2>/dev/null || true"
+    )
+}
 
 /// Runs etcdctl with the certificates that the distribution keeps.
-const ETCDCTL: &str = "dir=/var/lib/rancher/k3s/server/tls/etcd
+fn with_etcdctl(line: &str) -> String {
+    format!(
+        "dir={K3S_ETCD}
 if [ -e \"$dir/server-ca.crt\" ]
 then ETCDCTL_CACERT=$dir/server-ca.crt ETCDCTL_CERT=$dir/client.crt ETCDCTL_KEY=$dir/client.key
-else dir=/etc/kubernetes/pki/etcd
+else dir={KUBEADM_ETCD}
 ETCDCTL_CACERT=$dir/ca.crt ETCDCTL_CERT=$dir/server.crt ETCDCTL_KEY=$dir/server.key
 fi
 export ETCDCTL_CACERT ETCDCTL_CERT ETCDCTL_KEY
 ETCDCTL_ENDPOINTS=https://127.0.0.1:2379
 export ETCDCTL_ENDPOINTS
-";
+{line}"
+    )
+}
 
-/// Writes what a machine is told for its join, whole or not at all.
-const HAND_OVER: &str = "umask 077
-mkdir -p /run/undercroft/cluster
-cat >/run/undercroft/cluster/join.env.new
-mv /run/undercroft/cluster/join.env.new /run/undercroft/cluster/join.env";
+/// Writes what a machine is told for its join, whole or not at all. The folder is there from its boot on.
+fn take_join_env() -> String {
+    format!(
+        "umask 077
+file={JOIN_ENV}
+mkdir -p \"${{file%/*}}\"
+cat >\"$file.new\"
+mv \"$file.new\" \"$file\""
+    )
+}
 
-/// Reads what [`STATUS`] prints.
+/// Reads what [`print_status`] prints.
 fn status_of(text: &str) -> JoinStatus {
     let mut lines = text.lines();
     let mut next = || printable(lines.next().unwrap_or_default().trim());
@@ -138,8 +160,8 @@ impl Machine {
 
     /// The cluster's credentials, as a server keeps them for its administrator.
     pub(crate) async fn access(&self) -> Result<Access, Failure> {
-        let command = RemoteCommand::new(["sh", "-c", KUBECONFIG], ASK_TIMEOUT)
-            .shown_as(&["cat", "/etc/undercroft/kubeconfig"]);
+        let command = RemoteCommand::new(["sh", "-c", &print_kubeconfig()], ASK_TIMEOUT)
+            .shown_as(&["cat", KUBECONFIG]);
         let output = self.run(command).await?;
         if output.code == NO_FILE {
             return Err(Failure::new(
@@ -157,17 +179,17 @@ impl Machine {
 
     /// How far the machine's part of the cluster is.
     pub(crate) async fn status(&self) -> Result<JoinStatus, Failure> {
-        let command = RemoteCommand::new(["sh", "-c", STATUS], ASK_TIMEOUT).shown_as(&[
+        let command = RemoteCommand::new(["sh", "-c", &print_status()], ASK_TIMEOUT).shown_as(&[
             "systemctl",
             "show",
-            "undercroft-cluster-join.service",
+            JOIN_UNIT,
         ]);
         Ok(status_of(&self.succeed(command).await?))
     }
 
     /// Starts the machine's part of the cluster, without waiting for it.
     pub(crate) async fn start_join(&self) -> Result<(), Failure> {
-        let unit = "undercroft-cluster-join.service";
+        let unit = format!("{JOIN_UNIT}.service");
         // A unit that has failed, or has once succeeded, is started again all the same.
         let start = format!(
             "systemctl reset-failed {unit} 2>/dev/null; systemctl restart --no-block {unit}"
@@ -176,7 +198,7 @@ impl Machine {
             "systemctl",
             "restart",
             "--no-block",
-            unit,
+            &unit,
         ]);
         let output = self.run(command).await?;
         match output.code {
@@ -225,8 +247,8 @@ exit 0";
 
     /// Hands the machine what only the controller knows, in a file that its unit reads.
     pub(crate) async fn hand_over(&self, env: SecretString) -> Result<(), Failure> {
-        let command = RemoteCommand::new(["sh", "-c", HAND_OVER], ASK_TIMEOUT)
-            .shown_as(&["install", "/run/undercroft/cluster/join.env"])
+        let command = RemoteCommand::new(["sh", "-c", &take_join_env()], ASK_TIMEOUT)
+            .shown_as(&["install", JOIN_ENV])
             .with_secret(env);
         self.succeed(command).await.map(drop)
     }
@@ -273,7 +295,7 @@ exit 0";
     }
 
     async fn etcdctl(&self, line: &str, code_max: i32) -> Result<String, Failure> {
-        let script = format!("{ETCDCTL}{line}");
+        let script = with_etcdctl(line);
         let words: Vec<&str> = line.split(' ').skip(1).collect();
         let command = RemoteCommand::new(["sh", "-c", &script], ETCD_TIMEOUT).shown_as(&words);
         let output = self.run(command).await?;
