@@ -9,6 +9,7 @@
 
 pub mod record;
 
+mod content;
 mod devices;
 mod jobs;
 mod lender;

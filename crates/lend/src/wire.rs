@@ -2,7 +2,11 @@
 //!
 //! A device asks on three subjects and is answered in its inbox: `want` (work, a long poll), `beat` (a lease goes
 //! on) and `out` (how a job ended). It never acknowledges anything and has no consumer: a message that is lost is
-//! asked again, and a lease that nobody renews runs out.
+//! asked again, and a lease that nobody renews runs out. What a job reads comes in parts on `want`, and what it
+//! made goes in parts on `out`. Whoever has work says so on a subject of their own ([`submit`]).
+
+mod parts;
+pub mod submit;
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
@@ -10,6 +14,12 @@ use crate::{
     consent::{Head, Record},
     ids::{Digest, Epoch, JobId, Turn},
     job::Job,
+};
+
+pub use parts::{
+    Bring, BringAnswer, BringSay, CONTENT_BYTES_MAX, Fetch, FetchAnswer, FetchSay, LOG_BYTES_MAX,
+    Made, NoPart, PART_BYTES, Piece, next_offset, part_bytes, part_number, parts, read_with_bytes,
+    write_with_bytes,
 };
 
 /// The version that this program speaks.
@@ -87,6 +97,36 @@ pub struct Holding {
     pub job: JobId,
     /// Which time.
     pub epoch: Epoch,
+}
+
+/// What a device says on its `want` subject.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum AtWant {
+    /// It asks for work.
+    Want(Want),
+    /// It asks for a part of what its job reads.
+    Fetch(Fetch),
+}
+
+/// What a device says on its `out` subject.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum AtOut {
+    /// How a job ended.
+    Out(Out),
+    /// A part of what it made stands behind this.
+    Bring(Bring),
+}
+
+/// A part of some content.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Fetching {
+    /// The digest of the whole.
+    pub digest: Digest,
+    /// Where the part begins, in bytes.
+    pub offset: u64,
 }
 
 /// A device asks for work.

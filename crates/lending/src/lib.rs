@@ -2,8 +2,10 @@
 //!
 //! Decisions are `lend`'s. This crate carries them out: sockets, files, keys, clocks and programs.
 
+pub mod bus;
 pub mod daemon;
 pub mod device_keys;
+pub mod keys;
 mod lines;
 #[cfg(test)]
 mod tests;

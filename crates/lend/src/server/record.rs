@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     ids::{DeviceName, Digest, Epoch, Turn},
     job::Job,
-    wire::Ended,
+    wire::{Ended, tail},
 };
 
 /// Times that a job is handed out before it is given up, whatever came of it. Attempts count only what was the
@@ -236,7 +236,7 @@ impl JobRecord {
                 output,
                 bytes,
             }),
-            Ended::Failed { why } => self.failed_once(why),
+            Ended::Failed { why } => self.failed_once(tail(&why)),
             Ended::Returned { .. } => self.queued_again(),
             Ended::Declined { .. } => {
                 let mut next = self.queued_again();
@@ -246,7 +246,7 @@ impl JobRecord {
         })
     }
 
-    fn held_by(&self, device: &DeviceName, epoch: Epoch) -> Result<&Lease, Unchanged> {
+    pub(super) fn held_by(&self, device: &DeviceName, epoch: Epoch) -> Result<&Lease, Unchanged> {
         match &self.state {
             State::Leased(lease) if lease.device == *device && self.epoch == epoch => Ok(lease),
             State::Leased(_) => Err(Unchanged::No(format!(

@@ -1,0 +1,63 @@
+//! Who may fetch and bring what. The content itself lies outside.
+
+use super::{
+    record::{JobRecord, Unchanged},
+    state::Server,
+};
+use crate::{
+    ids::{DeviceName, JobId},
+    wire::{Bring, CONTENT_BYTES_MAX, Fetch, Holding, LOG_BYTES_MAX, Made},
+};
+
+/// Bytes of a MiB.
+const MIB: u64 = 1024 * 1024;
+
+impl<V> Server<V> {
+    /// All jobs that the store holds, as far as this server knows, by name.
+    pub fn jobs(&self) -> impl Iterator<Item = &JobRecord> {
+        self.jobs.values().filter_map(|slot| slot.record.as_ref())
+    }
+
+    /// One of them.
+    pub fn job(&self, id: &JobId) -> Option<&JobRecord> {
+        self.jobs.get(id)?.record.as_ref()
+    }
+
+    /// Whether a device may have a part of that content: its job reads or runs it, and is the device's at that
+    /// epoch.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn may_fetch(&self, device: &DeviceName, fetch: &Fetch) -> Result<(), String> {
+        let job = &self.held(device, &fetch.holding)?.job;
+        let digest = fetch.fetching.digest;
+        if job.artefact == digest || job.inputs.values().any(|input| *input == digest) {
+            Ok(())
+        } else {
+            Err(format!("{} doesn't read {digest}", job.id))
+        }
+    }
+
+    /// How many bytes a device may bring of what its job made.
+    ///
+    /// # Errors
+    /// When the job isn't the device's at that epoch.
+    pub fn may_bring(&self, device: &DeviceName, bring: &Bring) -> Result<u64, String> {
+        let job = &self.held(device, &bring.holding)?.job;
+        Ok(match bring.made {
+            Made::Log => LOG_BYTES_MAX,
+            Made::Output => {
+                CONTENT_BYTES_MAX.min(u64::from(job.limits.disk_mb).saturating_mul(MIB))
+            }
+        })
+    }
+
+    fn held(&self, device: &DeviceName, holding: &Holding) -> Result<&JobRecord, String> {
+        let record = self.job(&holding.job).ok_or("there is no such job")?;
+        match record.held_by(device, holding.epoch) {
+            Ok(_) => Ok(record),
+            Err(Unchanged::No(why)) => Err(why),
+            Err(Unchanged::Already) => Err("it has happened already".to_owned()),
+        }
+    }
+}
