@@ -10,6 +10,7 @@ mod events;
 mod init;
 mod installer;
 mod journal;
+mod lend;
 mod man;
 mod plan;
 mod power;
@@ -96,6 +97,7 @@ pub(crate) enum Command {
     Ssh(ssh::SshArgs),
     Secrets(secrets::SecretsArgs),
     Doctor(doctor::DoctorArgs),
+    Lend(lend::LendArgs),
     Rack(rack::RackArgs),
     Installer(installer::InstallerArgs),
     Completions(completions::CompletionsArgs),
@@ -119,7 +121,12 @@ impl Command {
     pub(crate) fn uses_state(&self) -> bool {
         !matches!(
             self,
-            Self::Check(_) | Self::Render(_) | Self::Update(_) | Self::Rehearse(_) | Self::Dev(_)
+            Self::Check(_)
+                | Self::Render(_)
+                | Self::Update(_)
+                | Self::Rehearse(_)
+                | Self::Dev(_)
+                | Self::Lend(_)
         )
     }
 }
@@ -147,6 +154,7 @@ pub(crate) fn run(ui: Ui, cli: Cli) -> Result<Done, CliError> {
         Command::Ssh(args) => ssh::run(ui, at, &args),
         Command::Secrets(args) => secrets::run(ui, at, &args),
         Command::Doctor(args) => doctor::run(ui, at, &args),
+        Command::Lend(args) => lend::run(ui, at, &args),
         Command::Rack(args) => rack::run(ui, at, &args),
         Command::Installer(args) => installer::run(ui, &args),
         Command::Completions(args) => completions::run(ui, &args),

@@ -35,6 +35,7 @@ pub(crate) const DOCUMENTS: &[Named] = &[
     ("installer-build", schema::<Image>),
     ("installer-path", schema::<Image>),
     ("journal", schema::<Journal>),
+    ("lend-key", schema::<LendKey>),
     ("plan", schema::<PlanDocument>),
     ("power", schema::<Power>),
     ("progress", schema::<ProgressLine>),
@@ -141,6 +142,15 @@ documents! {
         entries: u64,
         /// The digest of the last, and through it of all before, in hexadecimal.
         head: Option<String>,
+    }
+
+    "lend-key" 1
+    /// A key of somebody who submits work, or of the server of lending.
+    LendKey {
+        /// Its public half.
+        nkey: String,
+        /// Whether it was made just now.
+        is_new: bool,
     }
 
     "power" 1

@@ -17,9 +17,9 @@ use crate::{
 };
 
 pub use parts::{
-    Bring, BringAnswer, BringSay, CONTENT_BYTES_MAX, Fetch, FetchAnswer, FetchSay, LOG_BYTES_MAX,
-    Made, NoPart, PART_BYTES, Piece, next_offset, part_bytes, part_number, parts, read_with_bytes,
-    write_with_bytes,
+    Bring, BringAnswer, BringSay, CONTENT_BYTES_MAX, ContentPart, Fetch, FetchAnswer, FetchSay,
+    LOG_BYTES_MAX, Made, NoPart, PART_BYTES, next_offset, part_bytes, part_number, parts,
+    read_with_bytes, write_with_bytes,
 };
 
 /// The version that this program speaks.

@@ -34,7 +34,7 @@ const READ_BYTES: u16 = 8 * 1024;
 
 /// How to reach the server, and as whom.
 #[derive(Debug, Clone)]
-pub struct Settings {
+pub struct BusSettings {
     /// `tls://HOST:PORT` or `nats://HOST:PORT`.
     pub url: String,
     /// Whom to believe that the server is who it says; without it, the authorities of the operating system.
@@ -71,7 +71,7 @@ impl Inbox {
 
 /// How the connection is.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Link {
+pub enum Connection {
     /// There is one.
     Up,
     /// There is none; it is tried again.
@@ -188,7 +188,7 @@ impl Advice for BusError {
 #[derive(Debug, Clone)]
 pub struct Bus {
     client: Client,
-    link: watch::Receiver<Link>,
+    link: watch::Receiver<Connection>,
     url: String,
 }
 
@@ -197,7 +197,7 @@ impl Bus {
     ///
     /// # Errors
     /// When the server can't be reached, isn't who it should be, or refuses the key.
-    pub async fn connect(settings: &Settings) -> Result<Self, BusError> {
+    pub async fn connect(settings: &BusSettings) -> Result<Self, BusError> {
         Self::with(settings, false).await
     }
 
@@ -206,20 +206,22 @@ impl Bus {
     ///
     /// # Errors
     /// When the address is none, or plain text would go beyond this machine.
-    pub async fn connect_when_there(settings: &Settings) -> Result<Self, BusError> {
+    pub async fn connect_when_there(settings: &BusSettings) -> Result<Self, BusError> {
         Self::with(settings, true).await
     }
 
-    async fn with(settings: &Settings, waits: bool) -> Result<Self, BusError> {
+    async fn with(settings: &BusSettings, waits: bool) -> Result<Self, BusError> {
         let url = settings.url.clone();
-        let address: ServerAddr = url
-            .parse()
-            .map_err(|_| BusError::Url { url: url.clone() })?;
+        let no_address = || BusError::Url { url: url.clone() };
+        let address: ServerAddr = url.parse().map_err(|_| no_address())?;
+        if address.host().is_empty() || !matches!(address.scheme(), "nats" | "tls") {
+            return Err(no_address());
+        }
         let has_tls = settings.ca_file.is_some() || address.tls_required();
         if !has_tls && !is_loopback(address.host()) {
             return Err(BusError::Plain { url });
         }
-        let (said, link) = watch::channel(Link::Down {
+        let (said, link) = watch::channel(Connection::Down {
             why: "no connection was made yet".to_owned(),
         });
         let mut options = ConnectOptions::with_nkey(settings.key.seed().expose_secret().to_owned())
@@ -280,7 +282,7 @@ impl Bus {
     }
 
     /// How the connection is, and when that changes.
-    pub fn link(&self) -> watch::Receiver<Link> {
+    pub fn link(&self) -> watch::Receiver<Connection> {
         self.link.clone()
     }
 
@@ -306,10 +308,10 @@ fn rest(attempts: usize) -> Duration {
     Duration::from_millis(ms.min(RECONNECT_MS_MAX))
 }
 
-fn note(said: &watch::Sender<Link>, event: &Event) {
+fn note(said: &watch::Sender<Connection>, event: &Event) {
     let why = match event {
         Event::Connected => {
-            said.send_replace(Link::Up);
+            said.send_replace(Connection::Up);
             return;
         }
         Event::Disconnected => "the connection was lost".to_owned(),
@@ -324,10 +326,10 @@ fn note(said: &watch::Sender<Link>, event: &Event) {
         }
     };
     said.send_if_modified(|link| {
-        let next = Link::Down { why };
+        let next = Connection::Down { why };
         // An error of a connection that stands doesn't end it; that is said as well.
         let is_news =
-            *link != next && (*link != Link::Up || !matches!(event, Event::ClientError(_)));
+            *link != next && (*link != Connection::Up || !matches!(event, Event::ClientError(_)));
         if is_news {
             *link = next;
         }
@@ -391,7 +393,7 @@ mod tests {
     #[tokio::test]
     async fn plain_text_stays_on_this_machine() {
         let connect = async |url: &str| {
-            let settings = Settings {
+            let settings = BusSettings {
                 url: url.to_owned(),
                 ca_file: None,
                 key: Arc::new(UserKey::generate()),

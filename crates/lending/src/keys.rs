@@ -10,6 +10,8 @@ use std::{
 
 use nkeys::{KeyPair, KeyPairType};
 use rustix::fs::{Mode, OFlags};
+use secrecy::{ExposeSecret as _, SecretString};
+use undercroft_folder::confined::{Confined, ConfinedError, Modes};
 use undercroft_lend::consent::PublicKey;
 use undercroft_model::advice::{Advice, ErrorKind, FileFailure};
 
@@ -21,7 +23,7 @@ pub struct UserKey(KeyPair);
 
 /// Why there is no key.
 #[derive(Debug, thiserror::Error)]
-pub enum KeyError {
+pub enum SeedError {
     /// The file can't be read.
     #[error("can't read the key in {}: {source}", path.display())]
     File {
@@ -50,19 +52,24 @@ pub enum KeyError {
         /// The file.
         path: PathBuf,
     },
+    /// A new one could not be written.
+    #[error(transparent)]
+    Write(#[from] ConfinedError),
 }
 
-impl Advice for KeyError {
+impl Advice for SeedError {
     fn kind(&self) -> ErrorKind {
         match self {
             Self::File { source, .. } => undercroft_model::advice::kind_of_io(source),
             Self::NoFile { .. } | Self::Open { .. } | Self::NoSeed { .. } => ErrorKind::Input,
+            Self::Write(error) => error.kind(),
         }
     }
 
     fn hint(&self) -> Option<String> {
         Some(match self {
             Self::File { .. } => return None,
+            Self::Write(error) => return error.hint(),
             Self::NoFile { .. } => "Name the file that holds the seed (SU…).".to_owned(),
             Self::Open { path, .. } => format!(
                 "Run `chmod 600 {}`; if somebody may have read it, make another key.",
@@ -82,6 +89,7 @@ impl Advice for KeyError {
                 path,
                 source: Some(source),
             }),
+            Self::Write(error) => error.file(),
             Self::NoFile { .. } | Self::Open { .. } | Self::NoSeed { .. } => None,
         }
     }
@@ -103,8 +111,8 @@ impl UserKey {
     ///
     /// # Errors
     /// When it can't be read, others can read it, or it holds no seed of a user.
-    pub fn read(path: &Path) -> Result<Self, KeyError> {
-        let failed = |source: io::Error| KeyError::File {
+    pub fn read(path: &Path) -> Result<Self, SeedError> {
+        let failed = |source: io::Error| SeedError::File {
             path: path.to_owned(),
             source,
         };
@@ -113,7 +121,7 @@ impl UserKey {
         let stat = rustix::fs::fstat(file.as_fd()).map_err(|e| failed(e.into()))?;
         let is_file = rustix::fs::FileType::from_raw_mode(stat.st_mode).is_file();
         if !is_file || u64::try_from(stat.st_size).is_ok_and(|bytes| bytes > FILE_BYTES_MAX) {
-            return Err(KeyError::NoFile {
+            return Err(SeedError::NoFile {
                 path: path.to_owned(),
             });
         }
@@ -122,7 +130,7 @@ impl UserKey {
         // read it, which shows as the group's right.
         let is_credential = stat.st_uid == 0 && mode == 0o440;
         if mode & 0o077 != 0 && !is_credential {
-            return Err(KeyError::Open {
+            return Err(SeedError::Open {
                 path: path.to_owned(),
                 mode,
             });
@@ -132,9 +140,33 @@ impl UserKey {
             .take(FILE_BYTES_MAX)
             .read_to_string(&mut text)
             .map_err(failed)?;
-        Self::from_seed(&text).ok_or_else(|| KeyError::NoSeed {
+        Self::from_seed(&text).ok_or_else(|| SeedError::NoSeed {
             path: path.to_owned(),
         })
+    }
+
+    /// The key of a file as [`Self::read`] reads it, or a new one in it where there is no such file; and whether it
+    /// is new.
+    ///
+    /// # Errors
+    /// As [`Self::read`], and when the file can't be written.
+    pub fn read_or_make(path: &Path) -> Result<(Self, bool), SeedError> {
+        match Self::read(path) {
+            Ok(key) => return Ok((key, false)),
+            Err(SeedError::File { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+        let Some(name) = path.file_name() else {
+            return Err(SeedError::NoFile {
+                path: path.to_owned(),
+            });
+        };
+        let folder = path.parent().filter(|folder| *folder != Path::new(""));
+        let folder = Confined::new(folder.unwrap_or(Path::new(".")));
+        let key = Self::generate();
+        let line = SecretString::from(format!("{}\n", key.seed().expose_secret()));
+        folder.write_new(name, line.expose_secret().as_bytes(), Modes::PRIVATE)?;
+        Ok((key, true))
     }
 
     /// The key of a seed, which may stand among lines of comment; `None` where there is none of a user.
@@ -153,7 +185,7 @@ impl UserKey {
     }
 
     /// Its secret half, for a file that nobody else can read.
-    pub fn seed(&self) -> secrecy::SecretString {
+    pub fn seed(&self) -> SecretString {
         // A pair with a secret half has a seed.
         self.0.seed().unwrap_or_default().into()
     }
@@ -162,8 +194,6 @@ impl UserKey {
 #[cfg(test)]
 mod tests {
     use std::{fs, os::unix::fs::PermissionsExt as _};
-
-    use secrecy::ExposeSecret as _;
 
     use super::*;
 
@@ -178,10 +208,26 @@ mod tests {
             let read = UserKey::read(&path);
             match read {
                 Ok(read) => assert!(is_good && read.public() == key.public(), "{mode:o}"),
-                Err(KeyError::Open { mode: found, .. }) => assert!(!is_good && found == mode),
+                Err(SeedError::Open { mode: found, .. }) => assert!(!is_good && found == mode),
                 Err(error) => panic!("{error}"),
             }
         }
+    }
+
+    #[test]
+    fn a_key_is_made_once_and_for_its_owner_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("key");
+        let (made, is_new) = UserKey::read_or_make(&path).unwrap();
+        assert!(is_new);
+        let mode = fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        let (again, is_new) = UserKey::read_or_make(&path).unwrap();
+        assert!(!is_new && made.public() == again.public());
+        let secret = made.seed().expose_secret().to_owned();
+        assert!(!format!("{made:?}").contains(&secret));
+        let nowhere = UserKey::read_or_make(&path.join("b")).unwrap_err();
+        assert_eq!(nowhere.kind(), ErrorKind::Input, "{nowhere}");
     }
 
     #[test]
@@ -196,14 +242,14 @@ mod tests {
         let account = KeyPair::new_account().seed().unwrap();
         let public = UserKey::generate().public().0;
         for text in ["", "SU", &account, &public] {
-            assert!(matches!(error(text), KeyError::NoSeed { .. }));
+            assert!(matches!(error(text), SeedError::NoSeed { .. }));
         }
-        assert!(matches!(error(&"a".repeat(5000)), KeyError::NoFile { .. }));
+        assert!(matches!(error(&"a".repeat(5000)), SeedError::NoFile { .. }));
         let gone = UserKey::read(&folder.path().join("gone")).unwrap_err();
         assert_eq!(gone.kind(), ErrorKind::Input);
         assert!(matches!(
             UserKey::read(folder.path()),
-            Err(KeyError::NoFile { .. })
+            Err(SeedError::NoFile { .. })
         ));
     }
 }

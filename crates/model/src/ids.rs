@@ -179,6 +179,10 @@ label_type! {
     Tenant
 }
 label_type! {
+    /// Who brings work, as `[lending.submitters.NAME]` names them.
+    SubmitterName
+}
+label_type! {
     /// Something that work needs of a device and a device says it has, such as `gpu`.
     Feature
 }

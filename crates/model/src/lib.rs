@@ -30,7 +30,7 @@ pub use facts::NodeFacts;
 pub use identity::{MachineIdentity, NotTheMachine};
 pub use ids::{
     ClassName, DeviceClass, DeviceName, Feature, InvalidId, JobId, MacAddr, MachineUuid, NodeName,
-    PcName, System, Tenant, UserName, is_dns_label,
+    PcName, SubmitterName, System, Tenant, UserName, is_dns_label,
 };
 pub use misfit::{DiskMisfit, Misfit, misfits, the_disk};
 pub use observation::{Found, Installed, NodeObservation, Observation};

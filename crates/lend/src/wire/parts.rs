@@ -107,7 +107,7 @@ pub enum FetchSay {
 /// Whoever brings content brings a part of it, which stands behind this.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Piece {
+pub struct ContentPart {
     /// The digest of the whole.
     pub digest: Digest,
     /// The size of the whole, in bytes.
@@ -125,7 +125,7 @@ pub struct Bring {
     /// What it is.
     pub made: Made,
     /// Which part.
-    pub piece: Piece,
+    pub piece: ContentPart,
 }
 
 /// What a part that was brought is answered with.
@@ -133,7 +133,7 @@ pub struct Bring {
 #[serde(deny_unknown_fields)]
 pub struct BringAnswer {
     /// Which part.
-    pub piece: Piece,
+    pub piece: ContentPart,
     /// What has come of it.
     pub say: BringSay,
 }
@@ -194,7 +194,7 @@ pub enum NoPart {
 
 const PART_BYTES_U64: u64 = PART_BYTES as u64;
 
-impl Piece {
+impl ContentPart {
     /// Whether the bytes behind it are that part.
     ///
     /// # Errors
@@ -226,7 +226,7 @@ impl Piece {
 /// When no part begins there.
 pub fn part_bytes(total: u64, offset: u64) -> Result<u64, NoPart> {
     let is_first = offset == 0;
-    if offset % PART_BYTES_U64 != 0 || (offset >= total && !is_first) {
+    if !offset.is_multiple_of(PART_BYTES_U64) || (offset >= total && !is_first) {
         return Err(NoPart::Offset { total, offset });
     }
     Ok(total.saturating_sub(offset).min(PART_BYTES_U64))
@@ -262,7 +262,7 @@ mod tests {
                 epoch: Epoch(3),
             },
             made: Made::Log,
-            piece: Piece {
+            piece: ContentPart {
                 digest: Digest::of(b"a\nb"),
                 total: 3,
                 offset: 0,
@@ -290,12 +290,12 @@ mod tests {
 
     #[test]
     fn a_part_has_its_place_and_its_length() {
-        let piece = |total, offset| Piece {
+        let piece = |total, offset| ContentPart {
             total,
             offset,
             ..bring().piece
         };
-        let error = |piece: Piece, bytes: usize| {
+        let error = |piece: ContentPart, bytes: usize| {
             let behind = vec![0; bytes];
             piece.check(&behind, 1_000_000).unwrap_err().to_string()
         };

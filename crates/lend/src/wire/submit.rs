@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use undercroft_model::{DeviceName, inventory::Sensitivity};
 
-use super::{BringSay, Fetching, Made, Piece};
+use super::{BringSay, ContentPart, Fetching, Made};
 use crate::{
     ids::{Digest, Epoch, JobId, Tenant},
     job::{Runtime, Submission},
@@ -18,7 +18,7 @@ pub const LISTED_MAX: usize = 200;
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum AtSubmit {
     /// A part of what a job will read or run stands behind this.
-    Bring(Piece),
+    Bring(ContentPart),
     /// Work.
     Submit(Box<Submission>),
     /// It isn't wanted any more.

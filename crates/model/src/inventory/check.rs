@@ -5,6 +5,7 @@ mod classes;
 mod cluster;
 mod gpu;
 mod identities;
+mod lending;
 mod machines;
 mod network;
 mod people;
@@ -31,5 +32,6 @@ pub(super) fn check(draft: &Draft, root: &Spanned<DeValue<'_>>, cx: &mut Reader<
     classes::check(&mut check);
     machines::check(&mut check);
     people::check(&mut check);
+    lending::check(&mut check);
     check.tell_causes();
 }

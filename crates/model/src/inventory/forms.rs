@@ -73,6 +73,8 @@ forms! {
         r"^(0x|eui\.|nvme\.|naa\.|uuid\.|t10\.)[0-9A-Za-z_.-]+$", is_wwn;
     HOURS: "a part of the day such as 22:00-06:30",
         "^([01][0-9]|2[0-3]):[0-5][0-9]-([01][0-9]|2[0-3]):[0-5][0-9]$", is_hours;
+    NKEY: "the public nkey of a user: U and 55 characters of A-Z and 2-7, with their checksum",
+        "^U[A-Z2-7]{55}$", is_user_nkey;
     EMAIL: "an address for electronic mail",
         r"^[^\s@]+@[^\s@]+$", |t| matches!(t.split_once('@'),
             Some((user, host)) if !user.is_empty() && !t.contains(char::is_whitespace) && is_domain(host));
@@ -89,6 +91,48 @@ fn is_domain(text: &str) -> bool {
         return text.parse::<Ipv4Addr>().is_ok();
     }
     text.len() <= 253 && text.split('.').all(is_dns_label)
+}
+
+/// A public key as NATS writes it: base 32 of a byte for its kind, 32 bytes and a CRC-16 of both (nkeys, `strkey`).
+fn is_user_nkey(text: &str) -> bool {
+    const USER: u8 = 20 << 3;
+    let Some(bytes) = base32(text) else {
+        return false;
+    };
+    let Some((keyed, sum)) = bytes.split_last_chunk::<2>() else {
+        return false;
+    };
+    keyed.len() == 33 && keyed.first() == Some(&USER) && crc16(keyed) == u16::from_le_bytes(*sum)
+}
+
+/// Decodes base 32 (RFC 4648) of whole bytes, without padding.
+fn base32(text: &str) -> Option<Vec<u8>> {
+    let mut bytes = Vec::with_capacity(text.len() * 5 / 8);
+    let (mut bits, mut held) = (0_u32, 0_u32);
+    for b in text.bytes() {
+        let value = match b {
+            b'A'..=b'Z' => b - b'A',
+            b'2'..=b'7' => b - b'2' + 26,
+            _ => return None,
+        };
+        bits = (bits << 5) | u32::from(value);
+        held += 5;
+        if held >= 8 {
+            held -= 8;
+            bytes.push(u8::try_from((bits >> held) & 0xff).ok()?);
+            bits &= (1 << held) - 1;
+        }
+    }
+    (bits == 0).then_some(bytes)
+}
+
+/// CRC-16 with the polynomial 0x1021 from 0 (XMODEM).
+fn crc16(bytes: &[u8]) -> u16 {
+    bytes.iter().fold(0, |crc, byte| {
+        (0..8).fold(crc ^ (u16::from(*byte) << 8), |crc, _| {
+            (crc << 1) ^ if crc & 0x8000 == 0 { 0 } else { 0x1021 }
+        })
+    })
 }
 
 fn is_release(text: &str) -> bool {

@@ -10,7 +10,7 @@ use super::{
     declare::{Json, Name, Out, Rule, Value, text},
     reader::Reader,
 };
-use crate::{ClassName, MacAddr, MachineUuid, NodeName, PcName, System, UserName};
+use crate::{ClassName, MacAddr, MachineUuid, NodeName, PcName, SubmitterName, System, UserName};
 
 impl Value for bool {
     fn read(value: &Spanned<DeValue<'_>>, _: Rule, cx: &mut Reader<'_>) -> Option<Self> {
@@ -144,7 +144,7 @@ macro_rules! labels {
     )* };
 }
 
-labels!(NodeName, ClassName, PcName, UserName);
+labels!(NodeName, ClassName, PcName, SubmitterName, UserName);
 
 impl Name for String {
     const PATTERN: &'static str = "^.+$";

@@ -25,6 +25,11 @@ section! {
     pub struct Lend {
         /// Whether the PC lends at all.
         enabled: bool = false;
+        /// The PC's public nkey, as `undercroft lend enrol` prints it there: what it proves itself with to the
+        /// message system, and signs with what it has done. Without it the PC gets no work.
+        nkey: Option<String> => Rule::Text(&forms::NKEY);
+        /// The public nkey of the PC's owner, printed with it: what the owner agrees to is signed with it.
+        owner_key: Option<String> => Rule::Text(&forms::NKEY);
         /// Jobs at a time.
         slots: u32 = 1 => Rule::Range(1, 64);
         /// Share of the processors for all jobs together, in percent.

@@ -8,7 +8,7 @@ use super::{
     declare::{Rule, choice, declared_default, fallback, rule, section},
     forms,
 };
-use crate::NodeName;
+use crate::{NodeName, SubmitterName};
 
 choice! {
     /// Who builds the systems of the nodes.
@@ -375,6 +375,18 @@ choice! {
 }
 
 section! {
+    /// Somebody who brings work: a person, or a service such as a CI runner.
+    pub struct Submitter {
+        /// Their public nkey, which the message system knows them by.
+        nkey: String => Rule::Text(&forms::NKEY);
+        /// For whom: one of `lending.tenants`.
+        tenant: String => Rule::Text(&forms::LABEL);
+        /// How sensitive what they bring is at least, whatever they say of a job.
+        brings: Sensitivity = Sensitivity::Internal;
+    }
+}
+
+section! {
     /// Work that developers' PCs take over while their owners let them.
     pub struct Lending {
         /// Whether there is lending at all.
@@ -387,8 +399,12 @@ section! {
         max_sensitivity: Sensitivity = Sensitivity::Public;
         /// Runtimes that are offered; a PC offers those of its own that are among them.
         runtimes: Vec<Runtime> = vec![Runtime::Wasm];
-        /// Who may submit jobs.
+        /// For whom jobs may be submitted.
         tenants: Vec<String> => Rule::Text(&forms::LABEL);
+        /// Who may submit jobs: `[lending.submitters.NAME]`.
+        submitters: BTreeMap<SubmitterName, Submitter>;
+        /// The public nkey of the server of lending, `undercroft lend server`.
+        server_key: Option<String> => Rule::Text(&forms::NKEY);
         /// Seconds for which a lease holds without renewal.
         lease_s: u32 = 60 => Rule::Range(10, 3600);
         /// Seconds between two renewals of a lease.

@@ -27,7 +27,6 @@ pub(super) fn check(c: &mut Check<'_, '_>) {
         components(c);
     }
     secrets(c);
-    lending(c);
 }
 
 fn fleet(c: &mut Check<'_, '_>) {
@@ -311,37 +310,5 @@ fn secrets(c: &mut Check<'_, '_>) {
                 "Take one of them out.",
             );
         }
-    }
-}
-
-fn lending(c: &mut Check<'_, '_>) {
-    let draft = c.draft;
-    let Some(lending) = &draft.lending else {
-        return;
-    };
-    if lending.enabled && lending.nats_url.is_none() && c.whole("lending", "nats_url") {
-        c.error(
-            "missing-key",
-            &["lending", "enabled"],
-            "lending needs `nats_url`",
-            "Add `nats_url = \"tls://HOST:4222\"`, at which the PCs reach the NATS server.",
-        );
-    }
-    // A lease outlives one lost renewal.
-    if lending.heartbeat_s * 2 > lending.lease_s {
-        let message = format!(
-            "a lease of {} s doesn't outlive one lost renewal at {} s",
-            lending.lease_s, lending.heartbeat_s
-        );
-        let key = ["heartbeat_s", "lease_s"]
-            .into_iter()
-            .find(|key| c.has(&["lending", key]))
-            .unwrap_or("lease_s");
-        c.error(
-            "contradiction",
-            &["lending", key],
-            message,
-            "Make `lease_s` at least twice `heartbeat_s`.",
-        );
     }
 }
