@@ -27,8 +27,8 @@ const EDGES: &[(&str, &[&str])] = &[
     ("simkit", &[]),
     ("sim", &["engine", "model", "planner", "simkit", "steps"]),
     ("lend", &["model"]),
-    ("sandbox", &["process"]),
-    ("jobrun", &[]),
+    ("sandbox", &["model", "process"]),
+    ("jobrun", &["sandbox"]),
     (
         "lending",
         &["folder", "lend", "model", "process", "sandbox"],

@@ -1,0 +1,50 @@
+//! Real sandboxes, with jobs that behave and jobs that don't.
+
+#[cfg(test)]
+mod support;
+
+use undercroft_sandbox::{JobEnd, SandboxError};
+
+use support::{Site, text};
+
+#[tokio::test]
+async fn a_job_reads_its_input_and_leaves_its_output() {
+    let Some(site) = Site::open().await else {
+        return;
+    };
+    let mut spec = site.spec("copy", &["copy"]);
+    spec.inputs = vec![site.input("text", "four words of text")];
+    let running = site.yard.start(spec).await.unwrap();
+    let end = running.wait().await;
+    assert_eq!(end, JobEnd::Exited { code: 0 }, "{}", running.log_tail());
+    assert_eq!(running.log_tail().trim(), "read 18 bytes");
+    let output = running.take_output().await.unwrap().unwrap();
+    assert_eq!(output.bytes, 18);
+    assert_eq!(text(output.file), "four words of text");
+    let folder = site.job_folder("copy");
+    assert!(folder.exists());
+    running.wipe().await.unwrap();
+    assert!(!folder.exists());
+}
+
+#[tokio::test]
+async fn an_exit_code_is_the_jobs_own() {
+    let Some(site) = Site::open().await else {
+        return;
+    };
+    let running = site.yard.start(site.spec("exit", &["exit", "41"])).await;
+    assert_eq!(running.unwrap().wait().await, JobEnd::Exited { code: 41 });
+}
+
+#[tokio::test]
+async fn another_program_than_the_one_that_was_meant_is_refused() {
+    let Some(site) = Site::open().await else {
+        return;
+    };
+    let mut spec = site.spec("other", &["exit", "0"]);
+    spec.program.digest = format!("sha256:{}", "0".repeat(64)).parse().unwrap();
+    let error = site.yard.start(spec).await.unwrap_err();
+    assert!(matches!(error, SandboxError::Refused { .. }), "{error}");
+    assert!(error.to_string().contains("was to be run"), "{error}");
+    assert!(!site.job_folder("other").exists());
+}

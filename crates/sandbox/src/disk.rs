@@ -1,0 +1,155 @@
+//! How much a job's folders hold, by looking.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    os::{fd::OwnedFd, unix::fs::MetadataExt as _},
+    path::{Path, PathBuf},
+};
+
+use rustix::{
+    fs::{AtFlags, Dir, FileType, Mode, OFlags, openat, statat, statvfs},
+    io::Errno,
+};
+
+/// The deepest tree that a job may have, in folders: each is open while its inside is looked at.
+const DEPTH_MAX: usize = 128;
+/// The bytes of a block in `st_blocks` (inode(7)).
+const BLOCK_BYTES: u64 = 512;
+
+/// What a job may have on the disk.
+#[derive(Debug, Clone)]
+pub(crate) struct DiskWatch {
+    pub(crate) folders: Vec<PathBuf>,
+    pub(crate) bytes: u64,
+    pub(crate) files: u32,
+    pub(crate) free_bytes_min: u64,
+}
+
+#[derive(Default)]
+struct Sum {
+    bytes: u64,
+    files: u64,
+    seen: BTreeSet<(u64, u64)>,
+    disks: BTreeSet<u64>,
+}
+
+impl DiskWatch {
+    /// Why the job has too much, if it has. `processes` are those of the job: what they hold open counts although it has
+    /// no name any more.
+    pub(crate) fn look(&self, processes: &[u32]) -> Option<String> {
+        let mut sum = Sum::default();
+        for folder in &self.folders {
+            if let Some(why) = self.walk(folder, &mut sum) {
+                return Some(why);
+            }
+            if let Ok(free) = statvfs(folder) {
+                let free = free.f_bavail.saturating_mul(free.f_frsize);
+                if free < self.free_bytes_min {
+                    return Some(format!(
+                        "the disk has {free} bytes left, and {} are to stay free",
+                        self.free_bytes_min
+                    ));
+                }
+            }
+        }
+        for process in processes {
+            unnamed(*process, &mut sum);
+        }
+        self.judge(&sum)
+    }
+
+    fn judge(&self, sum: &Sum) -> Option<String> {
+        if sum.bytes > self.bytes {
+            return Some(format!(
+                "its files have {} bytes, and may have {}",
+                sum.bytes, self.bytes
+            ));
+        }
+        (sum.files > self.files.into())
+            .then(|| format!("it has more than {} files and folders", self.files))
+    }
+
+    fn walk(&self, folder: &Path, sum: &mut Sum) -> Option<String> {
+        let mut open = match read(rustix::fs::CWD, folder) {
+            Some(Ok(top)) => vec![top],
+            Some(Err(why)) => return Some(why),
+            None => return None,
+        };
+        if let Ok(stat) = rustix::fs::fstat(&open.first()?.0) {
+            sum.disks.insert(stat.st_dev);
+        }
+        loop {
+            let depth = open.len();
+            let (fd, dir) = open.last_mut()?;
+            let Some(entry) = dir.next() else {
+                open.pop();
+                continue;
+            };
+            let Ok(entry) = entry else { continue };
+            let name = entry.file_name();
+            if name == c"." || name == c".." {
+                continue;
+            }
+            // What is gone since has no size.
+            let Ok(stat) = statat(&*fd, name, AtFlags::SYMLINK_NOFOLLOW) else {
+                continue;
+            };
+            sum.files = sum.files.saturating_add(1);
+            if sum.seen.insert((stat.st_dev, stat.st_ino)) {
+                let blocks = u64::try_from(stat.st_blocks).unwrap_or(0);
+                sum.bytes = sum.bytes.saturating_add(blocks.saturating_mul(BLOCK_BYTES));
+            }
+            if let Some(why) = self.judge(sum) {
+                return Some(why);
+            }
+            if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
+                if depth >= DEPTH_MAX {
+                    return Some(format!("its folders are more than {DEPTH_MAX} deep"));
+                }
+                match read(&*fd, name) {
+                    Some(Ok(next)) => open.push(next),
+                    Some(Err(why)) => return Some(why),
+                    None => {}
+                }
+            }
+        }
+    }
+}
+
+/// Opens a folder to be looked at. `None` where it is gone.
+fn read(
+    at: impl std::os::fd::AsFd,
+    name: impl rustix::path::Arg,
+) -> Option<Result<(OwnedFd, Dir), String>> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let opened = openat(at, name, flags, Mode::empty()).and_then(|fd| {
+        let dir = Dir::read_from(&fd)?;
+        Ok((fd, dir))
+    });
+    match opened {
+        Ok(pair) => Some(Ok(pair)),
+        Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => None,
+        Err(error) => Some(Err(format!(
+            "it has a folder that can't be looked into ({error})"
+        ))),
+    }
+}
+
+/// Adds files that a process holds open and that have no name any more.
+fn unnamed(process: u32, sum: &mut Sum) {
+    let entries = fs::read_dir(format!("/proc/{process}/fd"));
+    for entry in entries.into_iter().flatten().flatten() {
+        // Through the link, as the file has no other name. Nothing is opened.
+        let Ok(stat) = fs::metadata(entry.path()) else {
+            continue;
+        };
+        let is_ours = stat.is_file() && sum.disks.contains(&stat.dev());
+        if is_ours && stat.nlink() == 0 && sum.seen.insert((stat.dev(), stat.ino())) {
+            sum.files = sum.files.saturating_add(1);
+            sum.bytes = sum
+                .bytes
+                .saturating_add(stat.blocks().saturating_mul(BLOCK_BYTES));
+        }
+    }
+}

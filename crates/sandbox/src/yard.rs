@@ -1,0 +1,357 @@
+//! Where jobs run: a folder for what they write, and a group for what they use.
+
+use std::{
+    fs::{self, DirBuilder, File},
+    io,
+    os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _},
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use rustix::fs::{FlockOperation, flock};
+use serde::{Deserialize, Serialize};
+use tokio::sync::{oneshot, watch};
+
+use crate::{
+    DiskBound, FileDigest, JobSpec, ProgramKind, Running, SandboxError, Tools, TotalBounds,
+    bwrap::View,
+    groups::{Group, Own, Share, millis},
+    order::{Checked, INPUTS, JobOrder, ORDER_VERSION, RESULT, Task},
+    running::{Held, aside},
+    spawn::{BEGIN_LIMIT, spawn},
+    supervise::Supervisor,
+    wipe,
+};
+
+/// The largest record of groups that is read, in bytes. It has four paths.
+const RECORD_BYTES_MAX: u64 = 64 * 1024;
+
+/// The groups that a process made for its jobs, so that a later one finds what is left of them.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct GroupsRecord {
+    version: u32,
+    control: PathBuf,
+    others: Vec<PathBuf>,
+}
+
+/// What an earlier process had left, and is gone now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Swept {
+    /// Jobs whose processes or folders were still there.
+    pub jobs: usize,
+    /// Processes that were killed.
+    pub processes: usize,
+    /// How long it took until all were gone, and all was wiped.
+    pub after: Duration,
+}
+
+/// Where jobs run. One process at a time has it.
+#[derive(Debug)]
+pub struct Yard {
+    folder: PathBuf,
+    tools: Tools,
+    total: Group,
+    started: AtomicU64,
+    _lock: File,
+}
+
+impl Yard {
+    /// Takes a folder for jobs, which is made where it isn't there, kills and wipes what an earlier process left in it, and
+    /// makes the group that bounds all jobs together.
+    ///
+    /// # Errors
+    /// When another process has it, something can't be swept, or a bound can't be held here.
+    pub async fn open(
+        folder: &Path,
+        tools: Tools,
+        total: &TotalBounds,
+    ) -> Result<(Self, Swept), SandboxError> {
+        let lock = own_folder(folder)?;
+        let swept = sweep_held(folder).await?;
+        let name = group_name(folder);
+        let group = Group::total(&Own::look()?, &name)?;
+        group.set(&Share {
+            cpu_percent: total.cpu_percent,
+            memory_mb: total.memory_mb,
+            pids: total.pids,
+            ends_whole: false,
+        })?;
+        record(folder, &group)?;
+        let yard = Self {
+            folder: folder.to_owned(),
+            tools,
+            total: group,
+            started: AtomicU64::new(0),
+            _lock: lock,
+        };
+        Ok((yard, swept))
+    }
+
+    /// Starts a job, and returns when it has begun: it is confined then, and its limits were read back.
+    ///
+    /// # Errors
+    /// Why it was not started. Nothing of it is left.
+    pub async fn start(&self, spec: JobSpec) -> Result<Running, SandboxError> {
+        spec.check()?;
+        let folder = self.folder.join("jobs").join(&spec.name);
+        prepare(&folder, spec.bounds.disk)?;
+        let started = self.start_in(&spec, &folder).await;
+        if started.is_err() {
+            let gone = folder.clone();
+            // Why it was not started counts for more, and the next sweep wipes it.
+            let _ = aside("wipe", &folder, move || wipe::wipe(&gone)).await;
+        }
+        started
+    }
+
+    async fn start_in(&self, spec: &JobSpec, folder: &Path) -> Result<Running, SandboxError> {
+        let number = self.started.fetch_add(1, Ordering::Relaxed);
+        let group = self.total.child(&format!("{}.{number}", spec.name))?;
+        let limited = group.set(&Share {
+            cpu_percent: spec.bounds.cpu_percent,
+            memory_mb: spec.bounds.memory_mb,
+            pids: spec.bounds.pids,
+            ends_whole: true,
+        });
+        if let Err(error) = limited {
+            let _ = group.remove().await;
+            return Err(error);
+        }
+        let view = View {
+            program: Some(&spec.program.file),
+            inputs: &spec.inputs,
+            files: Some((folder, spec.bounds.disk)),
+            groups: group.folders(),
+        };
+        let order = order_of(spec);
+        let (child, socket) = match spawn(&self.tools, &view, &order).await {
+            Ok(started) => started,
+            Err(error) => {
+                let _ = group.kill_and_see().await;
+                let _ = group.remove().await;
+                return Err(error);
+            }
+        };
+        let held = Held::new(
+            spec.name.clone(),
+            folder.to_owned(),
+            group,
+            spec.bounds.clone(),
+        );
+        let held = Arc::new(held);
+        let (begun, begins) = oneshot::channel();
+        let (ends, ended) = watch::channel(None);
+        let supervisor = Supervisor::new(Arc::clone(&held), child, socket, begun);
+        tokio::spawn(supervisor.run(ends));
+        // From here on it is killed when this is dropped.
+        let mut running = Running {
+            held,
+            ended,
+            landlock_abi: 0,
+        };
+        match tokio::time::timeout(BEGIN_LIMIT, begins).await {
+            Ok(Ok(Ok(landlock_abi))) => {
+                running.landlock_abi = landlock_abi;
+                Ok(running)
+            }
+            Ok(Ok(Err(error))) => {
+                running.wait().await;
+                Err(error)
+            }
+            Ok(Err(_)) | Err(_) => {
+                running.kill().await?;
+                running.wait().await;
+                Err(SandboxError::Refused {
+                    why: format!("it has not begun within {} s", BEGIN_LIMIT.as_secs()),
+                    hint: None,
+                })
+            }
+        }
+    }
+}
+
+/// Kills and wipes what a process left in a folder for jobs, where none has it now.
+///
+/// # Errors
+/// When a process has it, or something can't be killed or wiped.
+pub async fn sweep(folder: &Path) -> Result<Swept, SandboxError> {
+    if !folder.exists() {
+        return Ok(Swept::default());
+    }
+    let _lock = own_folder(folder)?;
+    sweep_held(folder).await
+}
+
+async fn sweep_held(folder: &Path) -> Result<Swept, SandboxError> {
+    let start = std::time::Instant::now();
+    let mut swept = Swept::default();
+    if let Some(total) = recorded(folder)? {
+        for job in total.children() {
+            swept.jobs += 1;
+            swept.processes += job.processes().len();
+            // All are told before any is waited for.
+            if job.control().exists() {
+                job.kill()?;
+            }
+        }
+        for job in total.children() {
+            job.kill_and_see().await?;
+            job.remove().await?;
+        }
+        total.kill_and_see().await?;
+    }
+    let jobs = folder.join("jobs");
+    let left = fs::read_dir(&jobs).into_iter().flatten().flatten().count();
+    swept.jobs = swept.jobs.max(left);
+    aside("wipe", &jobs.clone(), move || wipe::wipe(&jobs)).await?;
+    swept.after = start.elapsed();
+    Ok(swept)
+}
+
+/// Makes the folder where it isn't there, sees that it is this user's alone, and takes its lock.
+fn own_folder(folder: &Path) -> Result<File, SandboxError> {
+    let made = DirBuilder::new().recursive(true).mode(0o700).create(folder);
+    made.map_err(SandboxError::file("make", folder))?;
+    let found = fs::symlink_metadata(folder).map_err(SandboxError::file("look at", folder))?;
+    let own = rustix::process::geteuid().as_raw();
+    if !found.is_dir() || found.uid() != own || found.mode() & 0o077 != 0 {
+        return Err(SandboxError::NotHeld {
+            what: "a folder of one's own for jobs",
+            why: format!("{} is not this user's alone", folder.display()),
+            hint: "it has to be a folder with mode 0700 that belongs to whoever runs the daemon",
+        });
+    }
+    let path = folder.join("lock");
+    let lock = File::options()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(&path)
+        .map_err(SandboxError::file("open", &path))?;
+    match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(lock),
+        Err(rustix::io::Errno::WOULDBLOCK) => Err(SandboxError::Taken {
+            folder: folder.to_owned(),
+        }),
+        Err(error) => Err(SandboxError::file("lock", path)(error.into())),
+    }
+}
+
+/// The name of the group of all jobs: another for each folder.
+fn group_name(folder: &Path) -> String {
+    use std::os::unix::ffi::OsStrExt as _;
+    let digest = FileDigest::of(folder.as_os_str().as_bytes(), u64::MAX);
+    let digest = digest
+        .map(|(digest, _)| digest.to_string())
+        .unwrap_or_default();
+    let short: String = digest.chars().skip("sha256:".len()).take(12).collect();
+    format!("undercroft-jobs-{short}")
+}
+
+fn record(folder: &Path, group: &Group) -> Result<(), SandboxError> {
+    let path = folder.join("groups.json");
+    let folders = group.folders().into_iter().map(Path::to_owned);
+    let others = folders.filter(|dir| dir != group.control()).collect();
+    let record = GroupsRecord {
+        version: ORDER_VERSION,
+        control: group.control().to_owned(),
+        others,
+    };
+    let write = || -> io::Result<()> {
+        let mut file = tempfile::NamedTempFile::new_in(folder)?;
+        serde_json::to_writer(&mut file, &record)?;
+        file.as_file().sync_all()?;
+        file.persist(&path).map_err(|error| error.error)?;
+        Ok(())
+    };
+    write().map_err(SandboxError::file("write", &path))
+}
+
+fn recorded(folder: &Path) -> Result<Option<Group>, SandboxError> {
+    use std::io::Read as _;
+    let path = folder.join("groups.json");
+    let file = match File::open(&path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(SandboxError::file("open", path)(error)),
+    };
+    let mut text = String::new();
+    let read = file.take(RECORD_BYTES_MAX).read_to_string(&mut text);
+    read.map_err(SandboxError::file("read", &path))?;
+    let record: GroupsRecord = serde_json::from_str(&text)
+        .map_err(|error| SandboxError::file("read", &path)(io::Error::other(error)))?;
+    let name = group_name(folder);
+    let mut all = std::iter::once(&record.control).chain(&record.others);
+    if record.version != ORDER_VERSION || !all.all(|dir| dir.ends_with(&name)) {
+        return Err(SandboxError::file("read", &path)(io::Error::other(
+            "it names groups that aren't this folder's",
+        )));
+    }
+    Ok(Some(Group::left(record.control, record.others)))
+}
+
+/// Makes a job's folders.
+fn prepare(folder: &Path, disk: DiskBound) -> Result<(), SandboxError> {
+    let make = |path: &Path, is_deep: bool| {
+        let mut builder = DirBuilder::new();
+        let made = builder.recursive(is_deep).mode(0o700).create(path);
+        made.map_err(SandboxError::file("make", path))
+    };
+    if let Some(jobs) = folder.parent() {
+        make(jobs, true)?;
+    }
+    make(folder, false).map_err(|error| match error {
+        SandboxError::File { source, .. } if source.kind() == io::ErrorKind::AlreadyExists => {
+            SandboxError::Spec {
+                why: "a job of that name is there already".to_owned(),
+            }
+        }
+        other => other,
+    })?;
+    let out = folder.join("out");
+    make(&out, false)?;
+    match disk {
+        DiskBound::Watched { .. } => make(&folder.join("scratch"), false),
+        DiskBound::InMemory { .. } => {
+            let file = out.join(RESULT);
+            let made = File::options()
+                .write(true)
+                .create_new(true)
+                .mode(0o600)
+                .open(&file);
+            made.map(drop).map_err(SandboxError::file("make", file))
+        }
+    }
+}
+
+fn order_of(spec: &JobSpec) -> JobOrder {
+    let task = match spec.program.kind {
+        ProgramKind::Native => Task::Exec,
+        ProgramKind::Component => Task::Component {
+            memory_bytes: u64::from(spec.bounds.memory_mb) * 1024 * 1024,
+            wall_ms: millis(spec.bounds.wall),
+        },
+    };
+    let inputs = spec.inputs.iter().filter_map(|input| {
+        Some(Checked {
+            file: format!("{INPUTS}/{}", input.name),
+            digest: input.digest?,
+        })
+    });
+    JobOrder {
+        version: ORDER_VERSION,
+        task,
+        arguments: spec.arguments.clone(),
+        program: Some(spec.program.digest),
+        inputs: inputs.collect(),
+        landlock_abi_min: spec.landlock_abi_min,
+        open_files: spec.bounds.open_files.into(),
+        file_bytes: spec.bounds.disk.file_bytes(),
+    }
+}
