@@ -91,6 +91,16 @@ const PACKAGES: &[Package] = &[
         need: Need::Test,
         why: "its UEFI firmware",
     },
+    program("sway", "sway", Need::Test, "a compositor, without a screen"),
+    program("wtype", "wtype", Need::Test, "presses keys there"),
+    program("xvfb", "Xvfb", Need::Test, "an X server without a screen"),
+    program("xdotool", "xdotool", Need::Test, "presses keys there"),
+    program(
+        "util-linux",
+        "setpriv",
+        Need::Test,
+        "a compositor as nobody",
+    ),
     program(
         "dnsmasq-base",
         "dnsmasq",

@@ -3,9 +3,13 @@
 //! Decisions are `lend`'s. This crate carries them out: sockets, files, keys, clocks and programs.
 
 pub mod bus;
+mod clock;
 pub mod daemon;
 pub mod device_keys;
+pub mod hours;
+pub mod idle;
 pub mod keys;
 mod lines;
+pub mod policy;
 #[cfg(test)]
 mod tests;
