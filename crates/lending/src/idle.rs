@@ -3,6 +3,7 @@
 //! A compositor tells when it changes, and an X server is asked. The load of the processor says nothing of an owner,
 //! and what isn't known counts as busy.
 
+mod seat;
 mod wayland;
 mod x11;
 
@@ -15,47 +16,15 @@ use std::{
 
 use tokio::sync::watch;
 
-/// How long a compositor or an X server may take to say what it is, in milliseconds. It is a few milliseconds.
-const GREETING_MS_MAX: u64 = 5_000;
+pub use seat::Seat;
+use seat::{GREETING_MS_MAX, Tell};
+
 /// The first rest before a source is looked for again, in milliseconds; it doubles from there.
 const LOOK_MS_MIN: u64 = 500;
 /// The longest rest before a source is looked for again, in milliseconds: a session that has begun is found within.
 const LOOK_MS_MAX: u64 = 15_000;
 /// Files in the folder of sockets that are looked at, at most.
 const SOCKETS_MAX: usize = 1_000;
-
-/// What is known of the owner.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Seat {
-    /// Nothing came from them for the time that was asked for.
-    Away {
-        /// Who says so.
-        source: String,
-    },
-    /// They are there.
-    Present {
-        /// Who says so.
-        source: String,
-    },
-    /// Nobody says.
-    Unknown {
-        /// Why not, as a clause.
-        why: String,
-    },
-}
-
-impl Seat {
-    /// Why nothing is lent now; `None` where the owner is away.
-    pub fn why_not(&self) -> Option<String> {
-        match self {
-            Self::Away { .. } => None,
-            Self::Present { .. } => Some("its owner is there".to_owned()),
-            Self::Unknown { why } => {
-                Some(format!("nobody knows whether its owner is there: {why}"))
-            }
-        }
-    }
-}
 
 /// Where a session may be found.
 #[derive(Debug, Clone)]
@@ -73,28 +42,6 @@ impl Session {
             runtime_dir: std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from),
             display: std::env::var_os("DISPLAY").filter(|name| !name.is_empty()),
         }
-    }
-}
-
-/// What becomes known of a seat is sent here.
-#[derive(Debug)]
-pub(crate) struct Tell {
-    source: String,
-    to: watch::Sender<Seat>,
-}
-
-impl Tell {
-    fn is_away(&self, is_away: bool) {
-        let source = self.source.clone();
-        let seat = match is_away {
-            true => Seat::Away { source },
-            false => Seat::Present { source },
-        };
-        self.to.send_if_modified(|known| {
-            let is_news = *known != seat;
-            *known = seat;
-            is_news
-        });
     }
 }
 
@@ -138,10 +85,7 @@ async fn once(session: &Session, after: Duration, seat: &watch::Sender<Seat>) ->
     let mut refused = None;
     for socket in &sockets {
         let name = socket.file_name().unwrap_or_default().to_string_lossy();
-        let tell = Tell {
-            source: format!("the compositor at {name}"),
-            to: seat.clone(),
-        };
+        let tell = Tell::new(format!("the compositor at {name}"), seat);
         match wayland::follow(socket, after, tell).await {
             Ok(()) => return Ok(()),
             Err(error) => refused = Some(error),
@@ -155,10 +99,7 @@ async fn once(session: &Session, after: Duration, seat: &watch::Sender<Seat>) ->
         let why = "there is no Wayland compositor and no X server";
         return Err(io::Error::new(io::ErrorKind::NotFound, why));
     };
-    let tell = Tell {
-        source: format!("the X server {}", display.to_string_lossy()),
-        to: seat.clone(),
-    };
+    let tell = Tell::new(format!("the X server {}", display.to_string_lossy()), seat);
     x11::follow(display, after, tell).await
 }
 

@@ -3,7 +3,7 @@
 //! Decisions are `lend`'s. This crate carries them out: sockets, files, keys, clocks and programs.
 
 pub mod bus;
-mod clock;
+pub mod clock;
 pub mod daemon;
 pub mod device_keys;
 pub mod hours;

@@ -20,7 +20,7 @@ use wayland_protocols::ext::idle_notify::v1::client::{
     ext_idle_notifier_v1::{self, ExtIdleNotifierV1},
 };
 
-use super::{GREETING_MS_MAX, Tell};
+use super::seat::{GREETING_MS_MAX, Tell};
 
 /// Seats of one compositor that are followed, at most.
 const SEATS_MAX: usize = 16;
@@ -90,7 +90,7 @@ pub(super) async fn follow(socket: &Path, after: Duration, tell: Tell) -> io::Re
         .await
         .map_err(|_| io::Error::other("the compositor doesn't answer"))??;
     if compositor.notifier.is_none() {
-        let source = &compositor.tell.source;
+        let source = compositor.tell.source();
         let why = format!("{source} doesn't speak ext-idle-notify-v1");
         return Err(io::Error::new(io::ErrorKind::Unsupported, why));
     }

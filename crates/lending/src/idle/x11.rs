@@ -17,7 +17,7 @@ use x11rb::{
     rust_connection::RustConnection,
 };
 
-use super::{GREETING_MS_MAX, Tell};
+use super::seat::{GREETING_MS_MAX, Tell};
 
 /// How soon an owner's return is seen, in milliseconds. A look is one small message and its answer.
 const BACK_MS_MAX: u64 = 1_000;

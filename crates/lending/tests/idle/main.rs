@@ -1,6 +1,14 @@
 //! Whether an owner is away, by a real compositor and a real X server: each is told of input by a program that
 //! presses a key, is killed, and comes back.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "in a test a panic is the finding"
+)]
+
 use std::{
     os::unix::fs::MetadataExt as _,
     path::Path,
