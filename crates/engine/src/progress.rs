@@ -60,6 +60,8 @@ pub(crate) struct NodeProgress {
     pub(crate) past_boots: Vec<String>,
     /// Reports that were quarantined in this run.
     pub(crate) quarantined: u32,
+    /// Whether it may hold a part of the cluster: it was told to join once in this plan, whatever came of it.
+    pub(crate) told_to_join: bool,
 }
 
 /// What a step's first operation is.
@@ -86,6 +88,7 @@ impl NodeProgress {
             failed: None,
             past_boots: Vec::new(),
             quarantined: 0,
+            told_to_join: false,
         }
     }
 
@@ -119,6 +122,8 @@ impl NodeProgress {
     /// `OpEnded`, of the operation under way. `after` is the step that follows.
     pub(crate) fn op_ended(&mut self, step: &Step, outcome: &Outcome, after: Option<&Step>) {
         let work = self.running.take().map_or(Work::Probe, |r| r.work);
+        let done = matches!(outcome, Outcome::Done { .. });
+        self.told_to_join |= step.action.makes_member() && (done || work == Work::Act);
         match outcome {
             Outcome::Done { evidence } => {
                 let outlived = Arc::make_mut(&mut self.facts).learn(evidence);

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use undercroft_model::{
-    Action, Failure, FailureKind, Now, OpId, Record, Resource, Step, StepId, Work,
+    Action, Failure, FailureKind, NodeName, Now, OpId, Record, Resource, Step, StepId, Work,
 };
 
 use crate::{
@@ -91,6 +91,7 @@ impl Engine {
             self.fail(n, failure, out);
             return;
         }
+        let members = self.members_beside(step);
         let op = OpId(self.next_op);
         self.next_op = self.next_op.saturating_add(1);
         let Some(node) = self.nodes.get_mut(n) else {
@@ -126,7 +127,31 @@ impl Engine {
             attempt,
             timeout_ms,
             facts: Arc::clone(&node.progress.facts),
+            members,
         })));
+    }
+
+    /// Whom a founder has to ask before it founds.
+    fn members_beside(&self, step: &Step) -> Vec<NodeName> {
+        let Some(cluster) =
+            (self.plan.cluster.as_ref()).filter(|_| step.action == Action::FoundCluster)
+        else {
+            return Vec::new();
+        };
+        let joins = |node: &NodeRun| {
+            let running = node.progress.running.filter(|op| op.work == Work::Act);
+            let running = running.and_then(|op| self.plan.step(op.step));
+            node.progress.told_to_join || running.is_some_and(|step| step.action.makes_member())
+        };
+        let others = cluster.servers.keys().filter(|name| **name != step.node);
+        others
+            .filter(|name| {
+                let place = self.nodes.binary_search_by(|node| node.name.cmp(name));
+                let node = place.ok().and_then(|n| self.nodes.get(n));
+                cluster.members.contains(*name) || node.is_some_and(joins)
+            })
+            .cloned()
+            .collect()
     }
 
     /// The promises that hold whatever else is wrong.

@@ -26,6 +26,9 @@ pub struct Order {
     pub timeout_ms: u64,
     /// What is known of the machine.
     pub facts: Arc<NodeFacts>,
+    /// For the step that founds the cluster: the other servers that may hold a part of one, as they have joined, or
+    /// have once begun to, by this plan or before it.
+    pub members: Vec<NodeName>,
 }
 
 impl Order {

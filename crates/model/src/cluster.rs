@@ -1,6 +1,10 @@
 //! The cluster that the machines form, as a plan and an observation name it.
 
-use std::{collections::BTreeMap, fmt, net::Ipv4Addr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    net::Ipv4Addr,
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -97,6 +101,10 @@ pub struct ClusterPlan {
     /// All servers of the inventory with their addresses, those that the plan has no step for
     /// included: any of them that answers is good to ask the API of.
     pub servers: BTreeMap<NodeName, Ipv4Addr>,
+    /// Servers beside the founder that were members of the cluster before this plan, as the journal or the API says, and
+    /// that nobody has asked to be wiped by it. While one of them can't be asked, no cluster is founded.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub members: BTreeSet<NodeName>,
     /// What Argo CD reads; `None` where nothing is bootstrapped.
     pub gitops: Option<GitopsSource>,
 }
@@ -132,7 +140,7 @@ pub struct ClusterObservation {
     /// The nodes that the cluster knows by a name of the inventory.
     pub nodes: BTreeMap<NodeName, ClusterNode>,
     /// The parts of the bootstrap that are there and healthy.
-    pub parts: std::collections::BTreeSet<BootstrapPart>,
+    pub parts: BTreeSet<BootstrapPart>,
 }
 
 /// The major and minor version in a text such as `1.34`, `v1.34.2` or `v1.34.2+k3s1`.

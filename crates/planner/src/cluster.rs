@@ -12,7 +12,7 @@ use crate::{
     NodeReport, NodeStatus, PlanOptions,
     chain::{self, Draft},
     install::SystemToInstall,
-    members::{role, stays_member},
+    members::{other_members, role, stays_member},
     report::Block,
 };
 
@@ -122,6 +122,7 @@ impl Drafting<'_> {
                 .iter()
                 .filter_map(|name| Some(((*name).clone(), address(name)?)))
                 .collect(),
+            members: self.members_beside(&founder),
             founder,
             gitops: self
                 .inventory
@@ -134,6 +135,15 @@ impl Drafting<'_> {
                     path: self.inventory.gitops.path.clone(),
                 }),
         })
+    }
+
+    /// Servers that may hold their part of a cluster while the founder holds none. To ask for one to be wiped is a
+    /// person's word that it holds nothing.
+    fn members_beside(&self, founder: &NodeName) -> BTreeSet<NodeName> {
+        other_members(self.inventory, self.observation, founder)
+            .filter(|name| !self.options.reinstall.contains(*name))
+            .cloned()
+            .collect()
     }
 
     /// The machines that are to have a part in the cluster by this plan.

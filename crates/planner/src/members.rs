@@ -116,7 +116,7 @@ fn is_known(observation: &Observation, name: &NodeName) -> bool {
 }
 
 /// Servers beside one that are, or once were, members of the cluster.
-fn other_members<'a>(
+pub(crate) fn other_members<'a>(
     inventory: &'a Inventory,
     observation: &'a Observation,
     name: &'a NodeName,

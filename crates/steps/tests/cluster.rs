@@ -30,6 +30,7 @@ struct Play {
     step: Step,
     node: NodePlan,
     plan: ClusterPlan,
+    members: Vec<NodeName>,
     work: Work,
     script: ClusterScript,
     at_ms: u64,
@@ -76,8 +77,10 @@ impl Play {
                 version: None,
                 founder: name("control-01"),
                 servers: (1..=3).map(server).collect(),
+                members: Default::default(),
                 gitops: None,
             },
+            members: Vec::new(),
             work,
             script: ClusterScript::default(),
             at_ms: 0,
@@ -89,6 +92,7 @@ impl Play {
             step: &self.step,
             node: &self.node,
             plan: &self.plan,
+            members: &self.members,
             work: self.work,
             timeout_ms: LIMIT_MS,
         };
@@ -436,6 +440,54 @@ fn a_fleet_has_one_cluster() {
         .tells(&ClusterAsk::OpenApis, none())
         .tells(&ClusterAsk::OtherServers, others([Some(status()), None]));
     assert_eq!(play.next(), ClusterNext::Ask(ClusterAsk::StartJoin));
+}
+
+/// That nobody answers is no proof that there is nobody: those who have joined, or were told to, are waited for until they
+/// say themselves that they hold nothing.
+#[test]
+fn a_member_that_is_silent_is_a_member() {
+    let play = |members: [&str; 1], statuses: [Option<JoinStatus>; 2]| {
+        let mut play = Play::new(Action::FoundCluster, Work::Act);
+        play.members = members.map(name).to_vec();
+        for at_ms in [0, LIMIT_MS] {
+            play.at_ms = at_ms;
+            let names = ["control-02", "control-03"].map(name);
+            let others = names.into_iter().zip(statuses.clone());
+            let others = others.map(|(name, status)| OtherServer { name, status });
+            play.tells(&ClusterAsk::Status, says(status()))
+                .tells(&ClusterAsk::OpenApis, ClusterAnswer::Open(Vec::new()))
+                .tells(
+                    &ClusterAsk::OtherServers,
+                    ClusterAnswer::Others(others.collect()),
+                );
+            if at_ms == 0 && matches!(play.next(), ClusterNext::Ask(_)) {
+                break;
+            }
+        }
+        play
+    };
+    let unproved = play(["control-03"], [Some(status()), None]).fails();
+    assert_eq!(unproved.kind, FailureKind::Transient);
+    assert!(
+        unproved
+            .message
+            .starts_with("control-03 has been told to join"),
+        "{unproved:?}"
+    );
+    assert!(
+        unproved
+            .hint
+            .unwrap()
+            .contains("take it out of the inventory")
+    );
+    // One that was wiped and says so is nobody's member; one that never joined may be off.
+    for (member, statuses) in [
+        ("control-03", [None, Some(status())]),
+        ("control-02", [Some(status()), None]),
+    ] {
+        let mut play = play([member], statuses);
+        assert_eq!(play.next(), ClusterNext::Ask(ClusterAsk::StartJoin));
+    }
 }
 
 #[test]

@@ -57,6 +57,7 @@ pub(super) async fn carry_out(job: &Job<'_>, work: Work) -> Done {
         step: job.step,
         node: job.node,
         plan,
+        members: &job.order.members,
         work,
         timeout_ms: job.order.timeout_ms,
     };

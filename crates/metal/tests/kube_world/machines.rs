@@ -2,7 +2,7 @@
 //! behind, and one real API server that all of them mean.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs,
     net::{Ipv4Addr, TcpStream},
     os::unix::fs::{PermissionsExt, symlink},
@@ -172,6 +172,7 @@ impl Site {
             attempt: 1,
             timeout_ms: u64::try_from(limit.as_millis()).unwrap(),
             facts: NodeFacts::default().into(),
+            members: Vec::new(),
         };
         self.world.start(order);
     }
@@ -454,6 +455,7 @@ fn plan(machine: &str, action: Action) -> Plan {
             version: None,
             founder: name("control-01"),
             servers: servers.map(|(n, a)| (name(n), *a)).collect(),
+            members: BTreeSet::new(),
             gitops: Some(GitopsSource {
                 repository: "https://example.org/fleet.git".into(),
                 revision: "main".into(),

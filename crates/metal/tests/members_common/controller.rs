@@ -241,6 +241,7 @@ impl Controller {
             attempt: 1,
             timeout_ms: u64::try_from(self.limit.as_millis()).unwrap(),
             facts: NodeFacts::default().into(),
+            members: Vec::new(),
         };
         self.world.start(order);
     }

@@ -207,6 +207,7 @@ impl Bench {
             attempt: 1,
             timeout_ms: u64::try_from(LIMIT.as_millis()).unwrap(),
             facts: facts.into(),
+            members: Vec::new(),
         }
     }
 

@@ -37,6 +37,12 @@ fn servers_that_are_wiped_are_so_one_after_the_other() {
     let (busy, _) = planned(&inventory, &observation, &options);
     assert_eq!(check(&busy), []);
     assert!(step(&busy, "control-01", "found").after_settled.is_empty());
+    // Who is not to be wiped may hold the cluster while the founder holds nothing of it.
+    let members = |plan: &Plan| plan.cluster.as_ref().unwrap().members.clone();
+    assert!(!members(&busy).contains(&name("control-03")));
+    let (kept, _) = planned(&inventory, &observation, &reinstall(&["control-02"]));
+    assert!(members(&kept).contains(&name("control-03")));
+    assert!(!members(&kept).contains(&name("control-02")));
     let first = step(&busy, "control-03", "network-boot");
     assert!(first.after.contains(&step(&busy, "control-02", "ready").id));
     let first = step(&plan, "control-03", "network-boot");

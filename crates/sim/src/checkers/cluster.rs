@@ -303,6 +303,7 @@ mod tests {
                 attempt: 1,
                 timeout_ms: 1000,
                 facts: NodeFacts::default().into(),
+                members: Vec::new(),
             });
             op
         }

@@ -83,6 +83,7 @@ impl Bench {
             attempt,
             timeout_ms: 1000,
             facts: facts.into(),
+            members: Vec::new(),
         });
     }
 

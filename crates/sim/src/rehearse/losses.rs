@@ -152,3 +152,18 @@ fn whatever_is_lost_between_two_asks_of_the_clusters_steps_is_mended() {
     }
     assert!(times.iter().all(|times| *times > 20), "{times:?}");
 }
+
+/// The founder has left its cluster, and nobody reaches those who are in it: silence is no proof that they hold nothing.
+#[test]
+fn a_founder_that_reaches_no_member_founds_nothing() {
+    let lost_in = |verb| {
+        let target = TargetedLoss::new("control-01", verb, 1, Loss::ClusterUnseen);
+        let became = outcome_of(target);
+        assert!(became.happened, "{verb}: {became:?}");
+        became.failed.unwrap_or_default()
+    };
+    assert!(lost_in("secrets").starts_with("control-02 has been told to join"));
+    assert!(lost_in("argocd").starts_with("control-02 answers for a cluster"));
+    // Those who were told to join and never came to it say so themselves when they are back.
+    assert_eq!(lost_in("ready"), "");
+}

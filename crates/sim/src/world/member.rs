@@ -87,6 +87,7 @@ impl SimWorld {
             step,
             node: planned,
             plan: cluster,
+            members: &order.members,
             work: order.work,
             timeout_ms: order.timeout_ms,
         };

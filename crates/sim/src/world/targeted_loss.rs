@@ -3,15 +3,20 @@
 
 use undercroft_engine::Order;
 use undercroft_model::{BootstrapPart, Work};
+use undercroft_steps::JoinUnit;
 
 use super::{Ev, SimWorld, Turn};
 use crate::{
     cluster::Cluster,
-    machine::{Root, Running, Table},
+    machine::{Kube, Root, Running, Table},
 };
 
 /// How long what comes back by itself is away, in milliseconds.
 const AWAY_MS: u64 = 5 * 60_000;
+
+/// How long nobody reaches the others of a machine that has left its cluster, in milliseconds: longer than all tries of its
+/// step.
+const OTHERS_AWAY_MS: u64 = 60 * 60_000;
 
 /// What is taken away.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,6 +31,8 @@ pub(crate) enum Loss {
     Address,
     /// What is on its disks, and its power for half a minute.
     Disks,
+    /// What it holds of its cluster, while nobody reaches any other machine for an hour: somebody has told it to leave.
+    ClusterUnseen,
     /// The system that it runs: it is started from the network.
     System,
     /// What was mounted in its installer.
@@ -194,6 +201,25 @@ impl SimWorld {
                 true
             }
             Loss::Disks if !self.can_spare(node) => false,
+            Loss::ClusterUnseen => {
+                self.cluster_may_be_gone(node);
+                let others_have_it = self.cluster.founded;
+                let machine = self.machine(node);
+                // Only a person can say who is to found, and who to join.
+                machine.lost_disk = others_have_it;
+                let had = std::mem::take(&mut machine.root.joined);
+                machine.root.began = false;
+                machine.root.entered = false;
+                machine.root.datastore = false;
+                machine.kube = Kube::Off;
+                machine.unit = JoinUnit::Inactive;
+                let others = (0u32..).zip(&self.machines).map(|(place, _)| place);
+                let others: Vec<u32> = others.filter(|place| *place != node).collect();
+                for place in others {
+                    self.network_lost(place, OTHERS_AWAY_MS);
+                }
+                had
+            }
             Loss::Disks => {
                 self.take_disks(node);
                 true
@@ -221,12 +247,16 @@ impl SimWorld {
         }
     }
 
-    fn take_disks(&mut self, node: u32) {
-        self.cut(node);
+    /// All that the cluster was goes with its only member.
+    fn cluster_may_be_gone(&mut self, node: u32) {
         if self.cluster.members.len() == 1 && self.cluster.members.contains_key(&node) {
-            // All that the cluster was is gone with it.
             self.cluster = Cluster::default();
         }
+    }
+
+    fn take_disks(&mut self, node: u32) {
+        self.cut(node);
+        self.cluster_may_be_gone(node);
         let machine = self.machine(node);
         machine.lost_disk = machine.ever_up;
         let lost = machine.lost_disk;

@@ -1,6 +1,6 @@
 //! Which step of the cluster's it is, and for how long it waits.
 
-use undercroft_model::{ClusterPlan, NodePlan, Step, Work};
+use undercroft_model::{ClusterPlan, NodeName, NodePlan, Step, Work};
 
 use super::talk::{MARGIN_MS, PROBE_WAIT_MS_MAX};
 
@@ -13,6 +13,8 @@ pub struct ClusterStep<'a> {
     pub node: &'a NodePlan,
     /// The cluster.
     pub plan: &'a ClusterPlan,
+    /// Other servers that may hold a part of the cluster, where the step founds it.
+    pub members: &'a [NodeName],
     /// Which half of it.
     pub work: Work,
     /// The time after which the engine calls it off, in milliseconds from its start.
