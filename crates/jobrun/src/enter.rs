@@ -6,6 +6,8 @@ use undercroft_sandbox::order::GROUP;
 
 /// The kindest that a process can be to others.
 const NICE: i32 = 19;
+/// The first file descriptor beside standard input, output and error.
+const FIRST_OTHER: i32 = 3;
 
 /// Joins the groups, becomes nice, and becomes the command after `--`. It returns only to say why not.
 pub(crate) fn enter(arguments: &[OsString]) -> Result<(), String> {
@@ -29,6 +31,8 @@ pub(crate) fn enter(arguments: &[OsString]) -> Result<(), String> {
     }
     // Manners, not bounds.
     let _ = rustix::process::nice(NICE);
+    // Whatever the daemon was started with, or opened for itself, closes here.
+    close_fds::set_fds_cloexec(FIRST_OTHER, &[]);
     let error = Command::new(program).args(words).exec();
     Err(format!(
         "can't start {}: {error}",

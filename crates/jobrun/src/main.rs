@@ -9,6 +9,7 @@ mod confine;
 mod enter;
 mod needs;
 mod obey;
+mod static_binary;
 
 use std::{env, ffi::OsString, process::ExitCode};
 

@@ -16,7 +16,7 @@ use undercroft_sandbox::{
     order::{Checked, JobOrder, ORDER_BYTES_MAX, ORDER_VERSION, PROGRAM, Task, Word},
 };
 
-use crate::{REFUSED, component, confine};
+use crate::{REFUSED, component, confine, static_binary};
 
 /// Reads the order and carries it out. What goes wrong is said to whoever gave it.
 pub(crate) fn obey() -> ExitCode {
@@ -81,7 +81,7 @@ fn carry_out(socket: &mut UnixStream) -> Result<ExitCode, String> {
         } => {
             let bytes = component::read(order.program)?;
             let landlock_abi = confine::give_up(order.landlock_abi_min)?;
-            say(socket, &Word::Runs { landlock_abi })?;
+            say(socket, &Word::Begins { landlock_abi })?;
             let ran = component::run(&bytes, &order.arguments, memory_bytes, wall_ms);
             ran.or_else(|why| {
                 say(socket, &Word::Trapped { why })?;
@@ -90,7 +90,7 @@ fn carry_out(socket: &mut UnixStream) -> Result<ExitCode, String> {
         }
         Task::Probe => {
             let landlock_abi = confine::give_up(order.landlock_abi_min)?;
-            say(socket, &Word::Runs { landlock_abi })?;
+            say(socket, &Word::Begins { landlock_abi })?;
             Ok(ExitCode::SUCCESS)
         }
     }
@@ -101,17 +101,16 @@ fn become_program(socket: &mut UnixStream, order: &JobOrder) -> Result<ExitCode,
     let program = open(PROGRAM)?;
     let wanted = order.program.ok_or("no digest of the program")?;
     matches(PROGRAM, &program, wanted)?;
+    // What can't be started is refused while it can still be said: afterwards this is the job.
+    static_binary::check(&program)?;
     let landlock_abi = confine::give_up(order.landlock_abi_min)?;
-    say(socket, &Word::Becomes { landlock_abi })?;
+    say(socket, &Word::Begins { landlock_abi })?;
     let error = Command::new(format!("/proc/self/fd/{}", program.as_raw_fd()))
         .arg0("program")
         .args(&order.arguments)
         .exec();
-    let hint = match error.kind() {
-        std::io::ErrorKind::NotFound => "; is it a static binary?",
-        _ => "; is it a binary of this machine's kind?",
-    };
-    Err(format!("the program can't be started: {error}{hint}"))
+    eprintln!("undercroft-job: the program can't be started: {error}");
+    Ok(ExitCode::from(REFUSED))
 }
 
 fn open(path: &str) -> Result<File, String> {

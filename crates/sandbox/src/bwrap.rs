@@ -32,8 +32,8 @@ pub(crate) fn words(tools: &Tools, view: &View<'_>) -> Vec<OsString> {
         words.add([GROUP]).path(&group.join("cgroup.procs"));
     }
     words.add(["--"]);
-    for idler in &tools.idlers {
-        words.add(idler);
+    if let Some(ionice) = &tools.ionice {
+        words.path(ionice).add(["-c", "3"]);
     }
     words.path(&tools.bwrap);
     namespaces(&mut words);

@@ -7,6 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use crate::DiskBound;
 use rustix::{
     fs::{AtFlags, Dir, FileType, Mode, OFlags, openat, statat, statvfs},
     io::Errno,
@@ -20,10 +21,10 @@ const BLOCK_BYTES: u64 = 512;
 /// What a job may have on the disk.
 #[derive(Debug, Clone)]
 pub(crate) struct DiskWatch {
-    pub(crate) folders: Vec<PathBuf>,
-    pub(crate) bytes: u64,
-    pub(crate) files: u32,
-    pub(crate) free_bytes_min: u64,
+    folders: Vec<PathBuf>,
+    bytes: u64,
+    files: u32,
+    free_bytes_min: u64,
 }
 
 #[derive(Default)]
@@ -35,6 +36,24 @@ struct Sum {
 }
 
 impl DiskWatch {
+    /// What is to be watched of a job whose files lie in a folder.
+    pub(crate) fn of(folder: &Path, disk: DiskBound) -> Option<Self> {
+        let DiskBound::Watched {
+            bytes,
+            files,
+            free_bytes_min,
+        } = disk
+        else {
+            return None;
+        };
+        Some(Self {
+            folders: vec![folder.join("out"), folder.join("scratch")],
+            bytes,
+            files,
+            free_bytes_min,
+        })
+    }
+
     /// Why the job has too much, if it has. `processes` are those of the job: what they hold open counts although it has
     /// no name any more.
     pub(crate) fn look(&self, processes: &[u32]) -> Option<String> {

@@ -10,6 +10,7 @@ use std::{
     collections::BTreeSet,
     fs, io,
     path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -33,10 +34,16 @@ pub(crate) const GONE_LIMIT: Duration = Duration::from_secs(10);
 const REMOVE_TRIES: u32 = 500;
 
 /// A group: the folder by which it is frozen and killed, and the folders whose limits hold it.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(crate) struct Group {
     control: PathBuf,
     holds: Vec<(Controller, Version, PathBuf)>,
+    /// What it was set to.
+    share: Mutex<Option<Share>>,
+    /// How many freeze or kill in it now.
+    hurried: Mutex<u32>,
+    /// The group that it is in, where that is one of ours.
+    within: Option<Arc<Self>>,
 }
 
 impl Group {
@@ -91,39 +98,46 @@ impl Group {
                 });
             }
         }
-        Ok(Self {
-            control: base.join(name),
-            holds,
-        })
+        Ok(Self::of(base.join(name), holds, None))
     }
 
     /// A group by its folder alone, as an earlier process left it.
     pub(crate) fn left(control: PathBuf, others: Vec<PathBuf>) -> Self {
         let holds = others.into_iter();
         let holds = holds.map(|dir| (Controller::Pids, Version::One, dir));
+        Self::of(control, holds.collect(), None)
+    }
+
+    fn of(
+        control: PathBuf,
+        holds: Vec<(Controller, Version, PathBuf)>,
+        within: Option<Arc<Self>>,
+    ) -> Self {
         Self {
             control,
-            holds: holds.collect(),
+            holds,
+            share: Mutex::default(),
+            hurried: Mutex::default(),
+            within,
         }
     }
 
     /// A group below this one.
-    pub(crate) fn child(&self, name: &str) -> Result<Self, SandboxError> {
+    pub(crate) fn child(self: &Arc<Self>, name: &str) -> Result<Self, SandboxError> {
         let group = self.below(name);
         group.create()?;
         Ok(group)
     }
 
-    fn below(&self, name: &str) -> Self {
+    fn below(self: &Arc<Self>, name: &str) -> Self {
         let holds = self.holds.iter();
-        Self {
-            control: self.control.join(name),
-            holds: holds.map(|(c, v, dir)| (*c, *v, dir.join(name))).collect(),
-        }
+        let holds = holds.map(|(c, v, dir)| (*c, *v, dir.join(name)));
+        let within = Some(Arc::clone(self));
+        Self::of(self.control.join(name), holds.collect(), within)
     }
 
-    /// The names of the groups below this one.
-    pub(crate) fn children(&self) -> Vec<Self> {
+    /// The groups below this one.
+    pub(crate) fn children(self: &Arc<Self>) -> Vec<Self> {
         let mut names = BTreeSet::new();
         for dir in self.folders() {
             let entries = fs::read_dir(dir).into_iter().flatten().flatten();
@@ -166,7 +180,37 @@ impl Group {
         for (controller, version, dir) in &self.holds {
             limits::set(*controller, *version, dir, share)?;
         }
+        *lock(&self.share) = Some(*share);
+        self.calm_down();
         Ok(())
+    }
+
+    /// What makes it come last, where it is the group of all jobs: one below it comes last with it.
+    fn calm_down(&self) {
+        for (controller, version, dir) in &self.holds {
+            if *controller == Controller::Cpu && self.within.is_none() {
+                limits::idle(*version, dir);
+            }
+        }
+    }
+
+    /// Lets it come first until what is returned is dropped, and the group that it is in.
+    fn hurry(&self) -> Hurry<'_> {
+        let mut count = lock(&self.hurried);
+        *count = count.saturating_add(1);
+        for (controller, version, dir) in &self.holds {
+            if *controller == Controller::Cpu {
+                limits::hurry(*version, dir);
+            }
+        }
+        drop(count);
+        Hurry {
+            group: self,
+            _within: self
+                .within
+                .as_deref()
+                .map(|within| Box::new(within.hurry())),
+        }
     }
 
     /// Which version holds what, for people.
@@ -178,6 +222,7 @@ impl Group {
     /// Stops every process of it, and returns when all have stopped.
     pub(crate) async fn freeze(&self) -> Result<Duration, SandboxError> {
         let start = Instant::now();
+        let _hurry = self.hurry();
         self.control_by("cgroup.freeze", "1")?;
         while event(&self.control, "frozen") != Some(1) {
             if start.elapsed() > FREEZE_LIMIT {
@@ -212,6 +257,7 @@ impl Group {
         if !self.control.exists() {
             return Ok(Duration::ZERO);
         }
+        let _hurry = self.hurry();
         self.kill()?;
         while self.is_populated() {
             if start.elapsed() > GONE_LIMIT {
@@ -228,6 +274,14 @@ impl Group {
     /// Whether a process is left. A group that isn't there has none; one that can't be read is taken for populated.
     pub(crate) fn is_populated(&self) -> bool {
         self.control.exists() && event(&self.control, "populated") != Some(0)
+    }
+
+    /// Removes it where it is empty, without waiting.
+    pub(crate) fn remove_now(&self) {
+        for dir in self.folders() {
+            // An empty group that stays costs nothing, and is used again.
+            let _ = fs::remove_dir(dir);
+        }
     }
 
     /// Removes it. It has to be empty.
@@ -291,6 +345,35 @@ impl Group {
         let path = self.control.join(file);
         fs::write(&path, text).map_err(SandboxError::file("write to", path))
     }
+}
+
+/// While it is there, a group comes first.
+struct Hurry<'a> {
+    group: &'a Group,
+    _within: Option<Box<Hurry<'a>>>,
+}
+
+impl Drop for Hurry<'_> {
+    fn drop(&mut self) {
+        let mut count = lock(&self.group.hurried);
+        *count = count.saturating_sub(1);
+        if *count > 0 {
+            return;
+        }
+        let share = *lock(&self.group.share);
+        for (controller, version, dir) in &self.group.holds {
+            if let (Controller::Cpu, Some(share)) = (controller, &share) {
+                // A group that is gone needs no limit; one that isn't was set before to the same.
+                let _ = limits::set(*controller, *version, dir, share);
+            }
+        }
+        self.group.calm_down();
+    }
+}
+
+/// A lock whose holder panicked is as good as any here: each value is replaced whole.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Lets children of a group have limits of these controllers. Where the group has processes itself, this one moves aside.

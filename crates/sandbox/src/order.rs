@@ -89,17 +89,12 @@ pub struct JobOrder {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "say", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Word {
-    /// It is confined, and becomes the job now, whereby the socket is closed.
-    Becomes {
+    /// It is confined, and becomes the job now, or runs it.
+    Begins {
         /// The version of Landlock that holds it; 0 for none.
         landlock_abi: u32,
     },
-    /// It is confined, and runs the job itself, or has nothing more to do.
-    Runs {
-        /// The version of Landlock that holds it; 0 for none.
-        landlock_abi: u32,
-    },
-    /// It does not become the job, also where it had said that it would.
+    /// It does not become the job.
     Refused {
         /// Why, as a sentence.
         why: String,

@@ -166,9 +166,7 @@ async fn attempt(tools: &Tools) -> Result<u32, SandboxError> {
     }
     let _ = child.wait().await;
     match (read, serde_json::from_slice(&line)) {
-        (Ok(_), Ok(Word::Runs { landlock_abi } | Word::Becomes { landlock_abi })) => {
-            Ok(landlock_abi)
-        }
+        (Ok(_), Ok(Word::Begins { landlock_abi })) => Ok(landlock_abi),
         (Ok(_), Ok(Word::Refused { why } | Word::Trapped { why })) => {
             Err(SandboxError::Refused { why, hint: None })
         }

@@ -2,7 +2,7 @@
 
 use std::{
     path::PathBuf,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
 
@@ -10,7 +10,7 @@ use tokio::sync::watch;
 
 use crate::{
     Bounds, SandboxError, TakenOutput,
-    groups::{Group, millis},
+    groups::{Group, lock, millis},
     log::LogTail,
     output, wipe,
 };
@@ -109,7 +109,7 @@ impl Held {
             bounds,
             stopwatch: Mutex::new(Stopwatch {
                 ran: Duration::ZERO,
-                since: Some(Instant::now()),
+                since: None,
             }),
             reason: Mutex::default(),
             last: Mutex::default(),
@@ -137,7 +137,8 @@ impl Held {
         watch.since = None;
     }
 
-    fn start_watch(&self) {
+    /// The job's time begins, or goes on.
+    pub(crate) fn start_watch(&self) {
         lock(&self.stopwatch).since.get_or_insert_with(Instant::now);
     }
 
@@ -159,11 +160,6 @@ impl Held {
         let usage = self.usage();
         lock(&self.last).get_or_insert(usage);
     }
-}
-
-/// A lock whose holder panicked is as good as any here: each value is replaced whole.
-pub(crate) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A job that runs, or has run. Dropped, it is killed.

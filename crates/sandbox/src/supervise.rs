@@ -16,10 +16,11 @@ use tokio::{
 };
 
 use crate::{
-    DiskBound, JobEnd, KillReason, SandboxError, bwrap,
+    JobEnd, KillReason, SandboxError, bwrap,
     disk::DiskWatch,
+    groups::lock,
     order::{WORD_BYTES_MAX, Word},
-    running::{Held, lock},
+    running::Held,
 };
 
 /// How often time and disk are looked at.
@@ -46,7 +47,6 @@ pub(crate) struct Supervisor {
     out: Option<ChildStdout>,
     err: Option<ChildStderr>,
     begun: Option<Begun>,
-    becomes: Option<u32>,
     refused: Option<String>,
     trapped: Option<String>,
     look: Option<JoinHandle<(Option<String>, Duration)>>,
@@ -73,7 +73,6 @@ impl Supervisor {
             words: Some(words),
             said: Vec::new(),
             begun: Some(begun),
-            becomes: None,
             refused: None,
             trapped: None,
             look: None,
@@ -135,8 +134,7 @@ impl Supervisor {
         while let Some(at) = self.said.iter().position(|byte| *byte == b'\n') {
             let line: Vec<u8> = self.said.drain(..=at).collect();
             match serde_json::from_slice(&line) {
-                Ok(Word::Becomes { landlock_abi }) => self.becomes = Some(landlock_abi),
-                Ok(Word::Runs { landlock_abi }) => self.begins(landlock_abi),
+                Ok(Word::Begins { landlock_abi }) => self.begins(landlock_abi),
                 Ok(Word::Refused { why }) => self.refused = Some(why),
                 Ok(Word::Trapped { why }) => self.trapped = Some(why),
                 Err(error) => self.refused = Some(format!("its words can't be read: {error}")),
@@ -144,15 +142,12 @@ impl Supervisor {
         }
         if bytes.is_empty() || self.said.len() > WORD_BYTES_MAX {
             self.words = None;
-            // The socket closes as undercroft-job becomes the job; a refusal would have come before.
-            if let (Some(landlock_abi), None) = (self.becomes, &self.refused) {
-                self.begins(landlock_abi);
-            }
         }
     }
 
     fn begins(&mut self, landlock_abi: u32) {
         if let Some(begun) = self.begun.take() {
+            self.held.start_watch();
             // Whoever started it may have gone; then it is killed by its guard.
             let _ = begun.send(Ok(landlock_abi));
         }
@@ -176,12 +171,7 @@ impl Supervisor {
         if self.held.ran() > self.held.bounds.wall {
             self.kill(KillReason::Wall);
         }
-        let DiskBound::Watched {
-            bytes,
-            files,
-            free_bytes_min,
-        } = self.held.bounds.disk
-        else {
+        let Some(watch) = DiskWatch::of(&self.held.folder, self.held.bounds.disk) else {
             return;
         };
         if self.look.as_ref().is_some_and(JoinHandle::is_finished)
@@ -194,13 +184,6 @@ impl Supervisor {
             }
         }
         if self.look.is_none() && Instant::now() >= self.next_look {
-            let folder = &self.held.folder;
-            let watch = DiskWatch {
-                folders: vec![folder.join("out"), folder.join("scratch")],
-                bytes,
-                files,
-                free_bytes_min,
-            };
             let processes = self.held.group.processes();
             self.look = Some(tokio::task::spawn_blocking(move || {
                 let start = Instant::now();
@@ -264,6 +247,14 @@ impl Supervisor {
 
     /// Why the job did not begin: in the words of undercroft-job, or of bubblewrap.
     fn not_begun(&mut self) -> SandboxError {
+        if let Some(reason) = self.held.reason() {
+            let why = match reason {
+                KillReason::Disk { why } => why,
+                KillReason::Log => "it said too much before it began".to_owned(),
+                KillReason::Wall | KillReason::Asked => "it was killed before it began".to_owned(),
+            };
+            return SandboxError::Refused { why, hint: None };
+        }
         if let Some(why) = self.refused.take() {
             return SandboxError::Refused { why, hint: None };
         }

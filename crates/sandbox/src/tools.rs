@@ -25,8 +25,8 @@ pub struct Tools {
     pub(crate) bwrap: PathBuf,
     pub(crate) job: PathBuf,
     pub(crate) needs: Needs,
-    /// Programs that make what they start idle, each with its arguments; what isn't there is left out.
-    pub(crate) idlers: Vec<Vec<String>>,
+    /// Makes what it starts wait for everybody else's disk; a machine without it does without.
+    pub(crate) ionice: Option<PathBuf>,
 }
 
 impl Tools {
@@ -49,18 +49,11 @@ impl Tools {
                 hint: "it belongs beside the command `undercroft`: install both",
             })?;
         let needs = needs(&job).await?;
-        let idle: [&[&str]; 2] = [&["chrt", "--idle", "0"], &["ionice", "-c", "3"]];
-        let idlers = idle.into_iter().filter_map(|words| {
-            let program = in_path(words.first()?)?;
-            let rest = words.iter().skip(1).map(|word| (*word).to_owned());
-            let first = program.to_string_lossy().into_owned();
-            Some(std::iter::once(first).chain(rest).collect())
-        });
         Ok(Self {
             bwrap,
             job,
             needs,
-            idlers: idlers.collect(),
+            ionice: in_path("ionice"),
         })
     }
 }

@@ -19,6 +19,7 @@ use tokio::sync::{oneshot, watch};
 use crate::{
     DiskBound, FileDigest, JobSpec, ProgramKind, Running, SandboxError, Tools, TotalBounds,
     bwrap::View,
+    disk::DiskWatch,
     groups::{Group, Own, Share, millis},
     order::{Checked, INPUTS, JobOrder, ORDER_VERSION, RESULT, Task},
     running::{Held, aside},
@@ -55,7 +56,7 @@ pub struct Swept {
 pub struct Yard {
     folder: PathBuf,
     tools: Tools,
-    total: Group,
+    total: Arc<Group>,
     started: AtomicU64,
     _lock: File,
 }
@@ -85,7 +86,7 @@ impl Yard {
         let yard = Self {
             folder: folder.to_owned(),
             tools,
-            total: group,
+            total: Arc::new(group),
             started: AtomicU64::new(0),
             _lock: lock,
         };
@@ -110,6 +111,10 @@ impl Yard {
     }
 
     async fn start_in(&self, spec: &JobSpec, folder: &Path) -> Result<Running, SandboxError> {
+        let watch = DiskWatch::of(folder, spec.bounds.disk);
+        if let Some(why) = watch.and_then(|watch| watch.look(&[])) {
+            return Err(SandboxError::Refused { why, hint: None });
+        }
         let number = self.started.fetch_add(1, Ordering::Relaxed);
         let group = self.total.child(&format!("{}.{number}", spec.name))?;
         let limited = group.set(&Share {
@@ -175,6 +180,12 @@ impl Yard {
     }
 }
 
+impl Drop for Yard {
+    fn drop(&mut self) {
+        self.total.remove_now();
+    }
+}
+
 /// Kills and wipes what a process left in a folder for jobs, where none has it now.
 ///
 /// # Errors
@@ -190,7 +201,7 @@ pub async fn sweep(folder: &Path) -> Result<Swept, SandboxError> {
 async fn sweep_held(folder: &Path) -> Result<Swept, SandboxError> {
     let start = std::time::Instant::now();
     let mut swept = Swept::default();
-    if let Some(total) = recorded(folder)? {
+    if let Some(total) = recorded(folder)?.map(Arc::new) {
         for job in total.children() {
             swept.jobs += 1;
             swept.processes += job.processes().len();
@@ -204,6 +215,7 @@ async fn sweep_held(folder: &Path) -> Result<Swept, SandboxError> {
             job.remove().await?;
         }
         total.kill_and_see().await?;
+        total.remove().await?;
     }
     let jobs = folder.join("jobs");
     let left = fs::read_dir(&jobs).into_iter().flatten().flatten().count();

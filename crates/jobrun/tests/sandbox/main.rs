@@ -1,6 +1,12 @@
 //! Real sandboxes, with jobs that behave and jobs that don't.
 
 #[cfg(test)]
+mod bounds;
+#[cfg(test)]
+mod escapes;
+#[cfg(test)]
+mod gone;
+#[cfg(test)]
 mod support;
 
 use undercroft_sandbox::{JobEnd, SandboxError};

@@ -66,12 +66,10 @@ pub(crate) fn set(
     match (controller, version) {
         (Controller::Cpu, Version::Two) => {
             held(&dir.join("cpu.max"), &format!("{quota} {PERIOD_US}"))?;
-            kindly(&dir.join("cpu.idle"), "1");
         }
         (Controller::Cpu, Version::One) => {
             held(&dir.join("cpu.cfs_period_us"), &PERIOD_US.to_string())?;
             held(&dir.join("cpu.cfs_quota_us"), &quota.to_string())?;
-            kindly(&dir.join("cpu.idle"), "1");
         }
         (Controller::Memory, Version::Two) => {
             held(&dir.join("memory.max"), &bytes)?;
@@ -100,6 +98,32 @@ pub(crate) fn set(
         (Controller::Pids, _) => held(&dir.join("pids.max"), &share.pids.to_string())?,
     }
     Ok(())
+}
+
+/// Makes a group of processors' time come last, or not. Only the kernel's own idle class lets a group be taken out of it
+/// again without privileges, which its end needs: see [`hurry`].
+pub(crate) fn idle(version: Version, dir: &Path) {
+    match version {
+        Version::Two => kindly(&dir.join("cpu.weight"), "100"),
+        Version::One => kindly(&dir.join("cpu.shares"), "1024"),
+    }
+    kindly(&dir.join("cpu.idle"), "1");
+}
+
+/// Lets a group come first, and without a limit on its time: processes that are to stop or to die need some for that, and
+/// one that comes last on a busy machine would get it after seconds.
+pub(crate) fn hurry(version: Version, dir: &Path) {
+    kindly(&dir.join("cpu.idle"), "0");
+    match version {
+        Version::Two => {
+            kindly(&dir.join("cpu.weight"), "10000");
+            kindly(&dir.join("cpu.max"), "max");
+        }
+        Version::One => {
+            kindly(&dir.join("cpu.shares"), "262144");
+            kindly(&dir.join("cpu.cfs_quota_us"), "-1");
+        }
+    }
 }
 
 /// Writes a limit and reads it back.
@@ -154,13 +178,7 @@ mod tests {
 
     #[test]
     fn both_versions_get_the_same_share_in_their_own_units() {
-        let two = tree(&[
-            "cpu.max",
-            "cpu.idle",
-            "memory.max",
-            "memory.swap.max",
-            "pids.max",
-        ]);
+        let two = tree(&["cpu.max", "memory.max", "memory.swap.max", "pids.max"]);
         let one = tree(&["cpu.cfs_quota_us", "memory.memsw.limit_in_bytes"]);
         for controller in Controller::ALL {
             set(controller, Version::Two, two.path(), &SHARE).unwrap();
@@ -177,7 +195,7 @@ mod tests {
         }
         assert_eq!(
             shown,
-            "cpu.idle = 1\ncpu.max = 150000 100000\nmemory.max = 67108864\nmemory.oom.group = 1\n\
+            "cpu.max = 150000 100000\nmemory.max = 67108864\nmemory.oom.group = 1\n\
              memory.swap.max = 0\npids.max = 20\n\
              cpu.cfs_period_us = 100000\ncpu.cfs_quota_us = 150000\nmemory.limit_in_bytes = 67108864\n\
              memory.memsw.limit_in_bytes = 67108864\npids.max = 20\n"
