@@ -11,7 +11,7 @@ use undercroft_model::Now;
 use undercroft_process::clock::wall_ms_now;
 
 /// Milliseconds since the machine was started, with its sleep.
-pub fn mono_ms_now() -> u64 {
+pub(crate) fn mono_ms_now() -> u64 {
     let now = clock_gettime(ClockId::Boottime);
     let ms = |n: i64| u64::try_from(n).unwrap_or(0);
     ms(now.tv_sec)
@@ -20,7 +20,7 @@ pub fn mono_ms_now() -> u64 {
 }
 
 /// Both clocks at this moment.
-pub fn now() -> Now {
+pub(crate) fn now() -> Now {
     Now {
         mono_ms: mono_ms_now(),
         wall_ms: wall_ms_now(),
@@ -30,18 +30,18 @@ pub fn now() -> Now {
 /// A timer by [`mono_ms_now`]. tokio's own stand still while the machine sleeps. The kernel's timer is read as a
 /// pipe is.
 #[derive(Debug)]
-pub struct Timer(pipe::Receiver);
+pub(crate) struct Timer(pipe::Receiver);
 
 impl Timer {
     /// One that isn't set.
-    pub fn new() -> io::Result<Self> {
+    pub(crate) fn new() -> io::Result<Self> {
         let flags = TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK;
         let fd = timerfd_create(TimerfdClockId::Boottime, flags)?;
         Ok(Self(pipe::Receiver::from_owned_fd_unchecked(fd)?))
     }
 
     /// Waits until a moment has come.
-    pub async fn until(&self, mono_ms: u64) -> io::Result<()> {
+    pub(crate) async fn until(&self, mono_ms: u64) -> io::Result<()> {
         // A moment of 0 would take the timer back.
         let at_ms = i64::try_from(mono_ms.max(1)).unwrap_or(i64::MAX);
         let zero = Timespec {

@@ -3,13 +3,16 @@
 //! Decisions are `lend`'s. This crate carries them out: sockets, files, keys, clocks and programs.
 
 pub mod bus;
-pub mod clock;
+mod clock;
 pub mod daemon;
 pub mod device_keys;
+mod doctor;
 pub mod hours;
 pub mod idle;
 pub mod keys;
 mod lines;
+pub mod owner;
 pub mod policy;
 #[cfg(test)]
 mod tests;
+pub mod watch;

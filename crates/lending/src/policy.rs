@@ -113,6 +113,16 @@ fn temperature() -> u32 {
     85
 }
 
+/// A runtime's name.
+pub(crate) fn runtime_name(runtime: Runtime) -> &'static str {
+    match runtime {
+        Runtime::Wasm => "wasm",
+        Runtime::Process => "process",
+        Runtime::Nix => "nix",
+        Runtime::Adb => "adb",
+    }
+}
+
 /// Why a policy can't be used.
 #[derive(Debug, thiserror::Error)]
 pub enum PolicyError {

@@ -84,6 +84,17 @@ impl<S: Sign + Verify> Device<S> {
         self.held.values()
     }
 
+    /// The ledger, as far as it is durable.
+    pub fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+
+    /// Whether the owner's revocation isn't in the ledger yet, or something of a job is left.
+    pub fn is_revoking(&self) -> bool {
+        let is_left = |held: &Held| !matches!(held.phase, Phase::Reporting { is_clean: true, .. });
+        self.is_revoked && (self.ledger.consent().is_some() || self.held.values().any(is_left))
+    }
+
     /// Why it takes no work now; none where it does.
     pub fn why_not(&self) -> Vec<String> {
         let mut why: Vec<String> = self.why_not.iter().cloned().collect();

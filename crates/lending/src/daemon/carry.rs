@@ -1,0 +1,220 @@
+//! The device's effects, carried out.
+
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use serde::de::DeserializeOwned;
+use tokio::{sync::watch as channel, time::sleep};
+use undercroft_lend::{
+    device::{ANSWER_MS_MAX, Effect, Exit, Input},
+    server::WANT_MS_MAX,
+    wire::{Assignment, AtOut, AtWant, Holding, Made, Out, read, write},
+};
+
+use super::{
+    core::{Daemon, Happened, Job},
+    job::{Seen, Task, Wish, lock},
+    usage,
+};
+use crate::clock;
+
+/// How long it rests before files of a job are tried to be removed again.
+const WIPE_REST: Duration = Duration::from_secs(5);
+
+impl Daemon {
+    /// Carries an effect out, or begins to. What is known at once is handed back.
+    pub(super) fn carry_out(&mut self, effect: Effect) -> Option<Input> {
+        match effect {
+            Effect::Keep { .. } => None,
+            Effect::Want {
+                mut want,
+                records_from,
+            } => {
+                match self.keep.records(records_from) {
+                    Ok(records) => want.records = records,
+                    Err(error) => self.trouble = Some(error.to_string()),
+                }
+                let subject = format!("lend.want.{}", self.policy.device);
+                let limit_ms = WANT_MS_MAX + ANSWER_MS_MAX;
+                self.ask_server(
+                    subject,
+                    write(&AtWant::Want(want)),
+                    limit_ms,
+                    Input::WantAnswered,
+                );
+                None
+            }
+            Effect::Beat(beat) => {
+                let subject = format!("lend.beat.{}", self.policy.device);
+                self.ask_server(subject, write(&beat), ANSWER_MS_MAX, Input::BeatAnswered);
+                None
+            }
+            Effect::Out(out) => {
+                self.out(out);
+                None
+            }
+            Effect::Run(assignment) => self.begin(*assignment),
+            Effect::Freeze(holding) => self.wish(&holding, Wish::Freeze),
+            Effect::Thaw(holding) => self.wish(&holding, Wish::Run),
+            Effect::Kill(holding) => self.kill(holding),
+            Effect::Wipe(holding) => {
+                self.wipe(holding);
+                None
+            }
+        }
+    }
+
+    /// Asks the server in the background. Without an answer the device asks again by itself.
+    fn ask_server<T: DeserializeOwned + Send + 'static>(
+        &self,
+        subject: String,
+        message: Vec<u8>,
+        limit_ms: u64,
+        input: fn(T) -> Input,
+    ) {
+        let Some(bus) = self.bus.clone() else {
+            return;
+        };
+        let happens = self.happens.clone();
+        tokio::spawn(async move {
+            let Ok(answer) = bus.request(subject, Bytes::from(message), limit_ms).await else {
+                return;
+            };
+            if let Ok(answer) = read::<T>(&answer) {
+                // Nobody listens any more when the daemon has ended.
+                let _ = happens.send(Happened::Input(input(answer))).await;
+            }
+        });
+    }
+
+    /// Something is to be taken in after a while.
+    pub(super) fn later(&self, rest: Duration, input: Input) {
+        let happens = self.happens.clone();
+        tokio::spawn(async move {
+            sleep(rest).await;
+            let _ = happens.send(Happened::Input(input)).await;
+        });
+    }
+
+    fn wish(&self, holding: &Holding, wish: Wish) -> Option<Input> {
+        if let Some(job) = self.jobs.get(holding) {
+            job.wish.send_replace(wish);
+        }
+        None
+    }
+
+    fn kill(&mut self, holding: Holding) -> Option<Input> {
+        if self.jobs.contains_key(&holding) {
+            return self.wish(&holding, Wish::Kill);
+        }
+        if !self.is_swept {
+            // One of before: it is gone when all of that is.
+            self.kills.push(holding);
+            return None;
+        }
+        Some(Input::Gone(holding))
+    }
+
+    fn begin(&mut self, assignment: Assignment) -> Option<Input> {
+        let holding = Holding {
+            job: assignment.job.id.clone(),
+            epoch: assignment.epoch,
+        };
+        let (Some(yard), Some(bus)) = (self.yard.clone(), self.bus.clone()) else {
+            let why = self.no_yard.clone();
+            let why = why.unwrap_or_else(|| "the daemon isn't connected".to_owned());
+            let exit = Exit::Failed { why };
+            return Some(Input::Ended { holding, exit });
+        };
+        let (wish, wished) = channel::channel(Wish::Run);
+        let seen = Arc::new(Mutex::new(Seen::default()));
+        let job = Job {
+            assignment: assignment.clone(),
+            began_ms: clock::now().wall_ms,
+            joules: usage::joules(&self.roots.sys),
+            wish,
+            seen: Arc::clone(&seen),
+        };
+        self.jobs.insert(holding.clone(), job);
+        let task = Task {
+            assignment,
+            holding: holding.clone(),
+            content: self.content.clone(),
+            bus,
+            yard,
+            in_use: self.in_use(),
+            wish: wished,
+            seen,
+        };
+        let happens = self.happens.clone();
+        tokio::spawn(async move {
+            let outcome = Box::new(task.run().await);
+            let _ = happens.send(Happened::Ran(holding, outcome)).await;
+        });
+        None
+    }
+
+    /// Removes all files of a job; it is tried until nothing is left.
+    fn wipe(&mut self, holding: Holding) {
+        self.brought.remove(&holding);
+        let running = self
+            .jobs
+            .remove(&holding)
+            .and_then(|job| lock(&job.seen).running.take());
+        let (content, happens) = (self.content.clone(), self.happens.clone());
+        tokio::spawn(async move {
+            if let Some(running) = running.and_then(Arc::into_inner)
+                && let Err(error) = running.wipe().await
+            {
+                // No receipt is given for what is still there: the next daemon sweeps it and gives one.
+                let _ = happens.send(Happened::Trouble(error.to_string())).await;
+                return;
+            }
+            while content.wipe(&holding).is_err() {
+                sleep(WIPE_REST).await;
+            }
+            let _ = happens.send(Happened::Input(Input::Wiped(holding))).await;
+        });
+    }
+
+    /// Says how a job ended, when what it made is there.
+    fn out(&mut self, out: Out) {
+        if !self.is_to_bring(&out) {
+            return self.say_out(&out);
+        }
+        let Some(bus) = self.bus.clone() else {
+            return;
+        };
+        if !self.bringing.insert(out.holding.clone()) {
+            // It is on its way. The device says it again.
+            return;
+        }
+        let (content, happens) = (self.content.clone(), self.happens.clone());
+        let is_done = matches!(out.ended, undercroft_lend::wire::Ended::Done { .. });
+        tokio::spawn(async move {
+            let bring = async {
+                // A result counts without its log, and a log that isn't taken is no reason to say nothing.
+                let log = content.bring(&bus, &out.holding, Made::Log).await;
+                match is_done {
+                    true => content.bring(&bus, &out.holding, Made::Output).await,
+                    false => log,
+                }
+            };
+            let done = match (bring.await, is_done) {
+                (Ok(_), _) | (Err(super::content::ContentError::Refused { .. }), _) => Ok(()),
+                (Err(error), _) => Err(error.to_string()),
+            };
+            let _ = happens.send(Happened::Brought(out, done)).await;
+        });
+    }
+
+    pub(super) fn say_out(&self, out: &Out) {
+        let Holding { job, epoch } = &out.holding;
+        let subject = format!("lend.out.{}.{job}.{epoch}", self.policy.device);
+        let message = write(&AtOut::Out(out.clone()));
+        self.ask_server(subject, message, ANSWER_MS_MAX, Input::OutAnswered);
+    }
+}
