@@ -9,6 +9,8 @@ use undercroft_model::{
     Action, NodeName, Now, OpId, Outcome, Plan, Record, Resource, RunEnd, Severity, Step, StepId,
 };
 
+use undercroft_planner::{Decided, PlanFinding};
+
 use crate::{
     Effect, EngineFault, Event, PlanRefused,
     gates::Gates,
@@ -87,9 +89,21 @@ impl Engine {
         Ok(Self::unchecked(plan))
     }
 
+    /// The same, for a plan that comes straight from the planner.
+    ///
+    /// # Errors
+    /// As [`Engine::new`].
+    pub fn decided(plan: &Decided) -> Result<Self, PlanRefused> {
+        Self::without_errors(undercroft_planner::check_decided(plan))?;
+        Ok(Self::unchecked(Arc::clone(plan.plan())))
+    }
+
     /// Refuses a plan in which [`undercroft_planner::check`] finds errors.
     pub(crate) fn checked(plan: &Plan) -> Result<(), PlanRefused> {
-        let findings = undercroft_planner::check(plan);
+        Self::without_errors(undercroft_planner::check(plan))
+    }
+
+    fn without_errors(findings: Vec<PlanFinding>) -> Result<(), PlanRefused> {
         if findings.iter().any(|f| f.severity == Severity::Error) {
             return Err(PlanRefused { findings });
         }

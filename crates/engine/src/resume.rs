@@ -1,6 +1,9 @@
 //! An engine from a journal: the records are folded by the functions that made them.
 
-use std::{borrow::Borrow, sync::Arc};
+use std::{
+    borrow::Borrow,
+    sync::{Arc, OnceLock},
+};
 
 use undercroft_model::{Entry, JOURNAL_VERSION, NodeName, OpId, Plan, Record, StepId};
 
@@ -15,8 +18,8 @@ pub struct Resumption {
     next_seq: Option<u64>,
     /// An engine that has done nothing yet, of a plan that was found good.
     fresh: Option<Engine>,
-    /// The plan that was found good, of those that were accepted.
-    good: Option<Arc<Plan>>,
+    /// Whether the plan that was accepted last was found good. It needs no second look, as nobody can change it.
+    good: OnceLock<()>,
 }
 
 impl Resumption {
@@ -41,7 +44,7 @@ impl Resumption {
             }
             Record::PlanAccepted { plan } => {
                 let known = self.fresh.take_if(|fresh| Arc::ptr_eq(&fresh.plan, plan));
-                self.good = known.as_ref().map(|known| Arc::clone(&known.plan));
+                self.good = known.as_ref().map_or_else(OnceLock::new, |_| ().into());
                 // Whoever accepted it had checked it; it is checked anew where it is gone on with.
                 let mut accepted = known.unwrap_or_else(|| Engine::unchecked(Arc::clone(plan)));
                 accepted.in_journal = true;
@@ -78,9 +81,9 @@ impl Resumption {
     /// When no plan was accepted, or the last one is refused.
     pub fn engine(&self) -> Result<Engine, ResumeError> {
         let mut engine = self.engine.clone().ok_or(ResumeError::NoPlan)?;
-        let good = self.good.as_ref();
-        if !good.is_some_and(|good| Arc::ptr_eq(good, &engine.plan)) {
+        if self.good.get().is_none() {
             Engine::checked(&engine.plan)?;
+            self.good.get_or_init(|| ());
         }
         engine.next_op = self.next_op;
         Ok(engine)

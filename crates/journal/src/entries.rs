@@ -14,7 +14,10 @@ use super::{
     chain::Chain,
     head::{Head, refuse_if_gone},
     lock::ControllerLock,
-    pages::{NO_DIGEST, OTHER_DIGEST, PAGE_ENTRIES, Page, ReadPage, Understood, read_ahead},
+    pages::{
+        NO_DIGEST, OTHER_DIGEST, PAGE_ENTRIES, PAGE_ENTRIES_HELD, Page, ReadPage, Understanding,
+        Understood, is_full, read_ahead,
+    },
     store::{JOURNAL_FILE, Store, StoreError},
 };
 use undercroft_process::clock::wall_ms_now;
@@ -34,10 +37,47 @@ impl Stored {
             seq: unsigned(row.get(0)?),
             wall_ms: unsigned(row.get(1)?),
             record: row.get(2)?,
-            chain: row.get_ref(3)?.as_blob()?.try_into().ok().map(Chain),
+            chain: chain(row)?,
+        })
+    }
+
+    pub(super) fn seen(&self) -> Seen<'_> {
+        Seen {
+            seq: self.seq,
+            wall_ms: self.wall_ms,
+            record: &self.record,
+            chain: self.chain,
+        }
+    }
+}
+
+/// A row where SQLite has it: a page of a long journal is half a megabyte that nobody needs to copy.
+pub(super) struct Seen<'a> {
+    pub(super) seq: u64,
+    pub(super) wall_ms: u64,
+    pub(super) record: &'a str,
+    /// `None` where it hasn't the length of one.
+    pub(super) chain: Option<Chain>,
+}
+
+impl<'a> Seen<'a> {
+    fn read(row: &'a Row<'_>) -> rusqlite::Result<Self> {
+        Ok(Self {
+            seq: unsigned(row.get(0)?),
+            wall_ms: unsigned(row.get(1)?),
+            record: row.get_ref(2)?.as_str()?,
+            chain: chain(row)?,
         })
     }
 }
+
+fn chain(row: &Row<'_>) -> rusqlite::Result<Option<Chain>> {
+    Ok(row.get_ref(3)?.as_blob()?.try_into().ok().map(Chain))
+}
+
+/// A page of rows, by the first one's number and how many it has at most.
+const PAGE: &str =
+    "SELECT seq, wall_ms, record, chain FROM entries WHERE seq >= ?1 ORDER BY seq LIMIT ?2";
 
 /// How many entries this process has read, of all journals.
 static READ: AtomicU64 = AtomicU64::new(0);
@@ -83,7 +123,7 @@ impl Store {
         };
         let mut reached = (from, before);
         let first = Page::new(from, before, self.page(from)?);
-        let is_full = first.is_full();
+        let is_full = is_full(first.len());
         // One by one: many a reader wants few of them.
         if self.hand_over(first, &mut reached, &mut each)?.is_break() || !is_full {
             return Ok(());
@@ -135,12 +175,21 @@ impl Store {
         let Some(before) = self.chain_before(from)? else {
             return Ok(None);
         };
-        let page = Page::new(from, before, self.page(from)?);
-        Ok(Some(ReadPage {
-            before,
-            is_last: !page.is_full(),
-            entries: page.into_iter().collect(),
-        }))
+        let read = || -> rusqlite::Result<ReadPage> {
+            let mut statement = self.connection.prepare_cached(PAGE)?;
+            let mut rows = statement.query(params![signed(from), signed(PAGE_ENTRIES)])?;
+            let mut page = Understanding::new(from, before);
+            let mut entries = Vec::with_capacity(PAGE_ENTRIES_HELD);
+            while let Some(row) = rows.next()? {
+                entries.extend(page.next(&Seen::read(row)?));
+            }
+            Ok(ReadPage {
+                before,
+                is_last: !is_full(entries.len()),
+                entries,
+            })
+        };
+        read().map(Some).map_err(|e| self.err(e))
     }
 
     /// The last entry, after all were checked; whatever `journal.head` says.
@@ -234,10 +283,7 @@ impl Store {
 
     fn page(&self, from: u64) -> Result<Vec<Stored>, StoreError> {
         let read = || -> rusqlite::Result<Vec<Stored>> {
-            let mut statement = self.connection.prepare_cached(
-                "SELECT seq, wall_ms, record, chain FROM entries WHERE seq >= ?1
-                 ORDER BY seq LIMIT ?2",
-            )?;
+            let mut statement = self.connection.prepare_cached(PAGE)?;
             let rows =
                 statement.query_map(params![signed(from), signed(PAGE_ENTRIES)], Stored::read)?;
             rows.collect()

@@ -16,12 +16,14 @@ use undercroft_model::Entry;
 
 use super::{
     chain::Chain,
-    entries::Stored,
+    entries::{Seen, Stored},
     store::{Store, StoreError},
 };
 
 /// The most entries that are read in one go; bounds the memory of a reader of a long journal.
 pub(super) const PAGE_ENTRIES: u64 = 1000;
+/// The same, for what holds them.
+pub(super) const PAGE_ENTRIES_HELD: usize = 1000;
 /// Threads that read, beside the one that takes in: folding takes about half the time of the rest.
 pub(super) const READERS: usize = 2;
 /// The most pages of each reader's that are understood and not yet handed on: some megabytes.
@@ -42,21 +44,37 @@ pub(super) struct Damage {
 /// An entry and its digest, or why it isn't good.
 pub(super) type Understood = Result<(Entry, Chain), Damage>;
 
+/// Whether there may be a page behind one of so many entries.
+pub(super) fn is_full(entries: usize) -> bool {
+    u64::try_from(entries).is_ok_and(|entries| entries >= PAGE_ENTRIES)
+}
+
 /// Rows in order, and what they follow.
 pub(super) struct Page {
-    from: u64,
-    before: Chain,
-    rows: Vec<Stored>,
+    rows: vec::IntoIter<Stored>,
+    understanding: Understanding,
 }
 
 impl Page {
     pub(super) fn new(from: u64, before: Chain, rows: Vec<Stored>) -> Self {
-        Self { from, before, rows }
+        Self {
+            rows: rows.into_iter(),
+            understanding: Understanding::new(from, before),
+        }
     }
 
-    /// Whether there may be another behind it.
-    pub(super) fn is_full(&self) -> bool {
-        u64::try_from(self.rows.len()).is_ok_and(|rows| rows >= PAGE_ENTRIES)
+    /// How many rows are left.
+    pub(super) fn len(&self) -> usize {
+        self.rows.len()
+    }
+}
+
+impl Iterator for Page {
+    type Item = Understood;
+
+    fn next(&mut self) -> Option<Understood> {
+        let stored = self.rows.next()?;
+        self.understanding.next(&stored.seen())
     }
 }
 
@@ -64,29 +82,20 @@ impl Page {
 pub(super) struct Understanding {
     expected: RangeFrom<u64>,
     before: Chain,
-    rows: vec::IntoIter<Stored>,
 }
 
-impl IntoIterator for Page {
-    type Item = Understood;
-    type IntoIter = Understanding;
-
-    fn into_iter(self) -> Understanding {
-        Understanding {
-            expected: self.from..,
-            before: self.before,
-            rows: self.rows.into_iter(),
+impl Understanding {
+    pub(super) fn new(from: u64, before: Chain) -> Self {
+        Self {
+            expected: from..,
+            before,
         }
     }
-}
 
-impl Iterator for Understanding {
-    type Item = Understood;
-
-    fn next(&mut self) -> Option<Understood> {
-        let stored = self.rows.next()?;
+    /// What the next row says; `None` behind the last number that there is.
+    pub(super) fn next(&mut self, seen: &Seen<'_>) -> Option<Understood> {
         let seq = self.expected.next()?;
-        let understood = understand(&stored, seq, self.before);
+        let understood = understand(seen, seq, self.before);
         if let Ok((_, chain)) = &understood {
             self.before = *chain;
         }
@@ -94,19 +103,19 @@ impl Iterator for Understanding {
     }
 }
 
-fn understand(stored: &Stored, expected: u64, before: Chain) -> Result<(Entry, Chain), String> {
-    if stored.seq != expected {
+fn understand(seen: &Seen<'_>, expected: u64, before: Chain) -> Result<(Entry, Chain), String> {
+    if seen.seq != expected {
         return Err("it is missing".to_owned());
     }
-    let chain = stored.chain.ok_or(NO_DIGEST)?;
-    if before.next(stored.seq, stored.wall_ms, &stored.record) != chain {
+    let chain = seen.chain.ok_or(NO_DIGEST)?;
+    if before.next(seen.seq, seen.wall_ms, seen.record) != chain {
         return Err(OTHER_DIGEST.to_owned());
     }
     let record =
-        serde_json::from_str(&stored.record).map_err(|e| format!("it can't be understood: {e}"))?;
+        serde_json::from_str(seen.record).map_err(|e| format!("it can't be understood: {e}"))?;
     let entry = Entry {
-        seq: stored.seq,
-        wall_ms: stored.wall_ms,
+        seq: seen.seq,
+        wall_ms: seen.wall_ms,
         record,
     };
     Ok((entry, chain))

@@ -1,6 +1,6 @@
 //! Names and addresses that carry their own proof of being well formed.
 
-use std::{cmp::Ordering, fmt, marker::PhantomData, str::FromStr, sync::Arc};
+use std::{cmp::Ordering, fmt, marker::PhantomData, mem, str::FromStr, sync::Arc};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize, de::Visitor};
@@ -51,26 +51,36 @@ impl<T: FromStr<Err = InvalidId>> Visitor<'_> for Parsed<T> {
     }
 }
 
+/// The bytes of the longest text that [`hexadecimal`] writes: a UUID has 16 octets and 4 separators.
+const HEXADECIMAL_BYTES_MAX: usize = 36;
+
 /// Writes octets as two hexadecimal digits each, with a separator before those at the given places.
 fn hexadecimal(
     f: &mut fmt::Formatter<'_>,
     octets: &[u8],
-    separator: char,
+    separator: u8,
     before: impl Fn(usize) -> bool,
 ) -> fmt::Result {
-    const DIGITS: [char; 16] = [
-        '0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'a', 'b', 'c', 'd', 'e', 'f',
-    ];
-    let digit = |nibble: u8| DIGITS.get(usize::from(nibble)).copied().unwrap_or('0');
-    let mut text = String::with_capacity(octets.len() * 3);
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let digit = |nibble: u8| DIGITS.get(usize::from(nibble)).copied().unwrap_or(b'0');
+    // Identities are written millions of times in a rehearsal, so nothing is allocated: the longest is a UUID.
+    let mut text = [0_u8; HEXADECIMAL_BYTES_MAX];
+    let mut left = text.as_mut_slice();
     for (i, octet) in octets.iter().enumerate() {
-        if before(i) {
-            text.push(separator);
+        if before(i)
+            && let Some((place, behind)) = mem::take(&mut left).split_first_mut()
+        {
+            *place = separator;
+            left = behind;
         }
-        text.push(digit(octet >> 4));
-        text.push(digit(octet & 0x0f));
+        if let Some((places, behind)) = mem::take(&mut left).split_first_chunk_mut() {
+            *places = [digit(octet >> 4), digit(octet & 0x0f)];
+            left = behind;
+        }
     }
-    f.pad(&text)
+    let length = HEXADECIMAL_BYTES_MAX - left.len();
+    let text = text.get(..length).unwrap_or_default();
+    f.pad(std::str::from_utf8(text).unwrap_or_default())
 }
 
 macro_rules! label_type {
@@ -201,7 +211,7 @@ impl MacAddr {
 
 impl fmt::Display for MacAddr {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        hexadecimal(f, &self.0, ':', |i| i > 0)
+        hexadecimal(f, &self.0, b':', |i| i > 0)
     }
 }
 
@@ -252,7 +262,7 @@ impl MachineUuid {
 
 impl fmt::Display for MachineUuid {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        hexadecimal(f, &self.0, '-', |i| matches!(i, 4 | 6 | 8 | 10))
+        hexadecimal(f, &self.0, b'-', |i| matches!(i, 4 | 6 | 8 | 10))
     }
 }
 

@@ -7,7 +7,7 @@ use std::{
     fmt,
 };
 
-use crate::dependents::Dependents;
+use crate::{dependents::Dependents, plan::Decided};
 use serde::{Deserialize, Serialize};
 use undercroft_model::{
     Action, DiskIdentity, MachineUuid, NodeName, NodePlan, NodeState, PLAN_VERSION, Plan, Severity,
@@ -41,6 +41,26 @@ impl fmt::Display for PlanFinding {
 
 /// Lints a plan. A plan without errors can be carried out without looking twice at its shape.
 pub fn check(plan: &Plan) -> Vec<PlanFinding> {
+    let mut findings = Vec::new();
+    let content = plan.content_id();
+    if plan.id != content {
+        findings.push(PlanFinding {
+            severity: Severity::Error,
+            node: None,
+            step: None,
+            message: format!("its id is {}, and its content's is {content}", plan.id),
+        });
+    }
+    findings.extend(shape(plan));
+    findings
+}
+
+/// The same of a plan whose id needn't be worked out again.
+pub fn check_decided(plan: &Decided) -> Vec<PlanFinding> {
+    shape(plan)
+}
+
+fn shape(plan: &Plan) -> Vec<PlanFinding> {
     let mut linter = Linter {
         plan,
         listed: listed(plan),
@@ -116,11 +136,6 @@ impl<'a> Linter<'a> {
                 "it has version {}, and this program knows {PLAN_VERSION}",
                 plan.version
             );
-            self.add(Severity::Error, message);
-        }
-        let content = plan.content_id();
-        if plan.id != content {
-            let message = format!("its id is {}, and its content's is {content}", plan.id);
             self.add(Severity::Error, message);
         }
         if plan.parent.as_ref() == Some(&plan.id) {

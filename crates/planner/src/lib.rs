@@ -31,7 +31,7 @@ mod report;
 mod rounds;
 mod verdict;
 
-pub use check::{PlanFinding, check};
+pub use check::{PlanFinding, check, check_decided};
 pub use cluster::{NodeWants, node_wants};
 pub use dependents::Dependents;
 pub use estimate::{Estimate, estimate, typical_ms};
@@ -39,6 +39,6 @@ pub use explain::explain;
 pub use next::{
     FaultyPlan, Held, LOOK_AGE_MS_MAX, Next, Replaced, Scope, Waiting, Waits, next, resumes,
 };
-pub use plan::{PlanOptions, plan, plan_digested, plan_with};
+pub use plan::{Decided, PlanOptions, plan, plan_digested, plan_with};
 pub use report::{DestroyedDisk, NodeReport, NodeStatus, PlanReport, PlanSummary};
 pub use rounds::{FAULTS_KEPT_MAX, MachineEnd, REMIND_MS, RETRY_MS_MAX, RETRY_MS_MIN, Rounds};

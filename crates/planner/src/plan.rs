@@ -1,6 +1,10 @@
 //! The plan of a fleet.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Deref,
+    sync::Arc,
+};
 
 use undercroft_model::{
     NodeName, NodeState, Observation, PLAN_VERSION, Plan, PlanId, PlanLimits, Resource,
@@ -48,7 +52,33 @@ pub fn plan_with(
     parent: Option<&PlanId>,
     options: &PlanOptions,
 ) -> (Plan, PlanReport) {
-    plan_digested(inventory, inventory.digest(), observation, parent, options)
+    let (decided, report) =
+        plan_digested(inventory, inventory.digest(), observation, parent, options);
+    (decided.into_plan(), report)
+}
+
+/// A plan as it was decided. Nobody has changed it since, so its id is its content's.
+#[derive(Debug, Clone)]
+pub struct Decided(Arc<Plan>);
+
+impl Decided {
+    /// The plan, shared.
+    pub fn plan(&self) -> &Arc<Plan> {
+        &self.0
+    }
+
+    /// The plan alone.
+    pub fn into_plan(self) -> Plan {
+        Arc::unwrap_or_clone(self.0)
+    }
+}
+
+impl Deref for Decided {
+    type Target = Plan;
+
+    fn deref(&self) -> &Plan {
+        &self.0
+    }
 }
 
 /// The same, for who plans often and keeps the inventory's [`digest`](Inventory::digest), which takes a fifth of a
@@ -59,7 +89,7 @@ pub fn plan_digested(
     observation: &Observation,
     parent: Option<&PlanId>,
     options: &PlanOptions,
-) -> (Plan, PlanReport) {
+) -> (Decided, PlanReport) {
     let (mut steps, mut nodes) = (Vec::new(), BTreeMap::new());
     let (mut reports, mut running) = (BTreeMap::new(), BTreeMap::new());
     let mut summary = PlanSummary::default();
@@ -121,7 +151,7 @@ pub fn plan_digested(
         summary,
         estimate_ms: estimate(&plan, typical_ms).total_ms,
     };
-    (plan, report)
+    (Decided(Arc::new(plan)), report)
 }
 
 fn limits(inventory: &Inventory, has_cluster: bool) -> PlanLimits {

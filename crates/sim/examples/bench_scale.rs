@@ -21,6 +21,10 @@ use undercroft_model::{
 use undercroft_planner::plan;
 use undercroft_sim::{Faults, RehearseOptions, rehearse};
 
+/// The command's own allocator: what is measured is what people run.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [what, file, count] = arguments.as_slice() else {

@@ -15,10 +15,10 @@ use std::{
 
 use undercroft_engine::{Driver, Engine, Event};
 use undercroft_model::{
-    Found, JOURNAL_VERSION, NodeName, NodeObservation, Plan, PlanId, Record, RunEnd,
+    Found, JOURNAL_VERSION, NodeName, NodeObservation, PlanId, Record, RunEnd,
     inventory::{Inventory, ScaleError, scale_to},
 };
-use undercroft_planner::{PlanOptions, plan_digested};
+use undercroft_planner::{Decided, PlanOptions, plan_digested};
 use undercroft_simkit::{Faults, Trace};
 
 use crate::{
@@ -162,7 +162,7 @@ impl RehearsalState<'_> {
         self.schedule_faults();
         let fault_free = self.faults_have_stopped();
         let plan = self.plan(None, None)?;
-        let mut engine = self.engine(plan)?;
+        let mut engine = self.engine(&plan)?;
         let mut runs_after_faults = 0;
         let mut resumed = false;
         for _ in 0..RUNS_MAX {
@@ -191,7 +191,7 @@ impl RehearsalState<'_> {
                 if plan.is_empty() {
                     break;
                 }
-                engine = self.engine(plan)?;
+                engine = self.engine(&plan)?;
                 resumed = false;
             }
         }
@@ -226,7 +226,11 @@ impl RehearsalState<'_> {
         }
     }
 
-    fn plan(&mut self, parent: Option<PlanId>, only: Option<BTreeSet<NodeName>>) -> Checked<Plan> {
+    fn plan(
+        &mut self,
+        parent: Option<PlanId>,
+        only: Option<BTreeSet<NodeName>>,
+    ) -> Checked<Decided> {
         let mut observation = self.targets.clone();
         observation.nodes = self.look();
         observation.cluster = self.world.look_at_cluster();
@@ -257,7 +261,7 @@ impl RehearsalState<'_> {
     /// the rollout although nothing new went wrong, the operator leaves out the machines that
     /// failed: they are broken, unless they are to be installed anew. When nothing else is left to
     /// do they are tried again: one may have waited for another, or was off until a person came.
-    fn replan(&mut self) -> Checked<Plan> {
+    fn replan(&mut self) -> Checked<Decided> {
         let parent = self.plans.last().map(|plan| plan.id.clone());
         let stopped = self.shared.borrow().checkers.is_stopped();
         let stopped_since_ms = self
@@ -289,9 +293,9 @@ impl RehearsalState<'_> {
         }
     }
 
-    fn engine(&self, plan: impl Into<std::sync::Arc<Plan>>) -> Checked<Engine> {
+    fn engine(&self, plan: &Decided) -> Checked<Engine> {
         let next_op = self.shared.borrow().checkers.next_op();
-        match Engine::new(plan) {
+        match Engine::decided(plan) {
             Ok(engine) => {
                 let engine = engine.numbered_from(next_op);
                 self.shared.borrow_mut().journal.expect(&engine);
@@ -548,11 +552,11 @@ impl RehearsalState<'_> {
             self.resume()?
         } else {
             // The plan never reached the journal: the same command plans anew.
-            let plan = std::sync::Arc::new(self.replan()?);
+            let plan = self.replan()?;
             if let Some(last) = self.plans.last_mut() {
-                *last = std::sync::Arc::clone(&plan);
+                *last = std::sync::Arc::clone(plan.plan());
             }
-            self.engine(plan)?
+            self.engine(&plan)?
         };
         self.world.controller_back();
         self.shared
