@@ -94,7 +94,8 @@ fn engine() -> wasmtime::Result<Engine> {
         .wasm_component_model(true)
         .epoch_interruption(true)
         .max_wasm_stack(STACK_BYTES)
-        .memory_init_cow(false);
+        .memory_init_cow(false)
+        .wasm_backtrace_max_frames(None);
     Engine::new(&config)
 }
 

@@ -10,7 +10,10 @@ use std::{
     collections::BTreeSet,
     fs, io,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -40,6 +43,8 @@ pub(crate) struct Group {
     holds: Vec<(Controller, Version, PathBuf)>,
     /// What it was set to.
     share: Mutex<Option<Share>>,
+    /// Whether everybody else on the machine comes first; of the group of all jobs.
+    comes_last: AtomicBool,
     /// How many freeze or kill in it now.
     hurried: Mutex<u32>,
     /// The group that it is in, where that is one of ours.
@@ -117,6 +122,7 @@ impl Group {
             control,
             holds,
             share: Mutex::default(),
+            comes_last: AtomicBool::new(within.is_none()),
             hurried: Mutex::default(),
             within,
         }
@@ -185,11 +191,17 @@ impl Group {
         Ok(())
     }
 
-    /// What makes it come last, where it is the group of all jobs: one below it comes last with it.
+    /// Whether everybody else on the machine comes first. A group below this one comes last with it.
+    pub(crate) fn come_last(&self, does: bool) {
+        self.comes_last.store(does, Ordering::Relaxed);
+        self.calm_down();
+    }
+
+    /// Takes its place among others again.
     fn calm_down(&self) {
         for (controller, version, dir) in &self.holds {
-            if *controller == Controller::Cpu && self.within.is_none() {
-                limits::idle(*version, dir);
+            if *controller == Controller::Cpu {
+                limits::rank(*version, dir, self.comes_last.load(Ordering::Relaxed));
             }
         }
     }

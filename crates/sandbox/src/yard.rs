@@ -93,6 +93,12 @@ impl Yard {
         Ok((yard, swept))
     }
 
+    /// Whether everybody else on the machine has processors' time first, as it is until this says otherwise: a job on a
+    /// machine that is busy goes on slowly. A machine that is there for nothing else needs no such manners.
+    pub fn come_last(&self, do_jobs: bool) {
+        self.total.come_last(do_jobs);
+    }
+
     /// Starts a job, and returns when it has begun: it is confined then, and its limits were read back.
     ///
     /// # Errors

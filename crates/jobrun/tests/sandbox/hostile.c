@@ -213,14 +213,20 @@ static void endless(void) {
     for (;;) pause();
 }
 
+static void spin(void) {
+    for (int signal = 1; signal < 65; signal++) sigaction(signal, &(struct sigaction){.sa_handler = SIG_IGN}, 0);
+    for (volatile long i = 0;; i++);
+}
+
 // Each in a session of its own, twice removed, and deaf to every signal.
-static void survivors(int count) {
+static void survivors(int count, int are_busy) {
     for (int i = 0; i < count; i++)
         if (fork() == 0) {
             setsid();
             if (fork() == 0) {
                 setsid();
                 prctl(PR_SET_PDEATHSIG, 0);
+                if (are_busy) spin();
                 endless();
             }
             _exit(0);
@@ -352,7 +358,7 @@ int main(int argc, char **argv) {
     } else if (!strcmp(what, "exit")) {
         return atoi(how);
     } else if (!strcmp(what, "survive")) {
-        survivors(atoi(how));
+        survivors(atoi(how), argc > 3 && !strcmp(argv[3], "busy"));
         if (argc > 3) endless();
     } else if (!strcmp(what, "fork")) {
         fork_bomb();
@@ -367,7 +373,7 @@ int main(int argc, char **argv) {
         while (open("/dev/null", O_RDONLY) >= 0) count++;
         printf("%d files, then: %s\n", count + 3, strerror(errno));
     } else if (!strcmp(what, "spin")) {
-        for (volatile long i = 0;; i++);
+        spin();
     } else if (!strcmp(what, "output")) {
         return output(how);
     } else if (!strcmp(what, "hard-to-wipe")) {

@@ -3,9 +3,13 @@
 #[cfg(test)]
 mod bounds;
 #[cfg(test)]
+mod components;
+#[cfg(test)]
 mod escapes;
 #[cfg(test)]
 mod gone;
+#[cfg(test)]
+mod revoke;
 #[cfg(test)]
 mod support;
 

@@ -55,7 +55,7 @@ pub(crate) struct Share {
 const PERIOD_US: u64 = 100_000;
 
 /// Writes the limits of a controller, and reads each back.
-pub(crate) fn set(
+pub(super) fn set(
     controller: Controller,
     version: Version,
     dir: &Path,
@@ -100,19 +100,24 @@ pub(crate) fn set(
     Ok(())
 }
 
-/// Makes a group of processors' time come last, or not. Only the kernel's own idle class lets a group be taken out of it
-/// again without privileges, which its end needs: see [`hurry`].
-pub(crate) fn idle(version: Version, dir: &Path) {
+/// Lets a group have its turn after everybody else, or like everybody else. Unlike a process' own idle class, that can be
+/// taken back without privileges, which its end needs: see [`hurry`].
+pub(super) fn rank(version: Version, dir: &Path, is_last: bool) {
+    if !is_last {
+        kindly(&dir.join("cpu.idle"), "0");
+    }
     match version {
         Version::Two => kindly(&dir.join("cpu.weight"), "100"),
         Version::One => kindly(&dir.join("cpu.shares"), "1024"),
     }
-    kindly(&dir.join("cpu.idle"), "1");
+    if is_last {
+        kindly(&dir.join("cpu.idle"), "1");
+    }
 }
 
 /// Lets a group come first, and without a limit on its time: processes that are to stop or to die need some for that, and
 /// one that comes last on a busy machine would get it after seconds.
-pub(crate) fn hurry(version: Version, dir: &Path) {
+pub(super) fn hurry(version: Version, dir: &Path) {
     kindly(&dir.join("cpu.idle"), "0");
     match version {
         Version::Two => {

@@ -37,6 +37,8 @@ impl Site {
             }
             Err(error) => panic!("{error}"),
         };
+        // Tests beside it would otherwise come first, all of them.
+        yard.come_last(false);
         Some(Self {
             yard,
             folder,
