@@ -139,3 +139,42 @@ fn entries(folder: BorrowedFd<'_>) -> Result<Vec<(CString, FileType)>, Errno> {
     }
     Ok(found)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::fs::{CWD, mkdirat};
+    use std::{
+        fs,
+        os::unix::fs::{PermissionsExt as _, symlink},
+    };
+
+    #[test]
+    fn deep_and_dark_folders_are_wiped_and_links_are_not_followed() {
+        let dir = tempfile::tempdir().unwrap();
+        let kept = dir.path().join("kept");
+        fs::write(&kept, "kept").unwrap();
+        let pit = dir.path().join("pit");
+        fs::create_dir(&pit).unwrap();
+        symlink(&kept, pit.join("link")).unwrap();
+        symlink(dir.path(), pit.join("folder")).unwrap();
+        // Deeper than a path can say, with names that the wiping itself would choose.
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY;
+        let mut at = openat(CWD, &pit, flags, Mode::empty()).unwrap();
+        for number in 0..3000 {
+            let name = format!(".wiped-{}", number % 7);
+            mkdirat(&at, name.as_str(), Mode::RWXU).unwrap();
+            at = openat(&at, name.as_str(), flags, Mode::empty()).unwrap();
+        }
+        for number in 0..50 {
+            let dark = pit.join(format!(".wiped-{number}"));
+            fs::create_dir_all(dark.join("within/it")).unwrap();
+            fs::set_permissions(dark.join("within"), fs::Permissions::from_mode(0)).unwrap();
+            fs::set_permissions(&dark, fs::Permissions::from_mode(0)).unwrap();
+        }
+        fs::set_permissions(&pit, fs::Permissions::from_mode(0)).unwrap();
+        assert!(wipe(&pit).unwrap() >= 3100);
+        assert!(!pit.exists() && kept.exists());
+        assert_eq!(wipe(&pit).unwrap(), 0);
+    }
+}

@@ -69,6 +69,31 @@ mod tests {
         }
     }
 
+    /// What stands in a page between back-quotes and reads as a test's name is one.
+    #[test]
+    fn the_tests_that_the_page_of_lendings_security_names_exist() {
+        let folder = repository();
+        let read = |file: &std::path::PathBuf| std::fs::read_to_string(folder.join(file)).unwrap();
+        let page = read(&"docs/lending-security.md".into());
+        let sources = tracked("crates");
+        let sources = sources
+            .iter()
+            .filter(|f| f.extension().is_some_and(|e| e == "rs"));
+        let tests: String = sources.map(read).collect();
+        let is_name = |word: &&str| {
+            let letters = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+            word.matches('_').count() >= 2 && word.chars().all(letters)
+        };
+        let names: Vec<_> = page.split('`').skip(1).step_by(2).filter(is_name).collect();
+        assert!(names.len() > 30, "{names:?}");
+        for name in names {
+            assert!(
+                tests.contains(&format!("fn {name}()")),
+                "docs/lending-security.md names the test {name}, which doesn't exist"
+            );
+        }
+    }
+
     /// Each command, in the order of the page, with what it shows.
     #[test]
     fn the_pages_run_word_by_word() {
