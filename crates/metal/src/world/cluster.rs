@@ -18,6 +18,7 @@ mod parts;
 use std::{
     borrow::Cow,
     net::{IpAddr, Ipv4Addr},
+    sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -52,6 +53,7 @@ pub(super) async fn carry_out(job: &Job<'_>, work: Work) -> Done {
         job,
         plan,
         own: machine(job, job.name(), job.address()),
+        answering: Mutex::default(),
     };
     let step = ClusterStep {
         step: job.step,
@@ -71,6 +73,8 @@ pub(super) async fn carry_out(job: &Job<'_>, work: Work) -> Done {
                     job.note(TimelineSource::Controller, missing.clone());
                     said = missing;
                 }
+                // The founder is asked first again, and whoever has lost its API is found out.
+                asking.forget_answering();
                 tokio::time::sleep(LOOK_INTERVAL).await;
             }
             ClusterNext::Done(evidence) => return Ok(evidence),
@@ -96,6 +100,8 @@ struct Asking<'a> {
     plan: &'a ClusterPlan,
     /// The machine of the step.
     own: Result<Machine, Failure>,
+    /// The server that has answered in this round of asks: where the founder is silent, each ask would wait for it anew.
+    answering: Mutex<Option<Api>>,
 }
 
 /// A server that answers for the cluster.
@@ -152,8 +158,33 @@ impl Asking<'_> {
         }
     }
 
-    /// Asks each server once.
+    /// The server that has answered in this round, or else the first that answers.
     async fn find_api(&self) -> Result<Api, Failure> {
+        if let Some(api) = self.has_answering() {
+            return Ok(api);
+        }
+        let api = Box::pin(self.ask_servers()).await?;
+        *self.answering() = Some(api.clone());
+        Ok(api)
+    }
+
+    fn answering(&self) -> MutexGuard<'_, Option<Api>> {
+        self.answering
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn has_answering(&self) -> Option<Api> {
+        self.answering().clone()
+    }
+
+    /// Another is looked for by the next ask.
+    fn forget_answering(&self) {
+        *self.answering() = None;
+    }
+
+    /// Asks each server once.
+    async fn ask_servers(&self) -> Result<Api, Failure> {
         let mut said = Vec::new();
         for (name, address) in self.servers() {
             match Box::pin(self.try_server(name, address)).await {
@@ -226,7 +257,9 @@ impl Asking<'_> {
         loop {
             let api = Box::pin(self.api(until)).await?;
             match act(api).await {
-                Err(error) if error.is_passing() && Instant::now() < until => {}
+                Err(error) if error.is_passing() && Instant::now() < until => {
+                    self.forget_answering();
+                }
                 done => return done.map_err(KubeError::into_failure),
             }
             tokio::time::sleep(LOOK_INTERVAL).await;

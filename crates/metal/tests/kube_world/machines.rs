@@ -79,9 +79,14 @@ impl Site {
 
     /// With the API at a port of the founder's.
     pub(crate) async fn at_port(parts: ClusterParts, port: u16) -> Self {
+        Self::with_api_at(FOUNDER, parts, port).await
+    }
+
+    /// With the API at a server's address and port.
+    pub(crate) async fn with_api_at(server: Ipv4Addr, parts: ClusterParts, port: u16) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let path = |name: &str| dir.path().join(name);
-        let api = ApiServer::start_at(FOUNDER, port).await.unwrap();
+        let api = ApiServer::start_at(server, port).await.unwrap();
         let (operator, host_keys) = keys(dir.path());
         fs::create_dir_all("/run/sshd").unwrap();
         let mut servers = Vec::new();

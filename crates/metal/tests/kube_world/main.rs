@@ -25,10 +25,14 @@ use std::{
     fs,
     net::{Ipv4Addr, TcpListener},
     os::unix::fs::PermissionsExt,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
+use kube_common::free_port;
 use machines::{FOUNDER, SECOND, Site, inside, lone_etcd, register};
 use serde_json::{Value, json};
 use undercroft_kube::{Apply, Manifest, parse};
@@ -316,6 +320,38 @@ async fn no_cluster_is_founded_beside_a_member_that_is_silent() {
         "{refused:?}"
     );
     assert!(!site.machine("control-01").join("started").exists());
+}
+
+/// A founder whose API takes connections and says nothing costs each look one wait, and not one for each ask.
+#[tokio::test]
+async fn a_server_that_answers_is_asked_for_the_rest_of_a_round() {
+    if !inside("a_server_that_answers_is_asked_for_the_rest_of_a_round") {
+        return;
+    }
+    let mut site = Site::with_api_at(SECOND, ClusterParts::default(), free_port()).await;
+    let silent = TcpListener::bind((FOUNDER, site.api.port)).unwrap();
+    let asked = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&asked);
+    // It ends with the process.
+    std::thread::spawn(move || {
+        let mut open = Vec::new();
+        for connection in silent.incoming() {
+            counted.fetch_add(1, Ordering::SeqCst);
+            open.push(connection);
+        }
+    });
+    for machine in ["control-01", "control-02"] {
+        site.play_join(machine).await;
+    }
+    // Its Node, and then etcd's members.
+    let probed = site
+        .probe("control-02", join(ClusterRole::Server, false))
+        .await;
+    assert!(
+        matches!(evidence(probed), Evidence::Joined { etcd_voters: 2, .. }),
+        "{asked:?}"
+    );
+    assert_eq!(asked.load(Ordering::SeqCst), 1);
 }
 
 const NETWORK: &str = "

@@ -16,8 +16,17 @@ use undercroft_kube::{CONNECT_TIMEOUT, Cluster, KubeError, Manifest};
 use undercroft_steps::{ClusterAnswer, ClusterAsk, Health, NodeWants, OtherServer, SecretSeen};
 
 impl Asking<'_> {
+    /// A server that was found by an earlier ask may be gone by now: where the ask changes nothing another is looked for,
+    /// once.
     pub(super) async fn answer(&self, ask: &ClusterAsk) -> ClusterAnswer {
-        let answer = Box::pin(self.try_to_answer(ask)).await;
+        let found_before = self.has_answering().is_some();
+        let mut answer = Box::pin(self.try_to_answer(ask)).await;
+        if answer.is_err() && found_before {
+            self.forget_answering();
+            if !ask.changes() {
+                answer = Box::pin(self.try_to_answer(ask)).await;
+            }
+        }
         answer.unwrap_or_else(ClusterAnswer::Nothing)
     }
 
