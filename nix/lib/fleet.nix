@@ -310,10 +310,7 @@ let
         reservedPercent = node.longhorn.reserved_percent or 10;
         diskTags = node.longhorn.disk_tags or [ ];
       };
-      secrets = {
-        enable = (common.inventory.secrets.backend or "sops") == "sops";
-        backend = common.inventory.secrets.backend or "sops";
-      };
+      secrets.backend = common.inventory.secrets.backend or "sops";
       gpu = gpuSettings (node.gpu or null);
       phones = {
         enable = node.kind == "phone-host";

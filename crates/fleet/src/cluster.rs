@@ -10,7 +10,6 @@ use undercroft_metal::world::{BootstrapItem, ClusterParts, SecretSource};
 use undercroft_model::{
     Action, BootstrapPart, Failure, FailureKind, Plan,
     advice::{Advice, ErrorKind, FileFailure},
-    inventory::SecretsBackend,
     words::count,
 };
 use undercroft_render::{BootstrapStep, Problem, Tree};
@@ -140,7 +139,7 @@ impl Fleet {
         Ok(ClusterParts::new(
             items(&tree)?,
             Some(helm),
-            self.cluster_secrets(),
+            Some(self.cluster_secrets()),
         ))
     }
 
@@ -170,9 +169,6 @@ impl Fleet {
     /// a join fails.
     fn secrets_are_there(&self) -> Result<(), ClusterError> {
         let secrets = &self.inventory().secrets;
-        if secrets.backend != SecretsBackend::Sops {
-            return Ok(());
-        }
         let files = Confined::new(&self.settings().repository);
         for file in ["servers.sops.yaml", "agents.sops.yaml"] {
             let file = format!("{}/{file}", secrets.path);
@@ -184,21 +180,18 @@ impl Fleet {
     }
 
     /// The objects that hold secrets, decrypted when they are asked for.
-    fn cluster_secrets(&self) -> Option<SecretSource> {
+    fn cluster_secrets(&self) -> SecretSource {
         let settings = self.settings();
-        if settings.inventory.secrets.backend != SecretsBackend::Sops {
-            return None;
-        }
         let repository = settings.repository.clone();
         let inventory = Arc::clone(&settings.inventory);
         let identities = settings.identity_files.clone();
         let source = IdentitySource::usual(&settings.state_dir, identities);
-        Some(Arc::new(move || {
+        Arc::new(move || {
             let vault = Vault::open(&repository, &inventory, source.clone());
             let secrets = vault.and_then(|vault| kubernetes_secrets(&inventory, &vault));
             let secrets = secrets.map_err(|error| refused(&error))?;
             secrets.iter().map(object).collect()
-        }))
+        })
     }
 }
 

@@ -4,9 +4,7 @@ use std::{ops::RangeInclusive, sync::Arc};
 
 use undercroft_metal::world::EncryptionKeySource;
 use undercroft_model::{
-    Action, Failure, FailureKind, NodeName, Plan,
-    advice::Advice,
-    inventory::{Layout, SecretsBackend},
+    Action, Failure, FailureKind, NodeName, Plan, advice::Advice, inventory::Layout,
 };
 use undercroft_secrets::{ExposeSecret as _, SecretsError, Vault, keys::IdentitySource};
 
@@ -69,10 +67,7 @@ pub(crate) fn disk_keys(
         )
     });
     let encrypted: Vec<&NodeName> = encrypted.map(|step| &step.node).collect();
-    if encrypted.is_empty()
-        || !settings.options.disk_keys.is_empty()
-        || inventory.secrets.backend != SecretsBackend::Sops
-    {
+    if encrypted.is_empty() || !settings.options.disk_keys.is_empty() {
         return Ok(None);
     }
     let source = IdentitySource::usual(&settings.state_dir, settings.identity_files.clone());

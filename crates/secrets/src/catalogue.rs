@@ -140,11 +140,9 @@ fn secret(
     }
 }
 
-/// All files of secrets that the fleet should have, none where its secrets aren't kept by SOPS.
+/// All files of secrets that the fleet should have. What machines need to come up is SOPS' whatever keeps the
+/// applications' secrets: those come from inside the cluster, and it isn't there yet.
 pub fn catalogue(inventory: &Inventory) -> Vec<SecretFile> {
-    if inventory.secrets.backend != SecretsBackend::Sops {
-        return Vec::new();
-    }
     let with_role = |role: Role| -> BTreeSet<NodeName> {
         inventory
             .nodes
@@ -341,7 +339,8 @@ fn operators_secrets(inventory: &Inventory) -> Vec<Secret> {
             ));
         }
     }
-    if uses(Component::Grafana) {
+    // A Vault has its own entry for it, which the cluster fetches.
+    if uses(Component::Grafana) && inventory.secrets.backend != SecretsBackend::Vault {
         secrets.push(secret(
             "grafana/admin_password",
             Make::Password,

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use age::secrecy::{ExposeSecret as _, SecretString};
 use undercroft_model::{
-    inventory::{Component, Inventory},
+    inventory::{Component, Inventory, SecretsBackend},
     objects::{
         ARGOCD_NAMESPACE, GRAFANA_PASSWORD_KEY, GRAFANA_SECRET, GRAFANA_USER_KEY,
         MONITORING_NAMESPACE, REPOSITORY_SECRET,
@@ -64,6 +64,7 @@ pub fn kubernetes_secrets(
         });
     }
     if inventory.gitops.components.contains(&Component::Grafana)
+        && inventory.secrets.backend != SecretsBackend::Vault
         && let Some(password) = vault.get("grafana/admin_password")?
     {
         secrets.push(KubernetesSecret {

@@ -10,7 +10,7 @@ use std::{
 use age::secrecy::ExposeSecret as _;
 use undercroft_model::{
     Severity,
-    inventory::{self, Inventory},
+    inventory::{self, Inventory, SecretsBackend},
 };
 
 use super::*;
@@ -443,4 +443,32 @@ fn the_clusters_own_secrets_are_made_of_the_files() {
     );
     let shown = format!("{secrets:?}");
     assert!(!shown.contains(&text(&vault, "grafana/admin_password")));
+}
+
+/// Without its tokens no machine joins, and without its key Argo CD reads nothing: neither can wait for what runs in the
+/// cluster. What a Vault has is the cluster's to fetch.
+#[test]
+fn machines_have_their_secrets_whatever_keeps_the_applications() {
+    let names = |backend: SecretsBackend| {
+        let mut inventory = inventory_with("k3s", &[("control-01", "server"), ("box-01", "agent")]);
+        inventory.secrets.backend = backend;
+        let dir = tempfile::tempdir().unwrap();
+        let vault = vault(dir.path(), &inventory);
+        vault.init(NOW_S).unwrap();
+        assert_eq!(errors(&vault), [] as [String; 0], "{backend}");
+        let files = catalogue(&inventory);
+        let names = files.iter().flat_map(|file| &file.secrets);
+        let names: Vec<String> = names.map(|secret| secret.name.clone()).collect();
+        let objects = kubernetes_secrets(&inventory, &vault).unwrap();
+        let objects: Vec<&str> = objects.iter().map(|object| object.name).collect();
+        (names, objects.join(" "))
+    };
+    let sops = names(SecretsBackend::Sops);
+    assert!(sops.0.iter().any(|name| name == "k3s/server_token"));
+    assert_eq!(sops.1, "fleet-repository grafana-admin");
+    assert_eq!(names(SecretsBackend::SealedSecrets), sops);
+    let (names, objects) = names(SecretsBackend::Vault);
+    let missing: Vec<&String> = sops.0.iter().filter(|name| !names.contains(name)).collect();
+    assert_eq!(missing, ["grafana/admin_password"]);
+    assert_eq!(objects, "fleet-repository");
 }

@@ -12,7 +12,6 @@ use std::{
 
 use clap::{Args, Subcommand};
 use clap_complete::engine::ArgValueCompleter;
-use undercroft_model::inventory::SecretsBackend;
 use undercroft_secrets::keys::{IdentitySource, OPERATORS_PUBLIC_FILE, OperatorKey};
 use undercroft_secrets::{Audience, Initialised, Make, Rekeyed, SecretFile, SecretString, Vault};
 use zeroize::Zeroizing;
@@ -277,13 +276,6 @@ fn open_to_change(
 
 fn vault_of(ui: Ui, project: &OwnedProject, place: &Where) -> Result<Vault, CliError> {
     let inventory = project.load(ui)?;
-    if inventory.secrets.backend != SecretsBackend::Sops {
-        return Err(CliError::input(format!(
-            "secrets.backend of {} isn't \"sops\": these files aren't used",
-            project.inventory.display()
-        ))
-        .hint("The cluster's secrets come from the backend that it names."));
-    }
     let source = IdentitySource::usual(project.state(), place.identity.clone());
     Vault::open(&project.dir, &inventory, source).map_err(|e| CliError::from(&e))
 }

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
-use undercroft_model::inventory::{API_PORT, CardFacts, Inventory, SecretsBackend, Taint};
+use undercroft_model::inventory::{API_PORT, CardFacts, Inventory, Taint};
 use undercroft_secrets::{
     Audience, catalogue,
     keys::{Consent, HostKeys, IdentitySource, OperatorKey},
@@ -50,6 +50,21 @@ fn all() -> Vec<(String, Inventory, Value)> {
         let evaluated = evaluate("agree.nix", Some(folder.path()));
         all.push((distribution.to_owned(), parsed(&text), evaluated));
     }
+    // What keeps the applications' secrets is nothing to the machines.
+    for backend in ["sealed-secrets", "vault"] {
+        let more = match backend {
+            "vault" => "vault_url = \"https://vault.example\"\n",
+            _ => "",
+        };
+        let text = format!(
+            "{}[secrets]\nbackend = \"{backend}\"\n{more}",
+            everything("k3s")
+        );
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("undercroft.toml"), &text).unwrap();
+        let evaluated = evaluate("agree.nix", Some(folder.path()));
+        all.push((backend.to_owned(), parsed(&text), evaluated));
+    }
     all
 }
 
@@ -59,9 +74,6 @@ fn every_machine_opens_the_secrets_that_it_wants_and_no_file_without_need() {
         return;
     }
     for (name, inventory, evaluated) in all() {
-        if inventory.secrets.backend != SecretsBackend::Sops {
-            continue;
-        }
         let files = catalogue(&inventory);
         for node in inventory.nodes.keys() {
             let opens: BTreeMap<&str, BTreeSet<&str>> = files

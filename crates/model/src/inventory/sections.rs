@@ -324,7 +324,8 @@ section! {
 }
 
 choice! {
-    /// Where the cluster's secrets come from. Those of the machines are always SOPS files.
+    /// Where the applications' secrets come from. Those by which machines and the cluster come up are SOPS' with each of
+    /// them.
     pub enum SecretsBackend {
         /// SOPS files with age in the repository.
         Sops = "sops",
@@ -338,7 +339,8 @@ choice! {
 section! {
     /// How secrets are kept. No secret itself ever stands in the inventory.
     pub struct Secrets {
-        /// Where the cluster's secrets come from.
+        /// Where the applications' secrets come from. Those by which machines and the cluster come up are SOPS' with
+        /// each of them.
         backend: SecretsBackend = SecretsBackend::Sops;
         /// Folder of the encrypted files in the repository.
         path: String = "secrets".to_owned() => Rule::Text(&forms::RELATIVE_PATH);
