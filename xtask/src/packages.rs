@@ -133,6 +133,12 @@ const PACKAGES: &[Package] = &[
         "reads those scripts",
     ),
     program(
+        "bubblewrap",
+        "bwrap",
+        Need::Test,
+        "the sandboxes of lent jobs",
+    ),
+    program(
         "age",
         "age",
         Need::Test,

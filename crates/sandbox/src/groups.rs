@@ -106,11 +106,20 @@ impl Group {
         Ok(Self::of(base.join(name), holds, None))
     }
 
-    /// A group by its folder alone, as an earlier process left it.
+    /// A group by its folders alone, as an earlier process left it.
     pub(crate) fn left(control: PathBuf, others: Vec<PathBuf>) -> Self {
-        let holds = others.into_iter();
-        let holds = holds.map(|dir| (Controller::Pids, Version::One, dir));
-        Self::of(control, holds.collect(), None)
+        let holds = std::iter::once(&control).chain(&others).map(|dir| {
+            // What it needs to be told apart for is its end: who has a say in processors' time.
+            if dir.join("cpu.cfs_quota_us").exists() {
+                (Controller::Cpu, Version::One, dir.clone())
+            } else if dir.join("cpu.max").exists() {
+                (Controller::Cpu, Version::Two, dir.clone())
+            } else {
+                (Controller::Pids, Version::One, dir.clone())
+            }
+        });
+        let holds = holds.collect();
+        Self::of(control, holds, None)
     }
 
     fn of(

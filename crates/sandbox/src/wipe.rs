@@ -169,10 +169,10 @@ mod tests {
         for number in 0..50 {
             let dark = pit.join(format!(".wiped-{number}"));
             fs::create_dir_all(dark.join("within/it")).unwrap();
-            fs::set_permissions(dark.join("within"), fs::Permissions::from_mode(0)).unwrap();
-            fs::set_permissions(&dark, fs::Permissions::from_mode(0)).unwrap();
+            fs::set_permissions(dark.join("within"), fs::Permissions::from_mode(0o000)).unwrap();
+            fs::set_permissions(&dark, fs::Permissions::from_mode(0o000)).unwrap();
         }
-        fs::set_permissions(&pit, fs::Permissions::from_mode(0)).unwrap();
+        fs::set_permissions(&pit, fs::Permissions::from_mode(0o000)).unwrap();
         assert!(wipe(&pit).unwrap() >= 3100);
         assert!(!pit.exists() && kept.exists());
         assert_eq!(wipe(&pit).unwrap(), 0);

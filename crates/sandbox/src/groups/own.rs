@@ -124,4 +124,15 @@ mod tests {
         let own = Own::read(HYBRID, "4:memory:/elsewhere\n");
         assert!(own.legacy.is_empty());
     }
+
+    proptest::proptest! {
+        #[test]
+        fn any_text_is_read_to_its_end(mounts in "([a-z0-9:/ ,-]|\\n){0,200}", groups in "([a-z0-9:/,.]|\\n){0,200}") {
+            let own = Own::read(&mounts, &groups);
+            proptest::prop_assert!(own.legacy.len() <= Controller::ALL.len());
+            // Also beside what is right.
+            let own = Own::read(&format!("{mounts}\n{PURE}"), &format!("{groups}\n0::/user.slice\n"));
+            proptest::prop_assert!(own.unified.is_some() || mounts.contains("cgroup2"));
+        }
+    }
 }
