@@ -7,7 +7,7 @@ use undercroft_model::{
     inventory::{self, Firmware, Inventory, Node, PowerKind},
 };
 use undercroft_rack::{
-    AcceleratorChoice, DiskBus, RackDisk, RackFirmware, RackMachine, RackNetwork, RackSpec,
+    AcceleratorChoice, EmulatedBus, RackDisk, RackFirmware, RackNetwork, RackSpec, VirtualMachine,
 };
 
 use crate::error::CliError;
@@ -118,7 +118,7 @@ pub(crate) fn spec(
     })
 }
 
-fn machine(name: &NodeName, node: &Node) -> Result<RackMachine, CliError> {
+fn machine(name: &NodeName, node: &Node) -> Result<VirtualMachine, CliError> {
     let refuse = |what: &str, hint: &str| {
         Err(CliError::input(format!(
             "{name} can't be a machine of the virtual rack: {what}"
@@ -137,8 +137,8 @@ fn machine(name: &NodeName, node: &Node) -> Result<RackMachine, CliError> {
     };
     let wanted = node.rack.clone().unwrap_or_default();
     let bus = match wanted.disk_bus {
-        inventory::DiskBus::Nvme => DiskBus::Nvme,
-        inventory::DiskBus::Virtio => DiskBus::Virtio,
+        inventory::DiskBus::Nvme => EmulatedBus::Nvme,
+        inventory::DiskBus::Virtio => EmulatedBus::Virtio,
     };
     let mut disks = Vec::new();
     for disk in &node.disks {
@@ -163,7 +163,7 @@ fn machine(name: &NodeName, node: &Node) -> Result<RackMachine, CliError> {
         (Some(uuid), _) => uuid,
         (None, first) => uuid_of(first.copied().unwrap_or(MacAddr([0; 6]))),
     };
-    Ok(RackMachine {
+    Ok(VirtualMachine {
         name: name.clone(),
         system: node.system,
         firmware,
@@ -190,7 +190,7 @@ fn mac_of(uuid: Option<MachineUuid>) -> MacAddr {
     MacAddr([0x52, 0x54, 0x00, d, e, f])
 }
 
-fn apply(machine: &mut RackMachine, change: &Override) -> Result<(), CliError> {
+fn apply(machine: &mut VirtualMachine, change: &Override) -> Result<(), CliError> {
     let value = change.value.as_str();
     let bad = |expected: &str| {
         CliError::usage(format!("--set {}: {value:?} isn't {expected}", change.node))
@@ -216,8 +216,8 @@ fn apply(machine: &mut RackMachine, change: &Override) -> Result<(), CliError> {
         }
         Key::DiskBus => {
             let bus = match value {
-                "virtio" => DiskBus::Virtio,
-                "nvme" => DiskBus::Nvme,
+                "virtio" => EmulatedBus::Virtio,
+                "nvme" => EmulatedBus::Nvme,
                 _ => return Err(bad("virtio or nvme")),
             };
             for disk in &mut machine.disks {
@@ -258,7 +258,7 @@ mod tests {
         let spec = spec(&template(), AcceleratorChoice::Auto, &[]).unwrap();
         spec.validate().unwrap();
         assert_eq!(spec.machines.len(), 3);
-        assert_eq!(spec.machines[2].disks[0].bus, DiskBus::Nvme);
+        assert_eq!(spec.machines[2].disks[0].bus, EmulatedBus::Nvme);
         assert_eq!(
             spec.machines[0].uuid.to_string(),
             "756e6465-7263-8000-8000-525400880011"

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use serde_json::json;
 use undercroft_folder::confined::{Confined, ConfinedError};
 use undercroft_kube as kube;
-use undercroft_kube::{Chart, Helm, KubeError, Manifest};
+use undercroft_kube::{Helm, HelmChart, KubeError, Manifest};
 use undercroft_metal::world::{BootstrapItem, ClusterParts, SecretSource};
 use undercroft_model::{
     Action, BootstrapPart, Failure, FailureKind, Plan,
@@ -249,7 +249,7 @@ fn items(tree: &Tree) -> Result<Vec<(BootstrapPart, BootstrapItem)>, ClusterErro
                 if component == ARGOCD_COMPONENT {
                     part = BootstrapPart::ArgoCd;
                 }
-                let item = BootstrapItem::Chart(Chart {
+                let item = BootstrapItem::Chart(HelmChart {
                     name: chart.clone(),
                     repository: repository.clone(),
                     version: version.clone(),

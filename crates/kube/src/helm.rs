@@ -27,7 +27,7 @@ const ARCHIVE_BYTES_MAX: u64 = 64 * 1024 * 1024;
 
 /// A chart with all that decides what it renders to.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Chart {
+pub struct HelmChart {
     /// Its name in its repository.
     pub name: String,
     /// Its repository: `https://…` or `oci://…`.
@@ -67,7 +67,7 @@ impl Helm {
     /// When the chart can't be had, isn't the one that the lock file names, or doesn't render.
     pub async fn render(
         &self,
-        chart: &Chart,
+        chart: &HelmChart,
         kubernetes: &str,
     ) -> Result<Vec<Manifest>, KubeError> {
         let archive = self.archive(chart).await?;
@@ -101,7 +101,7 @@ impl Helm {
     }
 
     /// The chart's archive, fetched where it isn't kept yet.
-    async fn archive(&self, chart: &Chart) -> Result<PathBuf, KubeError> {
+    async fn archive(&self, chart: &HelmChart) -> Result<PathBuf, KubeError> {
         if chart.digest.is_none() {
             return Err(no_digest(chart));
         }
@@ -171,7 +171,7 @@ impl Helm {
 }
 
 /// What nobody has noted the digest of could be anything.
-fn no_digest(chart: &Chart) -> KubeError {
+fn no_digest(chart: &HelmChart) -> KubeError {
     KubeError::Helm {
         message: format!(
             "undercroft.lock has no digest of the chart {} {}, so that whatever is fetched would be believed",
@@ -185,7 +185,7 @@ fn no_digest(chart: &Chart) -> KubeError {
     }
 }
 
-fn check_digest(chart: &Chart, file: &Path) -> Result<(), KubeError> {
+fn check_digest(chart: &HelmChart, file: &Path) -> Result<(), KubeError> {
     let Some(wanted) = &chart.digest else {
         return Err(no_digest(chart));
     };
@@ -234,8 +234,8 @@ fn local(path: &Path, error: &std::io::Error) -> KubeError {
 mod tests {
     use super::*;
 
-    fn chart(digest: &str) -> Chart {
-        Chart {
+    fn chart(digest: &str) -> HelmChart {
+        HelmChart {
             name: "cilium".to_owned(),
             repository: "https://charts.example".to_owned(),
             version: "1.20.0".to_owned(),
@@ -274,7 +274,7 @@ mod tests {
         // Not even one that lies there already is taken.
         std::fs::write(charts.path().join("cilium-1.20.0.tgz"), "abc").unwrap();
         let helm = Helm::new(charts.path().join("helm"), charts.path());
-        let unnamed = Chart {
+        let unnamed = HelmChart {
             digest: None,
             ..chart("")
         };

@@ -32,7 +32,7 @@ pub use self::{
     error::{FieldOwner, KubeError},
     etcd::etcd_members,
     health::{application, condition, rollout},
-    helm::{Chart, Helm},
+    helm::{Helm, HelmChart},
     manifest::{Manifest, parse},
 };
 

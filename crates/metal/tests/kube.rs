@@ -18,7 +18,9 @@ use std::{
 use kube_common::{ApiServer, Authority, READY_WAIT};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::{Value, json};
-use undercroft_kube::{Access, Applied, Apply, Chart, Cluster, Helm, KubeError, Manifest, parse};
+use undercroft_kube::{
+    Access, Applied, Apply, Cluster, Helm, HelmChart, KubeError, Manifest, parse,
+};
 use undercroft_model::{FailureKind, inventory};
 use undercroft_secrets::Vault;
 use undercroft_secrets::keys::{Consent, IdentitySource};
@@ -275,8 +277,8 @@ const CILIUM_DIGEST: &str =
     "sha256:c5f013912360d1a334f44ef25f36da59ba3414cdb48f466ee12d0c4fdff27883";
 
 /// Cilium with the values of the rendered example.
-fn cilium(digest: &str) -> Chart {
-    Chart {
+fn cilium(digest: &str) -> HelmChart {
+    HelmChart {
         name: "cilium".to_owned(),
         repository: "https://helm.cilium.io".to_owned(),
         version: "1.20.0".to_owned(),

@@ -27,7 +27,7 @@ use rack_common::{TestRack, machine, name, rack_of};
 use serde_json::{Value, json};
 use undercroft_build::debian::{Arch, Kernel, KernelFlavour, PartSet, Parts};
 use undercroft_build::installer::cpio::Archive;
-use undercroft_rack::{Console, DiskBus, PowerAction, RackDisk, StopReason};
+use undercroft_rack::{Console, EmulatedBus, PowerAction, RackDisk, StopReason};
 
 #[test]
 fn rack_supervisor() {
@@ -448,7 +448,7 @@ async fn a_generation_is_tried_once_and_kept_only_when_it_came_up_healthy() {
     let mut on_trial = machine(MACHINE, 1);
     on_trial.memory_mb = 768;
     on_trial.disks = vec![RackDisk {
-        bus: DiskBus::Virtio,
+        bus: EmulatedBus::Virtio,
         serial: "UC-TRIAL".into(),
         size_bytes: 168 * MIB,
     }];

@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 use undercroft_model::NodeName;
 
 use crate::arch::Platform;
-use crate::site::{InstallerImage, Site};
+use crate::site::{ServedInstaller, Site};
 use crate::table::BootMachine;
 use crate::token::Token;
 
@@ -66,7 +66,7 @@ impl<'a> ScriptTarget<'a> {
     }
 }
 
-fn kernel_params(site: &Site, image: &InstallerImage, target: &ScriptTarget<'_>) -> String {
+fn kernel_params(site: &Site, image: &ServedInstaller, target: &ScriptTarget<'_>) -> String {
     let mut line = String::new();
     for param in image.params.iter().chain(target.params) {
         let _ = write!(line, "{param} ");
@@ -96,7 +96,7 @@ fn kernel_params(site: &Site, image: &InstallerImage, target: &ScriptTarget<'_>)
 ///
 /// Each attempt starts afresh (`imgfree`), and there are [`SCRIPT_ATTEMPTS`] of them. `BOOTIF`
 /// names the card that was booted from, in PXELINUX's form, so that the installer uses it too.
-pub fn installer(site: &Site, image: &InstallerImage, target: &ScriptTarget<'_>) -> String {
+pub fn installer(site: &Site, image: &ServedInstaller, target: &ScriptTarget<'_>) -> String {
     let name = target.node.map_or("this unknown machine", NodeName::as_str);
     let kernel = site.url(&format!("artifacts/{}", image.kernel));
     let initrd = site.url(&format!("artifacts/{}", image.initrd));
@@ -199,7 +199,7 @@ pub fn autoexec(site: &Site) -> String {
 }
 
 /// The Raspberry Pi's `cmdline.txt`: the kernel's parameters on one line.
-pub fn pi_cmdline(site: &Site, image: &InstallerImage, target: &ScriptTarget<'_>) -> String {
+pub fn pi_cmdline(site: &Site, image: &ServedInstaller, target: &ScriptTarget<'_>) -> String {
     let mut line = kernel_params(site, image, target);
     line.push('\n');
     line
@@ -235,7 +235,7 @@ mod tests {
             ipxe: Default::default(),
             artifacts: Default::default(),
         };
-        let image = InstallerImage {
+        let image = ServedInstaller {
             kernel: "kernel".to_owned(),
             initrd: "initrd".to_owned(),
             params: Vec::new(),

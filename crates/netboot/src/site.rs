@@ -9,7 +9,7 @@ use crate::arch::IpxeBinary;
 
 /// Kernel, initial RAM disk and parameters of an installer, by the names they are served under.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct InstallerImage {
+pub struct ServedInstaller {
     /// The kernel's name under `/artifacts/`.
     pub kernel: String,
     /// The initial RAM disk's name under `/artifacts/`.
@@ -26,7 +26,7 @@ pub struct Site {
     /// The HTTP server's port.
     pub http_port: u16,
     /// The installer of each system.
-    pub installers: BTreeMap<System, InstallerImage>,
+    pub installers: BTreeMap<System, ServedInstaller>,
     /// The iPXE builds that are served.
     pub ipxe: BTreeSet<IpxeBinary>,
     /// The names of all files that are served; those of a Raspberry Pi begin with `pi/`.

@@ -25,7 +25,7 @@ use undercroft_netboot::dhcp::{
     Destination, Handled, Incoming, LeaseStore, Port, ServerView, handle,
 };
 use undercroft_netboot::server::DhcpSettings;
-use undercroft_netboot::site::InstallerImage;
+use undercroft_netboot::site::ServedInstaller;
 use undercroft_netboot::table::{FirmwareKind, MachineSwitches, Pxe4011, UnknownPolicy};
 use undercroft_netboot::{
     BootAction, BootIntent, BootMachine, BootProtocol, BootRequest, BootTable, ClientArch,
@@ -44,7 +44,7 @@ fn pi_mac() -> MacAddr {
 }
 
 fn site() -> Site {
-    let image = |system: &str| InstallerImage {
+    let image = |system: &str| ServedInstaller {
         kernel: format!("{system}/kernel"),
         initrd: format!("{system}/initrd"),
         params: vec!["console=tty0".into()],

@@ -18,7 +18,7 @@ use super::nvram::{self, BootEntry, VariableStore};
 use super::protocol::{
     MachineStatus, NextBoot, PowerAction, REPLY_BYTES_MAX, RackStatus, Reply, Request,
 };
-use super::spec::RackMachine;
+use super::spec::VirtualMachine;
 use super::state::{CONTROL_SOCKET, StateDir, SupervisorRecord};
 
 /// How long a request may take, in milliseconds. The supervisor's own limits for launching and
@@ -175,7 +175,7 @@ impl RackClient {
     ///
     /// # Errors
     /// If the description has a fault, or its disks can't be made.
-    pub async fn add_machine(&self, machine: RackMachine) -> Result<(), RackError> {
+    pub async fn add_machine(&self, machine: VirtualMachine) -> Result<(), RackError> {
         self.done(&Request::AddMachine { machine }).await
     }
 

@@ -44,7 +44,7 @@ pub use protocol::{
     REQUEST_BYTES_MAX, RackStatus, Reply, Request, StopReason,
 };
 pub use spec::{
-    AcceleratorChoice, DISK_BYTES_MIN, DISKS_MAX, DiskBus, MACHINES_MAX, NICS_MAX, RackDisk,
-    RackFirmware, RackMachine, RackNetwork, RackSpec, SERIAL_CHARS_MAX,
+    AcceleratorChoice, DISK_BYTES_MIN, DISKS_MAX, EmulatedBus, MACHINES_MAX, NICS_MAX, RackDisk,
+    RackFirmware, RackNetwork, RackSpec, SERIAL_CHARS_MAX, VirtualMachine,
 };
 pub use supervisor::supervisor_main;

@@ -20,7 +20,7 @@ use super::protocol::{
 };
 use super::qemu::{self, Launch};
 use super::qmp::ShutdownCause;
-use super::spec::{RackFirmware, RackMachine};
+use super::spec::{RackFirmware, VirtualMachine};
 use super::state::{LOG_END_BYTES, MachineDir, end_of_file, now_ms};
 use running::{Happening, RunningVm};
 use serial::SerialOutput;
@@ -63,7 +63,7 @@ pub(crate) struct MachineHandle {
 impl MachineHandle {
     /// Starts the task of a machine whose files and taps are ready.
     pub(crate) fn start(
-        spec: RackMachine,
+        spec: VirtualMachine,
         dir: MachineDir,
         taps: Vec<String>,
         accelerator: Accelerator,
@@ -133,7 +133,7 @@ impl MachineHandle {
 }
 
 struct VmKeeper {
-    spec: RackMachine,
+    spec: VirtualMachine,
     dir: MachineDir,
     taps: Vec<String>,
     accelerator: Accelerator,

@@ -12,7 +12,7 @@ use undercroft_model::{MacAddr, MachineUuid, NodeName, System};
 use super::accel::Accelerator;
 use super::console::ConsoleIdentity;
 use super::error::Refusal;
-use super::spec::{RackFirmware, RackMachine, RackNetwork};
+use super::spec::{RackFirmware, RackNetwork, VirtualMachine};
 
 /// The longest request line, in bytes; a description of a machine with all its disks fits.
 pub const REQUEST_BYTES_MAX: usize = 64 * 1024;
@@ -56,7 +56,7 @@ pub enum Request {
     /// Adds a machine, powered off.
     AddMachine {
         /// Its description.
-        machine: RackMachine,
+        machine: VirtualMachine,
     },
     /// Powers a machine off and removes it with its disks.
     RemoveMachine {

@@ -6,7 +6,7 @@ use undercroft_model::System;
 
 use super::accel::Accelerator;
 use super::firmware::UefiFirmware;
-use super::spec::{DiskBus, RackFirmware, RackMachine};
+use super::spec::{EmulatedBus, RackFirmware, VirtualMachine};
 use super::state::{NVRAM_FILE, QMP_SOCKET, SERIAL_SOCKET, disk_file};
 
 /// What a launch needs to know besides the machine's description.
@@ -31,7 +31,7 @@ pub(crate) fn nic_id(index: usize) -> String {
 /// QEMU starts stopped (`-S`) and stays, stopped, when its guest shuts down or restarts
 /// (`-no-reboot -no-shutdown`): so the supervisor hears all events, and which of the two it was,
 /// before it ends QEMU and launches it anew where that is due.
-pub(crate) fn arguments(machine: &RackMachine, launch: &Launch<'_>) -> Vec<String> {
+pub(crate) fn arguments(machine: &VirtualMachine, launch: &Launch<'_>) -> Vec<String> {
     let mut args = Vec::new();
     let mut add = |option: &str, value: String| args.extend([option.to_owned(), value]);
     let bios = machine.firmware == RackFirmware::Bios;
@@ -110,8 +110,8 @@ pub(crate) fn arguments(machine: &RackMachine, launch: &Launch<'_>) -> Vec<Strin
             format!("if=none,id=disk{index},format=raw,cache=unsafe,discard=unmap,file={file}"),
         );
         let device = match disk.bus {
-            DiskBus::Virtio => "virtio-blk-pci",
-            DiskBus::Nvme => "nvme",
+            EmulatedBus::Virtio => "virtio-blk-pci",
+            EmulatedBus::Nvme => "nvme",
         };
         let (serial, order) = (&disk.serial, disk_order(index));
         add(
@@ -173,7 +173,7 @@ mod tests {
         }
     }
 
-    fn line(machine: &RackMachine, launch: &Launch<'_>) -> String {
+    fn line(machine: &VirtualMachine, launch: &Launch<'_>) -> String {
         let args = arguments(machine, launch);
         let mut text = String::new();
         for arg in args {

@@ -32,7 +32,7 @@ pub struct RackSpec {
     #[serde(default)]
     pub accelerator: AcceleratorChoice,
     /// The machines; they start powered off.
-    pub machines: Vec<RackMachine>,
+    pub machines: Vec<VirtualMachine>,
 }
 
 /// The network of a rack: a bridge in the rack's own network namespace.
@@ -61,7 +61,7 @@ pub enum AcceleratorChoice {
 
 /// One machine of a rack.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RackMachine {
+pub struct VirtualMachine {
     /// Its name, also that of its folder.
     pub name: NodeName,
     /// What it runs: `x86_64-linux` or `aarch64-linux`.
@@ -94,7 +94,7 @@ pub enum RackFirmware {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RackDisk {
     /// How it is attached.
-    pub bus: DiskBus,
+    pub bus: EmulatedBus,
     /// The serial number that the machine reads; at most [`SERIAL_CHARS_MAX`] characters.
     pub serial: String,
     /// Size in bytes; a multiple of 512.
@@ -104,7 +104,7 @@ pub struct RackDisk {
 /// How a disk is attached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum DiskBus {
+pub enum EmulatedBus {
     /// virtio-blk: `/dev/vdX`.
     Virtio,
     /// NVMe: `/dev/nvmeXn1`.
@@ -186,7 +186,7 @@ impl RackNetwork {
     }
 }
 
-impl RackMachine {
+impl VirtualMachine {
     /// Refuses what QEMU would refuse later and less clearly.
     ///
     /// # Errors
@@ -269,15 +269,15 @@ fn bad(who: impl Into<String>, what: impl Into<String>) -> RackError {
 pub(crate) mod tests {
     use super::*;
 
-    pub(crate) fn machine(name: &str, last_octet: u8) -> RackMachine {
-        RackMachine {
+    pub(crate) fn machine(name: &str, last_octet: u8) -> VirtualMachine {
+        VirtualMachine {
             name: NodeName::new(name).unwrap(),
             system: System::X86_64Linux,
             firmware: RackFirmware::Uefi,
             uuid: MachineUuid([last_octet; 16]),
             macs: vec![MacAddr([0x52, 0x54, 0, 0, 0, last_octet])],
             disks: vec![RackDisk {
-                bus: DiskBus::Virtio,
+                bus: EmulatedBus::Virtio,
                 serial: format!("UC-{name}"),
                 size_bytes: 3 << 30,
             }],
@@ -286,7 +286,7 @@ pub(crate) mod tests {
         }
     }
 
-    pub(crate) fn rack(machines: Vec<RackMachine>) -> RackSpec {
+    pub(crate) fn rack(machines: Vec<VirtualMachine>) -> RackSpec {
         RackSpec {
             network: RackNetwork {
                 bridge: "br0".into(),

@@ -24,7 +24,7 @@ use super::error::no_such_machine;
 use super::machine::{ConsoleFeed, MachineHandle, Order, prepare};
 use super::network;
 use super::protocol::{REQUEST_BYTES_MAX, RackStatus, Reply, Request};
-use super::spec::{RackMachine, RackSpec};
+use super::spec::{RackSpec, VirtualMachine};
 use super::state::{CONTROL_SOCKET, StateDir, SupervisorRecord, now_ms, write_file};
 
 /// How lines of the log begin that are command lines.
@@ -363,7 +363,7 @@ impl Rack {
 }
 
 impl Inner {
-    async fn add(&mut self, dir: &StateDir, machine: RackMachine) -> Result<(), RackError> {
+    async fn add(&mut self, dir: &StateDir, machine: VirtualMachine) -> Result<(), RackError> {
         let mut spec = self.orders.spec.clone();
         spec.machines.push(machine.clone());
         spec.validate()?;

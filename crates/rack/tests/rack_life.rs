@@ -6,7 +6,8 @@ use rack_common::{TestRack, machine, name, processes_of, rack_of};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use undercroft_rack as rack;
 use undercroft_rack::{
-    DiskBus, Disks, NextBoot, PowerAction, PowerState, RackClient, RackDisk, RackError, StopReason,
+    Disks, EmulatedBus, NextBoot, PowerAction, PowerState, RackClient, RackDisk, RackError,
+    StopReason,
 };
 
 #[test]
@@ -18,7 +19,7 @@ fn rack_supervisor() {
 async fn two_machines_reach_network_boot_and_down_leaves_nothing() {
     let mut second = machine("gpu-02", 2);
     second.disks = vec![RackDisk {
-        bus: DiskBus::Nvme,
+        bus: EmulatedBus::Nvme,
         serial: "UC-NVME".into(),
         size_bytes: 64 << 20,
     }];

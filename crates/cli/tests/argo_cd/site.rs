@@ -16,7 +16,7 @@ use kube::{
 };
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use undercroft_kube::{Apply, Chart, Cluster, Helm, Manifest, parse};
+use undercroft_kube::{Apply, Cluster, Helm, HelmChart, Manifest, parse};
 use undercroft_testkit::{OrSkip as _, peer, program};
 
 use crate::{
@@ -238,7 +238,7 @@ impl Site {
                 text("version")
             );
             let archive = fs::read(self.web_root.path().join(archive)).unwrap();
-            let chart = Chart {
+            let chart = HelmChart {
                 name: text("chart"),
                 repository: text("repository"),
                 version: text("version"),

@@ -20,6 +20,7 @@ const FLAGS_OF_OTHERS: &[&str] = &[
     "--disable-helm-controller",
     "--edit",
     "--exact",
+    "--group",
     "--lib",
     "--nixpkgs",
     "--release",

@@ -12,7 +12,7 @@ use undercroft_model::System;
 
 use crate::error::NetbootError;
 use crate::server::config::NetbootConfig;
-use crate::site::{InstallerImage, PI_FOLDER};
+use crate::site::{PI_FOLDER, ServedInstaller};
 
 /// The served set: names, and the files behind them, each open from the start. So a request opens
 /// nothing that could be missing by then, and no number of requests runs out of descriptors.
@@ -77,12 +77,12 @@ fn initrd_name(system: System) -> String {
 }
 
 /// The installers of a configuration, under the names that [`Artifacts::collect`] gives them.
-pub fn installer_images(config: &NetbootConfig) -> BTreeMap<System, InstallerImage> {
+pub fn installer_images(config: &NetbootConfig) -> BTreeMap<System, ServedInstaller> {
     config
         .installers
         .iter()
         .map(|(system, files)| {
-            let image = InstallerImage {
+            let image = ServedInstaller {
                 kernel: kernel_name(*system),
                 initrd: initrd_name(*system),
                 params: files.params.clone(),

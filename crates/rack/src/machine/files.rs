@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::super::RackError;
 use super::super::firmware::{UefiFirmware, find_qemu, find_uefi};
-use super::super::spec::{RackFirmware, RackMachine};
+use super::super::spec::{RackFirmware, VirtualMachine};
 use super::super::state::{MachineDir, create_private_dir};
 
 /// How much of the host's disk must be free when a machine is made, in bytes: less than this
@@ -18,7 +18,7 @@ const SPARSE_BYTES: usize = 64 * 1024;
 
 /// Finds the QEMU and the firmware that run a machine.
 pub(crate) fn programs(
-    machine: &RackMachine,
+    machine: &VirtualMachine,
 ) -> Result<(PathBuf, Option<UefiFirmware>), RackError> {
     let qemu = find_qemu(machine.system)?;
     let uefi = match machine.firmware {
@@ -29,7 +29,7 @@ pub(crate) fn programs(
 }
 
 /// Makes a machine's folder with its disks and variables; what is there already is kept.
-pub(crate) fn prepare(machine: &RackMachine, dir: &MachineDir) -> Result<(), RackError> {
+pub(crate) fn prepare(machine: &VirtualMachine, dir: &MachineDir) -> Result<(), RackError> {
     create_private_dir(dir.root())?;
     check_free(dir.root())?;
     for (index, disk) in machine.disks.iter().enumerate() {

@@ -19,8 +19,8 @@ use tokio::time::{Instant, sleep};
 use undercroft_model::{MacAddr, MachineUuid, NodeName, System};
 use undercroft_rack as rack;
 use undercroft_rack::{
-    AcceleratorChoice, DiskBus, Disks, MachineStatus, RackClient, RackDisk, RackError,
-    RackFirmware, RackMachine, RackNetwork, RackSpec, SupervisorCommand,
+    AcceleratorChoice, Disks, EmulatedBus, MachineStatus, RackClient, RackDisk, RackError,
+    RackFirmware, RackNetwork, RackSpec, SupervisorCommand, VirtualMachine,
 };
 
 /// The variable that makes a test binary the supervisor.
@@ -62,15 +62,15 @@ pub(crate) fn name(text: &str) -> NodeName {
     NodeName::new(text).expect("a name")
 }
 
-pub(crate) fn machine(label: &str, last_octet: u8) -> RackMachine {
-    RackMachine {
+pub(crate) fn machine(label: &str, last_octet: u8) -> VirtualMachine {
+    VirtualMachine {
         name: name(label),
         system: System::X86_64Linux,
         firmware: RackFirmware::Uefi,
         uuid: MachineUuid([last_octet; 16]),
         macs: vec![MacAddr([0x52, 0x54, 0, 0, 0, last_octet])],
         disks: vec![RackDisk {
-            bus: DiskBus::Virtio,
+            bus: EmulatedBus::Virtio,
             serial: format!("UC-{label}"),
             size_bytes: 64 << 20,
         }],
@@ -79,7 +79,7 @@ pub(crate) fn machine(label: &str, last_octet: u8) -> RackMachine {
     }
 }
 
-pub(crate) fn rack_of(machines: Vec<RackMachine>) -> RackSpec {
+pub(crate) fn rack_of(machines: Vec<VirtualMachine>) -> RackSpec {
     RackSpec {
         network: RackNetwork {
             bridge: "br0".into(),

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use undercroft_kube::{API_PORT, Chart, Helm, Manifest};
+use undercroft_kube::{API_PORT, Helm, HelmChart, Manifest};
 use undercroft_model::{BootstrapPart, Failure};
 
 /// Something that the bootstrap brings in.
@@ -16,7 +16,7 @@ pub enum BootstrapItem {
         namespace: String,
     },
     /// A chart that Helm renders.
-    Chart(Chart),
+    Chart(HelmChart),
 }
 
 /// Gives the objects that hold secrets, each time anew.
