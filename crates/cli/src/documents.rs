@@ -11,9 +11,10 @@ use undercroft_fleet::{
     releases::ComponentUpdate,
 };
 use undercroft_journal::{Alarm, PendingReport, TimelineRow};
+use undercroft_lending::{server::ServerLine, submit::LendJob};
 use undercroft_metal::power::PowerReading;
 use undercroft_model::{
-    Diagnostic, NodeName, NodeState,
+    DeviceName, Diagnostic, JobId, NodeName, NodeState,
     document::{Document, Version, schema},
 };
 use undercroft_netboot::timeline::Diagnosis;
@@ -35,7 +36,12 @@ pub(crate) const DOCUMENTS: &[Named] = &[
     ("installer-build", schema::<Image>),
     ("installer-path", schema::<Image>),
     ("journal", schema::<Journal>),
+    ("lend-audit-verify", schema::<LendAudit>),
+    ("lend-cancel", schema::<LendOneJob>),
+    ("lend-jobs", schema::<LendJobs>),
     ("lend-key", schema::<LendKey>),
+    ("lend-server", schema::<ServerLine>),
+    ("lend-submit", schema::<LendOneJob>),
     ("plan", schema::<PlanDocument>),
     ("power", schema::<Power>),
     ("progress", schema::<ProgressLine>),
@@ -142,6 +148,45 @@ documents! {
         entries: u64,
         /// The digest of the last, and through it of all before, in hexadecimal.
         head: Option<String>,
+    }
+
+    "lend-audit-verify" 1
+    /// Whether a ledger of consent holds.
+    LendAudit {
+        /// Whose.
+        device: DeviceName,
+        /// Whether all of it holds.
+        holds: bool,
+        /// How many records there are.
+        records: u64,
+        /// The digest of the last, where all hold.
+        head: Option<String>,
+        /// The record by which its owner lends, where all hold and something is lent.
+        consent: Option<u64>,
+        /// Jobs that were begun, where all hold.
+        begun: Option<u64>,
+        /// Receipts, where all hold.
+        receipts: Option<u64>,
+        /// Jobs that were begun and have no receipt.
+        open: Vec<JobId>,
+        /// The number of the first record that doesn't hold.
+        first_broken: Option<u64>,
+        /// Why it doesn't.
+        why: Option<String>,
+    }
+
+    "lend-jobs" 1
+    /// A tenant's lent jobs.
+    LendJobs {
+        /// By name.
+        jobs: Vec<LendJob>,
+    }
+
+    "lend-submit" 1
+    /// A lent job.
+    LendOneJob {
+        /// How it stands.
+        job: LendJob,
     }
 
     "lend-key" 1

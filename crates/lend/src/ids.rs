@@ -5,7 +5,7 @@ use std::{fmt, str::FromStr};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use undercroft_model::InvalidId;
-pub use undercroft_model::{DeviceClass, DeviceName, Feature, JobId, Tenant};
+pub use undercroft_model::{DeviceClass, DeviceName, Feature, JobId, SubmitterName, Tenant};
 
 /// How often a job was handed out: each time under a number of its own, so that an earlier holder can't be
 /// taken for the present one (a fencing token).
@@ -51,6 +51,11 @@ impl Digest {
     /// The digest of some bytes.
     pub fn of(bytes: &[u8]) -> Self {
         Self(Sha256::digest(bytes).into())
+    }
+
+    /// A digest that was reckoned bit by bit.
+    pub fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(bytes)
     }
 }
 

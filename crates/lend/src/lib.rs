@@ -21,4 +21,6 @@ pub mod offer;
 pub mod server;
 pub mod wire;
 
-pub use ids::{DeviceClass, DeviceName, Digest, Epoch, Feature, JobId, Tenant, Turn};
+pub use ids::{
+    DeviceClass, DeviceName, Digest, Epoch, Feature, JobId, SubmitterName, Tenant, Turn,
+};

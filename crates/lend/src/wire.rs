@@ -302,6 +302,14 @@ pub enum OutSay {
     },
 }
 
+/// What a message is answered with that can't be read, or comes from nobody who is known.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NotRead {
+    /// Why it isn't taken.
+    pub why: String,
+}
+
 /// A text as it may stand in a message: its end, since that is where programs say what failed.
 pub fn tail(text: &str) -> String {
     let cut = text.len().saturating_sub(TEXT_BYTES_MAX);

@@ -71,7 +71,7 @@ impl Inbox {
 
 /// How the connection is.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Connection {
+pub enum BusLink {
     /// There is one.
     Up,
     /// There is none; it is tried again.
@@ -188,7 +188,7 @@ impl Advice for BusError {
 #[derive(Debug, Clone)]
 pub struct Bus {
     client: Client,
-    link: watch::Receiver<Connection>,
+    link: watch::Receiver<BusLink>,
     url: String,
 }
 
@@ -221,7 +221,7 @@ impl Bus {
         if !has_tls && !is_loopback(address.host()) {
             return Err(BusError::Plain { url });
         }
-        let (said, link) = watch::channel(Connection::Down {
+        let (said, link) = watch::channel(BusLink::Down {
             why: "no connection was made yet".to_owned(),
         });
         let mut options = ConnectOptions::with_nkey(settings.key.seed().expose_secret().to_owned())
@@ -282,13 +282,18 @@ impl Bus {
     }
 
     /// How the connection is, and when that changes.
-    pub fn link(&self) -> watch::Receiver<Connection> {
+    pub fn link(&self) -> watch::Receiver<BusLink> {
         self.link.clone()
     }
 
     /// The server, as it was named.
     pub fn url(&self) -> &str {
         &self.url
+    }
+
+    /// The client itself, for what only the server of lending does.
+    pub(crate) fn client(&self) -> &Client {
+        &self.client
     }
 
     /// Sends what waits, and ends the connection.
@@ -308,10 +313,10 @@ fn rest(attempts: usize) -> Duration {
     Duration::from_millis(ms.min(RECONNECT_MS_MAX))
 }
 
-fn note(said: &watch::Sender<Connection>, event: &Event) {
+fn note(said: &watch::Sender<BusLink>, event: &Event) {
     let why = match event {
         Event::Connected => {
-            said.send_replace(Connection::Up);
+            said.send_replace(BusLink::Up);
             return;
         }
         Event::Disconnected => "the connection was lost".to_owned(),
@@ -326,10 +331,10 @@ fn note(said: &watch::Sender<Connection>, event: &Event) {
         }
     };
     said.send_if_modified(|link| {
-        let next = Connection::Down { why };
+        let next = BusLink::Down { why };
         // An error of a connection that stands doesn't end it; that is said as well.
         let is_news =
-            *link != next && (*link != Connection::Up || !matches!(event, Event::ClientError(_)));
+            *link != next && (*link != BusLink::Up || !matches!(event, Event::ClientError(_)));
         if is_news {
             *link = next;
         }

@@ -2,6 +2,7 @@
 //!
 //! Decisions are `lend`'s. This crate carries them out: sockets, files, keys, clocks and programs.
 
+pub mod audit;
 pub mod bus;
 mod clock;
 pub mod daemon;
@@ -13,6 +14,8 @@ pub mod keys;
 mod lines;
 pub mod owner;
 pub mod policy;
+pub mod server;
+pub mod submit;
 #[cfg(test)]
 mod tests;
 pub mod watch;

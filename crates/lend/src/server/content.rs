@@ -52,6 +52,12 @@ impl<V> Server<V> {
         })
     }
 
+    /// The record by which a device's owner lends now, as far as this server knows.
+    pub fn consent(&self, device: &DeviceName) -> Option<u64> {
+        let ledger = &self.devices.get(device)?.ledger;
+        ledger.consent().map(|consent| consent.number)
+    }
+
     fn held(&self, device: &DeviceName, holding: &Holding) -> Result<&JobRecord, String> {
         let record = self.job(&holding.job).ok_or("there is no such job")?;
         match record.held_by(device, holding.epoch) {

@@ -125,7 +125,7 @@ pub struct Bring {
     /// What it is.
     pub made: Made,
     /// Which part.
-    pub piece: ContentPart,
+    pub part: ContentPart,
 }
 
 /// What a part that was brought is answered with.
@@ -133,7 +133,7 @@ pub struct Bring {
 #[serde(deny_unknown_fields)]
 pub struct BringAnswer {
     /// Which part.
-    pub piece: ContentPart,
+    pub part: ContentPart,
     /// What has come of it.
     pub say: BringSay,
 }
@@ -262,7 +262,7 @@ mod tests {
                 epoch: Epoch(3),
             },
             made: Made::Log,
-            piece: ContentPart {
+            part: ContentPart {
                 digest: Digest::of(b"a\nb"),
                 total: 3,
                 offset: 0,
@@ -275,7 +275,7 @@ mod tests {
         let written = write_with_bytes(&bring(), b"a\nb");
         let text = String::from_utf8(written.clone()).unwrap();
         insta::assert_snapshot!(text, @r#"
-        {"version":1,"message":{"holding":{"job":"render-1","epoch":3},"made":"log","piece":{"digest":"sha256:7e18f737311b2dc3b2f269dd78396b0351f14fb66efa879f768cb23181883c78","total":3,"offset":0}}}
+        {"version":1,"message":{"holding":{"job":"render-1","epoch":3},"made":"log","part":{"digest":"sha256:7e18f737311b2dc3b2f269dd78396b0351f14fb66efa879f768cb23181883c78","total":3,"offset":0}}}
         a
         b
         "#);
@@ -290,32 +290,32 @@ mod tests {
 
     #[test]
     fn a_part_has_its_place_and_its_length() {
-        let piece = |total, offset| ContentPart {
+        let part = |total, offset| ContentPart {
             total,
             offset,
-            ..bring().piece
+            ..bring().part
         };
-        let error = |piece: ContentPart, bytes: usize| {
+        let error = |part: ContentPart, bytes: usize| {
             let behind = vec![0; bytes];
-            piece.check(&behind, 1_000_000).unwrap_err().to_string()
+            part.check(&behind, 1_000_000).unwrap_err().to_string()
         };
-        assert_eq!(piece(0, 0).check(b"", 10), Ok(()));
-        assert_eq!(piece(3, 0).check(b"abc", 3), Ok(()));
+        assert_eq!(part(0, 0).check(b"", 10), Ok(()));
+        assert_eq!(part(3, 0).check(b"abc", 3), Ok(()));
         assert_eq!(
-            error(piece(2_000_000, 0), 0),
+            error(part(2_000_000, 0), 0),
             "it has 2000000 bytes, and may have 1000000"
         );
-        assert_eq!(error(piece(3, 1), 2), "no part of 3 bytes begins at byte 1");
+        assert_eq!(error(part(3, 1), 2), "no part of 3 bytes begins at byte 1");
         assert_eq!(
-            error(piece(262_144, 262_144), 0),
+            error(part(262_144, 262_144), 0),
             "no part of 262144 bytes begins at byte 262144"
         );
         assert_eq!(
-            error(piece(3, 0), 2),
+            error(part(3, 0), 2),
             "the part at byte 0 has 3 bytes, and 2 came"
         );
         assert_eq!(
-            error(piece(300_000, 0), 300_000),
+            error(part(300_000, 0), 300_000),
             "the part at byte 0 has 262144 bytes, and 300000 came"
         );
     }

@@ -1,0 +1,471 @@
+//! What the server keeps, in four buckets of JetStream that it alone may touch.
+//!
+//! | bucket | what | under |
+//! | --- | --- | --- |
+//! | `lend-state` | jobs, and where ledgers stand | `job.NAME`, `ledger.DEVICE` |
+//! | `lend-records` | the records of ledgers | `DEVICE.NUMBER.DIGEST` |
+//! | `lend-index` | which content is whole, and whose | `TENANT.DIGEST`, `log.JOB` |
+//! | `lend-parts` | the content, in parts | `in.SUBMITTER.DIGEST.N`, `output.JOB.EPOCH.N`, `log.JOB.EPOCH.N` |
+//!
+//! A record of a ledger lies under its own digest, so that none is ever replaced by another; which of them count
+//! follows from the head in `lend-state`, which is set only if what lies there is what it was made from.
+
+use std::time::Duration;
+
+use async_nats::jetstream::{
+    self,
+    context::CreateKeyValueErrorKind,
+    kv::{Config, Entry, Operation, Store as Bucket, UpdateErrorKind, Watch},
+    stream::StorageType,
+};
+use bytes::Bytes;
+use futures_util::StreamExt as _;
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use undercroft_lend::{
+    DeviceName, Digest, JobId, Tenant,
+    consent::{Ledger, Record},
+    job::Label,
+    server::{Key, Stored, Value, record::JobRecord},
+    wire::PART_BYTES,
+};
+
+/// The version of what is kept.
+const VERSION: u32 = 1;
+/// How long an answer of JetStream is waited for, in milliseconds. What isn't answered by then may have happened
+/// or not.
+const ANSWER_MS_MAX: u64 = 5_000;
+/// The largest value beside content, in bytes: a job has at most 64 KiB of its submitter's words.
+const VALUE_BYTES_MAX: i32 = 256 * 1024;
+
+/// Why the store can't be used.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// JetStream doesn't do what is asked.
+    #[error("can't {tried} the bucket {bucket}: {detail}")]
+    Bucket {
+        /// What was tried.
+        tried: &'static str,
+        /// Which.
+        bucket: String,
+        /// What was answered.
+        detail: String,
+    },
+    /// Something in it isn't what this program writes.
+    #[error("{key} in the bucket {bucket} can't be read: {detail}")]
+    Unreadable {
+        /// Which bucket.
+        bucket: &'static str,
+        /// What.
+        key: String,
+        /// Why.
+        detail: String,
+    },
+}
+
+impl undercroft_model::advice::Advice for StoreError {
+    fn hint(&self) -> Option<String> {
+        Some(match self {
+            Self::Bucket { .. } => {
+                "The server's own key needs all of its account, with JetStream enabled there, and room in `max_file_store`: look into NATS' log.".to_owned()
+            }
+            Self::Unreadable { .. } => {
+                "A newer version wrote it, or somebody else did. Nothing was changed: update this program, or put back a backup of JetStream's folder.".to_owned()
+            }
+        })
+    }
+}
+
+/// How the buckets are made where they aren't there yet.
+#[derive(Debug, Clone)]
+pub struct StoreSettings {
+    /// On how many servers of a NATS cluster each bucket lies.
+    pub replicas: usize,
+    /// The most that all content may take, in bytes.
+    pub content_bytes_max: i64,
+}
+
+/// Where content lies that is whole.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Whole {
+    /// Its digest.
+    pub(crate) digest: Digest,
+    /// Its size, in bytes.
+    pub(crate) total: u64,
+    /// The beginning of its parts' keys.
+    pub(crate) at: String,
+    /// How sensitive it is.
+    pub(crate) label: Label,
+}
+
+/// What the server keeps.
+#[derive(Debug, Clone)]
+pub(crate) struct Kept {
+    state: Bucket,
+    records: Bucket,
+    index: Bucket,
+    parts: Bucket,
+}
+
+const STATE: &str = "lend-state";
+const RECORDS: &str = "lend-records";
+const INDEX: &str = "lend-index";
+const PARTS: &str = "lend-parts";
+
+#[derive(Serialize, Deserialize)]
+struct Versioned<T> {
+    version: u32,
+    value: T,
+}
+
+impl Kept {
+    /// Opens the buckets as they are.
+    pub(crate) async fn open_existing(client: async_nats::Client) -> Result<Self, StoreError> {
+        let context = jetstream::new(client);
+        let open = async |name: &str| {
+            let bucket = context.get_key_value(name).await;
+            bucket.map_err(|error| StoreError::Bucket {
+                tried: "open",
+                bucket: name.to_owned(),
+                detail: error.to_string(),
+            })
+        };
+        Ok(Self {
+            state: open(STATE).await?,
+            records: open(RECORDS).await?,
+            index: open(INDEX).await?,
+            parts: open(PARTS).await?,
+        })
+    }
+
+    /// Opens the buckets, and makes those that aren't there.
+    pub(crate) async fn open(
+        client: async_nats::Client,
+        settings: &StoreSettings,
+    ) -> Result<Self, StoreError> {
+        let limit = Duration::from_millis(ANSWER_MS_MAX);
+        let context = jetstream::ContextBuilder::new()
+            .timeout(limit)
+            .ack_timeout(limit)
+            .build(client);
+        let part_bytes = i32::try_from(PART_BYTES).unwrap_or(i32::MAX);
+        let open = async |name: &str, value_bytes, bytes_max| {
+            open_bucket(&context, name, value_bytes, bytes_max, settings.replicas).await
+        };
+        Ok(Self {
+            state: open(STATE, VALUE_BYTES_MAX, -1).await?,
+            records: open(RECORDS, VALUE_BYTES_MAX, -1).await?,
+            index: open(INDEX, VALUE_BYTES_MAX, -1).await?,
+            parts: open(PARTS, part_bytes, settings.content_bytes_max).await?,
+        })
+    }
+
+    /// All that is kept of jobs and ledgers, and then what changes there.
+    pub(crate) async fn load(&self) -> Result<(Vec<(Value, u64)>, Watch), StoreError> {
+        let failed = |detail: String| StoreError::Bucket {
+            tried: "read",
+            bucket: STATE.to_owned(),
+            detail,
+        };
+        let mut stream = self.state.stream.clone();
+        let info = stream.info().await.map_err(|e| failed(e.to_string()))?;
+        let is_empty = info.state.messages == 0;
+        let mut watch = self.watch().await?;
+        let mut all = Vec::new();
+        while !is_empty {
+            let Some(entry) = watch.next().await else {
+                return Err(failed("it ended while it was read".to_owned()));
+            };
+            let entry = entry.map_err(|e| failed(e.to_string()))?;
+            let is_last = entry.seen_current;
+            if let (_, Some(found)) = read_entry(&entry)? {
+                all.push(found);
+            }
+            if is_last {
+                break;
+            }
+        }
+        Ok((all, watch))
+    }
+
+    /// What changes of jobs and ledgers, from what lies there on.
+    pub(crate) async fn watch(&self) -> Result<Watch, StoreError> {
+        self.state
+            .watch_with_history(">")
+            .await
+            .map_err(|e| StoreError::Bucket {
+                tried: "watch",
+                bucket: STATE.to_owned(),
+                detail: e.to_string(),
+            })
+    }
+
+    /// Sets a value if what lies there is what it was made from; `records` are kept first.
+    pub(crate) async fn set(
+        &self,
+        key: &Key,
+        value: &Value,
+        records: &[Record],
+        expect: Option<u64>,
+    ) -> Stored {
+        for record in records {
+            if self.keep_record(record).await.is_none() {
+                return Stored::Unknown;
+            }
+        }
+        let bytes = match value {
+            Value::Job(record) => write(record),
+            Value::Ledger(ledger) => write(ledger),
+        };
+        let name = name_of(key);
+        // Revision 0 is that of what isn't there. A key that was purged has the revision of its grave, and is never
+        // made anew: jobs that were taken out stay out.
+        let set = self.state.update(name, bytes, expect.unwrap_or(0));
+        match set.await {
+            Ok(revision) => Stored::Yes(revision),
+            Err(error) => match error.kind() {
+                UpdateErrorKind::WrongLastRevision => Stored::Conflict,
+                UpdateErrorKind::InvalidKey
+                | UpdateErrorKind::TimedOut
+                | UpdateErrorKind::Other => Stored::Unknown,
+            },
+        }
+    }
+
+    async fn keep_record(&self, record: &Record) -> Option<()> {
+        let key = record_key(record);
+        match self.records.update(&key, write(record), 0).await {
+            Ok(_) => Some(()),
+            // It lies there already, under its own digest.
+            Err(error) if error.kind() == UpdateErrorKind::WrongLastRevision => Some(()),
+            Err(_) => None,
+        }
+    }
+
+    /// What lies there; `None` where the store doesn't answer.
+    pub(crate) async fn get(&self, key: &Key) -> Option<Option<(Value, u64)>> {
+        let entry = self.state.entry(name_of(key)).await.ok()?;
+        match entry {
+            None => Some(None),
+            Some(entry) => Some(read_entry(&entry).ok()?.1),
+        }
+    }
+
+    /// The records of a ledger, from the first to its head.
+    pub(crate) async fn ledger(
+        &self,
+        device: &DeviceName,
+    ) -> Result<Option<Vec<Record>>, StoreError> {
+        let failed = |detail: String| StoreError::Bucket {
+            tried: "read",
+            bucket: RECORDS.to_owned(),
+            detail,
+        };
+        let key = Key::Ledger(device.clone());
+        let found = self.get(&key).await;
+        let found = found.ok_or_else(|| failed("no answer".to_owned()))?;
+        let Some((Value::Ledger(ledger), _)) = found else {
+            return Ok(None);
+        };
+        let mut records = Vec::new();
+        let mut at = ledger.head();
+        while let Some(head) = at {
+            let key = format!("{device}.{}.{}", head.number, hex(&head.digest));
+            let entry = self.records.get(&key).await;
+            let Some(bytes) = entry.map_err(|e| failed(e.to_string()))? else {
+                return Err(failed(format!("record {} isn't there", head.number)));
+            };
+            let record: Record = read(RECORDS, &key, &bytes)?;
+            at = match (record.claim.previous, head.number.checked_sub(1)) {
+                (Some(digest), Some(number)) => {
+                    Some(undercroft_lend::consent::Head { number, digest })
+                }
+                _ => None,
+            };
+            records.push(record);
+        }
+        records.reverse();
+        Ok(Some(records))
+    }
+
+    /// Where a tenant's content lies; `Err` where the store doesn't answer.
+    pub(crate) async fn whole(
+        &self,
+        tenant: &Tenant,
+        digest: &Digest,
+    ) -> Result<Option<Whole>, ()> {
+        self.indexed(&format!("{tenant}.{}", hex(digest))).await
+    }
+
+    /// Where the end of a job's log lies.
+    pub(crate) async fn log(&self, job: &JobId) -> Result<Option<Whole>, ()> {
+        self.indexed(&log_key(job)).await
+    }
+
+    async fn indexed(&self, key: &str) -> Result<Option<Whole>, ()> {
+        match self.index.get(key).await {
+            Ok(Some(bytes)) => read(INDEX, key, &bytes).map(Some).map_err(|_| ()),
+            Ok(None) => Ok(None),
+            Err(_) => Err(()),
+        }
+    }
+
+    /// Says where a tenant's content lies.
+    pub(crate) async fn set_whole(&self, tenant: &Tenant, whole: &Whole) -> Result<(), ()> {
+        let key = format!("{tenant}.{}", hex(&whole.digest));
+        self.put(&self.index, &key, write(whole)).await
+    }
+
+    /// Says where the end of a job's log lies.
+    pub(crate) async fn set_log(&self, job: &JobId, whole: &Whole) -> Result<(), ()> {
+        self.put(&self.index, &log_key(job), write(whole)).await
+    }
+
+    /// Keeps a part.
+    pub(crate) async fn put_part(&self, at: &str, number: u64, bytes: Bytes) -> Result<(), ()> {
+        self.put(&self.parts, &format!("{at}.{number}"), bytes)
+            .await
+    }
+
+    /// A part; `None` where it isn't there.
+    pub(crate) async fn part(&self, at: &str, number: u64) -> Result<Option<Bytes>, ()> {
+        self.parts
+            .get(format!("{at}.{number}"))
+            .await
+            .map_err(|_| ())
+    }
+
+    /// Takes the parts of something out.
+    pub(crate) async fn drop_parts(&self, at: &str) {
+        // What stays costs room and harms nobody.
+        let _ = self
+            .parts
+            .stream
+            .purge()
+            .filter(format!("$KV.{PARTS}.{at}.*"))
+            .await;
+    }
+
+    async fn put(&self, bucket: &Bucket, key: &str, bytes: Bytes) -> Result<(), ()> {
+        bucket.put(key, bytes).await.map(|_| ()).map_err(|_| ())
+    }
+}
+
+async fn open_bucket(
+    context: &jetstream::Context,
+    name: &str,
+    value_bytes: i32,
+    bytes_max: i64,
+    replicas: usize,
+) -> Result<Bucket, StoreError> {
+    let failed = |tried, detail: String| StoreError::Bucket {
+        tried,
+        bucket: name.to_owned(),
+        detail,
+    };
+    if let Ok(bucket) = context.get_key_value(name).await {
+        return Ok(bucket);
+    }
+    let config = Config {
+        bucket: name.to_owned(),
+        description: "Undercroft: lending".to_owned(),
+        max_value_size: value_bytes,
+        history: 1,
+        max_bytes: bytes_max,
+        storage: StorageType::File,
+        num_replicas: replicas,
+        ..Config::default()
+    };
+    match context.create_key_value(config).await {
+        Ok(bucket) => Ok(bucket),
+        // Another server has made it at the same time.
+        Err(error) if error.kind() == CreateKeyValueErrorKind::BucketCreate => context
+            .get_key_value(name)
+            .await
+            .map_err(|_| failed("make", error.to_string())),
+        Err(error) => Err(failed("make", error.to_string())),
+    }
+}
+
+fn name_of(key: &Key) -> String {
+    match key {
+        Key::Job(id) => format!("job.{id}"),
+        Key::Ledger(device) => format!("ledger.{device}"),
+    }
+}
+
+fn log_key(job: &JobId) -> String {
+    // No tenant's name has a `_` in it.
+    format!("_log.{job}")
+}
+
+fn record_key(record: &Record) -> String {
+    let claim = &record.claim;
+    format!(
+        "{}.{}.{}",
+        claim.device,
+        claim.number,
+        hex(&record.digest())
+    )
+}
+
+/// A digest without its algorithm: a key of JetStream has no colon.
+pub(crate) fn hex(digest: &Digest) -> String {
+    let text = digest.to_string();
+    text.strip_prefix("sha256:").unwrap_or(&text).to_owned()
+}
+
+fn write<T: Serialize>(value: &T) -> Bytes {
+    // Strings, numbers and maps with keys of text can always be written.
+    serde_json::to_vec(&Versioned {
+        version: VERSION,
+        value,
+    })
+    .unwrap_or_default()
+    .into()
+}
+
+fn read<T: DeserializeOwned>(
+    bucket: &'static str,
+    key: &str,
+    bytes: &[u8],
+) -> Result<T, StoreError> {
+    let unreadable = |detail: String| StoreError::Unreadable {
+        bucket,
+        key: key.to_owned(),
+        detail,
+    };
+    let found: Versioned<serde_json::Value> =
+        serde_json::from_slice(bytes).map_err(|e| unreadable(e.to_string()))?;
+    if found.version != VERSION {
+        let detail = format!(
+            "it is of version {}, and this program writes {VERSION}",
+            found.version
+        );
+        return Err(unreadable(detail));
+    }
+    serde_json::from_value(found.value).map_err(|e| unreadable(e.to_string()))
+}
+
+/// What an entry says, and the key that it lies under.
+pub(crate) fn read_entry(entry: &Entry) -> Result<(Option<Key>, Option<(Value, u64)>), StoreError> {
+    let key = match entry.key.split_once('.') {
+        Some(("job", id)) => id.parse().ok().map(Key::Job),
+        Some(("ledger", device)) => device.parse().ok().map(Key::Ledger),
+        _ => None,
+    };
+    let is_there = entry.operation == Operation::Put;
+    let value = match &key {
+        Some(Key::Job(_)) if is_there => {
+            let record: JobRecord = read(STATE, &entry.key, &entry.value)?;
+            Some(Value::Job(Box::new(record)))
+        }
+        Some(Key::Ledger(_)) if is_there => {
+            let ledger: Ledger = read(STATE, &entry.key, &entry.value)?;
+            Some(Value::Ledger(Box::new(ledger)))
+        }
+        // Somebody else's keys are left alone.
+        _ => None,
+    };
+    Ok((key, value.map(|value| (value, entry.revision))))
+}
