@@ -8,6 +8,7 @@
   gpu = import ./gpu.nix;
   kubeadm = import ./kubeadm.nix;
   kubernetes = import ./kubernetes.nix;
+  lending = import ./lending.nix;
   longhorn = import ./longhorn.nix;
   nats = import ./nats.nix;
   # What the command asks of an installed machine: crates/model, on_machine.rs, has the same.

@@ -6,6 +6,7 @@ let
   addresses = import ./addresses.nix;
   disks = import ./disks.nix;
   inherit (import ./kubernetes.nix) apiUrl;
+  lending = import ./lending.nix;
   inherit (import ./util.nix)
     filterAttrs
     mapToList
@@ -153,6 +154,7 @@ let
         inherit (inventory.fleet) name;
         domain = inventory.fleet.domain or null;
       };
+      lending = lending.settings inventory;
       rootKeys = unique (
         operatorKeys
         ++ (inventory.fleet.admin_keys or [ ])
@@ -268,7 +270,7 @@ let
       disksWithRole = role: map (diskSettings facts node) (withRole role);
     in
     {
-      inherit (common) fleet;
+      inherit (common) fleet lending;
       node = {
         inherit name;
         inherit (node)

@@ -8,6 +8,7 @@
     ./gpu.nix
     ./hats.nix
     ./health.nix
+    ./lending.nix
     ./kubernetes
     ./longhorn.nix
     ./nats.nix

@@ -15,7 +15,7 @@ let
   credential = name: "/run/credentials/nats.service/${name}";
 
   # A public key of NATS' kind for users: U and 55 characters of base 32.
-  keyed = description: mkOption {
+  keyed = default: description: mkOption {
     type = types.attrsOf (
       types.submodule {
         options.nkey = mkOption {
@@ -24,9 +24,10 @@ let
         };
       }
     );
-    default = { };
-    inherit description;
+    inherit default description;
   };
+  nkeys = builtins.mapAttrs (_: who: { inherit (who) nkey; });
+  inherit (config.undercroft) lending;
 in
 {
   options.undercroft.nats = {
@@ -42,15 +43,18 @@ in
     };
     account = mkOption {
       type = types.strMatching "[A-Z0-9_]+";
-      default = "LEND";
+      default = lending.account;
       description = "Account that lent work is confined to.";
     };
-    devices = keyed ''
+    devices = keyed (nkeys lending.devices) ''
       Lent PCs and their public keys. Each may only ask for work, take what is assigned to it, and
       give its own results; it sees nothing of another's.
     '';
-    services = keyed "Services that administer the account: matcher, recorder, gateway.";
-    administrators = keyed "Users of the system account, who see the server's own events.";
+    submitters = keyed (nkeys lending.submitters) "Those who bring work. Each has one subject and an inbox.";
+    services =
+      keyed (lib.optionalAttrs (lending.serverKey != null) { lend-server.nkey = lending.serverKey; })
+        "Services that administer the account: the server of lending.";
+    administrators = keyed { } "Users of the system account, who see the server's own events.";
     tls = {
       certFile = mkOption {
         type = types.nullOr types.str;
@@ -103,13 +107,21 @@ in
       settings = {
         host = mkDefault (if tls || cfg.allowPlain then "0.0.0.0" else "127.0.0.1");
         accounts = functions.accounts {
-          inherit (cfg) account devices services;
+          inherit (cfg)
+            account
+            devices
+            services
+            submitters
+            ;
           system = cfg.administrators;
         };
         system_account = "SYS";
         jetstream = {
           max_memory_store = mkDefault cfg.maxMemory;
           max_file_store = mkDefault cfg.maxStore;
+          # What was acknowledged outlives a power cut, too: as it comes, NATS syncs every two minutes, and
+          # relies on other servers of its cluster for what is lost between.
+          sync_interval = mkDefault "always";
         };
         # Loopback alone: the numbers name accounts and connections.
         http = mkDefault "127.0.0.1:8222";

@@ -4,15 +4,17 @@ use std::collections::BTreeMap;
 
 use undercroft_lend::{
     DeviceName, Epoch, JobId,
-    consent::{Broken, Consent, Head, Keys, Ledger, Record, Said},
+    consent::{Broken, Consent, Head, Ledger, Said},
     device::Entry,
 };
 
 use crate::{
     bus::Bus,
     device_keys::NkeyVerify,
-    server::{StoreError, ledger_of},
+    server::{KeptError, ledger_of},
 };
+
+pub use undercroft_lend::consent::{Keys, PublicKey, Record};
 
 /// The largest file that is gone through, in bytes: a million records.
 pub const FILE_BYTES_MAX: usize = 1 << 30;
@@ -110,7 +112,7 @@ pub fn read(text: &str) -> Result<Vec<Record>, NoLedger> {
 ///
 /// # Errors
 /// When the store can't be read.
-pub async fn fetch(bus: &Bus, device: &DeviceName) -> Result<Option<Vec<Record>>, StoreError> {
+pub async fn fetch(bus: &Bus, device: &DeviceName) -> Result<Option<Vec<Record>>, KeptError> {
     ledger_of(bus, device).await
 }
 
@@ -158,7 +160,10 @@ mod tests {
         let (_dir, keys, records) = ledger();
         let device: DeviceName = "desk".parse().unwrap();
         let audited = audit(device.clone(), &records, &keys).unwrap();
-        assert_eq!((audited.records, audited.begun, audited.receipts), (4, 1, 1));
+        assert_eq!(
+            (audited.records, audited.begun, audited.receipts),
+            (4, 1, 1)
+        );
         assert!(audited.open.is_empty() && audited.consent.is_none());
         let mut forged = records.clone();
         forged[2].claim.at_ms += 1;

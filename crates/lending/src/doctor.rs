@@ -4,7 +4,7 @@ use undercroft_model::document::Version;
 use undercroft_sandbox::{Tools, probe};
 
 use crate::{
-    bus::Connection,
+    bus::BusLink,
     idle::Seat,
     owner::{Doctor, Finding},
 };
@@ -15,7 +15,7 @@ pub(crate) struct Asked {
     pub(crate) device: String,
     pub(crate) url: String,
     /// How the connection is; `None` where no daemon runs.
-    pub(crate) link: Option<Connection>,
+    pub(crate) link: Option<BusLink>,
     pub(crate) has_seat: bool,
     pub(crate) seat: Option<Seat>,
     pub(crate) wants_gpu: bool,
@@ -107,11 +107,11 @@ fn seat(has_seat: bool, seat: Option<&Seat>) -> Finding {
     }
 }
 
-fn server(url: &str, link: Option<&Connection>) -> Finding {
+fn server(url: &str, link: Option<&BusLink>) -> Finding {
     let name = "server";
     match link {
-        Some(Connection::Up) => finding(name, true, format!("{url} is connected."), None),
-        Some(Connection::Down { why }) => finding(
+        Some(BusLink::Up) => finding(name, true, format!("{url} is connected."), None),
+        Some(BusLink::Down { why }) => finding(
             name,
             false,
             format!("{url} isn't connected: {why}."),

@@ -22,7 +22,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use undercroft_lend::{
     DeviceName, JobId,
     server::{
-        Answer, Effect, Input, JobSay, Key, Reply, Server, Settings, Stored, Ticket, Value,
+        Answer, Effect, Input, JobSay, Reply, Server, Settings, Stored, Ticket, Value,
         record::State,
     },
     wire::{self, Unreadable, submit::SubmitAnswer},
@@ -35,12 +35,14 @@ use crate::{
     device_keys::NkeyVerify,
 };
 use metrics::{Asked, Counts, SEEN_MS_MAX};
-use store::Kept;
+use store::{Changed, Kept};
 
 pub use content::Scan;
 pub use event::{RefusedFor, ServerEvent, ServerLine};
-pub use rules::{BadFleetFile, Fleet, FleetFile, KnownSubmitter, NoLending, devices, runtime};
-pub use store::{StoreError, StoreSettings};
+pub use rules::{
+    BadFleetFile, FleetFile, KnownSubmitter, LendingFleet, NoLending, devices, runtime,
+};
+pub use store::{KeptError, StoreSettings};
 
 /// Pieces of work beside the state machine's at once: reads and writes of content, and looks at labels. Each holds
 /// at most a part in memory.
@@ -57,7 +59,7 @@ const SLEEP_MS_MAX: u64 = 60_000;
 /// What a server goes by.
 pub struct ServerSettings {
     /// The inventory's word.
-    pub fleet: Fleet,
+    pub fleet: LendingFleet,
     /// How it reaches NATS.
     pub bus: BusSettings,
     /// How its buckets are made.
@@ -70,13 +72,13 @@ pub struct ServerSettings {
 
 /// Why a server can't go on.
 #[derive(Debug, thiserror::Error)]
-pub enum ServeError {
+pub enum LendServerError {
     /// NATS can't be reached.
     #[error(transparent)]
     Bus(#[from] BusError),
     /// The store can't be used.
     #[error(transparent)]
-    Store(#[from] StoreError),
+    Store(#[from] KeptError),
     /// It can't listen on a subject.
     #[error("can't listen on {subject}: {detail}")]
     Listen {
@@ -95,7 +97,7 @@ pub enum ServeError {
     },
 }
 
-impl Advice for ServeError {
+impl Advice for LendServerError {
     fn kind(&self) -> ErrorKind {
         match self {
             Self::Bus(error) => error.kind(),
@@ -144,7 +146,7 @@ struct Waits {
 
 /// A server that runs.
 struct Hub {
-    fleet: Arc<Fleet>,
+    fleet: Arc<LendingFleet>,
     machine: Server<NkeyVerify>,
     bus: Bus,
     kept: Kept,
@@ -167,14 +169,14 @@ pub async fn serve(
     settings: ServerSettings,
     say: impl FnMut(ServerEvent) + 'static,
     stop: impl Future<Output = ()>,
-) -> Result<(), ServeError> {
+) -> Result<(), LendServerError> {
     let bus = Bus::connect(&settings.bus).await?;
     let kept = Kept::open(bus.client().clone(), &settings.store).await?;
     let (stored, watch) = kept.load().await?;
     let (ask, asked) = mpsc::channel(1);
     let metrics = match settings.metrics {
         Some(at) => {
-            let failed = |source| ServeError::Metrics { at, source };
+            let failed = |source| LendServerError::Metrics { at, source };
             let listener = metrics::listen(at).await.map_err(failed)?;
             let address = listener.local_addr().map_err(failed)?;
             tokio::spawn(metrics::serve(listener, ask));
@@ -222,12 +224,12 @@ pub async fn serve(
 pub(crate) async fn ledger_of(
     bus: &Bus,
     device: &DeviceName,
-) -> Result<Option<Vec<undercroft_lend::consent::Record>>, StoreError> {
+) -> Result<Option<Vec<undercroft_lend::consent::Record>>, KeptError> {
     let kept = Kept::open_existing(bus.client().clone()).await?;
     kept.ledger(device).await
 }
 
-async fn listen(bus: &Bus) -> Result<stream::SelectAll<Subscriber>, ServeError> {
+async fn listen(bus: &Bus) -> Result<stream::SelectAll<Subscriber>, LendServerError> {
     let mut all = Vec::new();
     for subject in [
         "lend.want.*",
@@ -236,7 +238,7 @@ async fn listen(bus: &Bus) -> Result<stream::SelectAll<Subscriber>, ServeError> 
         "lend.submit.*",
     ] {
         let subscriber = bus.client().subscribe(subject).await;
-        let subscriber = subscriber.map_err(|error| ServeError::Listen {
+        let subscriber = subscriber.map_err(|error| LendServerError::Listen {
             subject,
             detail: error.to_string(),
         })?;
@@ -515,9 +517,9 @@ impl Hub {
     }
 
     /// Something was changed, by this server or by another.
-    fn changed(&mut self, changed: Result<(Key, Option<(Value, u64)>), StoreError>) {
+    fn changed(&mut self, changed: Result<Changed, KeptError>) {
         match changed {
-            Ok((key, found)) => self.step(Input::Loaded { key, found }),
+            Ok(Changed { key, found }) => self.step(Input::Loaded { key, found }),
             Err(error) => self.tell(ServerEvent::Store {
                 detail: error.to_string(),
             }),
@@ -526,10 +528,7 @@ impl Hub {
 }
 
 /// The next change in the store. A watch that has ended is begun anew.
-async fn next_of(
-    watch: &mut Option<Watch>,
-    kept: &Kept,
-) -> Result<(Key, Option<(Value, u64)>), StoreError> {
+async fn next_of(watch: &mut Option<Watch>, kept: &Kept) -> Result<Changed, KeptError> {
     loop {
         let Some(open) = watch else {
             tokio::time::sleep(Duration::from_millis(WATCH_AGAIN_MS)).await;
@@ -538,8 +537,8 @@ async fn next_of(
         };
         match open.next().await {
             Some(Ok(entry)) => {
-                if let (Some(key), found) = store::read_entry(&entry)? {
-                    return Ok((key, found));
+                if let Some(changed) = store::read_entry(&entry)? {
+                    return Ok(changed);
                 }
             }
             Some(Err(_)) | None => *watch = None,

@@ -14,7 +14,7 @@ use sha2::{Digest as _, Sha256};
 use undercroft_lend::{
     Digest, JobId, SubmitterName,
     wire::{
-        self, BringSay, CONTENT_BYTES_MAX, ContentPart, Made, NotRead, PART_BYTES, next_offset,
+        self, BringSay, CONTENT_BYTES_MAX, ContentPart, NotRead, PART_BYTES, next_offset,
         submit::{AtSubmit, JobLine, SubmitAnswer},
     },
 };
@@ -26,6 +26,7 @@ use crate::{
 };
 
 pub use file::{BadJobFile, JobFile};
+pub use undercroft_lend::wire::Made;
 pub use view::{LendJob, LendJobState};
 
 /// How long one answer is waited for, in milliseconds. The server keeps what it is given before it answers.
@@ -178,7 +179,7 @@ impl Submitting {
         file: &JobFile,
         folder: &Path,
         scan: Scan,
-        tell: &mut dyn FnMut(Sending<'_>),
+        tell: &mut (dyn FnMut(Sending<'_>) + Send),
     ) -> Result<JobLine, SubmitError> {
         // Nothing leaves this machine of work that would be refused for its own words.
         if !matches!(file.sensitivity.as_deref(), Some("public" | "internal")) {
@@ -203,7 +204,7 @@ impl Submitting {
     async fn bring(
         &self,
         content: &mut Content,
-        tell: &mut dyn FnMut(Sending<'_>),
+        tell: &mut (dyn FnMut(Sending<'_>) + Send),
     ) -> Result<(), SubmitError> {
         let mut offset = 0;
         loop {

@@ -1,5 +1,10 @@
-# The message system, and its accounts.
-{ lib, node, ... }:
+# The message system, its accounts, and the server of lending beside it.
+{
+  lib,
+  node,
+  refused,
+  ...
+}:
 let
   key = "U" + lib.concatStrings (lib.genList (_: "A") 55);
   server =
@@ -20,6 +25,43 @@ let
       keyFile = "/run/secrets/nats.key";
     };
   };
+  server-key = "U" + lib.concatStrings (lib.genList (_: "B") 55);
+  submitter = "U" + lib.concatStrings (lib.genList (_: "C") 55);
+  stub = {
+    type = "derivation";
+    outPath = "/nix/store/undercroft";
+  };
+  lends = node [
+    {
+      undercroft.nats = {
+        enable = true;
+        tls = {
+          certFile = "/run/secrets/nats.crt";
+          keyFile = "/run/secrets/nats.key";
+        };
+      };
+      undercroft.lending = {
+        enable = true;
+        natsUrl = "tls://nats.cellar.example:4222";
+        serverKey = server-key;
+        devices.desk = {
+          nkey = key;
+          ownerKey = key;
+        };
+        submitters.ci = {
+          nkey = submitter;
+          tenant = "research";
+        };
+        server = {
+          enable = true;
+          keyFile = "/run/secrets/lend-server.nk";
+          caFile = "/run/secrets/ca.crt";
+          package = stub;
+        };
+      };
+    }
+  ];
+  unit = lends.systemd.services.undercroft-lend-server.serviceConfig;
 in
 [
   {
@@ -78,5 +120,54 @@ in
     expected = [ "_INBOX_ada-workstation.>" ];
     actual =
       (lib.head plain.services.nats.settings.accounts.LEND.users).permissions.subscribe.allow;
+  }
+  {
+    name = "who may connect follows from the inventory, and what was acknowledged is synced";
+    expected = {
+      users = [
+        server-key
+        key
+        submitter
+      ];
+      submits = [ "lend.submit.ci" ];
+      sync = "always";
+    };
+    actual = {
+      users = map (user: user.nkey) lends.services.nats.settings.accounts.LEND.users;
+      submits = (lib.last lends.services.nats.settings.accounts.LEND.users).permissions.publish.allow;
+      sync = lends.services.nats.settings.jetstream.sync_interval;
+    };
+  }
+  {
+    name = "the server of lending gets its key from systemd, and the inventory as a file";
+    expected = {
+      credentials = [
+        "key:/run/secrets/lend-server.nk"
+        "ca:/run/secrets/ca.crt"
+      ];
+      url = true;
+      refused = [ ];
+    };
+    actual = {
+      credentials = unit.LoadCredential;
+      url = lib.hasInfix "--nats tls://nats.cellar.example:4222 --key /run/credentials/undercroft-lend-server.service/key" unit.ExecStart;
+      refused = refused lends;
+    };
+  }
+  {
+    name = "a fleet that doesn't lend has no server of lending";
+    expected = [
+      "undercroft.lending.server: this fleet doesn't lend; set lending.enabled in the inventory."
+    ];
+    actual = refused (node [
+      {
+        undercroft.lending.server = {
+          enable = true;
+          url = "nats://127.0.0.1:4222";
+          keyFile = "/run/secrets/lend-server.nk";
+          package = stub;
+        };
+      }
+    ]);
   }
 ]

@@ -158,7 +158,8 @@ fn nats_takes_the_accounts() {
     let accounts = evaluated(&format!(
         r#"(import {lib}).accounts {{
           devices.ada-workstation.nkey = "UATDUTN6IFEI7ODSCSYAGIZZ3O47BSG2CTAW37HRGCCL6PBFKLWKLB4W";
-          services.matcher.nkey = "UCX535HLU5JWVAJHAG6IVZJPVZWONKNWOUQBTKOLTCZ2TKO5VVIPKSUV";
+          submitters.ci.nkey = "UANRLCBZ7CVDHHUJXNILCYB6SDWGRYH5KVS74EFHZMZHFH6564DQVGKZ";
+          services.lend-server.nkey = "UCX535HLU5JWVAJHAG6IVZJPVZWONKNWOUQBTKOLTCZ2TKO5VVIPKSUV";
         }}"#
     ));
     let machine = Machine::new();

@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
+use undercroft_lending::server::{FleetFile, LendingFleet};
 use undercroft_model::inventory::{self, API_PORT, DiskRole, Distribution, Inventory, Role};
 
 use crate::support::{asked_of_nix, evaluate, examples, nix_is_here, pure_half, repository};
@@ -204,6 +205,7 @@ fn compare(example: &str, inventory: &Inventory, evaluated: &Value) {
             "{example}, node {name}: {own_s} of {join_s} s"
         );
     }
+    lending(example, inventory, evaluated);
     for (name, pc) in &inventory.pcs {
         let settings = &evaluated["pcs"][name.as_str()]["settings"];
         let lending = &inventory.lending;
@@ -495,4 +497,81 @@ fn what_the_model_says(inventory: &Inventory, name: &undercroft_model::NodeName)
         "derp": overlay.derp,
         "routes": overlay.routes.get(name).cloned().unwrap_or_default(),
     })
+}
+
+/// What a server of lending goes by: the file that the flake writes, and the inventory itself.
+fn lending(example: &str, inventory: &Inventory, evaluated: &Value) {
+    let node = evaluated["nodes"]
+        .as_object()
+        .and_then(|nodes| nodes.values().next());
+    let settings = &node.unwrap()["settings"]["lending"];
+    assert_eq!(
+        settings["enable"],
+        json!(inventory.lending.enabled),
+        "{example}"
+    );
+    assert_eq!(
+        settings["natsUrl"],
+        json!(inventory.lending.nats_url),
+        "{example}"
+    );
+    assert_eq!(
+        settings["serverKey"],
+        json!(inventory.lending.server_key),
+        "{example}"
+    );
+    assert_eq!(
+        settings["account"],
+        json!(inventory.lending.account),
+        "{example}"
+    );
+    let submitters = inventory.lending.submitters.iter();
+    for (name, submitter) in submitters.filter(|_| inventory.lending.enabled) {
+        assert_eq!(
+            settings["submitters"][name.as_str()]["nkey"],
+            json!(submitter.nkey)
+        );
+    }
+    let Ok(ours) = LendingFleet::of(inventory) else {
+        return;
+    };
+    let expression = format!(
+        "builtins.toJSON ((import {}).serverFile {:?} (builtins.fromJSON {:?}))",
+        repository().join("nix/lib/lending.nix").display(),
+        inventory.fleet.name,
+        settings.to_string(),
+    );
+    let written = asked_of_nix(&expression);
+    let written = written.as_str().unwrap();
+    let theirs = FleetFile::read(written.as_bytes()).unwrap();
+    assert_eq!(format!("{ours:?}"), format!("{theirs:?}"), "{example}");
+}
+
+#[test]
+fn nix_has_the_devices_and_submitters_that_the_model_has() {
+    if !nix_is_here() {
+        return;
+    }
+    let [server, ci, nkey, owner] = [
+        "UCZ6VTJTIM5TDNJFENIQGLE3HZ5C46VHOOGV33G7BXLMMJUAQU6ANX4L",
+        "UANRLCBZ7CVDHHUJXNILCYB6SDWGRYH5KVS74EFHZMZHFH6564DQVGKZ",
+        "UD664QYNIC6VPXXKYGDM3F4QAM6Q6BXZBGUIA3T443TRPK34PVICTSWH",
+        "UBGBAKLJP3RVQ4K5HIKKFLOYC7CLAFSRIQG6QCBXD54BMWWJBXCYCPAP",
+    ];
+    let text = format!(
+        "[fleet]\nname = \"lent\"\n[network]\nnode_cidr = \"10.0.0.0/24\"\nserver_address = \"10.0.0.1\"\n\
+         [classes.box]\n[nodes.one]\nclass = \"box\"\nmacs = [\"52:54:00:00:00:0b\"]\naddress = \"10.0.0.11\"\n\
+         disks = [{{ serial = \"ONE\" }}]\n[users.kim]\n[lending]\nenabled = true\nnats_url = \"tls://nats.lent.example:4222\"\n\
+         server_key = \"{server}\"\ntenants = [\"research\"]\nruntimes = [\"oci\", \"process\"]\n\
+         [lending.submitters.ci]\nnkey = \"{ci}\"\ntenant = \"research\"\n\
+         [pcs.kims]\nos = \"linux\"\nsystem = \"x86_64-linux\"\nusers = [\"kim\"]\n\
+         lend = {{ enabled = true, nkey = \"{nkey}\", owner_key = \"{owner}\" }}\n\
+         [pcs.idle]\nos = \"linux\"\nsystem = \"x86_64-linux\"\nusers = [\"kim\"]\n"
+    );
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("undercroft.toml"), &text).unwrap();
+    let evaluated = evaluate("golden.nix", Some(folder.path()));
+    let inventory = parsed(&text);
+    assert_eq!(LendingFleet::of(&inventory).unwrap().devices.len(), 1);
+    compare("lent", &inventory, &evaluated);
 }

@@ -331,13 +331,13 @@ impl Content {
                 part_bytes(total, offset).map_err(|e| ContentError::Malformed(e.to_string()))?;
             file.seek(SeekFrom::Start(offset)).map_err(failed)?;
             (&file).take(part).read_to_end(&mut bytes).map_err(failed)?;
-            let piece = ContentPart {
+            let part = ContentPart {
                 digest,
                 total,
                 offset,
             };
             sent += bytes.len() as u64;
-            match self.bring_part(bus, holding, made, piece, &bytes).await? {
+            match self.bring_part(bus, holding, made, part, &bytes).await? {
                 BringSay::Whole => return Ok(sent),
                 BringSay::Next { offset: next } => offset = next,
                 BringSay::Again { after_ms } => {
@@ -361,13 +361,13 @@ impl Content {
         bus: &Bus,
         holding: &Holding,
         made: Made,
-        piece: ContentPart,
+        part: ContentPart,
         bytes: &[u8],
     ) -> Result<BringSay, ContentError> {
         let message = AtOut::Bring(Bring {
             holding: holding.clone(),
             made,
-            piece: piece.clone(),
+            part: part.clone(),
         });
         let Holding { job, epoch } = holding;
         let subject = format!("lend.out.{}.{job}.{epoch}", self.device);
@@ -375,7 +375,7 @@ impl Content {
         let answer = bus.request(subject, message.into(), PART_MS_MAX).await?;
         let said: BringAnswer =
             read(&answer).map_err(|e| ContentError::Malformed(e.to_string()))?;
-        match said.piece == piece {
+        match said.part == part {
             true => Ok(said.say),
             false => Err(ContentError::Malformed("it is of another part".to_owned())),
         }

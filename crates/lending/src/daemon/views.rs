@@ -9,7 +9,7 @@ use undercroft_model::document::Version;
 
 use super::{core::Daemon, job::lock};
 use crate::{
-    bus::Connection,
+    bus::BusLink,
     owner::{BusView, ConsentView, JobView, LedgerView, OfferView, Offers, Status},
     policy::runtime_name,
 };
@@ -87,8 +87,8 @@ impl Daemon {
         let why_not = match &self.bus {
             None => Some("the daemon isn't running".to_owned()),
             Some(bus) => match &*bus.link().borrow() {
-                Connection::Up => None,
-                Connection::Down { why } => Some(why.clone()),
+                BusLink::Up => None,
+                BusLink::Down { why } => Some(why.clone()),
             },
         };
         BusView {

@@ -263,23 +263,28 @@ impl fmt::Display for ServerEvent {
                     None => Ok(()),
                 }
             }
-            Self::Link {
-                is_up: true,
-                detail,
-            } => write!(f, "connected to {detail}"),
-            Self::Link {
-                is_up: false,
-                detail,
-            } => write!(f, "not connected: {detail}"),
+            Self::Link { is_up, detail } if *is_up => write!(f, "connected to {detail}"),
+            Self::Link { detail, .. } => write!(f, "not connected: {detail}"),
             Self::Seen { device } => write!(f, "{device} is there"),
-            Self::Consent {
-                device,
-                record: Some(record),
-            } => write!(f, "{device} lends by record {record} of its ledger"),
-            Self::Consent {
-                device,
-                record: None,
-            } => write!(f, "{device} lends nothing any more"),
+            Self::Consent { device, record } => match record {
+                Some(record) => write!(f, "{device} lends by record {record} of its ledger"),
+                None => write!(f, "{device} lends nothing any more"),
+            },
+            Self::Refused {
+                subject,
+                reason,
+                why,
+            } => write!(f, "refused on {subject} ({}): {why}", reason.as_str()),
+            Self::Store { detail } => write!(f, "the store: {detail}"),
+            of_job => of_job.fmt_job(f),
+        }
+    }
+}
+
+impl ServerEvent {
+    /// What happened to a job.
+    fn fmt_job(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
             Self::Submitted { job, tenant } => write!(f, "{job} was submitted for {tenant}"),
             Self::Assigned {
                 job,
@@ -293,17 +298,15 @@ impl fmt::Display for ServerEvent {
             ),
             Self::Queued {
                 job,
-                device: Some(device),
+                device,
                 failed,
-            } => write!(
-                f,
-                "{job} is back from {device} and waits; failed {failed} times"
-            ),
-            Self::Queued {
-                job,
-                device: None,
-                failed,
-            } => write!(f, "{job} waits; failed {failed} times"),
+            } => {
+                write!(f, "{job} ")?;
+                if let Some(device) = device {
+                    write!(f, "is back from {device} and ")?;
+                }
+                write!(f, "waits; failed {failed} times")
+            }
             Self::Done {
                 job,
                 tenant,
@@ -317,12 +320,7 @@ impl fmt::Display for ServerEvent {
             ),
             Self::Dead { job, tenant, why } => write!(f, "{job} of {tenant} is given up: {why}"),
             Self::Cancelled { job } => write!(f, "{job} is cancelled"),
-            Self::Refused {
-                subject,
-                reason,
-                why,
-            } => write!(f, "refused on {subject} ({}): {why}", reason.as_str()),
-            Self::Store { detail } => write!(f, "the store: {detail}"),
+            _ => Ok(()),
         }
     }
 }

@@ -71,6 +71,11 @@ impl Counts {
         let there = there.filter(|at| mono_ms.saturating_sub(**at) <= SEEN_MS_MAX);
         out.head("devices", "gauge", "Devices heard of lately.");
         out.row("devices", "", &there.count());
+        self.counters(&mut out);
+        out.0
+    }
+
+    fn counters(&self, out: &mut Text) {
         out.head("refused_total", "counter", "Messages refused, by reason.");
         for reason in RefusedFor::ALL {
             let count = self.refused.get(&reason).copied().unwrap_or(0);
@@ -112,7 +117,6 @@ impl Counts {
             "{direction=\"out\"}",
             &self.bytes_out,
         );
-        out.0
     }
 }
 

@@ -21,7 +21,7 @@ pub struct KnownSubmitter {
 
 /// What the server goes by.
 #[derive(Debug, Clone)]
-pub struct Fleet {
+pub struct LendingFleet {
     /// The fleet's name.
     pub name: String,
     /// The devices that may take work, and the keys that their ledgers are signed with.
@@ -52,7 +52,7 @@ impl undercroft_model::advice::Advice for NoLending {
     }
 }
 
-impl Fleet {
+impl LendingFleet {
     /// What an inventory says. A PC without keys isn't enrolled yet, and is no device.
     ///
     /// # Errors
@@ -196,7 +196,7 @@ impl FleetFile {
     ///
     /// # Errors
     /// When it is none.
-    pub fn read(bytes: &[u8]) -> Result<Fleet, BadFleetFile> {
+    pub fn read(bytes: &[u8]) -> Result<LendingFleet, BadFleetFile> {
         let file: Self = serde_json::from_slice(bytes)?;
         if file.version != FILE_VERSION {
             return Err(BadFleetFile::Version(file.version));
@@ -206,7 +206,7 @@ impl FleetFile {
             owner: PublicKey(keys.owner_key),
             device: PublicKey(keys.nkey),
         };
-        Ok(Fleet {
+        Ok(LendingFleet {
             name: file.fleet,
             devices: file
                 .devices

@@ -39,7 +39,7 @@ const VALUE_BYTES_MAX: i32 = 256 * 1024;
 
 /// Why the store can't be used.
 #[derive(Debug, thiserror::Error)]
-pub enum StoreError {
+pub enum KeptError {
     /// JetStream doesn't do what is asked.
     #[error("can't {tried} the bucket {bucket}: {detail}")]
     Bucket {
@@ -62,11 +62,11 @@ pub enum StoreError {
     },
 }
 
-impl undercroft_model::advice::Advice for StoreError {
+impl undercroft_model::advice::Advice for KeptError {
     fn hint(&self) -> Option<String> {
         Some(match self {
             Self::Bucket { .. } => {
-                "The server's own key needs all of its account, with JetStream enabled there, and room in `max_file_store`: look into NATS' log.".to_owned()
+                "The server's own key needs all of its account, with JetStream enabled there, and `max_file_store` has to have room for --content-gib: look into NATS' log.".to_owned()
             }
             Self::Unreadable { .. } => {
                 "A newer version wrote it, or somebody else did. Nothing was changed: update this program, or put back a backup of JetStream's folder.".to_owned()
@@ -120,11 +120,11 @@ struct Versioned<T> {
 
 impl Kept {
     /// Opens the buckets as they are.
-    pub(crate) async fn open_existing(client: async_nats::Client) -> Result<Self, StoreError> {
+    pub(crate) async fn open_existing(client: async_nats::Client) -> Result<Self, KeptError> {
         let context = jetstream::new(client);
         let open = async |name: &str| {
             let bucket = context.get_key_value(name).await;
-            bucket.map_err(|error| StoreError::Bucket {
+            bucket.map_err(|error| KeptError::Bucket {
                 tried: "open",
                 bucket: name.to_owned(),
                 detail: error.to_string(),
@@ -142,7 +142,7 @@ impl Kept {
     pub(crate) async fn open(
         client: async_nats::Client,
         settings: &StoreSettings,
-    ) -> Result<Self, StoreError> {
+    ) -> Result<Self, KeptError> {
         let limit = Duration::from_millis(ANSWER_MS_MAX);
         let context = jetstream::ContextBuilder::new()
             .timeout(limit)
@@ -161,8 +161,8 @@ impl Kept {
     }
 
     /// All that is kept of jobs and ledgers, and then what changes there.
-    pub(crate) async fn load(&self) -> Result<(Vec<(Value, u64)>, Watch), StoreError> {
-        let failed = |detail: String| StoreError::Bucket {
+    pub(crate) async fn load(&self) -> Result<(Vec<(Value, u64)>, Watch), KeptError> {
+        let failed = |detail: String| KeptError::Bucket {
             tried: "read",
             bucket: STATE.to_owned(),
             detail,
@@ -172,16 +172,18 @@ impl Kept {
         let is_empty = info.state.messages == 0;
         let mut watch = self.watch().await?;
         let mut all = Vec::new();
-        while !is_empty {
+        if is_empty {
+            return Ok((all, watch));
+        }
+        loop {
             let Some(entry) = watch.next().await else {
                 return Err(failed("it ended while it was read".to_owned()));
             };
             let entry = entry.map_err(|e| failed(e.to_string()))?;
-            let is_last = entry.seen_current;
-            if let (_, Some(found)) = read_entry(&entry)? {
-                all.push(found);
+            if let Some(changed) = read_entry(&entry)? {
+                all.extend(changed.found);
             }
-            if is_last {
+            if entry.seen_current {
                 break;
             }
         }
@@ -189,11 +191,11 @@ impl Kept {
     }
 
     /// What changes of jobs and ledgers, from what lies there on.
-    pub(crate) async fn watch(&self) -> Result<Watch, StoreError> {
+    pub(crate) async fn watch(&self) -> Result<Watch, KeptError> {
         self.state
             .watch_with_history(">")
             .await
-            .map_err(|e| StoreError::Bucket {
+            .map_err(|e| KeptError::Bucket {
                 tried: "watch",
                 bucket: STATE.to_owned(),
                 detail: e.to_string(),
@@ -247,7 +249,7 @@ impl Kept {
         let entry = self.state.entry(name_of(key)).await.ok()?;
         match entry {
             None => Some(None),
-            Some(entry) => Some(read_entry(&entry).ok()?.1),
+            Some(entry) => Some(read_entry(&entry).ok()?.and_then(|changed| changed.found)),
         }
     }
 
@@ -255,8 +257,8 @@ impl Kept {
     pub(crate) async fn ledger(
         &self,
         device: &DeviceName,
-    ) -> Result<Option<Vec<Record>>, StoreError> {
-        let failed = |detail: String| StoreError::Bucket {
+    ) -> Result<Option<Vec<Record>>, KeptError> {
+        let failed = |detail: String| KeptError::Bucket {
             tried: "read",
             bucket: RECORDS.to_owned(),
             detail,
@@ -357,8 +359,8 @@ async fn open_bucket(
     value_bytes: i32,
     bytes_max: i64,
     replicas: usize,
-) -> Result<Bucket, StoreError> {
-    let failed = |tried, detail: String| StoreError::Bucket {
+) -> Result<Bucket, KeptError> {
+    let failed = |tried, detail: String| KeptError::Bucket {
         tried,
         bucket: name.to_owned(),
         detail,
@@ -429,8 +431,8 @@ fn read<T: DeserializeOwned>(
     bucket: &'static str,
     key: &str,
     bytes: &[u8],
-) -> Result<T, StoreError> {
-    let unreadable = |detail: String| StoreError::Unreadable {
+) -> Result<T, KeptError> {
+    let unreadable = |detail: String| KeptError::Unreadable {
         bucket,
         key: key.to_owned(),
         detail,
@@ -447,25 +449,35 @@ fn read<T: DeserializeOwned>(
     serde_json::from_value(found.value).map_err(|e| unreadable(e.to_string()))
 }
 
-/// What an entry says, and the key that it lies under.
-pub(crate) fn read_entry(entry: &Entry) -> Result<(Option<Key>, Option<(Value, u64)>), StoreError> {
+/// What lies under a key now.
+#[derive(Debug)]
+pub(crate) struct Changed {
+    pub(crate) key: Key,
+    /// What, with its revision; `None` for nothing any more.
+    pub(crate) found: Option<(Value, u64)>,
+}
+
+/// What an entry says; `None` where its key is somebody else's.
+pub(crate) fn read_entry(entry: &Entry) -> Result<Option<Changed>, KeptError> {
     let key = match entry.key.split_once('.') {
         Some(("job", id)) => id.parse().ok().map(Key::Job),
         Some(("ledger", device)) => device.parse().ok().map(Key::Ledger),
         _ => None,
     };
-    let is_there = entry.operation == Operation::Put;
+    let Some(key) = key else { return Ok(None) };
     let value = match &key {
-        Some(Key::Job(_)) if is_there => {
+        _ if entry.operation != Operation::Put => None,
+        Key::Job(_) => {
             let record: JobRecord = read(STATE, &entry.key, &entry.value)?;
             Some(Value::Job(Box::new(record)))
         }
-        Some(Key::Ledger(_)) if is_there => {
+        Key::Ledger(_) => {
             let ledger: Ledger = read(STATE, &entry.key, &entry.value)?;
             Some(Value::Ledger(Box::new(ledger)))
         }
-        // Somebody else's keys are left alone.
-        _ => None,
     };
-    Ok((key, value.map(|value| (value, entry.revision))))
+    Ok(Some(Changed {
+        key,
+        found: value.map(|value| (value, entry.revision)),
+    }))
 }

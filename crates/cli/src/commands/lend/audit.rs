@@ -3,9 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
-use undercroft_lend::consent::{Keys, PublicKey, Record};
 use undercroft_lending::{
-    audit::{FILE_BYTES_MAX, audit, fetch, read},
+    audit::{FILE_BYTES_MAX, Keys, PublicKey, Record, audit, fetch, read},
     bus::{Bus, Inbox},
     keys::UserKey,
     server::devices,
@@ -25,6 +24,7 @@ use crate::{
 
 /// Check what owners agreed to, and what was done under it
 #[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
 pub(crate) struct AuditArgs {
     #[command(subcommand)]
     command: AuditCommand,

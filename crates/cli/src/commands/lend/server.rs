@@ -10,7 +10,9 @@ use tokio::signal::unix::{SignalKind, signal};
 use undercroft_lending::{
     bus::Inbox,
     keys::UserKey,
-    server::{Fleet, FleetFile, ServerEvent, ServerLine, ServerSettings, StoreSettings, serve},
+    server::{
+        FleetFile, LendingFleet, ServerEvent, ServerLine, ServerSettings, StoreSettings, serve,
+    },
 };
 use undercroft_model::{document::Version, inventory::Inventory};
 
@@ -109,10 +111,10 @@ fn fleet(
     ui: Ui,
     at: Option<&Path>,
     args: &ServerArgs,
-) -> Result<(Fleet, Option<Inventory>), CliError> {
+) -> Result<(LendingFleet, Option<Inventory>), CliError> {
     let Some(path) = &args.config else {
         let inventory = OwnedProject::find(at)?.load(ui)?;
-        let fleet = Fleet::of(&inventory).map_err(|e| CliError::from(&e))?;
+        let fleet = LendingFleet::of(&inventory).map_err(|e| CliError::from(&e))?;
         return Ok((fleet, Some(inventory)));
     };
     let bytes = std::fs::read(path).map_err(|e| CliError::file("read", path, &e))?;

@@ -8,9 +8,8 @@ use std::{
 
 use clap::Args;
 use tempfile::NamedTempFile;
-use undercroft_lend::{JobId, wire::Made};
-use undercroft_lending::submit::{JobFile, LendJob, LendJobState, SubmitError, Submitting};
-use undercroft_model::document::Version;
+use undercroft_lending::submit::{JobFile, LendJob, LendJobState, Made, SubmitError, Submitting};
+use undercroft_model::{JobId, document::Version};
 
 use super::reach::SubmitterArgs;
 use crate::{
@@ -85,6 +84,7 @@ pub(crate) struct JobsArgs {
 
 /// Print the end of what a job wrote
 #[derive(Debug, Args)]
+#[command(after_help = "Example:\n  undercroft lend logs render-1 | tail")]
 pub(crate) struct LogsArgs {
     #[command(flatten)]
     who: SubmitterArgs,
@@ -95,6 +95,7 @@ pub(crate) struct LogsArgs {
 
 /// End a job: it isn't handed out any more, and whoever runs it kills it
 #[derive(Debug, Args)]
+#[command(after_help = "Example:\n  undercroft lend cancel render-1")]
 pub(crate) struct CancelArgs {
     #[command(flatten)]
     who: SubmitterArgs,

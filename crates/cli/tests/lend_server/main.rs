@@ -1,0 +1,17 @@
+//! The server of lending with a real NATS and TLS: work is brought, handed out, and comes back, whatever is killed.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test's helpers end the test where something is missing"
+)]
+
+mod kills;
+mod lender;
+mod nats;
+mod permissions;
+mod refusals;
+mod site;
+#[expect(dead_code, reason = "shared with other tests, which use all of it")]
+#[path = "../support/mod.rs"]
+mod support;
+mod work;
