@@ -1,4 +1,4 @@
-//! `cargo xtask dist`: the command as it is given to others, small, with its debug information apart.
+//! `cargo xtask dist`: the programs as they are given to others, small, with their debug information apart.
 //!
 //! `.gnu_debuglink` in the stripped program names the other file; gdb, addr2line and Rust's own backtraces
 //! find it beside the program, in `.debug/` there, or below `/usr/lib/debug`.
@@ -11,9 +11,13 @@ use std::{
 
 use crate::run::{Failed, Step, repo_root, which};
 
-const PROGRAM: &str = "undercroft";
+/// Each program, and the package that has it. A PC that is lent needs both, beside each other.
+const PROGRAMS: [(&str, &str); 2] = [
+    ("undercroft", "undercroft"),
+    ("undercroft-job", "undercroft-jobrun"),
+];
 
-/// Builds the program and takes it apart.
+/// Builds the programs and takes them apart.
 pub(crate) fn run() -> Result<(), Failed> {
     for tool in ["objcopy", "strip"] {
         if which(tool).is_none() {
@@ -23,17 +27,20 @@ pub(crate) fn run() -> Result<(), Failed> {
             ));
         }
     }
-    Step::new("build", "cargo")
-        .args(["build", "--profile", "dist", "--package", PROGRAM])
-        .args(["--bin", PROGRAM])
-        .run()?;
+    for (program, package) in PROGRAMS {
+        Step::new("build", "cargo")
+            .args(["build", "--profile", "dist", "--package", package])
+            .args(["--bin", program])
+            .run()?;
+    }
     let target = std::env::var_os("CARGO_TARGET_DIR")
         .map_or_else(|| repo_root().join("target"), PathBuf::from);
     let folder = target.join("dist-files");
-    let made = split(&target.join("dist").join(PROGRAM), &folder)?;
-    for file in made {
-        let bytes = fs::metadata(&file).map_or(0, |file| file.len());
-        println!("{:>6.1} MB  {}", megabytes(bytes), file.display());
+    for (program, _) in PROGRAMS {
+        for file in split(&target.join("dist").join(program), &folder)? {
+            let bytes = fs::metadata(&file).map_or(0, |file| file.len());
+            println!("{:>6.1} MB  {}", megabytes(bytes), file.display());
+        }
     }
     Ok(())
 }
@@ -47,7 +54,7 @@ fn megabytes(bytes: u64) -> f64 {
 fn split(program: &Path, folder: &Path) -> Result<[PathBuf; 2], Failed> {
     let failed = |e: std::io::Error| Failed::new("dist", format!("{}: {e}", folder.display()));
     fs::create_dir_all(folder).map_err(failed)?;
-    let name = program.file_name().unwrap_or(OsStr::new(PROGRAM));
+    let name = program.file_name().unwrap_or(OsStr::new("undercroft"));
     let stripped = folder.join(name);
     let mut debug_name = name.to_owned();
     debug_name.push(".debug");
