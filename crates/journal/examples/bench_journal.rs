@@ -19,8 +19,8 @@ use undercroft_sim::{RehearseOptions, rehearse};
 
 /// The machines of each bring-up.
 const MACHINES: usize = 1_000;
-/// The bytes before a line's JSON in the simulated journal: a checksum and a mark.
-const HEAD_BYTES: usize = 9;
+/// The bytes behind a line's JSON in the simulated journal: a checksum and a mark.
+const END_BYTES: usize = 9;
 
 /// The command's own allocator: what is measured is what people run.
 #[global_allocator]
@@ -47,8 +47,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         .ok_or("no journal was kept")?;
     let mut records: Vec<(u64, Record)> = Vec::new();
     for line in bytes.split(|byte| *byte == b'\n') {
-        if let Some(line) = line.get(HEAD_BYTES..) {
-            let entry: Entry = serde_json::from_slice(line)?;
+        if let Some((json, _)) = line.split_last_chunk::<END_BYTES>() {
+            let entry: Entry = serde_json::from_slice(json)?;
             records.push((entry.wall_ms, entry.record));
         }
     }

@@ -21,13 +21,13 @@ use super::{
 };
 
 /// The most entries that are read in one go; bounds the memory of a reader of a long journal.
-pub(super) const PAGE_ENTRIES: u64 = 1000;
+pub(super) const PAGE_ENTRIES: u64 = 250;
 /// The same, for what holds them.
-pub(super) const PAGE_ENTRIES_HELD: usize = 1000;
+pub(super) const PAGE_ENTRIES_HELD: usize = 250;
 /// Threads that read, beside the one that takes in: folding takes about half the time of the rest.
 pub(super) const READERS: usize = 2;
 /// The most pages of each reader's that are understood and not yet handed on: some megabytes.
-const PAGES_AHEAD_MAX: usize = 3;
+const PAGES_AHEAD_MAX: usize = 16;
 /// What is wrong with a digest that isn't one.
 pub(super) const NO_DIGEST: &str = "its digest has another length than 32 bytes";
 /// What is wrong with an entry that isn't as it was written.

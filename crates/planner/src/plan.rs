@@ -21,6 +21,9 @@ use crate::{
 /// can end in neither being in (k3s-io/k3s#4335).
 pub(crate) const SERVER_JOINS_MAX: u32 = 1;
 
+/// The steps of a machine that is brought up from nothing. A plan of many machines is large, and isn't moved as it grows.
+const STEPS_A_MACHINE: usize = 10;
+
 /// What a plan is asked to be about.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct PlanOptions {
@@ -62,6 +65,11 @@ pub fn plan_with(
 pub struct Decided(Arc<Plan>);
 
 impl Decided {
+    fn of(mut plan: Plan) -> Self {
+        plan.id = plan.content_id();
+        Self(Arc::new(plan))
+    }
+
     /// The plan, shared.
     pub fn plan(&self) -> &Arc<Plan> {
         &self.0
@@ -90,7 +98,8 @@ pub fn plan_digested(
     parent: Option<&PlanId>,
     options: &PlanOptions,
 ) -> (Decided, PlanReport) {
-    let (mut steps, mut nodes) = (Vec::new(), BTreeMap::new());
+    let mut steps = Vec::with_capacity(inventory.nodes.len().saturating_mul(STEPS_A_MACHINE));
+    let mut nodes = BTreeMap::new();
     let (mut reports, mut running) = (BTreeMap::new(), BTreeMap::new());
     let mut summary = PlanSummary::default();
     for (name, node) in &inventory.nodes {
@@ -132,7 +141,7 @@ pub fn plan_digested(
     .extend();
     let statuses = reports.values().map(|report| &report.status);
     statuses.for_each(|status| summary.count(status));
-    let mut plan = Plan {
+    let plan = Decided::of(Plan {
         id: PlanId(String::new()),
         version: PLAN_VERSION,
         parent: parent.cloned(),
@@ -142,8 +151,7 @@ pub fn plan_digested(
         cluster,
         nodes,
         steps,
-    };
-    plan.id = plan.content_id();
+    });
     let report = PlanReport {
         plan: plan.id.clone(),
         nodes: reports,
@@ -151,7 +159,7 @@ pub fn plan_digested(
         summary,
         estimate_ms: estimate(&plan, typical_ms).total_ms,
     };
-    (Decided(Arc::new(plan)), report)
+    (plan, report)
 }
 
 fn limits(inventory: &Inventory, has_cluster: bool) -> PlanLimits {

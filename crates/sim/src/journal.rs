@@ -1,6 +1,6 @@
 //! The simulated journal: the bytes that a disk would hold, and what a crash leaves of them.
 
-use std::io::Write as _;
+mod lines;
 
 use crc32fast::hash as crc32;
 use sha2::{Digest, Sha256};
@@ -38,7 +38,8 @@ pub(crate) enum Unreadable {
     Resume(#[from] ResumeError),
 }
 
-/// An append-only journal: one line for each entry, `CRC32 JSON` (the checksum of ISO 3309, in hexadecimal).
+/// An append-only journal: one line for each entry, its JSON and then its checksum (CRC-32 of ISO 3309, in
+/// hexadecimal).
 ///
 /// An append is whole or not there: it counts once its last line is whole, and what a crash left
 /// of it goes when the journal is opened again. What a controller knows after a crash comes from whole
@@ -98,15 +99,10 @@ impl SimJournal {
     /// Appends records as one whole.
     pub(crate) fn append(&mut self, wall_ms: u64, records: Vec<Record>) -> Vec<Entry> {
         let entries = self.entries(wall_ms, records);
-        let start = self.tail.len();
-        Self::write(&mut self.tail, &entries);
-        let written = self.tail.get(start..).unwrap_or_default();
-        self.length += u64::try_from(written.len()).unwrap_or(0);
+        let only_digested = matches!(self.keep, Keep::Nothing | Keep::Folded);
+        let digest = only_digested.then_some(&mut self.digest);
+        self.length += lines::write(&mut self.tail, digest, &entries);
         self.next_seq += u64::try_from(entries.len()).unwrap_or(0);
-        if matches!(self.keep, Keep::Nothing | Keep::Folded) {
-            self.digest.update(written);
-            self.tail.clear();
-        }
         if self.keep == Keep::Folded && self.unreadable.is_none() {
             let folded = entries
                 .iter()
@@ -125,7 +121,7 @@ impl SimJournal {
         }
         let entries = self.entries(wall_ms, records);
         let start = self.tail.len();
-        Self::write(&mut self.tail, &entries);
+        lines::write(&mut self.tail, None, &entries);
         let whole = u64::try_from(self.tail.len() - start).unwrap_or(0);
         let kept = (whole * per_1024 / 1024).min(whole.saturating_sub(1));
         self.tail
@@ -218,8 +214,10 @@ impl SimJournal {
 
     fn parse_line(line: &[u8]) -> Result<(Entry, bool), String> {
         let line = line.strip_suffix(b"\n").ok_or("no end of line")?;
-        let (head, json) = line.split_at_checked(9).ok_or("too short")?;
-        let (crc, end) = head.split_at_checked(8).ok_or("too short")?;
+        let (json, crc) = line
+            .split_last_chunk::<{ lines::END_BYTES }>()
+            .ok_or("too short")?;
+        let (crc, end) = crc.split_at_checked(8).ok_or("too short")?;
         let crc = std::str::from_utf8(crc)
             .ok()
             .and_then(|c| u32::from_str_radix(c, 16).ok())
@@ -240,22 +238,6 @@ impl SimJournal {
                 record,
             })
             .collect()
-    }
-
-    fn write(out: &mut Vec<u8>, entries: &[Entry]) {
-        for (index, entry) in entries.iter().enumerate() {
-            let start = out.len();
-            out.extend_from_slice(b"00000000.");
-            // Writing to memory can't fail, and no record has a map with keys that aren't text.
-            let _ = serde_json::to_writer(&mut *out, entry);
-            let crc = crc32(out.get(start + 9..).unwrap_or_default());
-            let end = if index + 1 == entries.len() { '.' } else { ',' };
-            if let Some(mut place) = out.get_mut(start..start + 9) {
-                // It has just that room.
-                let _ = write!(place, "{crc:08x}{end}");
-            }
-            out.push(b'\n');
-        }
     }
 
     /// The SHA-256 of all bytes, in hexadecimal.

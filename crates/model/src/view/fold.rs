@@ -6,8 +6,8 @@ use super::{
     Current, Failed, FleetView, NodeStatus, NodeView, Quarantine, RefusedNode, RunView, Waits,
 };
 use crate::{
-    Action, Entry, Evidence, Failure, FailureKind, Installed, NodeState, OpId, Outcome, Plan,
-    PlannedDisk, Record, Step, StepId, Work, inventory::DiskRole,
+    Action, Entry, Evidence, Failure, FailureKind, Installed, NodePlan, NodeState, OpId, Outcome,
+    Plan, PlannedDisk, Record, Step, StepId, Work, inventory::DiskRole,
 };
 
 impl FleetView {
@@ -177,7 +177,7 @@ impl FleetView {
             attempt,
             since_wall_ms: Some(wall_ms),
         });
-        view.settle(plan, &step.node, open, stopped);
+        view.settle(plan, || plan.nodes.get(&step.node), open, stopped);
         Some(())
     }
 
@@ -187,8 +187,10 @@ impl FleetView {
         let plan = self.plan.as_deref()?;
         let step = plan.step(step)?;
         let view = self.nodes.get_mut(&step.node)?;
-        view.op_ended(plan, step, op, outcome, wall_ms)?;
-        view.settle(plan, &step.node, open, stopped);
+        // Found once: a name is looked for among all machines.
+        let planned = plan.nodes.get(&step.node);
+        view.op_ended(planned, step, op, outcome, wall_ms)?;
+        view.settle(plan, || planned, open, stopped);
         if let Outcome::Done { evidence } = outcome
             && matches!(evidence, Evidence::Up { .. } | Evidence::Joined { .. })
             && let Some(installed) = self.installed.get_mut(&step.node)
@@ -237,7 +239,7 @@ impl FleetView {
     fn settle_one(&mut self, node: &crate::NodeName) {
         let (open, stopped) = self.run_state();
         if let (Some(plan), Some(view)) = (self.plan.as_deref(), self.nodes.get_mut(node)) {
-            view.settle(plan, node, open, stopped);
+            view.settle(plan, || plan.nodes.get(node), open, stopped);
         }
     }
 
@@ -245,7 +247,7 @@ impl FleetView {
         let (open, stopped) = self.run_state();
         if let Some(plan) = self.plan.as_deref() {
             for (name, view) in &mut self.nodes {
-                view.settle(plan, name, open, stopped);
+                view.settle(plan, || plan.nodes.get(name), open, stopped);
             }
         }
     }
@@ -254,7 +256,7 @@ impl FleetView {
 impl NodeView {
     fn op_ended(
         &mut self,
-        plan: &Plan,
+        planned: Option<&NodePlan>,
         step: &Step,
         op: OpId,
         outcome: &Outcome,
@@ -271,7 +273,7 @@ impl NodeView {
                 self.state = step.reaches;
                 self.last_failure = None;
                 self.learn(evidence);
-                let steps = plan.nodes.get(&step.node).map(|node| &node.steps);
+                let steps = planned.map(|node| &node.steps);
                 let place = steps.and_then(|steps| steps.iter().position(|id| *id == step.id));
                 self.steps_done = count(place?.saturating_add(1));
                 self.current = None;
@@ -337,12 +339,20 @@ impl NodeView {
         }
     }
 
-    fn settle(&mut self, plan: &Plan, node: &crate::NodeName, run_open: bool, stopped: bool) {
-        let next = plan
-            .nodes
-            .get(node)
-            .and_then(|planned| planned.steps.get(usize::try_from(self.steps_done).ok()?))
-            .and_then(|id| plan.step(*id));
+    fn settle<'a>(
+        &mut self,
+        plan: &'a Plan,
+        planned: impl FnOnce() -> Option<&'a NodePlan>,
+        run_open: bool,
+        stopped: bool,
+    ) {
+        // What is worked at is the first step that isn't done.
+        let current = self.current.as_ref().map(|current| current.step);
+        let first = || {
+            let done = usize::try_from(self.steps_done).ok()?;
+            planned()?.steps.get(done).copied()
+        };
+        let next = current.or_else(first).and_then(|id| plan.step(id));
         if self.current.is_none()
             && let Some(next) = next
         {

@@ -263,12 +263,11 @@ impl SimWorld {
         if !machine.is_connected(now_ms) {
             return;
         }
-        match machine.running.clone() {
+        match &mut machine.running {
             Running::Installer(instance) => {
                 if !instance.reported {
-                    if let Running::Installer(instance) = &mut machine.running {
-                        instance.reported = true;
-                    }
+                    instance.reported = true;
+                    let instance = instance.clone();
                     machine.last_reported = Some(instance.number);
                     let report = machine.report(&instance);
                     let name = self.name(node);
