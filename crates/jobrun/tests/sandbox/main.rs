@@ -13,6 +13,8 @@ mod revoke;
 #[cfg(test)]
 mod support;
 
+use std::time::Instant;
+
 use undercroft_sandbox::{JobEnd, SandboxError};
 
 use support::{Site, text};
@@ -42,8 +44,21 @@ async fn an_exit_code_is_the_jobs_own() {
     let Some(site) = Site::open().await else {
         return;
     };
-    let running = site.yard.start(site.spec("exit", &["exit", "41"])).await;
-    assert_eq!(running.unwrap().wait().await, JobEnd::Exited { code: 41 });
+    let mut took = Vec::new();
+    for code in [0, 1, 2, 41, 125, 126, 127, 137, 254, 255] {
+        let spec = site.spec(&format!("exit-{code}"), &["exit", &code.to_string()]);
+        let start = Instant::now();
+        let running = site.yard.start(spec).await.unwrap();
+        let begun = start.elapsed();
+        assert_eq!(running.wait().await, JobEnd::Exited { code });
+        took.push((begun, start.elapsed()));
+        running.wipe().await.unwrap();
+    }
+    took.sort();
+    let (begun, ended) = took[took.len() / 2];
+    println!(
+        "a job that does nothing has begun after {begun:.1?}, and is seen gone after {ended:.1?}"
+    );
 }
 
 #[tokio::test]
