@@ -21,7 +21,7 @@ let
   program = [
     "${cfg.package}/bin/undercroft"
     "lend"
-    "daemon"
+    "run"
     "--config"
     configFile
   ];
@@ -59,21 +59,32 @@ in
 
       home.packages = [ fleetLending ];
       # What is offered. No secret is among it: the key that proves the PC is a file of its own.
-      xdg.configFile."undercroft/lending.json".text = builtins.toJSON (
-        removeAttrs cfg [
-          "enable"
-          "package"
-        ]
-        // {
-          version = 1;
-          fleet = config.undercroft.fleet.name;
-          device = pc.name;
-          inherit (pc) owner;
-          allowedFile = "${state}/allowed";
-          pausedFile = "${state}/paused";
-          stateDirectory = state;
-        }
-      );
+      # `undercroft lend run` reads it: crates/lending, policy.rs, has the same names.
+      xdg.configFile."undercroft/lending.json".text = builtins.toJSON {
+        version = 1;
+        fleet = config.undercroft.fleet.name;
+        device = pc.name;
+        class = "pc";
+        stateDirectory = state;
+        features = lib.optional cfg.gpu "gpu";
+        when = {
+          inherit (cfg) idleAfterS hours;
+        };
+        inherit (pc) owner;
+        inherit (cfg)
+          natsUrl
+          runtimes
+          tenants
+          maxSensitivity
+          slots
+          cpuPercent
+          memoryMb
+          diskMb
+          jobWallS
+          heartbeatS
+          pauseS
+          ;
+      };
       xdg.enable = lib.mkDefault true;
     }
 

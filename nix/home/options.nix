@@ -123,7 +123,7 @@ in
         type = types.nullOr types.package;
         default = null;
         description = ''
-          The lending daemon: a package with `bin/undercroft` that knows `undercroft lend daemon`.
+          The lending daemon: a package with `bin/undercroft` that knows `undercroft lend run`.
           Null, the default, means that there is no service; what is lent is written to its
           configuration file all the same, and `fleet-lending` works on the owner's consent.
         '';

@@ -11,7 +11,7 @@ use undercroft_fleet::{
     releases::ComponentUpdate,
 };
 use undercroft_journal::{Alarm, PendingReport, TimelineRow};
-use undercroft_lending::{server::ServerLine, submit::LendJob};
+use undercroft_lending::{owner, server::ServerLine, submit::LendJob};
 use undercroft_metal::power::PowerReading;
 use undercroft_model::{
     DeviceName, Diagnostic, JobId, NodeName, NodeState,
@@ -38,9 +38,16 @@ pub(crate) const DOCUMENTS: &[Named] = &[
     ("journal", schema::<Journal>),
     ("lend-audit-verify", schema::<LendAudit>),
     ("lend-cancel", schema::<LendOneJob>),
+    ("lend-doctor", schema::<owner::Doctor>),
     ("lend-jobs", schema::<LendJobs>),
     ("lend-key", schema::<LendKey>),
+    ("lend-log", schema::<owner::LendLog>),
+    ("lend-offers", schema::<owner::Offers>),
+    ("lend-pause", schema::<owner::Status>),
+    ("lend-resume", schema::<owner::Status>),
+    ("lend-revoke", schema::<owner::Revoked>),
     ("lend-server", schema::<ServerLine>),
+    ("lend-status", schema::<owner::Status>),
     ("lend-submit", schema::<LendOneJob>),
     ("plan", schema::<PlanDocument>),
     ("power", schema::<Power>),

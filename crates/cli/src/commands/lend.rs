@@ -1,9 +1,17 @@
 //! `undercroft lend`: what PCs lend, and who asks them for it. One file a command, in `lend/`.
 
 mod audit;
+mod doctor;
+mod enrol;
 mod key;
+mod log;
+mod offers;
+mod pc;
 mod reach;
+mod revoke;
+mod run;
 mod server;
+mod status;
 mod submit;
 
 use std::path::Path;
@@ -28,7 +36,10 @@ const EXAMPLES: &str = "\
 Examples:
   undercroft lend key --out ~/.config/undercroft/submit.nk    a key to submit work with
   undercroft lend submit job.toml --wait                      bring work, and wait for it
-  undercroft lend server --key server.nk                      hand work out, beside NATS";
+  undercroft lend server --key server.nk                      hand work out, beside NATS
+  undercroft lend enrol --grant      on a PC: its keys, and its owner's word
+  undercroft lend status             whether it works for others, and why
+  undercroft lend revoke             it's the owner's again, at once";
 
 #[derive(Debug, Subcommand)]
 enum LendCommand {
@@ -40,6 +51,15 @@ enum LendCommand {
     Server(server::ServerArgs),
     Audit(audit::AuditArgs),
     Key(key::KeyArgs),
+    Enrol(enrol::EnrolArgs),
+    Run(run::RunArgs),
+    Status(status::LendStatusArgs),
+    Pause(status::PauseArgs),
+    Resume(status::ResumeArgs),
+    Revoke(revoke::RevokeArgs),
+    Offers(offers::OffersArgs),
+    Log(log::LogArgs),
+    Doctor(doctor::LendDoctorArgs),
 }
 
 pub(crate) fn run(ui: Ui, at: Option<&Path>, args: &LendArgs) -> Result<Done, CliError> {
@@ -52,5 +72,14 @@ pub(crate) fn run(ui: Ui, at: Option<&Path>, args: &LendArgs) -> Result<Done, Cl
         LendCommand::Server(args) => server::run(ui, at, args),
         LendCommand::Audit(args) => audit::run(ui, at, args),
         LendCommand::Key(args) => key::run(ui, args),
+        LendCommand::Enrol(args) => enrol::run(ui, args),
+        LendCommand::Run(args) => run::run(ui, args),
+        LendCommand::Status(args) => status::status(ui, args),
+        LendCommand::Pause(args) => status::pause(ui, args),
+        LendCommand::Resume(args) => status::resume(ui, args),
+        LendCommand::Revoke(args) => revoke::run(ui, args),
+        LendCommand::Offers(args) => offers::run(ui, args),
+        LendCommand::Log(args) => log::run(ui, args),
+        LendCommand::Doctor(args) => doctor::run(ui, args),
     }
 }

@@ -19,7 +19,7 @@ use super::{
     job::{Seen, Task, Wish, lock},
     usage,
 };
-use crate::clock;
+use crate::{bus::BusLink, clock};
 
 /// How long it rests before files of a job are tried to be removed again.
 const WIPE_REST: Duration = Duration::from_secs(5);
@@ -79,14 +79,33 @@ impl Daemon {
             return;
         };
         let happens = self.happens.clone();
+        let message = Bytes::from(message);
         tokio::spawn(async move {
-            let Ok(answer) = bus.request(subject, Bytes::from(message), limit_ms).await else {
+            let ask = async {
+                // What is asked before there is a connection, or gets lost with one, is asked as soon as there is
+                // one again: the same twice does no harm.
+                let mut link = bus.link();
+                loop {
+                    link.wait_for(|link| *link == BusLink::Up).await.ok()?;
+                    let mut lost = link.clone();
+                    tokio::select! {
+                        answer = bus.request(subject.clone(), message.clone(), limit_ms) => {
+                            return Some(answer.map_err(|e| e.to_string()));
+                        }
+                        gone = lost.wait_for(|link| *link != BusLink::Up) => drop(gone.ok()?),
+                    }
+                }
+            };
+            let limit = Duration::from_millis(limit_ms);
+            let Ok(Some(answer)) = tokio::time::timeout(limit, ask).await else {
                 return;
             };
-            if let Ok(answer) = read::<T>(&answer) {
-                // Nobody listens any more when the daemon has ended.
-                let _ = happens.send(Happened::Input(input(answer))).await;
-            }
+            let read = answer.and_then(|answer| read::<T>(&answer).map_err(|e| e.to_string()));
+            // Nobody listens any more when the daemon has ended.
+            let _ = match read {
+                Ok(answer) => happens.send(Happened::Input(input(answer))).await,
+                Err(why) => happens.send(Happened::Trouble(why)).await,
+            };
         });
     }
 

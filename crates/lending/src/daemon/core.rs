@@ -10,7 +10,7 @@ use tokio::sync::{mpsc, oneshot, watch as channel};
 use undercroft_folder::confined::Confined;
 use undercroft_lend::{
     Digest,
-    device::{Device, Entry, Input},
+    device::{Device, Effect, Entry, Input},
     offer::Offer,
     wire::{Assignment, Ended, Holding, Out},
 };
@@ -99,6 +99,8 @@ pub struct Daemon {
     pub(super) usage: Usage,
     pub(super) content: Content,
     pub(super) paused: Option<Paused>,
+    /// What the device begins with.
+    pub(super) first: Vec<Effect>,
     pub(super) jobs: BTreeMap<Holding, Job>,
     /// What is under way to the server, and what is there.
     pub(super) bringing: BTreeSet<Holding>,
@@ -131,7 +133,7 @@ impl Daemon {
             let mut keeps = Vec::new();
             for effect in effects {
                 match effect {
-                    undercroft_lend::device::Effect::Keep { ticket, entry } => {
+                    Effect::Keep { ticket, entry } => {
                         keeps.push((ticket, entry));
                     }
                     other => inputs.extend(self.carry_out(other)),

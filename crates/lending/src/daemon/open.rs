@@ -188,6 +188,7 @@ impl Daemon {
             keep,
             usage,
             paused,
+            first: Vec::new(),
             jobs: BTreeMap::new(),
             bringing: BTreeSet::new(),
             brought: BTreeSet::new(),
@@ -207,7 +208,7 @@ impl Daemon {
             told,
         };
         daemon.open_yard(job_program).await;
-        daemon.begin_with(effects).await;
+        daemon.first = effects;
         Ok(daemon)
     }
 
@@ -240,10 +241,11 @@ impl Daemon {
         }
     }
 
-    /// Carries out what the device begins with, and what holds from before.
-    async fn begin_with(&mut self, effects: Vec<Effect>) {
+    /// Carries out what the device begins with, and what holds from before. What it asks then goes over the
+    /// connection, where there is to be one.
+    pub(super) async fn start(&mut self) {
         let mut inputs = Vec::new();
-        for effect in effects {
+        for effect in std::mem::take(&mut self.first) {
             match effect {
                 Effect::Keep { ticket, entry } => match self.keep.add(&entry) {
                     Ok(()) => inputs.push(Input::Kept(ticket)),

@@ -43,6 +43,7 @@ impl Daemon {
             .map_err(failed(format!("listen at {}", socket.display())))?;
         let timer = Timer::new().map_err(failed("make a timer".to_owned()))?;
         self.connect().await?;
+        self.start().await;
         self.session = Some(session);
         self.watch_seat();
         self.look().await;
@@ -86,6 +87,7 @@ impl Daemon {
             source,
         };
         let timer = Timer::new().map_err(failed)?;
+        self.start().await;
         let (answer, mut answered) = oneshot::channel();
         self.heed(Question { ask, answer }).await;
         loop {

@@ -115,7 +115,8 @@ async fn serve(stream: UnixStream, owner: u32, to: mpsc::Sender<Question>) -> io
         let line = read_line(read, ASK_BYTES_MAX);
         match tokio::time::timeout(Duration::from_millis(ASK_MS_MAX), line).await {
             Err(_) => refused("nothing was asked"),
-            Ok(line) => answer(&line?, to).await,
+            Ok(Err(error)) => refused(format!("the question can't be read: {error}")),
+            Ok(Ok(line)) => answer(&line, to).await,
         }
     } else {
         refused(format!(
@@ -242,10 +243,10 @@ mod tests {
 
     async fn say(path: &Path, bytes: &[u8]) -> String {
         let mut stream = UnixStream::connect(path).await.unwrap();
-        stream.write_all(bytes).await.unwrap();
-        stream.shutdown().await.unwrap();
         let mut said = String::new();
-        stream.read_to_string(&mut said).await.unwrap();
+        // Whoever says too much is cut off in the middle.
+        let _ = stream.write_all(bytes).await;
+        let _ = stream.read_to_string(&mut said).await;
         said
     }
 
@@ -275,7 +276,8 @@ mod tests {
             assert!(said.contains("refused") && said.contains(why), "{said}");
         }
         let long = vec![b' '; ASK_BYTES_MAX as usize + 1];
-        assert_eq!(say(&path, &long).await, "", "cut off");
+        let said = say(&path, &long).await;
+        assert!(said.is_empty() || said.contains("65536 bytes"), "{said}");
         let answering = tokio::spawn(async move {
             let question = questions.recv().await.unwrap();
             assert_eq!(question.ask, OwnerAsk::Pause { for_s: Some(60) });
