@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use async_nats::{ConnectOptions, Event};
-use futures_util::StreamExt as _;
 use secrecy::ExposeSecret as _;
 use tokio::sync::mpsc;
 use undercroft_lending::keys::UserKey;
@@ -38,12 +37,11 @@ impl Client {
         Self { client, said }
     }
 
-    /// Whether NATS refuses what was just done: it says so before it answers a ping that comes after it.
+    /// What NATS says to what was just done; `None` where it lets it pass. Something that it always refuses is tried
+    /// behind it, so that there is always something to hear.
     async fn refused(&mut self) -> Option<String> {
+        self.client.publish("lend.never", "".into()).await.unwrap();
         self.client.flush().await.unwrap();
-        let rtt = self.client.request("lend.never", "".into());
-        // Both ways of it: the request is refused too, so that there is always something to hear.
-        let _ = tokio::time::timeout(Duration::from_millis(50), rtt).await;
         let mut all = Vec::new();
         loop {
             let said = tokio::time::timeout(NO_WITHIN, self.said.recv())
@@ -141,9 +139,9 @@ async fn nobody_reaches_a_subject_of_anybody_else() {
         for subject in not_theirs {
             client.client.publish(subject, "{}".into()).await.unwrap();
             assert!(client.refused().await.is_some(), "{who} says on {subject}");
-            let mut heard = client.client.subscribe(subject).await.unwrap();
+            let heard = client.client.subscribe(subject).await.unwrap();
             assert!(client.refused().await.is_some(), "{who} hears {subject}");
-            assert!(heard.next().await.is_none());
+            drop(heard);
             tried += 2;
         }
         for subject in [
