@@ -8,6 +8,7 @@ mod names;
 mod signature;
 mod source;
 mod tokens;
+mod unused;
 
 use std::{
     collections::BTreeMap,
@@ -128,6 +129,7 @@ fn check(root: &Path) -> Result<Vec<String>, Failed> {
     crates(root, &mut findings)?;
     let files = tracked(root)?;
     sources(root, &mut findings)?;
+    unused::check(root, &files, &mut findings);
     for file in &files {
         text(root, file, &mut findings);
     }

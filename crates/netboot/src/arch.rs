@@ -58,18 +58,12 @@ pub enum Transport {
 impl ClientArch {
     /// x86 with a BIOS; the Raspberry Pi's boot ROM sends it too.
     pub const BIOS: Self = Self(0);
-    /// 32-bit x86 UEFI.
-    pub const UEFI_IA32: Self = Self(6);
     /// 64-bit x86 UEFI.
     pub const UEFI_X64: Self = Self(7);
-    /// EFI byte code, which old x64 UEFI firmware sends instead of 7.
-    pub const UEFI_X64_ALT: Self = Self(9);
     /// 64-bit Arm UEFI.
     pub const UEFI_ARM64: Self = Self(11);
     /// 64-bit x86 UEFI, booting over HTTP.
     pub const UEFI_X64_HTTP: Self = Self(16);
-    /// 64-bit Arm UEFI, booting over HTTP.
-    pub const UEFI_ARM64_HTTP: Self = Self(19);
     /// A Raspberry Pi's boot ROM.
     pub const RPIBOOT: Self = Self(41);
 

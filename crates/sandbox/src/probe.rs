@@ -43,13 +43,6 @@ pub struct ProbeReport {
     pub landlock_abi: u32,
 }
 
-impl ProbeReport {
-    /// Whether jobs can be run at all.
-    pub fn can_run(&self) -> bool {
-        self.abilities.iter().all(|ability| ability.is_there)
-    }
-}
-
 /// Tries what a sandbox needs. Nothing is changed.
 pub async fn probe(tools: &Result<Tools, SandboxError>) -> ProbeReport {
     let mut report = ProbeReport {

@@ -95,13 +95,3 @@ kinds! {
     /// An outcome comes twice.
     DoubledOutcome = "an outcome came twice", 40;
 }
-
-impl FaultKind {
-    /// Whether it stays when faults stop.
-    pub fn is_permanent(self) -> bool {
-        matches!(
-            self,
-            Self::WrongSerial | Self::DeadMachine | Self::StolenForGood
-        )
-    }
-}

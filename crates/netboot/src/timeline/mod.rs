@@ -26,13 +26,8 @@ pub struct Timeline {
     pub diagnosis: Diagnosis,
 }
 
-/// Whether an event is about a machine: by its name, or by one of its Ethernet addresses.
-pub fn concerns(event: &NetbootEvent, node: &NodeName, macs: &[MacAddr]) -> bool {
-    event.node.as_ref() == Some(node) || event.mac.is_some_and(|mac| macs.contains(&mac))
-}
-
 /// Builds the timeline of a machine's last boot from its events and marks, in any order, as of
-/// `now_ms`. The events must all be the machine's; see [`concerns`].
+/// `now_ms`. The events must all be the machine's.
 pub fn timeline(events: &[NetbootEvent], marks: &[Mark], now_ms: u64) -> Timeline {
     let mut events: Vec<&NetbootEvent> = events.iter().collect();
     events.sort_by_key(|event| event.at_ms);
