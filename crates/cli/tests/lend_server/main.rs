@@ -2,6 +2,9 @@
 
 #![expect(
     clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
     reason = "a test's helpers end the test where something is missing"
 )]
 
