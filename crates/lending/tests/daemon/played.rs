@@ -156,7 +156,10 @@ impl Known {
         match parts[1] {
             "want" => match read_with_bytes::<AtWant>(payload).unwrap().0 {
                 AtWant::Want(want) => {
-                    for record in &want.records {
+                    // A daemon that was started anew doesn't know yet what is there, and sends it all again.
+                    let next = self.ledger.head().map_or(0, |head| head.number + 1);
+                    let new = want.records.iter().filter(|r| r.claim.number >= next);
+                    for record in new {
                         self.ledger.push(record, &self.keys, &NkeyVerify).unwrap();
                         self.said.push(record.claim.said.clone());
                     }
