@@ -8,7 +8,6 @@ mod diagnose;
 mod parts;
 
 use serde::{Deserialize, Serialize};
-use undercroft_model::{MacAddr, NodeName};
 
 pub use parts::{BootStage, Diagnosis, Mark, MarkKind, Missing, PATIENCE_MS, TimelineEntry};
 
@@ -77,8 +76,12 @@ fn last_boot<'a>(events: &'a [&'a NetbootEvent]) -> &'a [&'a NetbootEvent] {
 
 #[cfg(test)]
 mod tests {
+    use undercroft_model::NodeName;
+
     use super::*;
-    use crate::arch::ClientArch;
+    use undercroft_model::NodeName;
+
+    use super::*;
 
     fn at(at_ms: u64, kind: EventKind) -> NetbootEvent {
         NetbootEvent {
