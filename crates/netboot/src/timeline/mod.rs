@@ -79,9 +79,7 @@ mod tests {
     use undercroft_model::NodeName;
 
     use super::*;
-    use undercroft_model::NodeName;
-
-    use super::*;
+    use crate::arch::ClientArch;
 
     fn at(at_ms: u64, kind: EventKind) -> NetbootEvent {
         NetbootEvent {
