@@ -30,7 +30,7 @@ const FLAGS_OF_OTHERS: &[&str] = &[
 ];
 
 /// Names with dots that look like keys and are something else: a subject of NATS.
-const NO_KEYS: &[&str] = &["lend.want.NAME", "lend.beat.NAME"];
+const NO_KEYS: &[&str] = &["lend.want.NAME", "lend.beat.NAME", "lend.submit.NAME"];
 
 /// The commands with their flags, as their help has them.
 fn commands() -> BTreeMap<String, BTreeSet<String>> {
