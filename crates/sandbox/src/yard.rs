@@ -9,7 +9,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use rustix::fs::{FlockOperation, flock};
@@ -27,6 +27,12 @@ use crate::{
     supervise::Supervisor,
     wipe,
 };
+
+/// How long a lock is waited for: a process that was killed has it until the program that it was just starting has
+/// begun.
+const LOCK_WAIT_MAX: Duration = Duration::from_secs(2);
+/// How often it is tried meanwhile.
+const LOCK_POLL: Duration = Duration::from_millis(10);
 
 /// The largest record of groups that is read, in bytes. It has four paths.
 const RECORD_BYTES_MAX: u64 = 64 * 1024;
@@ -252,12 +258,20 @@ fn own_folder(folder: &Path) -> Result<File, SandboxError> {
         .mode(0o600)
         .open(&path)
         .map_err(SandboxError::file("open", &path))?;
-    match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(lock),
-        Err(rustix::io::Errno::WOULDBLOCK) => Err(SandboxError::Taken {
-            folder: folder.to_owned(),
-        }),
-        Err(error) => Err(SandboxError::file("lock", path)(error.into())),
+    let begun = Instant::now();
+    loop {
+        match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(lock),
+            Err(rustix::io::Errno::WOULDBLOCK) if begun.elapsed() < LOCK_WAIT_MAX => {
+                std::thread::sleep(LOCK_POLL);
+            }
+            Err(rustix::io::Errno::WOULDBLOCK) => {
+                return Err(SandboxError::Taken {
+                    folder: folder.to_owned(),
+                });
+            }
+            Err(error) => return Err(SandboxError::file("lock", path)(error.into())),
+        }
     }
 }
 

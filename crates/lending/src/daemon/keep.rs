@@ -1,6 +1,9 @@
 //! What a device has kept: the entries of its state machine, and the lock on its state folder.
 
-use std::fs::File;
+use std::{
+    fs::File,
+    time::{Duration, Instant},
+};
 
 use rustix::fs::FlockOperation;
 use undercroft_folder::confined::{Confined, ConfinedError};
@@ -21,6 +24,10 @@ use crate::{
 pub const ENTRIES_FILE: &str = "entries";
 /// The file that whoever uses the state folder holds a lock on.
 const LOCK_FILE: &str = "lock";
+/// How long it is waited for: a daemon that was killed has it until the program that it was just starting has begun.
+const LOCK_WAIT_MAX: Duration = Duration::from_secs(2);
+/// How often it is tried meanwhile.
+const LOCK_POLL: Duration = Duration::from_millis(10);
 /// Every so manieth record's place in the file is remembered, so that a long ledger takes little memory.
 const STRIDE: u64 = 64;
 
@@ -89,9 +96,13 @@ impl Keep {
         keys: &Keys,
     ) -> Result<(Self, Restored), KeepError> {
         let lock = folder.open_own(LOCK_FILE)?;
-        if rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
-            let path = folder.path(LOCK_FILE);
-            return Err(KeepError::InUse { path });
+        let begun = Instant::now();
+        while rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
+            if begun.elapsed() >= LOCK_WAIT_MAX {
+                let path = folder.path(LOCK_FILE);
+                return Err(KeepError::InUse { path });
+            }
+            std::thread::sleep(LOCK_POLL);
         }
         let mut restored = Restored::nothing(name);
         let mut places = Vec::new();
