@@ -11,14 +11,18 @@ let
   ];
 in
 {
-  # inventory → the value of `undercroft.lending` on every node. A PC without keys isn't enrolled yet.
+  # inventory → the value of `undercroft.lending` on every node.
+  # A PC without keys isn't enrolled yet.
   settings =
     inventory:
     let
       lending = inventory.lending or { };
       enable = lending.enabled or false;
       isDevice =
-        _: pc: (pc.lend.enabled or false) && (pc.lend.nkey or null) != null && (pc.lend.owner_key or null) != null;
+        _: pc:
+        (pc.lend.enabled or false)
+        && (pc.lend.nkey or null) != null
+        && (pc.lend.owner_key or null) != null;
     in
     {
       inherit enable;
@@ -34,7 +38,9 @@ in
         brings = submitter.brings or "internal";
       }) (if enable then lending.submitters or { } else { });
       tenants = lending.tenants or [ ];
-      runtimes = builtins.filter (runtime: builtins.elem runtime lent) (lending.runtimes or [ "wasm" ]);
+      runtimes = builtins.filter (runtime: builtins.elem runtime lent) (
+        lending.runtimes or [ "wasm" ]
+      );
       maxSensitivity = lending.max_sensitivity or "public";
       leaseS = lending.lease_s or 60;
       attempts = lending.attempts or 5;
@@ -54,6 +60,8 @@ in
       runtimes
       tenants
       ;
-    submitters = mapAttrs (_: submitter: { inherit (submitter) brings tenant; }) settings.submitters;
+    submitters = mapAttrs (_: submitter: {
+      inherit (submitter) brings tenant;
+    }) settings.submitters;
   };
 }

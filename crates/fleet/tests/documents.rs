@@ -32,9 +32,9 @@ mod documents {
             ..RehearseOptions::default()
         };
         let journal = rehearse(inventory, &options).unwrap().journal.unwrap();
-        // Each line has its checksum and a blank before the entry.
+        // Each line has its checksum and a mark behind the entry.
         let lines = std::str::from_utf8(&journal).unwrap().lines();
-        let lines = lines.map(|line| line.split_at(9).1);
+        let lines = lines.map(|line| line.split_at(line.len() - 9).0);
         lines
             .map(|line| serde_json::from_str(line).unwrap())
             .collect()

@@ -91,8 +91,9 @@ async fn life(session: Session, start: impl Fn() -> Program, press: impl Fn() ->
     assert!(is_unknown(&seat.borrow()), "{:?}", seat.borrow());
     let screen = start();
     let said =
-        |seat: &Seat| is_present(seat) || seat.why_not().is_some_and(|why| why.contains(NO_IDLE));
-    until(&mut seat, "present", said).await;
+        |seat: &Seat| !is_unknown(seat) || seat.why_not().is_some_and(|why| why.contains(NO_IDLE));
+    // A screen that took long to start has had nobody for as long.
+    until(&mut seat, "known", said).await;
     if is_unknown(&seat.borrow()) {
         return skip(format!("this compositor {NO_IDLE}; sway 1.8 and later do"));
     }
