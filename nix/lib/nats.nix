@@ -2,8 +2,8 @@
 #
 # Lent PCs don't trust each other. With permissions by class and a shared `_INBOX.>`, one device can
 # read another's work and acknowledge it; so each has three subjects and an inbox of its own, and
-# nothing of JetStream: the lending server alone owns what is stored. Nor do those who bring work trust
-# each other: each has one subject and an inbox.
+# nothing of JetStream: the lending server alone owns what is stored. Nor do those who bring work
+# trust each other: each has one subject and an inbox.
 let
   inherit (builtins) attrNames map;
 

@@ -50,10 +50,12 @@ in
       Lent PCs and their public keys. Each may only ask for work, take what is assigned to it, and
       give its own results; it sees nothing of another's.
     '';
-    submitters = keyed (nkeys lending.submitters) "Those who bring work. Each has one subject and an inbox.";
-    services =
-      keyed (lib.optionalAttrs (lending.serverKey != null) { lend-server.nkey = lending.serverKey; })
-        "Services that administer the account: the server of lending.";
+    submitters = keyed (nkeys lending.submitters) ''
+      Those who bring work. Each has one subject and an inbox.
+    '';
+    services = keyed (lib.optionalAttrs (lending.serverKey != null) {
+      lend-server.nkey = lending.serverKey;
+    }) "Services that administer the account: the server of lending.";
     administrators = keyed { } "Users of the system account, who see the server's own events.";
     tls = {
       certFile = mkOption {
@@ -119,8 +121,8 @@ in
         jetstream = {
           max_memory_store = mkDefault cfg.maxMemory;
           max_file_store = mkDefault cfg.maxStore;
-          # What was acknowledged outlives a power cut, too: as it comes, NATS syncs every two minutes, and
-          # relies on other servers of its cluster for what is lost between.
+          # What was acknowledged outlives a power cut, too: as it comes, NATS syncs every two
+          # minutes, and relies on other servers of its cluster for what is lost between.
           sync_interval = mkDefault "always";
         };
         # Loopback alone: the numbers name accounts and connections.

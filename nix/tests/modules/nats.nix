@@ -134,7 +134,8 @@ in
     };
     actual = {
       users = map (user: user.nkey) lends.services.nats.settings.accounts.LEND.users;
-      submits = (lib.last lends.services.nats.settings.accounts.LEND.users).permissions.publish.allow;
+      submits =
+        (lib.last lends.services.nats.settings.accounts.LEND.users).permissions.publish.allow;
       sync = lends.services.nats.settings.jetstream.sync_interval;
     };
   }
@@ -150,7 +151,10 @@ in
     };
     actual = {
       credentials = unit.LoadCredential;
-      url = lib.hasInfix "--nats tls://nats.cellar.example:4222 --key /run/credentials/undercroft-lend-server.service/key" unit.ExecStart;
+      url = lib.hasInfix (
+        "--nats tls://nats.cellar.example:4222"
+        + " --key /run/credentials/undercroft-lend-server.service/key"
+      ) unit.ExecStart;
       refused = refused lends;
     };
   }

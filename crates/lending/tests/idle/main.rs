@@ -112,7 +112,7 @@ async fn life(session: Session, start: impl Fn() -> Program, press: impl Fn() ->
     drop(screen);
     let gone = until(&mut seat, "unknown", is_unknown).await;
     let screen = start();
-    let back = until(&mut seat, "present", is_present).await;
+    let back = until(&mut seat, "known", |seat| !is_unknown(seat)).await;
     println!("its end was seen after {gone:?}, and the next one after {back:?}");
     until(&mut seat, "away", is_away).await;
     drop(seat);
