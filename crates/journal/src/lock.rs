@@ -4,12 +4,13 @@ use std::{
     fs::File,
     io::{Read, Seek, SeekFrom, Write},
     path::{Path, PathBuf},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use rustix::fs::{FlockOperation, flock};
 
 use undercroft_folder::confined::{Confined, ConfinedError};
+use undercroft_process::lock::{FileLock, NotLocked};
 
 /// The lock file's name, beside the database.
 const LOCK_FILE: &str = "controller.lock";
@@ -18,8 +19,6 @@ const LOCK_BYTES_MAX: u64 = 4096;
 
 /// How long a lock is waited for: far longer than anybody looks at one, far shorter than a run.
 const LOCK_WAIT_MAX: Duration = Duration::from_millis(300);
-/// How often it is tried meanwhile.
-const LOCK_POLL: Duration = Duration::from_millis(10);
 
 /// The process that holds the lock, as it wrote itself down.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -76,15 +75,7 @@ fn describe(holder: &LockHolder) -> String {
 /// The file itself stays, because removing it would let two processes lock two different files.
 #[derive(Debug)]
 pub struct ControllerLock {
-    file: File,
-}
-
-impl Drop for ControllerLock {
-    fn drop(&mut self) {
-        // Closing the file would do, but for a child that another thread is starting just now: it
-        // has the file open until it becomes its program. Unlocking holds for both.
-        let _ = flock(&self.file, FlockOperation::Unlock);
-    }
+    _lock: FileLock,
 }
 
 impl ControllerLock {
@@ -98,28 +89,20 @@ impl ControllerLock {
             path: path.clone(),
             source,
         };
-        let mut file = Confined::new(state_dir).open_own(LOCK_FILE)?;
-        let begun = Instant::now();
-        loop {
-            match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-                Ok(()) => break,
-                // `status` looks for a moment whether somebody has the lock.
-                Err(rustix::io::Errno::WOULDBLOCK) if begun.elapsed() < LOCK_WAIT_MAX => {
-                    std::thread::sleep(LOCK_POLL);
-                }
-                Err(rustix::io::Errno::WOULDBLOCK) => {
-                    return Err(LockError::Held {
-                        holder: read_holder(&mut file),
-                    });
-                }
-                Err(errno) => return Err(io(errno.into())),
-            }
-        }
+        let file = Confined::new(state_dir).open_own(LOCK_FILE)?;
+        // `status` looks for a moment whether somebody has the lock.
+        let mut lock = FileLock::take(file, LOCK_WAIT_MAX).map_err(|why| match why {
+            NotLocked::Held(mut file) => LockError::Held {
+                holder: read_holder(&mut file),
+            },
+            NotLocked::Failed(_, error) => io(error),
+        })?;
+        let file = lock.file();
         file.set_len(0).map_err(io)?;
         let line = command.replace('\n', " ");
         write!(file, "{}\n{line}\n", std::process::id()).map_err(io)?;
         file.flush().map_err(io)?;
-        Ok(Self { file })
+        Ok(Self { _lock: lock })
     }
 
     /// Who holds the lock of a state directory; `None` when nobody does. The answer may be out of
@@ -163,7 +146,7 @@ mod tests {
         let looker = File::open(dir.path().join(LOCK_FILE)).unwrap();
         flock(&looker, FlockOperation::LockShared).unwrap();
         let looks = std::thread::spawn(move || {
-            std::thread::sleep(LOCK_POLL);
+            std::thread::sleep(Duration::from_millis(10));
             drop(looker);
         });
         ControllerLock::acquire(dir.path(), "second").unwrap();

@@ -1,19 +1,21 @@
 //! The two keys of a device: its owner's, which signs what is agreed to, and its own, which proves it to NATS and
 //! signs what was done. Both are nkeys of users (`U…`), made where they are used and never shown.
 
-use std::{fmt, path::PathBuf};
+use std::{path::PathBuf, sync::Arc};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use nkeys::{KeyPair, KeyPairType};
+use nkeys::KeyPair;
 use secrecy::{ExposeSecret as _, SecretString};
-use undercroft_folder::confined::{Confined, ConfinedError, Modes};
+use undercroft_folder::confined::{Confined, ConfinedError};
 use undercroft_lend::consent::{Keys, PublicKey, Sign, Signature, Signer, Verify};
 use undercroft_model::advice::{Advice, ErrorKind, FileFailure};
+
+use crate::keys::UserKey;
 
 /// The file of the owner's key, in the state folder.
 const OWNER_FILE: &str = "owner.nk";
 /// The file of the device's key, in the state folder. It is what proves the device to NATS, too.
-pub const DEVICE_FILE: &str = "device.nk";
+const DEVICE_FILE: &str = "device.nk";
 /// The longest that a file with a seed may be, in bytes: a seed has 58.
 const SEED_BYTES_MAX: u64 = 256;
 
@@ -24,12 +26,10 @@ pub enum KeysError {
     #[error(transparent)]
     File(#[from] ConfinedError),
     /// What a file holds is no seed of a user's nkey.
-    #[error("{} holds no seed of a user's nkey (SU…): {detail}", path.display())]
+    #[error("{} holds no seed of a user of NATS (SU…)", path.display())]
     NoSeed {
         /// The file.
         path: PathBuf,
-        /// Why not.
-        detail: String,
     },
     /// One of the two is there without the other.
     #[error("{} is there, and {} isn't", found.display(), missing.display())]
@@ -69,15 +69,10 @@ impl Advice for KeysError {
 }
 
 /// Both keys of a device, with their secret halves.
+#[derive(Debug)]
 pub struct OwnKeys {
-    owner: KeyPair,
-    device: KeyPair,
-}
-
-impl fmt::Debug for OwnKeys {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("OwnKeys").field(&self.public()).finish()
-    }
+    owner: UserKey,
+    device: Arc<UserKey>,
 }
 
 impl OwnKeys {
@@ -91,7 +86,10 @@ impl OwnKeys {
             missing: folder.path(missing),
         };
         match (read(folder, OWNER_FILE)?, read(folder, DEVICE_FILE)?) {
-            (Some(owner), Some(device)) => Ok(Some(Self { owner, device })),
+            (Some(owner), Some(device)) => Ok(Some(Self {
+                owner,
+                device: Arc::new(device),
+            })),
             (None, None) => Ok(None),
             (Some(_), None) => Err(half(OWNER_FILE, DEVICE_FILE)),
             (None, Some(_)) => Err(half(DEVICE_FILE, OWNER_FILE)),
@@ -107,16 +105,11 @@ impl OwnKeys {
             return Ok(keys);
         }
         let keys = Self {
-            owner: KeyPair::new_user(),
-            device: KeyPair::new_user(),
+            owner: UserKey::generate(),
+            device: Arc::new(UserKey::generate()),
         };
-        for (name, key) in [(DEVICE_FILE, &keys.device), (OWNER_FILE, &keys.owner)] {
-            let seed = key.seed().map_err(|error| KeysError::NoSeed {
-                path: folder.path(name),
-                detail: error.to_string(),
-            })?;
-            let line = SecretString::from(format!("{seed}\n"));
-            folder.write_new(name, line.expose_secret().as_bytes(), Modes::PRIVATE)?;
+        for (name, key) in [(DEVICE_FILE, &*keys.device), (OWNER_FILE, &keys.owner)] {
+            key.write_new(folder, name)?;
         }
         Ok(keys)
     }
@@ -124,39 +117,36 @@ impl OwnKeys {
     /// The public halves.
     pub fn public(&self) -> Keys {
         Keys {
-            owner: PublicKey(self.owner.public_key()),
-            device: PublicKey(self.device.public_key()),
+            owner: self.owner.public(),
+            device: self.device.public(),
         }
+    }
+
+    /// The device's own, which proves it to NATS.
+    pub fn device(&self) -> Arc<UserKey> {
+        Arc::clone(&self.device)
     }
 }
 
-fn read(folder: &Confined, name: &str) -> Result<Option<KeyPair>, KeysError> {
+fn read(folder: &Confined, name: &str) -> Result<Option<UserKey>, KeysError> {
     folder.require_own(name)?;
     let Some(text) = folder.read_text(name, SEED_BYTES_MAX)? else {
         return Ok(None);
     };
     let text = SecretString::from(text);
-    let no_seed = |detail: String| KeysError::NoSeed {
+    let key = UserKey::from_seed(text.expose_secret());
+    key.map(Some).ok_or_else(|| KeysError::NoSeed {
         path: folder.path(name),
-        detail,
-    };
-    let key = KeyPair::from_seed(text.expose_secret().trim())
-        .map_err(|error| no_seed(error.to_string()))?;
-    match key.key_pair_type() {
-        KeyPairType::User => Ok(Some(key)),
-        _ => Err(no_seed("it is of another kind".to_owned())),
-    }
+    })
 }
 
 impl Sign for OwnKeys {
     fn sign(&self, signer: Signer, bytes: &[u8]) -> Signature {
         let key = match signer {
             Signer::Owner => &self.owner,
-            Signer::Device => &self.device,
+            Signer::Device => &*self.device,
         };
-        // Only a key without its secret half can't sign, and neither was read without.
-        let signed = key.sign(bytes).unwrap_or_default();
-        Signature(STANDARD.encode(signed))
+        Signature(STANDARD.encode(key.sign(bytes)))
     }
 }
 

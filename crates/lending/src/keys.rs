@@ -164,9 +164,18 @@ impl UserKey {
         let folder = path.parent().filter(|folder| *folder != Path::new(""));
         let folder = Confined::new(folder.unwrap_or(Path::new(".")));
         let key = Self::generate();
-        let line = SecretString::from(format!("{}\n", key.seed().expose_secret()));
-        folder.write_new(name, line.expose_secret().as_bytes(), Modes::PRIVATE)?;
+        key.write_new(&folder, name)?;
         Ok((key, true))
+    }
+
+    /// Writes its seed into a file that isn't there yet, and that nobody else can read.
+    pub(crate) fn write_new(
+        &self,
+        folder: &Confined,
+        name: impl AsRef<Path>,
+    ) -> Result<(), ConfinedError> {
+        let line = SecretString::from(format!("{}\n", self.seed().expose_secret()));
+        folder.write_new(name, line.expose_secret().as_bytes(), Modes::PRIVATE)
     }
 
     /// The key of a seed, which may stand among lines of comment; `None` where there is none of a user.
@@ -182,6 +191,12 @@ impl UserKey {
     /// Its public half.
     pub fn public(&self) -> PublicKey {
         PublicKey(self.0.public_key())
+    }
+
+    /// Its signature of some bytes.
+    pub(crate) fn sign(&self, bytes: &[u8]) -> Vec<u8> {
+        // Only a pair without a secret half can't sign, and none is made without.
+        self.0.sign(bytes).unwrap_or_default()
     }
 
     /// Its secret half, for a file that nobody else can read.

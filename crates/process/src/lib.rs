@@ -2,6 +2,7 @@
 //! and with the certainty that it ends when nobody waits for it any longer.
 
 pub mod clock;
+pub mod lock;
 pub mod trace;
 mod under_way;
 

@@ -9,7 +9,6 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
@@ -17,6 +16,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Mutex, Notify, Semaphore, broadcast};
 use tokio::time::timeout;
 use undercroft_model::NodeName;
+use undercroft_process::lock::{FileLock, LOCK_LINGERS_MAX, NotLocked};
 
 use super::RackError;
 use super::accel::Accelerator;
@@ -90,16 +90,15 @@ fn run(dir: &StateDir) -> Result<(), RackError> {
     outcome
 }
 
-fn lock(dir: &StateDir) -> Result<File, RackError> {
+fn lock(dir: &StateDir) -> Result<FileLock, RackError> {
     let file = File::create(dir.lock()).map_err(|e| RackError::io("create", dir.lock(), e))?;
-    flock(&file, FlockOperation::NonBlockingLockExclusive).map_err(|_| {
-        let pid = SupervisorRecord::find(dir).map_or(0, |record| record.pid);
-        RackError::AlreadyRunning {
+    FileLock::take(file, LOCK_LINGERS_MAX).map_err(|why| match why {
+        NotLocked::Held(_) => RackError::AlreadyRunning {
             state_dir: dir.root().into(),
-            pid,
-        }
-    })?;
-    Ok(file)
+            pid: SupervisorRecord::find(dir).map_or(0, |record| record.pid),
+        },
+        NotLocked::Failed(_, error) => RackError::io("lock", dir.lock(), error),
+    })
 }
 
 async fn supervise(dir: &StateDir) -> Result<(), RackError> {

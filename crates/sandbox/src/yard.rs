@@ -9,12 +9,12 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{oneshot, watch};
+use undercroft_process::lock::{FileLock, LOCK_LINGERS_MAX, NotLocked};
 
 use crate::{
     DiskBound, FileDigest, JobSpec, ProgramKind, Running, SandboxError, Tools, TotalBounds,
@@ -27,12 +27,6 @@ use crate::{
     supervise::Supervisor,
     wipe,
 };
-
-/// How long a lock is waited for: a process that was killed has it until the program that it was just starting has
-/// begun.
-const LOCK_WAIT_MAX: Duration = Duration::from_secs(2);
-/// How often it is tried meanwhile.
-const LOCK_POLL: Duration = Duration::from_millis(10);
 
 /// The largest record of groups that is read, in bytes. It has four paths.
 const RECORD_BYTES_MAX: u64 = 64 * 1024;
@@ -64,7 +58,7 @@ pub struct Yard {
     tools: Tools,
     total: Arc<Group>,
     started: AtomicU64,
-    _lock: File,
+    _lock: FileLock,
 }
 
 impl Yard {
@@ -238,7 +232,7 @@ async fn sweep_held(folder: &Path) -> Result<Swept, SandboxError> {
 }
 
 /// Makes the folder where it isn't there, sees that it is this user's alone, and takes its lock.
-fn own_folder(folder: &Path) -> Result<File, SandboxError> {
+fn own_folder(folder: &Path) -> Result<FileLock, SandboxError> {
     let made = DirBuilder::new().recursive(true).mode(0o700).create(folder);
     made.map_err(SandboxError::file("make", folder))?;
     let found = fs::symlink_metadata(folder).map_err(SandboxError::file("look at", folder))?;
@@ -258,21 +252,12 @@ fn own_folder(folder: &Path) -> Result<File, SandboxError> {
         .mode(0o600)
         .open(&path)
         .map_err(SandboxError::file("open", &path))?;
-    let begun = Instant::now();
-    loop {
-        match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => return Ok(lock),
-            Err(rustix::io::Errno::WOULDBLOCK) if begun.elapsed() < LOCK_WAIT_MAX => {
-                std::thread::sleep(LOCK_POLL);
-            }
-            Err(rustix::io::Errno::WOULDBLOCK) => {
-                return Err(SandboxError::Taken {
-                    folder: folder.to_owned(),
-                });
-            }
-            Err(error) => return Err(SandboxError::file("lock", path)(error.into())),
-        }
-    }
+    FileLock::take(lock, LOCK_LINGERS_MAX).map_err(|why| match why {
+        NotLocked::Held(_) => SandboxError::Taken {
+            folder: folder.to_owned(),
+        },
+        NotLocked::Failed(_, error) => SandboxError::file("lock", path)(error),
+    })
 }
 
 /// The name of the group of all jobs: another for each folder.

@@ -22,8 +22,7 @@ use undercroft_lend::{
 };
 use undercroft_lending::{
     bus::{Bus, BusSettings, Inbox},
-    device_keys::{DEVICE_FILE, OwnKeys},
-    keys::UserKey,
+    device_keys::OwnKeys,
 };
 use undercroft_model::inventory::Sensitivity;
 use undercroft_process::clock::now;
@@ -57,15 +56,13 @@ impl Lender {
     /// Makes its keys in `folder`.
     pub(crate) fn new(name: &str, folder: &Path, url: &str, ca: &Path) -> Self {
         let folder = folder.join(name);
-        let keys = OwnKeys::read_or_make(&Confined::new(&folder))
-            .unwrap()
-            .public();
+        let own = OwnKeys::read_or_make(&Confined::new(&folder)).unwrap();
+        let keys = own.public();
         let name: DeviceName = name.parse().unwrap();
-        let key = UserKey::read(&folder.join(DEVICE_FILE)).unwrap();
         let settings = BusSettings {
             url: url.to_owned(),
             ca_file: Some(ca.to_owned()),
-            key: Arc::new(key),
+            key: own.device(),
             name: "a test's device".to_owned(),
             inbox: Inbox::Device(name.clone()),
         };

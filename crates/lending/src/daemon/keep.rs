@@ -1,11 +1,5 @@
 //! What a device has kept: the entries of its state machine, and the lock on its state folder.
 
-use std::{
-    fs::File,
-    time::{Duration, Instant},
-};
-
-use rustix::fs::FlockOperation;
 use undercroft_folder::confined::{Confined, ConfinedError};
 use undercroft_lend::{
     DeviceName,
@@ -14,6 +8,7 @@ use undercroft_lend::{
     wire::{Holding, RECORDS_MAX},
 };
 use undercroft_model::advice::{Advice, ErrorKind, FileFailure};
+use undercroft_process::lock::{FileLock, LOCK_LINGERS_MAX, NotLocked};
 
 use crate::{
     device_keys::NkeyVerify,
@@ -24,10 +19,6 @@ use crate::{
 pub const ENTRIES_FILE: &str = "entries";
 /// The file that whoever uses the state folder holds a lock on.
 const LOCK_FILE: &str = "lock";
-/// How long it is waited for: a daemon that was killed has it until the program that it was just starting has begun.
-const LOCK_WAIT_MAX: Duration = Duration::from_secs(2);
-/// How often it is tried meanwhile.
-const LOCK_POLL: Duration = Duration::from_millis(10);
 /// Every so manieth record's place in the file is remembered, so that a long ledger takes little memory.
 const STRIDE: u64 = 64;
 
@@ -82,7 +73,7 @@ pub struct Keep {
     next: u64,
     /// Where the records 0, [`STRIDE`], 2 [`STRIDE`] … begin.
     places: Vec<u64>,
-    _lock: File,
+    _lock: FileLock,
 }
 
 impl Keep {
@@ -96,14 +87,15 @@ impl Keep {
         keys: &Keys,
     ) -> Result<(Self, Restored), KeepError> {
         let lock = folder.open_own(LOCK_FILE)?;
-        let begun = Instant::now();
-        while rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
-            if begun.elapsed() >= LOCK_WAIT_MAX {
-                let path = folder.path(LOCK_FILE);
-                return Err(KeepError::InUse { path });
-            }
-            std::thread::sleep(LOCK_POLL);
-        }
+        let path = folder.path(LOCK_FILE);
+        let lock = FileLock::take(lock, LOCK_LINGERS_MAX).map_err(|why| match why {
+            NotLocked::Held(_) => KeepError::InUse { path },
+            NotLocked::Failed(_, source) => KeepError::Lines(LinesError::Io {
+                tried: "lock",
+                path,
+                source,
+            }),
+        })?;
         let mut restored = Restored::nothing(name);
         let mut places = Vec::new();
         let lines = Lines::open(folder, ENTRIES_FILE, |at, entry| {

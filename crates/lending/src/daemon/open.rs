@@ -27,8 +27,7 @@ use super::{
 use crate::{
     bus::{Bus, BusError, BusSettings, Inbox},
     clock,
-    device_keys::{DEVICE_FILE, KeysError, OwnKeys},
-    keys::{SeedError, UserKey},
+    device_keys::{KeysError, OwnKeys},
     lines::LinesError,
     policy::{Narrowed, Policy, PolicyError},
     watch::Roots,
@@ -50,9 +49,6 @@ pub enum DaemonError {
     /// The keys can't be used.
     #[error(transparent)]
     Keys(#[from] KeysError),
-    /// The device's key can't be used.
-    #[error(transparent)]
-    Seed(#[from] SeedError),
     /// There are no keys.
     #[error("{device} isn't enrolled: there are no keys in {}", state.display())]
     NotEnrolled {
@@ -88,7 +84,6 @@ impl DaemonError {
         Some(match self {
             Self::Policy(error) => error,
             Self::Keys(error) => error,
-            Self::Seed(error) => error,
             Self::Keep(error) => error,
             Self::Lines(error) => error,
             Self::File(error) => error,
@@ -174,6 +169,7 @@ impl Daemon {
             beat_ms: ms(policy.heartbeat_s),
             pause_ms: ms(policy.pause_s),
         };
+        let key = keys.device();
         let (device, effects) = Device::new(device_settings, keys, restored, now);
         let (happens, happened) = mpsc::channel(HAPPENED_MAX);
         let quota_bytes = u64::from(policy.disk_mb) * MIB;
@@ -184,6 +180,7 @@ impl Daemon {
             narrowed,
             state,
             roots,
+            key,
             device,
             keep,
             usage,
@@ -276,11 +273,10 @@ impl Daemon {
 
     /// Connects to the server, or begins to try.
     pub(super) async fn connect(&mut self) -> Result<(), DaemonError> {
-        let key = UserKey::read(&self.state.path(DEVICE_FILE))?;
         let settings = BusSettings {
             url: self.policy.nats_url.clone(),
             ca_file: self.policy.ca_file.clone(),
-            key: Arc::new(key),
+            key: Arc::clone(&self.key),
             name: format!("undercroft lend run on {}", self.policy.device),
             inbox: Inbox::Device(self.policy.device.clone()),
         };

@@ -1,28 +1,24 @@
 //! One command at a time changes the secrets of a repository.
 
 use std::{
-    fs::File,
     path::{Path, PathBuf},
-    time::{Duration, Instant},
+    time::Duration,
 };
-
-use rustix::fs::{FlockOperation, flock};
 
 use super::Vault;
 use crate::SecretsError;
 use undercroft_folder::confined::{Confined, FileKind};
+use undercroft_process::lock::{FileLock, NotLocked};
 
 /// How long another command is waited for. Only a person at an editor takes longer.
 const WAIT_MAX: Duration = Duration::from_secs(10);
-/// How often it is looked whether the other has ended.
-const WAIT_STEP: Duration = Duration::from_millis(50);
 
 /// As long as it lives, no other command of this program changes the secrets.
 ///
 /// The kernel holds it, on the folder itself: it ends with the process, and nothing is left behind.
 #[derive(Debug)]
 pub(super) struct Lock {
-    _folder: File,
+    _lock: Option<FileLock>,
 }
 
 impl Vault {
@@ -50,21 +46,14 @@ impl Vault {
 
 fn lock(repository: &Confined, folder: &Path, wait_max: Duration) -> Result<Lock, SecretsError> {
     let file = repository.make_folder(folder, 0o700)?;
-    let until = Instant::now() + wait_max;
-    loop {
-        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => return Ok(Lock { _folder: file }),
-            Err(rustix::io::Errno::WOULDBLOCK | rustix::io::Errno::INTR) => {}
-            // Some file systems, such as NFS, can't lock a folder. What another command changes
-            // meanwhile is found out when a file is written, and left as it is.
-            Err(_) => return Ok(Lock { _folder: file }),
-        }
-        if Instant::now() >= until {
-            return Err(SecretsError::Busy {
-                folder: repository.path(folder),
-            });
-        }
-        std::thread::sleep(WAIT_STEP);
+    match FileLock::take(file, wait_max) {
+        Ok(lock) => Ok(Lock { _lock: Some(lock) }),
+        Err(NotLocked::Held(_)) => Err(SecretsError::Busy {
+            folder: repository.path(folder),
+        }),
+        // Some file systems, such as NFS, can't lock a folder. What another command changes
+        // meanwhile is found out when a file is written, and left as it is.
+        Err(NotLocked::Failed(..)) => Ok(Lock { _lock: None }),
     }
 }
 
