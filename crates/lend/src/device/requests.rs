@@ -5,7 +5,7 @@ use undercroft_model::Now;
 use super::{
     held::{Held, Phase},
     seam::{ANSWER_MS_MAX, CLOCK_MS_MAX, Effect, LEASE_LEFT_MS_MIN},
-    state::Device,
+    state::{Asked, Device},
 };
 use crate::{
     consent::{Sign, Verify},
@@ -39,16 +39,22 @@ impl<S: Sign + Verify> Device<S> {
         if self.saying.is_some() {
             return;
         }
+        let takes_work = self.why_not().is_empty();
         let requests = &mut self.requests;
-        if requests
+        let late = requests
             .asked
-            .is_some_and(|(_, _, until_ms)| until_ms <= now.mono_ms)
-        {
-            requests.asked = None;
+            .take_if(|asked| asked.until_ms <= now.mono_ms);
+        if late.is_some() {
             requests.is_answered = false;
             requests.again.later(now.mono_ms);
         }
-        if requests.asked.is_some() || now.mono_ms < requests.again.at_ms {
+        // A server that still waits to answer would hand out what is declined. The newer request takes the place of
+        // the earlier one, whose answer isn't heard any more.
+        let is_over = requests
+            .asked
+            .take_if(|asked| asked.takes_work && !takes_work);
+        let is_due = is_over.is_some() || now.mono_ms >= requests.again.at_ms;
+        if requests.asked.is_some() || !is_due {
             return;
         }
         let turn = self.turn();
@@ -61,14 +67,19 @@ impl<S: Sign + Verify> Device<S> {
                 .collect(),
             head: self.ledger.head(),
             records: Vec::new(),
-            takes_work: self.why_not().is_empty(),
+            takes_work,
         };
         effects.push(Effect::Want {
             want,
             records_from: self.have.map_or(0, |head| head.number.saturating_add(1)),
         });
         let until_ms = now.mono_ms + WANT_MS_MAX + ANSWER_MS_MAX;
-        self.requests.asked = Some((turn, now.mono_ms, until_ms));
+        self.requests.asked = Some(Asked {
+            turn,
+            sent_ms: now.mono_ms,
+            until_ms,
+            takes_work,
+        });
     }
 
     /// Asks without a rest where work is taken by now; a server that didn't answer is left its rest.
@@ -79,13 +90,10 @@ impl<S: Sign + Verify> Device<S> {
     }
 
     pub(super) fn want_answered(&mut self, now: Now, answer: WantAnswer) {
-        let Some((turn, sent_ms, _)) = self.requests.asked else {
+        let answered = |asked: &mut Asked| asked.turn == answer.turn;
+        let Some(Asked { sent_ms, .. }) = self.requests.asked.take_if(answered) else {
             return;
         };
-        if turn != answer.turn {
-            return;
-        }
-        self.requests.asked = None;
         self.requests.is_answered = true;
         self.have = answer.have;
         self.refused = None;

@@ -24,12 +24,22 @@ pub(super) enum Saying {
     Receipt(Holding),
 }
 
+/// A request for work that is under way.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Asked {
+    pub(super) turn: Turn,
+    pub(super) sent_ms: u64,
+    /// Until when its answer is waited for.
+    pub(super) until_ms: u64,
+    /// Whether the device took work when it was sent.
+    pub(super) takes_work: bool,
+}
+
 /// The request for work, and the numbers of all requests.
 #[derive(Debug, Default)]
 pub(super) struct Requests {
     pub(super) last: u64,
-    /// Which is under way, when it was sent, and until when its answer is waited for.
-    pub(super) asked: Option<(Turn, u64, u64)>,
+    pub(super) asked: Option<Asked>,
     pub(super) again: Again,
     /// Whether the last one was answered.
     pub(super) is_answered: bool,
@@ -43,7 +53,7 @@ impl Requests {
 
     pub(super) fn deadline(&self) -> Option<u64> {
         Some(match self.asked {
-            Some((_, _, until_ms)) => until_ms,
+            Some(asked) => asked.until_ms,
             None => self.again.at_ms,
         })
     }

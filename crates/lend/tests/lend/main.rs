@@ -9,6 +9,7 @@
 )]
 
 mod admission;
+mod device;
 #[path = "../seeds/keys.rs"]
 mod keys;
 mod ledger;

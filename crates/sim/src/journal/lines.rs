@@ -15,10 +15,15 @@ const HELD_BYTES: usize = 64 * 1024;
 /// Writes entries behind what `out` holds, and says how many bytes that were. With a digest they are given to it, as
 /// is all that `out` holds, and `out` is left empty.
 pub(super) fn write(out: &mut Vec<u8>, digest: Option<&mut Sha256>, entries: &[Entry]) -> u64 {
+    let begun = out.len();
     let mut lines = Lines {
-        checked: out.len(),
+        checked: begun,
         checksum: Hasher::new(),
-        written: 0,
+        let_go: 0,
+        held_max: match digest {
+            Some(_) => HELD_BYTES,
+            None => usize::MAX,
+        },
         out,
         digest,
     };
@@ -33,7 +38,8 @@ pub(super) fn write(out: &mut Vec<u8>, digest: Option<&mut Sha256>, entries: &[E
         let _ = writeln!(lines, "{checksum:08x}{end}");
     }
     lines.let_go();
-    lines.written
+    let written = (lines.let_go + lines.out.len()).saturating_sub(begun);
+    u64::try_from(written).unwrap_or(u64::MAX)
 }
 
 struct Lines<'a> {
@@ -42,7 +48,10 @@ struct Lines<'a> {
     checksum: Hasher,
     /// Up to where `out` is in the checksum, or doesn't belong there.
     checked: usize,
-    written: u64,
+    /// The bytes that were given to the digest.
+    let_go: usize,
+    /// How many bytes are held before that.
+    held_max: usize,
 }
 
 impl Lines<'_> {
@@ -55,21 +64,33 @@ impl Lines<'_> {
     fn let_go(&mut self) {
         if let Some(digest) = &mut self.digest {
             digest.update(&*self.out);
+            self.let_go += self.out.len();
             self.out.clear();
             self.checked = 0;
         }
     }
+
+    #[cold]
+    fn make_room(&mut self) {
+        self.check();
+        self.let_go();
+    }
 }
 
 impl Write for Lines<'_> {
+    #[inline]
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.write_all(bytes).map(|()| bytes.len())
+    }
+
+    // Most of what is written is a quote or a comma: where the compiler sees that, nothing is called for it.
+    #[inline]
+    fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.out.extend_from_slice(bytes);
-        self.written += u64::try_from(bytes.len()).unwrap_or(0);
-        if self.digest.is_some() && self.out.len() >= HELD_BYTES {
-            self.check();
-            self.let_go();
+        if self.out.len() >= self.held_max {
+            self.make_room();
         }
-        Ok(bytes.len())
+        Ok(())
     }
 
     fn flush(&mut self) -> io::Result<()> {
