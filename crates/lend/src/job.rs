@@ -80,6 +80,9 @@ pub struct Submission {
     /// Seconds of work that are lost when it is killed; without it, all that it has done.
     #[serde(default)]
     pub loss_s: Option<u32>,
+    /// How many of a hundred such jobs another owner's device runs again, before their results count.
+    #[serde(default)]
+    pub rerun_percent: Option<u32>,
 }
 
 /// What may be known of an artefact. It follows whatever the artefact was made from.
@@ -311,6 +314,12 @@ fn check_ranges(submission: &Submission, attempts: u32, rules: &Rules) -> Result
             rules.wall_s_max.into(),
         ),
         ("attempts", attempts.into(), 1, rules.attempts_max.into()),
+        (
+            "rerun_percent",
+            submission.rerun_percent.unwrap_or(0).into(),
+            0,
+            100,
+        ),
         (
             "the number of arguments",
             count(submission.arguments.len()),

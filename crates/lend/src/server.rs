@@ -26,7 +26,7 @@ use lender::Device;
 use slot::Slot;
 
 pub use seam::{
-    ASK_AGAIN_MS, Answer, BUSY_MS, Effect, GRACE_MS, Input, JobSay, Key, RELOAD_MS,
+    ANOTHER_MS_MAX, ASK_AGAIN_MS, Answer, BUSY_MS, Effect, GRACE_MS, Input, JobSay, Key, RELOAD_MS,
     RETURN_REST_MS_MAX, RETURN_REST_MS_MIN, Reply, Settings, Stored, Ticket, Value, WANT_MS_MAX,
 };
 pub use state::Server;
@@ -67,7 +67,9 @@ impl<V: Verify> Server<V> {
             Input::Stored { ticket, how } => self.stored(now, ticket, how, &mut effects),
             Input::Loaded { key, found } => self.loaded(key, found, now),
             Input::NotLoaded { key } => self.not_loaded(&key, now),
-            Input::Submit { reply, job } => self.submit(now, reply, *job, &mut effects),
+            Input::Submit { reply, job, runs } => {
+                self.submit(now, reply, *job, runs, &mut effects);
+            }
             Input::Cancel { reply, job } => self.cancel(reply, &job, &mut effects),
             Input::Want {
                 reply,

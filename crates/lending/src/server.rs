@@ -33,6 +33,7 @@ use undercroft_process::clock::now;
 use crate::{
     bus::{Bus, BusError, BusLink, BusSettings},
     device_keys::NkeyVerify,
+    keys::UserKey,
 };
 use metrics::{Asked, Counts, SEEN_MS_MAX};
 use store::{Changed, Kept};
@@ -148,6 +149,8 @@ struct Waits {
 struct Hub {
     fleet: Arc<LendingFleet>,
     machine: Server<NkeyVerify>,
+    /// The server's own key, which draws the jobs that are run twice.
+    key: Arc<UserKey>,
     bus: Bus,
     kept: Kept,
     scan: Scan,
@@ -198,6 +201,7 @@ pub async fn serve(
     let mut hub = Hub {
         fleet: Arc::new(settings.fleet),
         machine,
+        key: settings.bus.key,
         bus,
         kept,
         scan: settings.scan,

@@ -48,6 +48,8 @@ pub(crate) struct Lender {
     pub(crate) settings: BusSettings,
     /// It takes jobs and doesn't work on them.
     pub(crate) idles: bool,
+    /// It brings something else than what its jobs make.
+    pub(crate) lies: bool,
     folder: std::path::PathBuf,
     task: Option<JoinHandle<()>>,
 }
@@ -72,6 +74,7 @@ impl Lender {
             saw: Arc::default(),
             settings,
             idles: false,
+            lies: false,
             folder,
             task: None,
         }
@@ -96,6 +99,7 @@ impl Lender {
             name: self.name.clone(),
             saw: Arc::clone(&self.saw),
             idles: self.idles,
+            lies: self.lies,
             say,
             device,
         };
@@ -116,6 +120,7 @@ struct Run {
     name: DeviceName,
     saw: Arc<Mutex<Saw>>,
     idles: bool,
+    lies: bool,
     say: mpsc::Sender<Input>,
     device: Device<OwnKeys>,
 }
@@ -185,8 +190,9 @@ impl Run {
                     if self.idles {
                         continue;
                     }
+                    let lies = self.lies;
                     tokio::spawn(async move {
-                        let exit = work(&bus, &name, &assignment, &holding).await;
+                        let exit = work(&bus, &name, &assignment, &holding, lies).await;
                         let exit = exit.unwrap_or_else(|why| Exit::Failed { why });
                         let _ = say.send(Input::Ended { holding, exit }).await;
                     });
@@ -247,13 +253,16 @@ async fn work(
     name: &DeviceName,
     assignment: &Assignment,
     holding: &Holding,
+    lies: bool,
 ) -> Result<Exit, String> {
     fetch(bus, name, holding, assignment.job.artefact).await?;
     let mut output = Vec::new();
     for digest in assignment.job.inputs.values() {
         output.extend(fetch(bus, name, holding, *digest).await?);
     }
-    output.make_ascii_uppercase();
+    if !lies {
+        output.make_ascii_uppercase();
+    }
     bring(bus, name, holding, Made::Log, b"worked hard\n").await?;
     bring(bus, name, holding, Made::Output, &output).await?;
     Ok(Exit::Done {

@@ -103,3 +103,60 @@ async fn a_job_goes_out_and_its_result_comes_back() {
         assert!(since.elapsed() < WITHIN, "{verdict}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_owners_pc_runs_it_again_and_a_liar_is_found() {
+    let Some(mut site) = Site::new(&["desk", "shed", "attic"]) else {
+        return;
+    };
+    let server = site.server();
+    site.lenders[0].lend().await;
+    let more = "sensitivity = \"public\"\nrerun_percent = 100";
+    let file = site.job_with("twice-1", "research", b"the same", more);
+    let ran = site.lend("ci", &["submit", &file]);
+    assert_eq!(ran.code, 0, "{}", ran.text());
+    // One result is none yet, whatever else the same PC would do.
+    server.wait_for(|line| line.contains("\"run-once\"") && line.contains("twice-1"));
+    let ran = site.lend("ci", &["jobs"]);
+    assert!(
+        ran.out
+            .contains("desk has run it; another is to come to the same"),
+        "{}",
+        ran.text()
+    );
+    let ran = site.lend("ci", &["result", "twice-1", "-o", "out"]);
+    assert_eq!(ran.code, 65, "{}", ran.text());
+    site.lenders[1].lend().await;
+    let ran = site.lend("ci", &["submit", &file, "--wait"]);
+    assert_eq!(ran.code, 0, "{}", ran.text());
+    let done = "done: 8 bytes by desk, under its owner's consent 0; shed came to the same";
+    assert!(ran.out.contains(done), "{}", ran.text());
+    let ran = site.lend("ci", &["result", "twice-1", "-o", "out"]);
+    assert_eq!(ran.code, 0, "{}", ran.text());
+    let out = fs::read(site.sandbox.dir().join("out")).unwrap();
+    assert_eq!(out, b"THE SAME");
+
+    // Whoever of the three gets it first, one of the two that run it may be the one that lies.
+    site.lenders[2].lies = true;
+    site.lenders[2].lend().await;
+    let since = Instant::now();
+    for n in 2.. {
+        let id = format!("twice-{n}");
+        let file = site.job_with(&id, "research", b"the same", more);
+        let ran = site.lend("ci", &["submit", &file, "--wait"]);
+        if ran.code == 1 {
+            assert!(
+                ran.out.contains("attic") && ran.out.contains("came to two results"),
+                "{}",
+                ran.text()
+            );
+            break;
+        }
+        assert!(
+            ran.out.contains("came to the same") && !ran.out.contains("attic"),
+            "{}",
+            ran.text()
+        );
+        assert!(since.elapsed() < WITHIN, "it was never asked");
+    }
+}

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use undercroft_model::Now;
 
 use super::{
-    record::{Change, JobRecord, State, Unchanged},
+    record::{Change, JobRecord, Runs, State, Unchanged},
     seam::{
         Answer, BUSY_MS, Effect, JobSay, Key, RETURN_REST_MS_MAX, Reply, Stored, Ticket, Value,
     },
@@ -53,11 +53,18 @@ impl<V: Verify> Server<V> {
         });
     }
 
-    pub(super) fn submit(&mut self, now: Now, reply: Reply, job: Job, effects: &mut Vec<Effect>) {
+    pub(super) fn submit(
+        &mut self,
+        now: Now,
+        reply: Reply,
+        job: Job,
+        runs: Runs,
+        effects: &mut Vec<Effect>,
+    ) {
         let id = job.id.clone();
         let say = match self.jobs.get(&id) {
             None => {
-                let record = JobRecord::new(job, now.wall_ms);
+                let record = JobRecord::new(job, now.wall_ms, runs);
                 self.change(&id, record, Then::Submitter(reply), effects);
                 return;
             }
@@ -185,18 +192,18 @@ impl<V: Verify> Server<V> {
         }
     }
 
-    /// Ends the leases that nobody has renewed.
+    /// Ends the leases that nobody has renewed, and the waits for a device that doesn't come.
     pub(super) fn expire(&mut self, now: Now, effects: &mut Vec<Effect>) {
         let lease_ms = self.settings.lease_ms;
         let over: Vec<(JobId, JobRecord)> = self
             .jobs
             .iter()
-            .filter(|(_, slot)| {
-                slot.expires_ms(lease_ms)
-                    .is_some_and(|at| at <= now.mono_ms)
-            })
             .filter_map(|(id, slot)| {
-                let next = slot.at_rest()?.after(Change::Expire).ok()?;
+                let (at_ms, change) = slot.ends(lease_ms)?;
+                if at_ms > now.mono_ms {
+                    return None;
+                }
+                let next = slot.at_rest()?.after(change).ok()?;
                 Some((id.clone(), next))
             })
             .collect();
@@ -244,7 +251,13 @@ impl<V: Verify> Server<V> {
 
     /// The job that a device gets: of the tenant that has the fewest on devices now, the oldest.
     fn best_for(&self, name: &DeviceName, now: Now) -> Option<JobId> {
-        let consent = self.devices.get(name)?.ledger.consent()?;
+        let device = self.devices.get(name)?;
+        let consent = device.ledger.consent()?;
+        // Two PCs of one owner are one word.
+        let is_of_owner = |other: &DeviceName| {
+            let other = self.devices.get(other);
+            other.is_some_and(|other| other.keys.owner == device.keys.owner)
+        };
         if !consent.is_good_at(now.wall_ms) {
             return None;
         }
@@ -267,6 +280,10 @@ impl<V: Verify> Server<V> {
             .filter(|slot| slot.not_before_ms <= now.mono_ms)
             .filter_map(Slot::at_rest)
             .filter(|record| record.state == State::Queued && !record.declined.contains(name))
+            .filter(|record| {
+                let first = record.first().map(|first| &first.device);
+                first.is_none_or(|first| first != name && !is_of_owner(first))
+            })
             .filter(|record| consent.offer.fits(&record.job, used).is_ok())
             .min_by_key(|record| {
                 let share = shares.get(&record.job.tenant).copied().unwrap_or(0);

@@ -43,6 +43,43 @@ pub enum Dead {
     Handouts,
     /// Whoever submitted it doesn't want it any more.
     Cancelled,
+    /// Two devices came to two results.
+    Differs {
+        /// Which.
+        devices: [DeviceName; 2],
+        /// The digests of what they made.
+        outputs: [Digest; 2],
+    },
+}
+
+/// A result that counts when another device has come to the same.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FirstResult {
+    /// Who made it.
+    pub device: DeviceName,
+    /// Under which consent.
+    pub consent: u64,
+    /// Which time that the job was handed out.
+    pub epoch: Epoch,
+    /// Its digest.
+    pub output: Digest,
+    /// Its size.
+    pub bytes: u64,
+}
+
+/// How many devices have to come to a result before it counts. No device is told: whoever lies doesn't know when
+/// somebody looks.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Runs {
+    /// The first result counts.
+    #[default]
+    Once,
+    /// Another owner's device runs it again.
+    Twice,
+    /// It has run once, and waits for that other device.
+    Again(FirstResult),
 }
 
 /// Where a job stands.
@@ -63,6 +100,9 @@ pub enum State {
         output: Digest,
         /// Its size.
         bytes: u64,
+        /// Who came to the same, where that was asked for and there was somebody.
+        #[serde(default)]
+        verified_by: Option<DeviceName>,
     },
     /// It was given up.
     Dead(Dead),
@@ -86,6 +126,9 @@ pub struct JobRecord {
     pub declined: BTreeSet<DeviceName>,
     /// Whether it is to end.
     pub is_cancelled: bool,
+    /// How many devices have to come to its result.
+    #[serde(default)]
+    pub runs: Runs,
 }
 
 /// What may happen to a job.
@@ -109,6 +152,8 @@ pub(crate) enum Change {
     NeverHeard,
     /// Nobody has renewed its lease.
     Expire,
+    /// No other device has run it again in time.
+    NobodyElse,
     /// It is to end.
     Cancel,
 }
@@ -124,7 +169,7 @@ pub(crate) enum Unchanged {
 
 impl JobRecord {
     /// A job that was submitted just now.
-    pub fn new(job: Job, submitted_ms: u64) -> Self {
+    pub fn new(job: Job, submitted_ms: u64, runs: Runs) -> Self {
         Self {
             job,
             submitted_ms,
@@ -133,6 +178,7 @@ impl JobRecord {
             failed: 0,
             declined: BTreeSet::new(),
             is_cancelled: false,
+            runs,
         }
     }
 
@@ -178,11 +224,17 @@ impl JobRecord {
                 _ => Err(Unchanged::No("nobody has it".to_owned())),
             },
             Change::Expire => match &self.state {
+                // That a second device was lost says nothing of the first one's result.
+                State::Leased(_) if self.first().is_some() => Ok(self.queued_again()),
                 State::Leased(lease) => {
                     let why = format!("{} was not heard of any more", lease.device);
                     Ok(self.failed_once(why))
                 }
                 _ => Err(Unchanged::No("nobody has it".to_owned())),
+            },
+            Change::NobodyElse => match (&self.state, self.first()) {
+                (State::Queued, Some(first)) => Ok(self.with_result(first, None)),
+                _ => Err(Unchanged::No("it doesn't wait for another".to_owned())),
             },
             Change::Cancel => match &self.state {
                 State::Queued => Ok(self.with(State::Dead(Dead::Cancelled))),
@@ -216,23 +268,17 @@ impl JobRecord {
     }
 
     fn ended(&self, device: &DeviceName, epoch: Epoch, ended: Ended) -> Result<Self, Unchanged> {
-        // The answer to the first try was lost.
-        if let (
-            State::Done {
-                device: by, output, ..
-            },
-            Ended::Done { output: again, .. },
-        ) = (&self.state, &ended)
-            && (by, self.epoch, output) == (device, epoch, again)
+        if let Ended::Done { output, .. } = &ended
+            && self.has_result_of(device, epoch, output)
         {
             return Err(Unchanged::Already);
         }
         let lease = self.held_by(device, epoch)?;
         Ok(match ended {
-            // What is done is done, also if somebody has cancelled it meanwhile.
-            Ended::Done { output, bytes } => self.with(State::Done {
+            Ended::Done { output, bytes } => self.with_output_of(FirstResult {
                 device: lease.device.clone(),
                 consent: lease.consent,
+                epoch,
                 output,
                 bytes,
             }),
@@ -244,6 +290,57 @@ impl JobRecord {
                 next
             }
         })
+    }
+
+    /// Whether that result was taken already, and the answer to it was lost.
+    fn has_result_of(&self, device: &DeviceName, epoch: Epoch, output: &Digest) -> bool {
+        let said = (device, epoch, output);
+        let first = self
+            .first()
+            .is_some_and(|first| (&first.device, first.epoch, &first.output) == said);
+        first
+            || matches!(
+                &self.state,
+                State::Done { device, output, verified_by, .. }
+                    if (verified_by.as_ref().unwrap_or(device), self.epoch, output) == said
+            )
+    }
+
+    /// What becomes of it when a device has made that of it.
+    fn with_output_of(&self, made: FirstResult) -> Self {
+        match &self.runs {
+            // What is done is done, also if somebody has cancelled it meanwhile.
+            Runs::Twice if !self.is_cancelled && self.epoch.0 < HANDOUTS_MAX => Self {
+                runs: Runs::Again(made),
+                ..self.with(State::Queued)
+            },
+            Runs::Once | Runs::Twice => self.with_result(&made, None),
+            Runs::Again(first) if first.output == made.output => {
+                self.with_result(first, Some(made.device))
+            }
+            Runs::Again(first) => self.with(State::Dead(Dead::Differs {
+                devices: [first.device.clone(), made.device],
+                outputs: [first.output, made.output],
+            })),
+        }
+    }
+
+    fn with_result(&self, made: &FirstResult, verified_by: Option<DeviceName>) -> Self {
+        self.with(State::Done {
+            device: made.device.clone(),
+            consent: made.consent,
+            output: made.output,
+            bytes: made.bytes,
+            verified_by,
+        })
+    }
+
+    /// The result that it has, and that another device has to come to.
+    pub fn first(&self) -> Option<&FirstResult> {
+        match &self.runs {
+            Runs::Again(first) => Some(first),
+            Runs::Once | Runs::Twice => None,
+        }
     }
 
     pub(super) fn held_by(&self, device: &DeviceName, epoch: Epoch) -> Result<&Lease, Unchanged> {
@@ -267,13 +364,16 @@ impl JobRecord {
     }
 
     fn queued_again(&self) -> Self {
-        self.with(if self.is_cancelled {
-            State::Dead(Dead::Cancelled)
-        } else if self.epoch.0 >= HANDOUTS_MAX {
-            State::Dead(Dead::Handouts)
-        } else {
-            State::Queued
-        })
+        if self.is_cancelled {
+            return self.with(State::Dead(Dead::Cancelled));
+        }
+        if self.epoch.0 < HANDOUTS_MAX {
+            return self.with(State::Queued);
+        }
+        match self.first() {
+            Some(first) => self.with_result(first, None),
+            None => self.with(State::Dead(Dead::Handouts)),
+        }
     }
 
     fn failed_once(&self, last: String) -> Self {

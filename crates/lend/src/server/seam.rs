@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::record::{JobRecord, State};
+use super::record::{JobRecord, Runs, State};
 use crate::{
     consent::{Keys, Ledger, Record},
     ids::{DeviceName, JobId},
@@ -21,6 +21,9 @@ pub const BUSY_MS: u64 = 500;
 pub const RETURN_REST_MS_MIN: u64 = 1_000;
 /// The longest that a job rests, in milliseconds.
 pub const RETURN_REST_MS_MAX: u64 = 60_000;
+/// How long a job that is to run twice waits for a second device, in milliseconds. Its result counts then, and says
+/// that nobody else has come to it.
+pub const ANOTHER_MS_MAX: u64 = 3_600_000;
 /// After how long the store is asked again when it couldn't be reached, in milliseconds.
 pub const RELOAD_MS: u64 = 2_000;
 /// How much longer than its device a server waits before it takes a lease for over, in milliseconds: the time
@@ -101,6 +104,8 @@ pub enum Input {
         reply: Reply,
         /// The work.
         job: Box<Job>,
+        /// How many devices have to come to its result.
+        runs: Runs,
     },
     /// Somebody doesn't want their work any more.
     Cancel {

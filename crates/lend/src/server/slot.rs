@@ -2,8 +2,8 @@
 
 use super::{
     lender::Waiting,
-    record::{JobRecord, State},
-    seam::{GRACE_MS, RETURN_REST_MS_MIN, Reply, Ticket},
+    record::{Change, JobRecord, State},
+    seam::{ANOTHER_MS_MAX, GRACE_MS, RETURN_REST_MS_MIN, Reply, Ticket},
 };
 use crate::ids::{DeviceName, Turn};
 
@@ -87,7 +87,7 @@ impl Slot {
         match &self.doing {
             Some(Doing::Loading { again_ms }) => *again_ms,
             Some(Doing::Storing { .. }) => None,
-            None => self.expires_ms(lease_ms),
+            None => self.ends(lease_ms).map(|(at_ms, _)| at_ms),
         }
     }
 
@@ -98,13 +98,15 @@ impl Slot {
         rests.then_some(self.not_before_ms)
     }
 
-    pub(super) fn expires_ms(&self, lease_ms: u64) -> Option<u64> {
-        self.record.as_ref()?.lease()?;
-        Some(
-            self.renewed_ms
-                .saturating_add(lease_ms)
-                .saturating_add(GRACE_MS),
-        )
+    /// When a wait of the job's ends by itself, and with what.
+    pub(super) fn ends(&self, lease_ms: u64) -> Option<(u64, Change)> {
+        let record = self.record.as_ref()?;
+        let (after_ms, change) = match &record.state {
+            State::Leased(_) => (lease_ms.saturating_add(GRACE_MS), Change::Expire),
+            State::Queued if record.first().is_some() => (ANOTHER_MS_MAX, Change::NobodyElse),
+            _ => return None,
+        };
+        Some((self.renewed_ms.saturating_add(after_ms), change))
     }
 
     /// The record, where nothing is under way with it.

@@ -103,6 +103,8 @@ pub struct JobLine {
     pub is_cancelled: bool,
     /// Devices that didn't want it.
     pub declined: Vec<DeviceName>,
+    /// Who has a result that another device has to come to.
+    pub first: Option<DeviceName>,
     /// Where it stands.
     pub stands: Stands,
 }
@@ -130,6 +132,8 @@ pub enum Stands {
         output: Digest,
         /// Its size, in bytes.
         bytes: u64,
+        /// Which other device came to the same, where one had to.
+        verified_by: Option<DeviceName>,
     },
     /// It was given up.
     Dead {
@@ -152,11 +156,13 @@ impl From<&JobRecord> for JobLine {
                 consent,
                 output,
                 bytes,
+                verified_by,
             } => Stands::Done {
                 device: device.clone(),
                 consent: *consent,
                 output: *output,
                 bytes: *bytes,
+                verified_by: verified_by.clone(),
             },
             State::Dead(dead) => Stands::Dead {
                 why: dead.to_string(),
@@ -172,6 +178,10 @@ impl From<&JobRecord> for JobLine {
             failed: record.failed,
             is_cancelled: record.is_cancelled,
             declined: record.declined.iter().cloned().collect(),
+            first: record
+                .first()
+                .filter(|_| !record.is_over())
+                .map(|first| first.device.clone()),
             stands,
         }
     }
@@ -189,6 +199,13 @@ impl std::fmt::Display for Dead {
                 crate::server::record::HANDOUTS_MAX
             ),
             Self::Cancelled => f.write_str("it was cancelled"),
+            Self::Differs {
+                devices: [first, second],
+                ..
+            } => write!(
+                f,
+                "{first} and {second} came to two results: one of them is wrong, or the job makes another one each time"
+            ),
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use undercroft_lend::{
-    DeviceName, JobId,
+    DeviceName, Digest, JobId,
     consent::{Ledger, Said},
     server::record::{JobRecord, State},
     wire::Holding,
@@ -11,6 +11,11 @@ use undercroft_lend::{
 
 /// How long after its owner has revoked a process may still be there, in milliseconds.
 pub(crate) const REVOKE_MS_MAX: u64 = 2_000;
+
+/// What a job makes that makes the same each time.
+pub(crate) fn right_output(job: &JobId) -> Digest {
+    Digest::of(format!("of {job}").as_bytes())
+}
 
 /// What is known of what has happened so far.
 #[derive(Default)]
@@ -23,6 +28,8 @@ pub(crate) struct Checkers {
     running: BTreeMap<JobId, (DeviceName, Holding)>,
     /// What devices have said that wasn't true.
     lies: BTreeSet<(DeviceName, Holding)>,
+    /// Jobs of which some device has said that it made what it doesn't make.
+    wrong: BTreeSet<JobId>,
     /// Receipts that were given.
     receipts: BTreeSet<(DeviceName, Holding)>,
     /// Since when owners lend nothing.
@@ -45,6 +52,24 @@ impl Checkers {
                 "one result per job: {id} had {result:?}, and has {:?}",
                 after.state
             ));
+        }
+        if let State::Done {
+            device,
+            output,
+            verified_by: Some(other),
+            ..
+        } = &after.state
+            && (device == other || *output != right_output(id))
+        {
+            self.fail(format!(
+                "what is verified is right: {id} of {device} is {output}, and {other} came to the same"
+            ));
+        }
+        let waits = before.is_some_and(|before| before.first().is_some());
+        if after.lease().map(|lease| &lease.device) == after.first().map(|first| &first.device)
+            && waits
+        {
+            self.fail(format!("nobody verifies their own: {id}"));
         }
         if let State::Done { .. } = after.state {
             self.results.insert(id.clone(), after.state.clone());
@@ -148,6 +173,15 @@ impl Checkers {
             ));
         }
         self.receipts.insert((device.clone(), holding));
+    }
+
+    /// A device says that a job makes what it doesn't make.
+    pub(crate) fn makes_wrong(&mut self, job: &JobId) {
+        self.wrong.insert(job.clone());
+    }
+
+    pub(crate) fn is_wrong(&self, job: &JobId) -> bool {
+        self.wrong.contains(job)
     }
 
     pub(crate) fn lends(&mut self, device: &DeviceName) {

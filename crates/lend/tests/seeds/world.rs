@@ -14,7 +14,7 @@ use undercroft_lend::{
     offer::Offer,
     server::{
         Answer, Effect, Input, JobSay, Key, Reply, Server, Settings, Stored, Value,
-        record::{Dead, JobRecord, State},
+        record::{Dead, JobRecord, Runs, State},
     },
     wire::{self, Beat, Ended, Holding, Out},
 };
@@ -22,7 +22,7 @@ use undercroft_model::{Now, inventory::Sensitivity};
 use undercroft_simkit::{Clock, Dice, Faults, Kind, Rng, Trace};
 
 use crate::{
-    checkers::Checkers,
+    checkers::{Checkers, right_output},
     keys::{TestKeys, TestVerify},
 };
 
@@ -56,6 +56,7 @@ enum Fault {
     Pause,
     OwnerBack,
     Lie,
+    WrongOutput,
     JobFails,
 }
 
@@ -77,6 +78,7 @@ impl Kind for Fault {
         Self::Pause,
         Self::OwnerBack,
         Self::Lie,
+        Self::WrongOutput,
         Self::JobFails,
     ];
 
@@ -221,6 +223,7 @@ struct Machine {
 
 struct Work {
     job: Job,
+    runs: Runs,
     is_kept: bool,
     is_cancel_asked: bool,
     is_cancel_over: bool,
@@ -290,8 +293,13 @@ fn jobs(rng: &mut Rng) -> Vec<Work> {
                 sensitivity: Some("public".to_owned()),
                 attempts: None,
                 loss_s: None,
+                rerun_percent: None,
             };
             Work {
+                runs: match rng.chance(300) {
+                    true => Runs::Twice,
+                    false => Runs::Once,
+                },
                 job: admit(submission, &tenant, &rules, |_| Some(Label::Public)).unwrap(),
                 is_kept: false,
                 is_cancel_asked: false,
@@ -541,6 +549,14 @@ impl World {
                 }
                 State::Dead(Dead::Handouts) => {
                     failures.push(format!("{} was handed out too often", work.job.id));
+                }
+                State::Dead(Dead::Differs { .. }) if !self.checkers.is_wrong(&work.job.id) => {
+                    failures.push(format!("two right outputs of {} differ", work.job.id));
+                }
+                State::Done { verified_by, .. }
+                    if verified_by.is_some() && work.runs == Runs::Once =>
+                {
+                    failures.push(format!("{} was to run once", work.job.id));
                 }
                 _ => {}
             }

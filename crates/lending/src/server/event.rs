@@ -103,6 +103,17 @@ pub enum ServerEvent {
         output: String,
         /// Its size, in bytes.
         bytes: u64,
+        /// Which other device came to the same, where one had to and there was one.
+        verified_by: Option<DeviceName>,
+    },
+    /// A job has run, and another device has to come to the same.
+    RunOnce {
+        /// The job.
+        job: JobId,
+        /// Who has run it.
+        device: DeviceName,
+        /// The digest of what it made.
+        output: String,
     },
     /// A job was given up.
     Dead {
@@ -218,6 +229,14 @@ pub(crate) fn of_job(before: Option<&JobRecord>, after: &JobRecord) -> Option<Se
             consent: lease.consent,
         }),
         _ if before.state == after.state => None,
+        State::Queued if before.first() != after.first() => {
+            let first = after.first()?;
+            Some(ServerEvent::RunOnce {
+                job,
+                device: first.device.clone(),
+                output: first.output.to_string(),
+            })
+        }
         State::Queued => Some(ServerEvent::Queued {
             job,
             device: before.lease().map(|lease| lease.device.clone()),
@@ -228,6 +247,7 @@ pub(crate) fn of_job(before: Option<&JobRecord>, after: &JobRecord) -> Option<Se
             consent,
             output,
             bytes,
+            verified_by,
         } => Some(ServerEvent::Done {
             job,
             tenant,
@@ -235,6 +255,7 @@ pub(crate) fn of_job(before: Option<&JobRecord>, after: &JobRecord) -> Option<Se
             consent: *consent,
             output: output.to_string(),
             bytes: *bytes,
+            verified_by: verified_by.clone(),
         }),
         State::Dead(Dead::Cancelled) => Some(ServerEvent::Cancelled { job }),
         State::Dead(dead) => Some(ServerEvent::Dead {
@@ -313,11 +334,21 @@ impl ServerEvent {
                 device,
                 consent,
                 bytes,
+                verified_by,
                 ..
-            } => write!(
-                f,
-                "{job} of {tenant} is done: {bytes} bytes by {device}, under its consent {consent}"
-            ),
+            } => {
+                write!(
+                    f,
+                    "{job} of {tenant} is done: {bytes} bytes by {device}, under its consent {consent}"
+                )?;
+                match verified_by {
+                    Some(other) => write!(f, "; {other} came to the same"),
+                    None => Ok(()),
+                }
+            }
+            Self::RunOnce { job, device, .. } => {
+                write!(f, "{job} was run by {device}, and is to be run by another")
+            }
             Self::Dead { job, tenant, why } => write!(f, "{job} of {tenant} is given up: {why}"),
             Self::Cancelled { job } => write!(f, "{job} is cancelled"),
             _ => Ok(()),

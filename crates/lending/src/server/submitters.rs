@@ -6,12 +6,17 @@ use async_nats::{Message, Subject};
 use undercroft_lend::{
     Digest, JobId, SubmitterName, Tenant,
     job::{self, Label, NotLent, SUBMISSION_BYTES_MAX, Submission},
-    server::{Input, record::State},
+    server::{
+        Input,
+        record::{Runs, State},
+    },
     wire::{
         self, BringSay, CONTENT_BYTES_MAX, ContentPart, Fetching, Made,
         submit::{AtSubmit, JobLine, LISTED_MAX, SubmitAnswer},
     },
 };
+
+use crate::keys::UserKey;
 
 use super::{
     Back, Hub,
@@ -159,8 +164,9 @@ impl Hub {
         };
         let reply = self.waits(to.clone(), Some(submission.id.clone()));
         let (kept, back, bus) = (self.kept.clone(), self.back.clone(), self.bus.clone());
-        let fleet = Arc::clone(&self.fleet);
+        let (fleet, key) = (Arc::clone(&self.fleet), Arc::clone(&self.key));
         tokio::spawn(async move {
+            let runs = draw(&key, &submission.id, submission.rerun_percent.unwrap_or(0));
             let mut labels: BTreeMap<Digest, Label> = BTreeMap::new();
             for digest in submission.inputs.values().chain([&submission.artefact]) {
                 match kept.whole(&known.tenant, digest).await {
@@ -179,7 +185,7 @@ impl Hub {
             match job::admit(submission, &known.tenant, &fleet.rules, label) {
                 Ok(job) => {
                     let job = Box::new(job);
-                    let input = Input::Submit { reply, job };
+                    let input = Input::Submit { reply, job, runs };
                     let _ = back.send(Back::Input(input)).await;
                 }
                 Err(error) => {
@@ -248,5 +254,42 @@ impl Hub {
             }
             drop(permit);
         });
+    }
+}
+
+/// Whether a job is among those that are run twice. Nobody without the server's key can tell, and every server with
+/// it says the same.
+fn draw(key: &UserKey, job: &JobId, percent: u32) -> Runs {
+    let signed = key.sign(format!("undercroft lend: is {job} run twice?").as_bytes());
+    let drawn = signed.iter().take(8).fold(0_u64, |all, byte| {
+        all.wrapping_mul(256).wrapping_add(u64::from(*byte))
+    });
+    match drawn % 100 < u64::from(percent) {
+        true => Runs::Twice,
+        false => Runs::Once,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn so_many_of_a_hundred_are_drawn_and_always_the_same() {
+        let key = UserKey::generate();
+        let twice = |percent| {
+            let ids = (0..1000).map(|n| format!("job-{n}").parse().unwrap());
+            let drawn: Vec<Runs> = ids.map(|id| draw(&key, &id, percent)).collect();
+            let again = (0..1000).map(|n| format!("job-{n}").parse().unwrap());
+            assert!(
+                again
+                    .zip(&drawn)
+                    .all(|(id, runs)| draw(&key, &id, percent) == *runs)
+            );
+            drawn.iter().filter(|runs| **runs == Runs::Twice).count()
+        };
+        assert_eq!((twice(0), twice(100)), (0, 1000));
+        // 200 of 1000, give or take seven times their deviation.
+        assert!((110..290).contains(&twice(20)), "{}", twice(20));
     }
 }

@@ -42,6 +42,8 @@ pub struct JobFile {
     pub attempts: Option<u32>,
     /// Seconds of work that are lost when it is killed.
     pub loss_s: Option<u32>,
+    /// How many of a hundred such jobs another owner's device runs again, before their results count.
+    pub rerun_percent: Option<u32>,
 }
 
 /// Why a file is no job's.
@@ -115,6 +117,7 @@ impl JobFile {
             sensitivity: self.sensitivity.clone(),
             attempts: self.attempts,
             loss_s: self.loss_s,
+            rerun_percent: self.rerun_percent,
         }
     }
 }

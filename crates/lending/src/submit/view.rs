@@ -26,6 +26,8 @@ pub struct LendJob {
     pub is_cancelled: bool,
     /// Devices that didn't want it.
     pub declined: Vec<DeviceName>,
+    /// Who has a result that another device has to come to before it counts.
+    pub first: Option<DeviceName>,
 }
 
 /// Where a lent job stands.
@@ -51,6 +53,8 @@ pub enum LendJobState {
         output: String,
         /// Its size, in bytes.
         bytes: u64,
+        /// Which other device came to the same, where one had to and there was one.
+        verified_by: Option<DeviceName>,
     },
     /// It was given up.
     Dead {
@@ -74,11 +78,13 @@ impl From<JobLine> for LendJob {
                     consent,
                     output,
                     bytes,
+                    verified_by,
                 } => LendJobState::Done {
                     device,
                     consent,
                     output: output.to_string(),
                     bytes,
+                    verified_by,
                 },
                 Stands::Dead { why } => LendJobState::Dead { why },
             },
@@ -86,6 +92,7 @@ impl From<JobLine> for LendJob {
             failed: line.failed,
             is_cancelled: line.is_cancelled,
             declined: line.declined,
+            first: line.first,
         }
     }
 }

@@ -59,6 +59,8 @@ A job's file:
   loss_s = 60                 # seconds of work that a kill loses [default: wall_s]
   attempts = 3                # times that it may fail [default: `lending.attempts`]
   needs = []                  # what the device must have
+  rerun_percent = 5           # of 100 such jobs, those that another owner's PC runs again, before their results
+                              # count; the job has to make the same each time [default: 0]
   [inputs]                    # the name that the job sees = the file
   scene = \"scene.blend\"
   [limits]                    # all of them
@@ -207,8 +209,13 @@ fn words(state: &LendJobState) -> String {
             device,
             consent,
             bytes,
+            verified_by,
             ..
-        } => format!("done: {bytes} bytes by {device}, under its owner's consent {consent}"),
+        } => {
+            let same = verified_by.as_ref();
+            let same = same.map_or_else(String::new, |other| format!("; {other} came to the same"));
+            format!("done: {bytes} bytes by {device}, under its owner's consent {consent}{same}")
+        }
         // A device's text is a stranger's.
         LendJobState::Dead { why } => format!("given up: {}", plain_line(why)),
     }
@@ -240,7 +247,9 @@ pub(super) fn jobs(ui: Ui, at: Option<&Path>, args: &JobsArgs) -> Result<Done, C
                 LendJobState::Dead { .. } => (BAD, "given up"),
             };
             let more = match &job.state {
-                LendJobState::Queued => String::new(),
+                LendJobState::Queued => job.first.as_ref().map_or_else(String::new, |first| {
+                    format!("{first} has run it; another is to come to the same")
+                }),
                 state => words(state),
             };
             table.row([

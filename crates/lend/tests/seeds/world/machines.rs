@@ -169,10 +169,18 @@ impl World {
             let why = "exit code 1".to_owned();
             Exit::Failed { why }
         } else {
-            Exit::Done {
-                output: Digest::of(format!("{job} {at} {epoch}").as_bytes()),
-                bytes: 10,
+            let work = self.work.iter().find(|work| work.job.id == *job);
+            let runs_once = work.is_none_or(|work| work.runs == Runs::Once);
+            let is_wrong = self.hit(Some(at), Fault::WrongOutput);
+            if is_wrong {
+                self.checkers.makes_wrong(job);
             }
+            // A job that runs once makes another output each time, so that none is taken for another's.
+            let output = match runs_once || is_wrong {
+                true => Digest::of(format!("{job} {at} {epoch}").as_bytes()),
+                false => right_output(job),
+            };
+            Exit::Done { output, bytes: 10 }
         };
         let left_ms = self.rng.between(100, 60_000);
         self.machines[at].files.insert(holding.clone());

@@ -117,8 +117,9 @@ impl World {
         );
         let name = self.machines[at].name.clone();
         self.checkers.lies(name, holding.clone());
+        self.checkers.makes_wrong(&holding.job);
         let ended = Ended::Done {
-            output: Digest::of(b"a lie"),
+            output: Digest::of(format!("a lie of {at}").as_bytes()),
             bytes: 1,
         };
         self.send(

@@ -250,8 +250,9 @@ impl World {
         self.clock.after(5000, Event::Submit { job });
         if let Some(instance) = self.some_server() {
             let reply = self.reply(Asker::Submitter(job));
+            let runs = self.work[job].runs.clone();
             let job = Box::new(self.work[job].job.clone());
-            self.server(instance, Input::Submit { reply, job });
+            self.server(instance, Input::Submit { reply, job, runs });
         }
     }
 
