@@ -48,7 +48,8 @@ pub trait Verify {
 }
 
 /// The keys that a device's records are signed with, as the enrolment bound them.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Keys {
     /// The owner's.
     pub owner: PublicKey,
@@ -249,6 +250,9 @@ pub enum Why {
 #[serde(deny_unknown_fields)]
 pub struct Ledger {
     device: DeviceName,
+    /// By which keys its records hold; none while it has no record.
+    #[serde(default)]
+    keys: Option<Keys>,
     head: Option<Head>,
     consent: Option<Consent>,
     open: BTreeMap<JobId, Epoch>,
@@ -259,6 +263,7 @@ impl Ledger {
     pub fn new(device: DeviceName) -> Self {
         Self {
             device,
+            keys: None,
             head: None,
             consent: None,
             open: BTreeMap::new(),
@@ -268,6 +273,11 @@ impl Ledger {
     /// Whose it is.
     pub fn device(&self) -> &DeviceName {
         &self.device
+    }
+
+    /// Whether its records hold by those keys, as far as it was gone through.
+    pub fn is_of(&self, keys: &Keys) -> bool {
+        self.keys.as_ref().is_none_or(|own| own == keys)
     }
 
     /// The last record.
@@ -347,6 +357,7 @@ impl Ledger {
             number: claim.number,
             digest: record.digest(),
         });
+        self.keys.get_or_insert_with(|| keys.clone());
         Ok(())
     }
 

@@ -17,7 +17,7 @@ mod seam;
 mod slot;
 mod state;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use undercroft_model::Now;
 
@@ -26,8 +26,9 @@ use lender::Device;
 use slot::Slot;
 
 pub use seam::{
-    ANOTHER_MS_MAX, ASK_AGAIN_MS, Answer, BUSY_MS, Effect, GRACE_MS, Input, JobSay, Key, RELOAD_MS,
-    RETURN_REST_MS_MAX, RETURN_REST_MS_MIN, Reply, Settings, Stored, Ticket, Value, WANT_MS_MAX,
+    ANOTHER_MS_MAX, ASK_AGAIN_MS, Answer, BUSY_MS, Effect, GRACE_MS, Input, JobSay, Key,
+    OPEN_JOBS_MAX, RELOAD_MS, RETURN_REST_MS_MAX, RETURN_REST_MS_MIN, Reply, Settings, Stored,
+    Ticket, Value, WANT_MS_MAX,
 };
 pub use state::Server;
 
@@ -47,6 +48,7 @@ impl<V: Verify> Server<V> {
             settings,
             verify,
             jobs: BTreeMap::new(),
+            open: BTreeSet::new(),
             tickets: BTreeMap::new(),
             next_ticket: 0,
         };
@@ -91,12 +93,13 @@ impl<V: Verify> Server<V> {
 
     /// When time changes something by itself, in milliseconds of the clock that never goes back.
     pub fn next_deadline(&self, now: Now) -> Option<u64> {
-        let jobs = self.jobs.values();
-        let jobs = jobs.filter_map(|slot| slot.deadline(self.settings.lease_ms));
+        let lease_ms = self.settings.lease_ms;
+        let jobs = self.open_jobs();
+        let jobs = jobs.filter_map(|(_, slot)| slot.deadline(lease_ms));
         let devices = self.devices.values().filter_map(Device::deadline);
         let is_waited_for = self.devices.values().any(|device| device.waiting.is_some());
-        let rests = self.jobs.values().filter(|_| is_waited_for);
-        let rests = rests.filter_map(|slot| slot.rests_until(now.mono_ms));
+        let rests = self.open_jobs().filter(|_| is_waited_for);
+        let rests = rests.filter_map(|(_, slot)| slot.rests_until(now.mono_ms));
         jobs.chain(devices).chain(rests).min()
     }
 
@@ -116,15 +119,16 @@ impl<V: Verify> Server<V> {
             (Key::Job(id), None) => {
                 if self.jobs.get(&id).is_some_and(Slot::is_loading) {
                     self.jobs.remove(&id);
+                    self.open.remove(&id);
                 }
             }
             (Key::Ledger(name), found) => {
                 if let Some(device) = self.devices.get_mut(&name) {
                     match found {
                         Some((Value::Ledger(ledger), revision)) => {
-                            device.read(*ledger, Some(revision))
+                            device.read(*ledger, Some(revision), now)
                         }
-                        None => device.read(Ledger::new(name), None),
+                        None => device.read(Ledger::new(name), None, now),
                         Some((Value::Job(_), _)) => {}
                     }
                 }
@@ -156,8 +160,9 @@ impl<V: Verify> Server<V> {
         for (name, device) in &mut self.devices {
             device.pass_time(name, now, effects);
         }
-        for (id, slot) in &mut self.jobs {
-            if slot.take_due_load(now.mono_ms) {
+        for id in &self.open {
+            let slot = self.jobs.get_mut(id);
+            if slot.is_some_and(|slot| slot.take_due_load(now.mono_ms)) {
                 effects.push(Effect::Load {
                     key: Key::Job(id.clone()),
                 });

@@ -457,6 +457,9 @@ impl Hub {
             JobSay::OtherJob => refused(
                 "there is another job of that name: a name means one job for ever".to_owned(),
             ),
+            JobSay::TooMany { max } => refused(format!(
+                "{max} jobs of this tenant aren't over yet, and no more may be"
+            )),
             JobSay::Unknown => refused("there is no such job".to_owned()),
             JobSay::Over { why } => refused(why.clone()),
         }

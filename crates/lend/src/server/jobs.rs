@@ -5,9 +5,11 @@ use std::collections::BTreeMap;
 use undercroft_model::Now;
 
 use super::{
+    lender::Device,
     record::{Change, JobRecord, Runs, State, Unchanged},
     seam::{
-        Answer, BUSY_MS, Effect, JobSay, Key, RETURN_REST_MS_MAX, Reply, Stored, Ticket, Value,
+        Answer, BUSY_MS, Effect, JobSay, Key, OPEN_JOBS_MAX, RELOAD_MS, RETURN_REST_MS_MAX, Reply,
+        Stored, Ticket, Value,
     },
     slot::{Doing, Slot, Then},
     state::Server,
@@ -22,9 +24,14 @@ use crate::{
 
 impl<V: Verify> Server<V> {
     pub(super) fn job_loaded(&mut self, id: JobId, record: JobRecord, revision: u64, now: Now) {
-        let slot = self.jobs.entry(id).or_insert_with(Slot::new);
+        let slot = self.jobs.entry(id.clone()).or_insert_with(Slot::new);
         // What is under way ends with a conflict, and is read then.
-        if matches!(slot.doing, Some(Doing::Storing { .. })) || Some(revision) < slot.revision {
+        if matches!(slot.doing, Some(Doing::Storing { .. })) {
+            return;
+        }
+        if Some(revision) < slot.revision {
+            // A server of the store that lags behind has answered.
+            slot.load_again_at(now.mono_ms.saturating_add(RELOAD_MS));
             return;
         }
         if slot.revision != Some(revision) {
@@ -33,6 +40,7 @@ impl<V: Verify> Server<V> {
         slot.record = Some(record);
         slot.revision = Some(revision);
         slot.doing = None;
+        self.mark(&id);
     }
 
     /// Has the store change a job's record.
@@ -51,6 +59,7 @@ impl<V: Verify> Server<V> {
             next: Box::new(next),
             then,
         });
+        self.open.insert(id.clone());
     }
 
     pub(super) fn submit(
@@ -63,6 +72,9 @@ impl<V: Verify> Server<V> {
     ) {
         let id = job.id.clone();
         let say = match self.jobs.get(&id) {
+            None if self.open_of(&job.tenant) >= OPEN_JOBS_MAX => {
+                JobSay::TooMany { max: OPEN_JOBS_MAX }
+            }
             None => {
                 let record = JobRecord::new(job, now.wall_ms, runs);
                 self.change(&id, record, Then::Submitter(reply), effects);
@@ -75,6 +87,17 @@ impl<V: Verify> Server<V> {
             },
         };
         effects.push(answer_job(reply, say));
+    }
+
+    /// How many jobs of a tenant aren't over.
+    fn open_of(&self, tenant: &Tenant) -> usize {
+        let theirs = |slot: &&Slot| match (&slot.record, &slot.doing) {
+            (Some(record), _) => record.job.tenant == *tenant,
+            (None, Some(Doing::Storing { next, .. })) => next.job.tenant == *tenant,
+            (None, _) => false,
+        };
+        let slots = self.open_jobs().map(|(_, slot)| slot);
+        slots.filter(theirs).count()
     }
 
     pub(super) fn cancel(&mut self, reply: Reply, id: &JobId, effects: &mut Vec<Effect>) {
@@ -168,7 +191,7 @@ impl<V: Verify> Server<V> {
         effects: &mut Vec<Effect>,
     ) {
         let mut unheard = Vec::new();
-        for (id, slot) in &self.jobs {
+        for (id, slot) in self.open_jobs() {
             let Some(record) = slot.at_rest() else {
                 continue;
             };
@@ -196,8 +219,7 @@ impl<V: Verify> Server<V> {
     pub(super) fn expire(&mut self, now: Now, effects: &mut Vec<Effect>) {
         let lease_ms = self.settings.lease_ms;
         let over: Vec<(JobId, JobRecord)> = self
-            .jobs
-            .iter()
+            .open_jobs()
             .filter_map(|(id, slot)| {
                 let (at_ms, change) = slot.ends(lease_ms)?;
                 if at_ms > now.mono_ms {
@@ -263,7 +285,7 @@ impl<V: Verify> Server<V> {
         }
         let mut used = Used::default();
         let mut shares: BTreeMap<&Tenant, u32> = BTreeMap::new();
-        for slot in self.jobs.values() {
+        for (_, slot) in self.open_jobs() {
             let next = match &slot.doing {
                 Some(Doing::Storing { next, .. }) => Some(&**next),
                 _ => slot.record.as_ref(),
@@ -275,8 +297,8 @@ impl<V: Verify> Server<V> {
                 }
             }
         }
-        self.jobs
-            .values()
+        self.open_jobs()
+            .map(|(_, slot)| slot)
             .filter(|slot| slot.not_before_ms <= now.mono_ms)
             .filter_map(Slot::at_rest)
             .filter(|record| record.state == State::Queued && !record.declined.contains(name))
@@ -329,6 +351,7 @@ impl<V: Verify> Server<V> {
         slot.renewed_ms = now.mono_ms;
         slot.revision = Some(revision);
         let record = slot.record.insert(*next).clone();
+        self.mark(id);
         let lease_ms = self.settings.lease_ms;
         match then {
             Then::Nobody => {}
@@ -346,6 +369,14 @@ impl<V: Verify> Server<V> {
                 waiting,
                 consent,
             } => {
+                // It has asked anew since, and doesn't hear the answer to what it asked before.
+                let hears = |device: &Device| device.last_turn == waiting.turn;
+                if !self.devices.get(&device).is_some_and(hears) {
+                    if let Ok(next) = record.after(Change::NeverHeard) {
+                        self.change(id, next, Then::Nobody, effects);
+                    }
+                    return;
+                }
                 // The device counts from when it asked, and it was kept waiting.
                 let waited_ms = now.mono_ms.saturating_sub(waiting.since_ms);
                 let assignment = Assignment {

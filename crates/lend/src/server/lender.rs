@@ -2,11 +2,11 @@
 
 use undercroft_model::Now;
 
-use super::seam::{Answer, Effect, Key, Reply, Ticket, WANT_MS_MAX};
+use super::seam::{Answer, Effect, Key, RELOAD_MS, Reply, Ticket, WANT_MS_MAX};
 use crate::{
     consent::{Keys, Ledger, Verify},
     ids::{DeviceName, Turn},
-    wire::{Want, WantAnswer, WantSay},
+    wire::{RECORDS_MAX, Want, WantAnswer, WantSay},
 };
 
 /// A request for work that waits.
@@ -58,12 +58,24 @@ impl Device {
         }
     }
 
-    /// Takes what the store holds.
-    pub(super) fn read(&mut self, ledger: Ledger, revision: Option<u64>) {
-        if matches!(self.doing, Some(Doing::Storing { .. })) || revision < self.revision {
+    /// Takes what the store holds, or held a moment ago.
+    pub(super) fn read(&mut self, ledger: Ledger, revision: Option<u64>, now: Now) {
+        if matches!(self.doing, Some(Doing::Storing { .. })) {
             return;
         }
-        self.ledger = ledger;
+        // A server of the store that lags behind has answered. Nothing at all is there only when it was taken out.
+        if revision.is_some() && revision < self.revision {
+            self.load_again_at(now.mono_ms.saturating_add(RELOAD_MS));
+            return;
+        }
+        if revision.is_none() && !matches!(self.doing, Some(Doing::Loading { .. })) {
+            return;
+        }
+        // Whoever enrolled anew begins another ledger. The earlier one's records stay where they are.
+        self.ledger = match ledger.is_of(&self.keys) {
+            true => ledger,
+            false => Ledger::new(ledger.device().clone()),
+        };
         self.revision = revision;
         self.doing = None;
     }
@@ -115,6 +127,11 @@ impl Device {
         want: &Want,
         verify: &impl Verify,
     ) -> Result<Option<Ledger>, String> {
+        if want.records.len() > RECORDS_MAX {
+            return Err(format!(
+                "a request has at most {RECORDS_MAX} records of a ledger"
+            ));
+        }
         let mut next = self.ledger.clone();
         for record in &want.records {
             let is_known = next

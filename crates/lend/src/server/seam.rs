@@ -24,6 +24,8 @@ pub const RETURN_REST_MS_MAX: u64 = 60_000;
 /// How long a job that is to run twice waits for a second device, in milliseconds. Its result counts then, and says
 /// that nobody else has come to it.
 pub const ANOTHER_MS_MAX: u64 = 3_600_000;
+/// Jobs of one tenant that aren't over, at most. Each lies in the store with up to 64 KiB, beside those of the others.
+pub const OPEN_JOBS_MAX: usize = 2_000;
 /// After how long the store is asked again when it couldn't be reached, in milliseconds.
 pub const RELOAD_MS: u64 = 2_000;
 /// How much longer than its device a server waits before it takes a lease for over, in milliseconds: the time
@@ -200,6 +202,11 @@ pub enum JobSay {
     },
     /// There is another job of that name.
     OtherJob,
+    /// Its tenant has as many as may be that aren't over.
+    TooMany {
+        /// So many.
+        max: usize,
+    },
     /// There is no such job.
     Unknown,
     /// Nothing can be done with it any more.

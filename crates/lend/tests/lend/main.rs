@@ -14,3 +14,4 @@ mod device;
 mod keys;
 mod ledger;
 mod offers;
+mod server;

@@ -45,6 +45,7 @@ enum Fault {
     Late,
     StoreUnknown,
     StoreLost,
+    StoreLags,
     ServerCrash,
     ServerLingers,
     DaemonCrash,
@@ -67,6 +68,7 @@ impl Kind for Fault {
         Self::Late,
         Self::StoreUnknown,
         Self::StoreLost,
+        Self::StoreLags,
         Self::ServerCrash,
         Self::ServerLingers,
         Self::DaemonCrash,
@@ -85,7 +87,7 @@ impl Kind for Fault {
     fn usual_per_1024(self) -> u32 {
         match self {
             Self::ServerCrash | Self::DaemonCrash | Self::PowerCut => 6,
-            Self::ServerLingers => 300,
+            Self::ServerLingers | Self::StoreLags => 300,
             Self::ClockJump | Self::Lie => 10,
             Self::Revoke | Self::Pause | Self::OwnerBack | Self::Partition => 20,
             Self::JobFails => 100,
@@ -181,6 +183,8 @@ enum Event {
 #[derive(Default)]
 struct Store {
     values: BTreeMap<Key, (Value, u64)>,
+    /// What was there before.
+    earlier: BTreeMap<Key, (Value, u64)>,
     records: BTreeMap<DeviceName, Vec<Record>>,
     revision: u64,
 }
