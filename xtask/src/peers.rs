@@ -10,8 +10,10 @@
 //! dependencies: `k8s.io/kubernetes` names its own parts by `replace` lines, which only count in
 //! the module that is built, and what they share is compiled once.
 //!
-//! One program is of our own source: see [`own`].
+//! One program is of our own source: see [`own`]; and one comes from Debian's packages: see [`nix`].
 
+mod files;
+mod nix;
 mod own;
 
 use std::{
@@ -20,7 +22,7 @@ use std::{
     time::Instant,
 };
 
-use sha2::{Digest, Sha256};
+use files::{failed, make_dir, sum_line, write};
 
 use crate::run::{Failed, Step, cache_dir, which};
 
@@ -229,7 +231,8 @@ pub(crate) fn folder() -> PathBuf {
 
 /// Builds the peers of these names, or all of them.
 pub(crate) fn run(names: &[&str]) -> Result<(), Failed> {
-    let known: Vec<&str> = PEERS.iter().map(|p| p.name).chain([own::NAME]).collect();
+    let others = [own::NAME, nix::NAME];
+    let known: Vec<&str> = PEERS.iter().map(|p| p.name).chain(others).collect();
     if let Some(unknown) = names.iter().find(|name| !known.contains(name)) {
         return Err(failed(format!(
             "there is no peer {unknown}: there are {}",
@@ -245,6 +248,9 @@ pub(crate) fn run(names: &[&str]) -> Result<(), Failed> {
     if names.is_empty() || names.contains(&own::NAME) {
         println!("{}", own::build(&folder())?.display());
     }
+    if names.is_empty() || names.contains(&nix::NAME) {
+        println!("{}", nix::build(&folder())?.display());
+    }
     Ok(())
 }
 
@@ -258,6 +264,9 @@ pub(crate) fn for_tests() -> PathBuf {
     // It is built each time, since its source is here: where nothing has changed, in no time.
     if builds && let Err(why) = own::build(&folder) {
         eprintln!("{why}; the test that needs {} is skipped", own::NAME);
+    }
+    if builds && let Err(why) = nix::build(&folder) {
+        eprintln!("{why}; the tests of lent builds of Nix are skipped");
     }
     let missing: Vec<&Peer> = PEERS
         .iter()
@@ -435,29 +444,6 @@ impl Group {
         }
         flags
     }
-}
-
-fn failed(why: impl Into<String>) -> Failed {
-    Failed::new("peers", why)
-}
-
-fn make_dir(dir: &Path) -> Result<(), Failed> {
-    fs::create_dir_all(dir).map_err(|e| failed(format!("{}: {e}", dir.display())))
-}
-
-fn write(path: &Path, text: &str) -> Result<(), Failed> {
-    make_dir(path.parent().unwrap_or(path))?;
-    fs::write(path, text).map_err(|e| failed(format!("{}: {e}", path.display())))
-}
-
-/// A file's line as sha256sum writes and reads it.
-fn sum_line(file: &Path, name: &str) -> Result<String, Failed> {
-    let unread = |e| failed(format!("{}: {e}", file.display()));
-    let mut hash = Sha256::new();
-    let mut open = fs::File::open(file).map_err(unread)?;
-    std::io::copy(&mut open, &mut hash).map_err(unread)?;
-    let hex: String = hash.finalize().iter().map(|b| format!("{b:02x}")).collect();
-    Ok(format!("{hex}  {name}\n"))
 }
 
 #[cfg(test)]

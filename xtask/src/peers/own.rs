@@ -11,7 +11,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{failed, make_dir};
+use super::files::{failed, make_dir};
 use crate::run::{Failed, Step};
 
 /// What the program is called.
