@@ -13,6 +13,7 @@
 //!                          store                 entries on disk
 //! ```
 
+pub mod build;
 pub mod consent;
 pub mod device;
 mod ids;

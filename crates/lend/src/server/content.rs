@@ -5,7 +5,8 @@ use super::{
     state::Server,
 };
 use crate::{
-    ids::{DeviceName, JobId},
+    ids::{DeviceName, JobId, Tenant},
+    job::Runtime,
     wire::{Bring, CONTENT_BYTES_MAX, Fetch, Holding, LOG_BYTES_MAX, Made},
 };
 
@@ -56,6 +57,24 @@ impl<V> Server<V> {
     pub fn consent(&self, device: &DeviceName) -> Option<u64> {
         let ledger = &self.devices.get(device)?.ledger;
         ledger.consent().map(|consent| consent.number)
+    }
+
+    /// How many devices wait for work now that their owners lend for that tenant and runtime.
+    pub fn lenders(&self, tenant: &Tenant, runtime: Runtime) -> usize {
+        let waiting = self
+            .devices
+            .values()
+            .filter(|device| device.waiting.is_some());
+        let offers = waiting.filter_map(|device| Some(&device.ledger.consent()?.offer));
+        offers
+            .filter(|offer| offer.runtimes.contains(&runtime))
+            .filter(|offer| {
+                offer
+                    .tenants
+                    .as_ref()
+                    .is_none_or(|all| all.contains(tenant))
+            })
+            .count()
     }
 
     fn held(&self, device: &DeviceName, holding: &Holding) -> Result<&JobRecord, String> {

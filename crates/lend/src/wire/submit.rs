@@ -12,6 +12,8 @@ use crate::{
 
 /// Jobs in one answer, at most. More are asked for from where an answer ends.
 pub const LISTED_MAX: usize = 200;
+/// Digests that are asked for at once, at most. Each is looked up.
+pub const HAVE_MAX: usize = 256;
 
 /// What is asked. The subject says by whom.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,6 +37,16 @@ pub enum AtSubmit {
     List {
         /// Those after this one.
         after: Option<JobId>,
+    },
+    /// Whether a device waits for such work now: what a job reads may be large, and nobody may be there for it.
+    Lenders {
+        /// What it runs in.
+        runtime: Runtime,
+    },
+    /// Which of these the tenant has, so that they needn't be brought.
+    Have {
+        /// [`HAVE_MAX`] at most.
+        digests: Vec<Digest>,
     },
     /// A part of what a job made.
     Fetch {
@@ -61,6 +73,16 @@ pub enum SubmitAnswer {
         jobs: Vec<JobLine>,
         /// Whether there are further ones.
         more: bool,
+    },
+    /// Devices that wait for such work.
+    Lenders {
+        /// How many.
+        waiting: u32,
+    },
+    /// What the tenant has of what was asked for.
+    Have {
+        /// In no order.
+        digests: Vec<Digest>,
     },
     /// The part stands behind this.
     Part {
