@@ -1,6 +1,7 @@
 //! Inside of the sandbox: the order is read, what it names is compared, what isn't needed is given up.
 
 use std::{
+    collections::BTreeMap,
     fs::File,
     io::{Read as _, Write as _},
     os::{
@@ -13,10 +14,10 @@ use std::{
 use rustix::process::{Resource, Rlimit, setrlimit};
 use undercroft_sandbox::{
     FileDigest,
-    order::{Checked, JobOrder, ORDER_BYTES_MAX, ORDER_VERSION, PROGRAM, Task, Word},
+    order::{BUILD, Checked, JobOrder, ORDER_BYTES_MAX, ORDER_VERSION, PROGRAM, Task, Word},
 };
 
-use crate::{REFUSED, component, confine, static_binary};
+use crate::{REFUSED, component, confine, confine::Room, static_binary};
 
 /// Reads the order and carries it out. What goes wrong is said to whoever gave it.
 pub(crate) fn obey() -> ExitCode {
@@ -73,23 +74,27 @@ fn carry_out(socket: &mut UnixStream) -> Result<ExitCode, String> {
     }
     order.inputs.iter().try_for_each(compare)?;
     limit(&order)?;
-    match order.task {
+    match &order.task {
         Task::Exec => become_program(socket, &order),
+        Task::Build {
+            builder,
+            environment,
+        } => become_builder(socket, &order, builder, environment),
         Task::Component {
             memory_bytes,
             wall_ms,
         } => {
             let bytes = component::read(order.program)?;
-            let landlock_abi = confine::give_up(order.landlock_abi_min)?;
+            let landlock_abi = confine::give_up(order.landlock_abi_min, Room::Job)?;
             say(socket, &Word::Begins { landlock_abi })?;
-            let ran = component::run(&bytes, &order.arguments, memory_bytes, wall_ms);
+            let ran = component::run(&bytes, &order.arguments, *memory_bytes, *wall_ms);
             ran.or_else(|why| {
                 say(socket, &Word::Trapped { why })?;
                 Ok(ExitCode::from(REFUSED))
             })
         }
         Task::Probe => {
-            let landlock_abi = confine::give_up(order.landlock_abi_min)?;
+            let landlock_abi = confine::give_up(order.landlock_abi_min, Room::Job)?;
             say(socket, &Word::Begins { landlock_abi })?;
             Ok(ExitCode::SUCCESS)
         }
@@ -103,13 +108,38 @@ fn become_program(socket: &mut UnixStream, order: &JobOrder) -> Result<ExitCode,
     matches(PROGRAM, &program, wanted)?;
     // What can't be started is refused while it can still be said: afterwards this is the job.
     static_binary::check(&program)?;
-    let landlock_abi = confine::give_up(order.landlock_abi_min)?;
+    let landlock_abi = confine::give_up(order.landlock_abi_min, Room::Job)?;
     say(socket, &Word::Begins { landlock_abi })?;
     let error = Command::new(format!("/proc/self/fd/{}", program.as_raw_fd()))
         .arg0("program")
         .args(&order.arguments)
         .exec();
     eprintln!("undercroft-job: the program can't be started: {error}");
+    Ok(ExitCode::from(REFUSED))
+}
+
+/// What is built from was looked at before it was shown here, and can't be written to.
+fn become_builder(
+    socket: &mut UnixStream,
+    order: &JobOrder,
+    builder: &str,
+    environment: &BTreeMap<String, String>,
+) -> Result<ExitCode, String> {
+    let found = std::fs::metadata(builder);
+    let is_file = found.map_err(|error| format!("can't look at the builder {builder}: {error}"))?;
+    if !is_file.is_file() {
+        return Err(format!("the builder {builder} is no file"));
+    }
+    let landlock_abi = confine::give_up(order.landlock_abi_min, Room::Build)?;
+    say(socket, &Word::Begins { landlock_abi })?;
+    let error = Command::new(builder)
+        .arg0(builder.rsplit('/').next().unwrap_or(builder))
+        .args(&order.arguments)
+        .current_dir(BUILD)
+        .env_clear()
+        .envs(environment)
+        .exec();
+    eprintln!("undercroft-job: the builder can't be started: {error}");
     Ok(ExitCode::from(REFUSED))
 }
 

@@ -2,14 +2,14 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use crate::{FileDigest, SandboxError};
+use crate::{BuilderSpec, FileDigest, SandboxError};
 
 /// The longest name of a job, in bytes: it is part of the names of folders and control groups.
 const NAME_BYTES_MAX: usize = 100;
 /// The most arguments, and the most bytes of all of them: what a message to the sandbox can carry with room to spare.
-const ARGUMENTS_MAX: usize = 1024;
+const ARGUMENTS_MAX: usize = 4096;
 /// See [`ARGUMENTS_MAX`].
-const ARGUMENTS_BYTES_MAX: usize = 128 * 1024;
+const ARGUMENTS_BYTES_MAX: usize = 2 * 1024 * 1024;
 /// The most files that a job reads. Each is a mount.
 const INPUTS_MAX: usize = 256;
 /// The least memory of a job, in MiB: what `undercroft-job` itself needs before it becomes the job.
@@ -35,6 +35,15 @@ pub struct Program {
     pub digest: FileDigest,
     /// How it is run.
     pub kind: ProgramKind,
+}
+
+/// What a job is.
+#[derive(Debug, Clone)]
+pub enum JobWork {
+    /// One file, which is run.
+    Program(Program),
+    /// The build of a Nix derivation.
+    Builder(BuilderSpec),
 }
 
 /// A file that a job reads as `/in/NAME`.
@@ -117,7 +126,7 @@ pub struct JobSpec {
     /// Its name: letters, digits, `-`, `_` and `.`. No two of one name run at once.
     pub name: String,
     /// What is run.
-    pub program: Program,
+    pub work: JobWork,
     /// With which arguments, the program's own name not among them.
     pub arguments: Vec<String>,
     /// What it reads.
@@ -178,8 +187,15 @@ impl JobSpec {
         if names.len() < self.inputs.len() {
             return refuse("two inputs have one name".to_owned());
         }
-        let files = self.inputs.iter().map(|input| &input.file);
-        if let Some(file) = files.chain([&self.program.file]).find(|f| !f.is_absolute()) {
+        let mut files: Vec<_> = self.inputs.iter().map(|input| &input.file).collect();
+        match &self.work {
+            JobWork::Program(program) => files.push(&program.file),
+            JobWork::Builder(builder) => {
+                builder.check(self.bounds.disk)?;
+                files.extend(builder.files());
+            }
+        }
+        if let Some(file) = files.iter().find(|file| !file.is_absolute()) {
             return refuse(format!("{} is no absolute path", file.display()));
         }
         self.bounds.check()

@@ -3,8 +3,11 @@
 use std::{ffi::OsString, path::Path};
 
 use crate::{
-    DiskBound, InputFile, SandboxError, Tools,
-    order::{ENTER, GROUP, INPUTS, OBEY, OUTPUT, OWN, PROGRAM, RESULT, SCRATCH},
+    BuilderSpec, DiskBound, InputFile, SandboxError, Tools, builder,
+    order::{
+        BUILD, ENTER, ETC, GROUP, INPUTS, OBEY, OUTPUT, OWN, PROGRAM, RESULT, SCRATCH,
+        SHARED_MEMORY, STORE, TEMPORARY,
+    },
 };
 
 /// Devices that programs expect, and that hold nothing of the machine.
@@ -20,6 +23,8 @@ pub(crate) struct View<'a> {
     pub(crate) inputs: &'a [InputFile],
     /// The job's folders, and how their size is held; `None` for a sandbox without files of its own.
     pub(crate) files: Option<(&'a Path, DiskBound)>,
+    /// What is built, where it is a build; its folders are in [`Self::files`].
+    pub(crate) builder: Option<&'a BuilderSpec>,
     /// The `cgroup.procs` of each group that it joins.
     pub(crate) groups: Vec<&'a Path>,
 }
@@ -36,19 +41,24 @@ pub(crate) fn words(tools: &Tools, view: &View<'_>) -> Vec<OsString> {
         words.path(ionice).add(["-c", "3"]);
     }
     words.path(&tools.bwrap);
-    namespaces(&mut words);
+    namespaces(&mut words, view.builder.is_some());
     own(&mut words, tools);
     devices(&mut words);
     words.add(["--proc", "/proc"]);
     if let Some(program) = view.program {
         words.add(["--ro-bind"]).path(program).add([PROGRAM]);
     }
-    words.add(["--dir", INPUTS]);
-    for input in view.inputs {
-        words.add(["--ro-bind"]).path(&input.file);
-        words.add([format!("{INPUTS}/{}", input.name)]);
+    match (view.builder, view.files) {
+        (Some(builder), Some((folder, _))) => build(&mut words, builder, folder),
+        _ => {
+            words.add(["--dir", INPUTS]);
+            for input in view.inputs {
+                words.add(["--ro-bind"]).path(&input.file);
+                words.add([format!("{INPUTS}/{}", input.name)]);
+            }
+            files(&mut words, view);
+        }
     }
-    files(&mut words, view);
     // What bubblewrap has built so far is in memory, and would be a place to fill.
     words.add(["--remount-ro", "/"]);
     words.add(["--"]);
@@ -60,7 +70,7 @@ pub(crate) fn words(tools: &Tools, view: &View<'_>) -> Vec<OsString> {
     words.0
 }
 
-fn namespaces(words: &mut Words) {
+fn namespaces(words: &mut Words, is_build: bool) {
     words.add([
         "--unshare-user",
         "--unshare-ipc",
@@ -73,9 +83,41 @@ fn namespaces(words: &mut Words) {
         "--new-session",
         "--clearenv",
     ]);
-    words.add(["--cap-drop", "ALL", "--uid", NOBODY, "--gid", NOBODY]);
+    words.add(["--cap-drop", "ALL"]);
+    if is_build {
+        words.add(["--uid", builder::USER, "--gid", builder::GROUP]);
+        words.add(["--hostname", "localhost", "--chdir", BUILD]);
+        return;
+    }
+    words.add(["--uid", NOBODY, "--gid", NOBODY]);
     words.add(["--hostname", "job", "--chdir", SCRATCH]);
     words.add(["--setenv", "HOME", SCRATCH, "--setenv", "TMPDIR", SCRATCH]);
+}
+
+/// What a build of Nix has: the store with its inputs, where it leaves its outputs, too.
+fn build(words: &mut Words, builder: &BuilderSpec, folder: &Path) {
+    // Where inputs are mounted, empty files and folders appear among the outputs; only those that were asked for are taken.
+    words.add(["--bind"]).path(&folder.join("out")).add([STORE]);
+    for path in &builder.paths {
+        let at = format!("{STORE}/{}", path.name);
+        // A store path can be a link itself, which can't be mounted.
+        match std::fs::read_link(&path.tree) {
+            Ok(target) => words.add(["--symlink"]).path(&target).add([at]),
+            Err(_) => words.add(["--ro-bind"]).path(&path.tree).add([at]),
+        };
+    }
+    for (from, to) in [("scratch/build", BUILD), ("scratch/tmp", TEMPORARY)] {
+        words.add(["--bind"]).path(&folder.join(from)).add([to]);
+    }
+    words
+        .add(["--ro-bind"])
+        .path(&folder.join("etc"))
+        .add([ETC]);
+    // It counts as the job's memory.
+    words.add(["--tmpfs", SHARED_MEMORY]);
+    if let Some(shell) = &builder.shell {
+        words.add(["--symlink", shell, "/bin/sh"]);
+    }
 }
 
 fn own(words: &mut Words, tools: &Tools) {

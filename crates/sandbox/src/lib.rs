@@ -7,6 +7,7 @@
 //! gets is a [`Running`], which can be frozen, killed and seen gone, and whose output is taken when it has ended.
 
 mod bounds;
+mod builder;
 mod bwrap;
 mod digest;
 mod disk;
@@ -23,7 +24,10 @@ mod tools;
 mod wipe;
 mod yard;
 
-pub use bounds::{Bounds, DiskBound, InputFile, JobSpec, Program, ProgramKind, TotalBounds};
+pub use bounds::{
+    Bounds, DiskBound, InputFile, JobSpec, JobWork, Program, ProgramKind, TotalBounds,
+};
+pub use builder::{BuilderSpec, StorePath};
 pub use digest::FileDigest;
 pub use output::TakenOutput;
 pub use probe::{Ability, ProbeReport, probe};

@@ -3,6 +3,8 @@
 //! The order comes through standard input, a socket, whose writing half is closed after it. The answers go back the
 //! same way, a line of JSON each. A job never has that socket: `undercroft-job` gives it up before it becomes the job.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::FileDigest;
@@ -10,7 +12,7 @@ use crate::FileDigest;
 /// Which order this is. Another isn't read.
 pub const ORDER_VERSION: u32 = 1;
 /// The longest order, in bytes.
-pub const ORDER_BYTES_MAX: u64 = 1024 * 1024;
+pub const ORDER_BYTES_MAX: u64 = 8 * 1024 * 1024;
 /// The longest line that is answered, in bytes.
 pub const WORD_BYTES_MAX: usize = 16 * 1024;
 
@@ -24,6 +26,16 @@ pub const OUTPUT: &str = "/out";
 pub const RESULT: &str = "result";
 /// Where a job may write what it likes. It begins there.
 pub const SCRATCH: &str = "/scratch";
+/// Where a build of Nix finds its inputs, and leaves its outputs.
+pub const STORE: &str = "/nix/store";
+/// Where a build of Nix begins, and may write what it likes.
+pub const BUILD: &str = "/build";
+/// Where a build of Nix may write, too.
+pub const TEMPORARY: &str = "/tmp";
+/// Memory that a build's processes share.
+pub const SHARED_MEMORY: &str = "/dev/shm";
+/// Whom a build takes itself for, and that there is a `localhost`.
+pub const ETC: &str = "/etc";
 /// Where `undercroft-job` and its libraries are.
 pub const OWN: &str = "/undercroft";
 
@@ -48,6 +60,13 @@ pub enum Task {
         memory_bytes: u64,
         /// How long it may run, in milliseconds.
         wall_ms: u64,
+    },
+    /// Becomes the builder of a Nix derivation.
+    Build {
+        /// Which, below [`STORE`].
+        builder: String,
+        /// All of its environment.
+        environment: BTreeMap<String, String>,
     },
     /// Confines itself, says how, and ends.
     Probe,

@@ -133,6 +133,7 @@ async fn attempt(tools: &Tools) -> Result<u32, SandboxError> {
         program: None,
         inputs: &[],
         files: None,
+        builder: None,
         groups: Vec::new(),
     };
     let order = JobOrder {

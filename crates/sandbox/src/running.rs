@@ -1,6 +1,7 @@
 //! A job that was started.
 
 use std::{
+    collections::BTreeMap,
     path::PathBuf,
     sync::{Arc, Mutex},
     time::{Duration, Instant},
@@ -9,7 +10,7 @@ use std::{
 use tokio::sync::watch;
 
 use crate::{
-    Bounds, SandboxError, TakenOutput,
+    Bounds, SandboxError, TakenOutput, builder,
     groups::{Group, lock, millis},
     log::LogTail,
     output, wipe,
@@ -94,6 +95,8 @@ pub(crate) struct Held {
     pub(crate) folder: PathBuf,
     pub(crate) group: Group,
     pub(crate) bounds: Bounds,
+    /// What a build makes.
+    outputs: Option<BTreeMap<String, String>>,
     stopwatch: Mutex<Stopwatch>,
     reason: Mutex<Option<KillReason>>,
     last: Mutex<Option<JobUsage>>,
@@ -101,12 +104,19 @@ pub(crate) struct Held {
 }
 
 impl Held {
-    pub(crate) fn new(name: String, folder: PathBuf, group: Group, bounds: Bounds) -> Self {
+    pub(crate) fn new(
+        name: String,
+        folder: PathBuf,
+        group: Group,
+        bounds: Bounds,
+        outputs: Option<BTreeMap<String, String>>,
+    ) -> Self {
         Self {
             name,
             folder,
             group,
             bounds,
+            outputs,
             stopwatch: Mutex::new(Stopwatch {
                 ran: Duration::ZERO,
                 since: None,
@@ -255,7 +265,8 @@ impl Running {
         lock(&self.held.tail).text()
     }
 
-    /// Takes its output, which is read once for its digest. `None` where it left none. Only when it has ended.
+    /// Takes its output, which is read once for its digest. `None` where it left none. Only when it has ended. That of a
+    /// build is an archive of all its outputs; one that is missing is an error.
     ///
     /// # Errors
     /// When what it left isn't a file, or is too large, or it still runs.
@@ -265,10 +276,15 @@ impl Running {
                 why: "the job still runs".to_owned(),
             });
         }
-        let (folder, max) = (self.held.folder.join("out"), self.held.bounds.output_bytes);
-        aside("take the output of", &self.held.folder, move || {
-            output::take(&folder, max)
-        })
+        let held = Arc::clone(&self.held);
+        aside(
+            "take the output of",
+            &self.held.folder,
+            move || match &held.outputs {
+                Some(outputs) => builder::take(&held.folder, outputs, &held.bounds).map(Some),
+                None => output::take(&held.folder.join("out"), held.bounds.output_bytes),
+            },
+        )
         .await
     }
 

@@ -17,7 +17,8 @@ use tokio::sync::{oneshot, watch};
 use undercroft_process::lock::{FileLock, LOCK_LINGERS_MAX, NotLocked};
 
 use crate::{
-    DiskBound, FileDigest, JobSpec, ProgramKind, Running, SandboxError, Tools, TotalBounds,
+    DiskBound, FileDigest, JobSpec, JobWork, ProgramKind, Running, SandboxError, Tools,
+    TotalBounds,
     bwrap::View,
     disk::DiskWatch,
     groups::{Group, Own, Share, millis},
@@ -107,7 +108,10 @@ impl Yard {
         spec.check()?;
         let folder = self.folder.join("jobs").join(&spec.name);
         prepare(&folder, spec.bounds.disk)?;
-        let started = self.start_in(&spec, &folder).await;
+        let started = match ready(&spec, &folder).await {
+            Ok(()) => self.start_in(&spec, &folder).await,
+            Err(error) => Err(error),
+        };
         if started.is_err() {
             let gone = folder.clone();
             // Why it was not started counts for more, and the next sweep wipes it.
@@ -133,8 +137,13 @@ impl Yard {
             let _ = group.remove().await;
             return Err(error);
         }
+        let (program, builder) = match &spec.work {
+            JobWork::Program(program) => (Some(program.file.as_path()), None),
+            JobWork::Builder(builder) => (None, Some(builder)),
+        };
         let view = View {
-            program: Some(&spec.program.file),
+            program,
+            builder,
             inputs: &spec.inputs,
             files: Some((folder, spec.bounds.disk)),
             groups: group.folders(),
@@ -153,6 +162,7 @@ impl Yard {
             folder.to_owned(),
             group,
             spec.bounds.clone(),
+            builder.map(|builder| builder.outputs.clone()),
         );
         let held = Arc::new(held);
         let (begun, begins) = oneshot::channel();
@@ -160,28 +170,36 @@ impl Yard {
         let supervisor = Supervisor::new(Arc::clone(&held), child, socket, begun);
         tokio::spawn(supervisor.run(ends));
         // From here on it is killed when this is dropped.
-        let mut running = Running {
+        let running = Running {
             held,
             ended,
             landlock_abi: 0,
         };
-        match tokio::time::timeout(BEGIN_LIMIT, begins).await {
-            Ok(Ok(Ok(landlock_abi))) => {
-                running.landlock_abi = landlock_abi;
-                Ok(running)
-            }
-            Ok(Ok(Err(error))) => {
-                running.wait().await;
-                Err(error)
-            }
-            Ok(Err(_)) | Err(_) => {
-                running.kill().await?;
-                running.wait().await;
-                Err(SandboxError::Refused {
-                    why: format!("it has not begun within {} s", BEGIN_LIMIT.as_secs()),
-                    hint: None,
-                })
-            }
+        until_begun(running, begins).await
+    }
+}
+
+/// Waits until a job has begun, or hasn't.
+async fn until_begun(
+    mut running: Running,
+    begins: oneshot::Receiver<Result<u32, SandboxError>>,
+) -> Result<Running, SandboxError> {
+    match tokio::time::timeout(BEGIN_LIMIT, begins).await {
+        Ok(Ok(Ok(landlock_abi))) => {
+            running.landlock_abi = landlock_abi;
+            Ok(running)
+        }
+        Ok(Ok(Err(error))) => {
+            running.wait().await;
+            Err(error)
+        }
+        Ok(Err(_)) | Err(_) => {
+            running.kill().await?;
+            running.wait().await;
+            Err(SandboxError::Refused {
+                why: format!("it has not begun within {} s", BEGIN_LIMIT.as_secs()),
+                hint: None,
+            })
         }
     }
 }
@@ -347,13 +365,34 @@ fn prepare(folder: &Path, disk: DiskBound) -> Result<(), SandboxError> {
     }
 }
 
+/// Makes what a build begins with.
+async fn ready(spec: &JobSpec, folder: &Path) -> Result<(), SandboxError> {
+    let JobWork::Builder(builder) = &spec.work else {
+        return Ok(());
+    };
+    let (builder, bounds, at) = (builder.clone(), spec.bounds.clone(), folder.to_owned());
+    aside("prepare", folder, move || builder.prepare(&at, &bounds)).await
+}
+
 fn order_of(spec: &JobSpec) -> JobOrder {
-    let task = match spec.program.kind {
-        ProgramKind::Native => Task::Exec,
-        ProgramKind::Component => Task::Component {
-            memory_bytes: u64::from(spec.bounds.memory_mb) * 1024 * 1024,
-            wall_ms: millis(spec.bounds.wall),
-        },
+    let (task, program) = match &spec.work {
+        JobWork::Program(program) => {
+            let task = match program.kind {
+                ProgramKind::Native => Task::Exec,
+                ProgramKind::Component => Task::Component {
+                    memory_bytes: u64::from(spec.bounds.memory_mb) * 1024 * 1024,
+                    wall_ms: millis(spec.bounds.wall),
+                },
+            };
+            (task, Some(program.digest))
+        }
+        JobWork::Builder(builder) => {
+            let task = Task::Build {
+                builder: builder.program.clone(),
+                environment: builder.environment.clone(),
+            };
+            (task, None)
+        }
     };
     let inputs = spec.inputs.iter().filter_map(|input| {
         Some(Checked {
@@ -365,7 +404,7 @@ fn order_of(spec: &JobSpec) -> JobOrder {
         version: ORDER_VERSION,
         task,
         arguments: spec.arguments.clone(),
-        program: Some(spec.program.digest),
+        program,
         inputs: inputs.collect(),
         landlock_abi_min: spec.landlock_abi_min,
         open_files: spec.bounds.open_files.into(),

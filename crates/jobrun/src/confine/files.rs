@@ -4,7 +4,11 @@ use landlock::{
     ABI, Access as _, AccessFs, AccessNet, BitFlags, LandlockStatus, PathBeneath, PathFd, Ruleset,
     RulesetAttr as _, RulesetCreated, RulesetCreatedAttr as _, RulesetStatus, Scope,
 };
-use undercroft_sandbox::order::{INPUTS, OUTPUT, PROGRAM, SCRATCH};
+use undercroft_sandbox::order::{
+    BUILD, ETC, INPUTS, OUTPUT, PROGRAM, SCRATCH, SHARED_MEMORY, STORE, TEMPORARY,
+};
+
+use super::Room;
 
 /// The newest version whose rights are named here. Older kernels hold what they know of it.
 const NEWEST: ABI = ABI::V7;
@@ -31,11 +35,11 @@ const DEVICES: [&str; 5] = [
 
 /// Leaves the job's own files, and nothing else; no TCP, no abstract socket and no signal beyond itself. The version that
 /// holds; 0 where the kernel has none.
-pub(crate) fn give_up() -> Result<u32, String> {
-    restrict().map_err(|error| format!("Landlock: {error}"))
+pub(crate) fn give_up(room: Room) -> Result<u32, String> {
+    restrict(room).map_err(|error| format!("Landlock: {error}"))
 }
 
-fn restrict() -> Result<u32, landlock::RulesetError> {
+fn restrict(room: Room) -> Result<u32, landlock::RulesetError> {
     let read: BitFlags<AccessFs> = AccessFs::ReadFile | AccessFs::ReadDir;
     let run = AccessFs::ReadFile | AccessFs::Execute;
     let own = AccessFs::from_all(NEWEST)
@@ -46,10 +50,25 @@ fn restrict() -> Result<u32, landlock::RulesetError> {
         .handle_access(AccessNet::from_all(NEWEST))?
         .scope(Scope::from_all(NEWEST))?
         .create()?;
-    rules = allow(rules, INPUTS, read)?;
-    rules = allow(rules, PROGRAM, run)?;
-    rules = allow(rules, OUTPUT, own)?;
-    rules = allow(rules, SCRATCH, own)?;
+    let places = match room {
+        Room::Job => vec![
+            (INPUTS, read),
+            (PROGRAM, run),
+            (OUTPUT, own),
+            (SCRATCH, own),
+        ],
+        // What it reads is mounted read only within the store.
+        Room::Build => vec![
+            (STORE, own),
+            (BUILD, own),
+            (TEMPORARY, own),
+            (SHARED_MEMORY, own),
+            (ETC, read),
+        ],
+    };
+    for (place, access) in places {
+        rules = allow(rules, place, access)?;
+    }
     for file in FACTS.iter().chain(&ITSELF) {
         rules = allow(rules, file, AccessFs::ReadFile.into())?;
     }

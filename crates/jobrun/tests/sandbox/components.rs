@@ -3,7 +3,7 @@
 use std::{fs, time::Duration};
 
 use undercroft_sandbox::{
-    DiskBound, JobEnd, JobSpec, KillReason, Program, ProgramKind, SandboxError,
+    DiskBound, JobEnd, JobSpec, JobWork, KillReason, Program, ProgramKind, SandboxError,
 };
 
 use crate::support::{Site, digest, text};
@@ -33,11 +33,11 @@ fn spec(site: &Site, name: &str, bytes: &[u8]) -> JobSpec {
     let file = site.folder.path().join(format!("{name}.wasm"));
     fs::write(&file, bytes).unwrap();
     let mut spec = site.spec(name, &[]);
-    spec.program = Program {
+    spec.work = JobWork::Program(Program {
         digest: digest(&file),
         file,
         kind: ProgramKind::Component,
-    };
+    });
     spec.bounds.memory_mb = 192;
     spec
 }

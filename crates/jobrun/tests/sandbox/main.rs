@@ -3,6 +3,8 @@
 #[cfg(test)]
 mod bounds;
 #[cfg(test)]
+mod builds;
+#[cfg(test)]
 mod components;
 #[cfg(test)]
 mod escapes;
@@ -15,7 +17,7 @@ mod support;
 
 use std::time::Instant;
 
-use undercroft_sandbox::{JobEnd, SandboxError};
+use undercroft_sandbox::{JobEnd, JobWork, SandboxError};
 
 use support::{Site, text};
 
@@ -67,7 +69,10 @@ async fn another_program_than_the_one_that_was_meant_is_refused() {
         return;
     };
     let mut spec = site.spec("other", &["exit", "0"]);
-    spec.program.digest = format!("sha256:{}", "0".repeat(64)).parse().unwrap();
+    let JobWork::Program(program) = &mut spec.work else {
+        panic!("it is a program");
+    };
+    program.digest = format!("sha256:{}", "0".repeat(64)).parse().unwrap();
     let error = site.yard.start(spec).await.unwrap_err();
     assert!(matches!(error, SandboxError::Refused { .. }), "{error}");
     assert!(error.to_string().contains("was to be run"), "{error}");

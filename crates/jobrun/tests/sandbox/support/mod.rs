@@ -11,8 +11,8 @@ use std::{
 
 use tempfile::TempDir;
 use undercroft_sandbox::{
-    Bounds, DiskBound, FileDigest, InputFile, JobSpec, Program, ProgramKind, SandboxError, Tools,
-    TotalBounds, Yard,
+    Bounds, DiskBound, FileDigest, InputFile, JobSpec, JobWork, Program, ProgramKind, SandboxError,
+    Tools, TotalBounds, Yard,
 };
 use undercroft_testkit::{OrSkip as _, program, skip};
 
@@ -50,7 +50,7 @@ impl Site {
     pub(crate) fn spec(&self, name: &str, arguments: &[&str]) -> JobSpec {
         JobSpec {
             name: name.to_owned(),
-            program: native(&self.hostile),
+            work: JobWork::Program(native(&self.hostile)),
             arguments: arguments.iter().map(|one| (*one).to_owned()).collect(),
             inputs: Vec::new(),
             bounds: bounds(),
