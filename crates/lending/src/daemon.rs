@@ -3,6 +3,7 @@
 //! One thread does all of it but reading and writing large files. What the owner says works without a network, and
 //! without a running daemon: [`Daemon::answer`] is what `undercroft lend` uses then.
 
+mod build;
 mod carry;
 mod content;
 mod core;

@@ -12,6 +12,7 @@ pub mod hours;
 pub mod idle;
 pub mod keys;
 mod lines;
+pub mod nix;
 pub mod owner;
 pub mod policy;
 pub mod server;

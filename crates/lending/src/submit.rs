@@ -4,6 +4,7 @@ mod file;
 mod view;
 
 use std::{
+    collections::BTreeSet,
     fs::File,
     io::{self, Read as _, Seek as _, SeekFrom, Write},
     path::{Path, PathBuf},
@@ -13,6 +14,7 @@ use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
 use undercroft_lend::{
     Digest, JobId, SubmitterName,
+    job::{Runtime, Submission},
     wire::{
         self, BringSay, CONTENT_BYTES_MAX, ContentPart, NotRead, PART_BYTES, next_offset,
         submit::{AtSubmit, JobLine, SubmitAnswer},
@@ -83,7 +85,7 @@ pub enum SubmitError {
         why: String,
     },
     /// The server couldn't answer for too long.
-    #[error("the server of lending couldn't answer {TRIES_MAX} times")]
+    #[error("the server of lending couldn't answer, however often it was asked")]
     Busy,
     /// The server's answer isn't one.
     #[error("the server's answer can't be understood: {detail}")]
@@ -154,11 +156,21 @@ pub struct Sending<'a> {
     pub total: u64,
 }
 
+/// How long somebody waits for the server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Patience {
+    /// For one answer, in milliseconds.
+    pub answer_ms: u64,
+    /// Times that something is asked.
+    pub tries: u32,
+}
+
 /// Somebody who brings work.
 #[derive(Debug)]
 pub struct Submitting {
     bus: Bus,
     subject: String,
+    patience: Patience,
 }
 
 impl Submitting {
@@ -167,7 +179,66 @@ impl Submitting {
         Self {
             bus,
             subject: format!("lend.submit.{name}"),
+            patience: Patience {
+                answer_ms: ANSWER_MS_MAX,
+                tries: TRIES_MAX,
+            },
         }
+    }
+
+    /// With another patience: somebody waits for what this is for.
+    pub fn with_patience(mut self, patience: Patience) -> Self {
+        self.patience = patience;
+        self
+    }
+
+    /// Brings a file that a job reads, and says its digest.
+    ///
+    /// # Errors
+    /// When it can't be read or holds a secret, or the server doesn't take it.
+    pub async fn bring_file(
+        &self,
+        path: PathBuf,
+        scan: Scan,
+        tell: &mut (dyn FnMut(Sending<'_>) + Send),
+    ) -> Result<Digest, SubmitError> {
+        let mut content = Content::open(path, scan)?;
+        self.bring(&mut content, tell).await?;
+        Ok(content.digest)
+    }
+
+    /// How many devices wait for such work now. Those that just ask anew aren't among them for a moment.
+    ///
+    /// # Errors
+    /// When the server can't be asked.
+    pub async fn lenders(&self, runtime: Runtime) -> Result<u32, SubmitError> {
+        match self
+            .ask(wire::write(&AtSubmit::Lenders { runtime }))
+            .await?
+            .0
+        {
+            SubmitAnswer::Lenders { waiting } => Ok(waiting),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Which of these the tenant has at the server. [`HAVE_MAX`] at most are asked for.
+    ///
+    /// # Errors
+    /// When the server can't be asked.
+    pub async fn have(&self, digests: Vec<Digest>) -> Result<BTreeSet<Digest>, SubmitError> {
+        match self.ask(wire::write(&AtSubmit::Have { digests })).await?.0 {
+            SubmitAnswer::Have { digests } => Ok(digests.into_iter().collect()),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Submits work whose content is there.
+    ///
+    /// # Errors
+    /// When the server refuses, or can't be asked.
+    pub async fn submit_as(&self, submission: Submission) -> Result<JobLine, SubmitError> {
+        self.job(&AtSubmit::Submit(Box::new(submission))).await
     }
 
     /// Brings all that a job reads, and then the job. Paths are relative to `folder`.
@@ -196,9 +267,7 @@ impl Submitting {
             self.bring(content, tell).await?;
         }
         let mut digests = contents.iter().map(|content| content.digest);
-        let submission = file.submission(&mut digests);
-        let asked = AtSubmit::Submit(Box::new(submission));
-        self.job(&asked).await
+        self.submit_as(file.submission(&mut digests)).await
     }
 
     async fn bring(
@@ -323,11 +392,11 @@ impl Submitting {
     /// Asks until there is an answer. All that is asked may be asked twice.
     async fn ask(&self, message: Vec<u8>) -> Result<(SubmitAnswer, Bytes), SubmitError> {
         let message = Bytes::from(message);
-        for _ in 0..TRIES_MAX {
+        for _ in 0..self.patience.tries {
             let subject = self.subject.clone();
             let answer = match self
                 .bus
-                .request(subject, message.clone(), ANSWER_MS_MAX)
+                .request(subject, message.clone(), self.patience.answer_ms)
                 .await
             {
                 Ok(answer) => answer,
@@ -367,6 +436,8 @@ fn unexpected(answer: &SubmitAnswer) -> SubmitError {
         SubmitAnswer::Job(_) => "a job",
         SubmitAnswer::Jobs { .. } => "a list of jobs",
         SubmitAnswer::Part { .. } => "a part of content",
+        SubmitAnswer::Lenders { .. } => "devices that wait",
+        SubmitAnswer::Have { .. } => "digests",
         SubmitAnswer::Again { .. } | SubmitAnswer::Refused { .. } => "no answer",
     };
     SubmitError::Answer {

@@ -5,6 +5,7 @@ mod doctor;
 mod enrol;
 mod key;
 mod log;
+mod nix_build;
 mod offers;
 mod pc;
 mod reach;
@@ -48,6 +49,7 @@ enum LendCommand {
     Logs(submit::LogsArgs),
     Cancel(submit::CancelArgs),
     Result(submit::ResultArgs),
+    NixBuild(nix_build::NixBuildArgs),
     Server(server::ServerArgs),
     Audit(audit::AuditArgs),
     Key(key::KeyArgs),
@@ -69,6 +71,7 @@ pub(crate) fn run(ui: Ui, at: Option<&Path>, args: &LendArgs) -> Result<Done, Cl
         LendCommand::Logs(args) => submit::logs(ui, at, args),
         LendCommand::Cancel(args) => submit::cancel(ui, at, args),
         LendCommand::Result(args) => submit::result(ui, at, args),
+        LendCommand::NixBuild(args) => nix_build::run(ui, args),
         LendCommand::Server(args) => server::run(ui, at, args),
         LendCommand::Audit(args) => audit::run(ui, at, args),
         LendCommand::Key(args) => key::run(ui, args),

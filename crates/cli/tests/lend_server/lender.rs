@@ -352,7 +352,7 @@ pub(crate) async fn bring(
 pub(crate) fn offer() -> Offer {
     Offer {
         class: "pc".parse().unwrap(),
-        runtimes: [Runtime::Wasm, Runtime::Process].into(),
+        runtimes: [Runtime::Wasm, Runtime::Process, Runtime::Nix].into(),
         tenants: None,
         max_sensitivity: Sensitivity::Internal,
         features: BTreeSet::new(),

@@ -11,6 +11,7 @@
 mod kills;
 mod lender;
 mod nats;
+mod nix;
 mod pc;
 mod permissions;
 mod refusals;

@@ -15,7 +15,7 @@ use crate::{
     support::Ran,
 };
 
-const PC: &str = "desk";
+pub(crate) const PC: &str = "desk";
 /// Rests between two looks.
 const LOOK: Duration = Duration::from_millis(50);
 /// What is lent: it shouts its input, or stays with twenty children that heed nothing.
@@ -39,7 +39,7 @@ int main(int argc, char **argv) {
 }
 "#;
 
-struct Pc<'a> {
+pub(crate) struct Pc<'a> {
     site: &'a Site,
     config: PathBuf,
     run: PathBuf,
@@ -47,7 +47,7 @@ struct Pc<'a> {
 
 impl<'a> Pc<'a> {
     /// `None`, said openly, where something of it isn't on this machine.
-    fn of(site: &'a Site) -> Option<Self> {
+    pub(crate) fn of(site: &'a Site) -> Option<Self> {
         program("bwrap", "bubblewrap").or_skip()?;
         let cc = program("cc", "gcc").or_skip()?;
         let command = Path::new(env!("CARGO_BIN_EXE_undercroft"));
@@ -66,7 +66,7 @@ impl<'a> Pc<'a> {
         fs::create_dir(&run).unwrap();
         let policy = json!({
             "version": 1, "fleet": "cellar", "device": PC, "class": "pc", "owner": "ada", "natsUrl": site.nats.url(),
-            "caFile": site.nats.ca(), "stateDirectory": site.file(PC), "runtimes": ["process"], "tenants": ["research"],
+            "caFile": site.nats.ca(), "stateDirectory": site.file(PC), "runtimes": ["process", "nix"], "tenants": ["research"],
             "maxSensitivity": "public", "slots": 1, "cpuPercent": 100, "memoryMb": 256, "diskMb": 128, "jobWallS": 600,
             "heartbeatS": 2, "pauseS": 60, "when": { "idleAfterS": 1, "hasSeat": false },
         });
@@ -74,7 +74,7 @@ impl<'a> Pc<'a> {
         Some(Self { site, config, run })
     }
 
-    fn command(&self, args: &[&str]) -> Command {
+    pub(crate) fn command(&self, args: &[&str]) -> Command {
         let mut command = self.site.sandbox.command(["lend"]);
         command.args(args).arg("--config").arg(&self.config);
         command.env("XDG_RUNTIME_DIR", &self.run);
@@ -82,23 +82,27 @@ impl<'a> Pc<'a> {
     }
 
     /// What its owner says.
-    fn owner(&self, args: &[&str]) -> Ran {
+    pub(crate) fn owner(&self, args: &[&str]) -> Ran {
         let ran = self.site.sandbox.finish(&mut self.command(args));
         assert_eq!(ran.code, 0, "{args:?}: {}", ran.text());
         ran
     }
 
-    fn status(&self) -> Value {
+    pub(crate) fn status(&self) -> Value {
         serde_json::from_str(&self.owner(&["status", "--json"]).out).unwrap()
     }
 
-    /// Waits until a job runs in its sandbox.
-    fn wait_until_running(&self, job: &str) {
+    /// Waits until a job runs in its sandbox whose name begins so.
+    pub(crate) fn wait_until_running(&self, job: &str) {
         let since = Instant::now();
         let runs = |status: &Value| {
             let jobs = status["jobs"].as_array().into_iter().flatten();
-            jobs.clone()
-                .any(|held| held["job"] == job && held["phase"] == "runs")
+            jobs.clone().any(|held| {
+                held["job"]
+                    .as_str()
+                    .is_some_and(|name| name.starts_with(job))
+                    && held["phase"] == "runs"
+            })
         };
         loop {
             let status = self.status();

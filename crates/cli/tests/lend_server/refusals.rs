@@ -322,11 +322,11 @@ async fn work_that_cant_be_lent_is_refused_with_words() {
         submit(&site.job_with("a", "research", b"x", &format!("{public}\nattempts = 99")))
             .contains("attempts is 99")
     );
-    let nix = site.job_with("a", "research", b"x", public);
-    let text = std::fs::read_to_string(site.sandbox.dir().join(&nix)).unwrap();
+    let adb = site.job_with("a", "research", b"x", public);
+    let text = std::fs::read_to_string(site.sandbox.dir().join(&adb)).unwrap();
     site.sandbox
-        .write("nix.toml", &text.replace("\"process\"", "\"nix\""));
-    assert!(submit("nix.toml").contains("none of `lending.runtimes`"));
+        .write("adb.toml", &text.replace("\"process\"", "\"adb\""));
+    assert!(submit("adb.toml").contains("none of `lending.runtimes`"));
     let key = "-----BEGIN OPENSSH PRIVATE KEY-----\nb3BlbnNzaC1rZXktdjEAAAAABG5vbmUAAAAEbm9uZQ\n";
     assert!(
         submit(&site.job_with("a", "research", key.as_bytes(), public))

@@ -66,7 +66,7 @@ impl Site {
             "[fleet]\nname = \"cellar\"\n[network]\nnode_cidr = \"10.0.0.0/24\"\nserver_address = \"10.0.0.1\"\n\
              [classes.box]\n[nodes.one]\nclass = \"box\"\nmacs = [\"52:54:00:00:00:0b\"]\naddress = \"10.0.0.11\"\n\
              disks = [{{ serial = \"ONE\" }}]\n[users.ada]\n\
-             [lending]\nenabled = true\nnats_url = \"{}\"\nruntimes = [\"process\", \"wasm\"]\nlease_s = 10\nheartbeat_s = 2\n\
+             [lending]\nenabled = true\nnats_url = \"{}\"\nruntimes = [\"process\", \"wasm\", \"nix\"]\nlease_s = 10\nheartbeat_s = 2\n\
              tenants = [\"research\", \"others\"]\nmax_sensitivity = \"internal\"\nserver_key = \"{}\"\n",
             nats.url(),
             accounts.services["lend-server"],

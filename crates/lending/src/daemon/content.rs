@@ -1,8 +1,10 @@
 //! What jobs read and what they made: fetched from the server in parts into a cache, and brought to it in parts.
 
+mod trees;
+
 use std::{
     collections::BTreeSet,
-    fs::File,
+    fs::{self, File},
     io::{self, Read as _, Seek as _, SeekFrom, Write as _},
     path::PathBuf,
     time::Duration,
@@ -33,6 +35,8 @@ const PART_REST_MS_MAX: u64 = 10_000;
 const CACHE: &str = "cache";
 /// The folder of what jobs made, in the state folder.
 const MADE: &str = "made";
+
+use trees::Kept;
 
 /// Why content didn't come or go.
 #[derive(Debug, thiserror::Error)]
@@ -218,33 +222,50 @@ impl Content {
     /// Removes what was used longest ago until so much more fits.
     fn make_room(&self, bytes: u64, keep: &BTreeSet<Digest>) -> Result<(), ContentError> {
         let keep: BTreeSet<String> = keep.iter().map(name_of).collect();
-        let mut files: Vec<_> = Vec::new();
+        self.clear_trees(false)?;
+        let mut all = self.trees()?;
         for entry in self.state.list(CACHE)? {
-            let path = format!("{CACHE}/{}", entry.name.to_string_lossy());
+            let name = entry.name.to_string_lossy().into_owned();
+            let path = format!("{CACHE}/{name}");
             let Some(file) = self.state.open(&path)? else {
                 continue;
             };
             if let Ok(meta) = file.metadata() {
-                files.push((meta.modified().ok(), meta.len(), path));
+                all.push(Kept {
+                    used: meta.modified().ok(),
+                    bytes: meta.len(),
+                    digest: name,
+                    path: self.state.path(&path),
+                });
             }
         }
-        files.sort();
-        let mut all: u64 = files.iter().map(|(_, bytes, _)| bytes).sum();
-        for (_, len, path) in files {
-            if all.saturating_add(bytes) <= self.quota_bytes {
+        all.sort_by_key(|kept| kept.used);
+        let mut sum: u64 = all.iter().map(|kept| kept.bytes).sum();
+        for kept in all {
+            if sum.saturating_add(bytes) <= self.quota_bytes {
                 break;
             }
-            let name = path.trim_start_matches("cache/");
-            if !keep.contains(name) && !name.contains(".part-") {
-                self.state.remove(&path)?;
-                all = all.saturating_sub(len);
+            // What is still fetched or unpacked isn't named by a digest alone.
+            if keep.contains(&kept.digest) || kept.digest.len() != 64 {
+                continue;
             }
+            let removed = match kept.path.is_dir() {
+                true => fs::remove_dir_all(&kept.path),
+                false => fs::remove_file(&kept.path),
+            };
+            removed.map_err(|source| ContentError::Io {
+                tried: "remove",
+                path: kept.path,
+                source,
+            })?;
+            sum = sum.saturating_sub(kept.bytes);
         }
         Ok(())
     }
 
     /// Removes all artefacts.
-    pub(crate) fn forget(&self) -> Result<(), ConfinedError> {
+    pub(crate) fn forget(&self) -> Result<(), ContentError> {
+        self.clear_trees(true)?;
         for folder in [CACHE, MADE] {
             self.state.make_folder(folder, 0o700)?;
             for entry in self.state.list(folder)? {

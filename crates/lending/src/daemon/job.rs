@@ -10,15 +10,15 @@ use tokio::sync::watch;
 use undercroft_lend::{
     Digest,
     device::{Exit, Input},
-    job::Runtime,
+    job::{Job, Runtime},
     wire::{Assignment, CONTENT_BYTES_MAX, Holding},
 };
 use undercroft_sandbox::{
-    Bounds, DiskBound, FileDigest, InputFile, JobEnd, JobSpec, JobUsage, KillReason, Program,
-    ProgramKind, Running, Yard,
+    Bounds, DiskBound, FileDigest, InputFile, JobEnd, JobSpec, JobUsage, JobWork, KillReason,
+    Program, ProgramKind, Running, Yard,
 };
 
-use super::content::Content;
+use super::{build, content::Content};
 use crate::bus::Bus;
 
 /// Processes and threads of one job. A compiler with all its helpers has some hundred.
@@ -244,44 +244,23 @@ async fn spec(
     in_use: &BTreeSet<Digest>,
 ) -> Result<(JobSpec, u64), String> {
     let job = &assignment.job;
-    let kind = match job.runtime {
-        Runtime::Process => ProgramKind::Native,
-        Runtime::Wasm => ProgramKind::Component,
-        Runtime::Nix | Runtime::Adb => {
-            return Err(format!("{:?} can't be run on this PC", job.runtime));
+    let mut arguments = job.arguments.clone();
+    let (work, inputs, bytes) = match job.runtime {
+        Runtime::Nix => {
+            let (builder, words, bytes) =
+                build::builder(job, holding, content, bus, in_use).await?;
+            arguments = words;
+            (JobWork::Builder(builder), Vec::new(), bytes)
         }
+        Runtime::Process | Runtime::Wasm => program(job, holding, content, bus, in_use).await?,
+        Runtime::Adb => return Err(format!("{:?} can't be run on this PC", job.runtime)),
     };
-    let digest = |of: &Digest| {
-        of.to_string()
-            .parse::<FileDigest>()
-            .map_err(|e| e.to_string())
-    };
-    let fetch = async |of: &Digest| {
-        let have = content.have(bus, holding, *of, in_use).await;
-        have.map_err(|e| e.to_string())
-    };
-    let (file, mut bytes) = fetch(&job.artefact).await?;
-    let program = Program {
-        file,
-        digest: digest(&job.artefact)?,
-        kind,
-    };
-    let mut inputs = Vec::new();
-    for (name, of) in &job.inputs {
-        let (file, more) = fetch(of).await?;
-        bytes += more;
-        inputs.push(InputFile {
-            name: name.clone(),
-            file,
-            digest: Some(digest(of)?),
-        });
-    }
     let limits = &job.limits;
     let disk = u64::from(limits.disk_mb).saturating_mul(MIB);
     let spec = JobSpec {
         name: format!("{}.{}", holding.job, holding.epoch),
-        program,
-        arguments: job.arguments.clone(),
+        work,
+        arguments,
         inputs,
         bounds: Bounds {
             cpu_percent: limits.cpu_percent,
@@ -300,4 +279,44 @@ async fn spec(
         landlock_abi_min: LANDLOCK_ABI_MIN,
     };
     Ok((spec, bytes))
+}
+
+/// A program or a component, and what it reads.
+async fn program(
+    job: &Job,
+    holding: &Holding,
+    content: &Content,
+    bus: &Bus,
+    in_use: &BTreeSet<Digest>,
+) -> Result<(JobWork, Vec<InputFile>, u64), String> {
+    let digest = |of: &Digest| {
+        of.to_string()
+            .parse::<FileDigest>()
+            .map_err(|e| e.to_string())
+    };
+    let fetch = async |of: &Digest| {
+        let have = content.have(bus, holding, *of, in_use).await;
+        have.map_err(|e| e.to_string())
+    };
+    let (file, mut bytes) = fetch(&job.artefact).await?;
+    let kind = match job.runtime {
+        Runtime::Wasm => ProgramKind::Component,
+        _ => ProgramKind::Native,
+    };
+    let program = Program {
+        file,
+        digest: digest(&job.artefact)?,
+        kind,
+    };
+    let mut inputs = Vec::new();
+    for (name, of) in &job.inputs {
+        let (file, more) = fetch(of).await?;
+        bytes += more;
+        inputs.push(InputFile {
+            name: name.clone(),
+            file,
+            digest: Some(digest(of)?),
+        });
+    }
+    Ok((JobWork::Program(program), inputs, bytes))
 }

@@ -36,7 +36,7 @@ use crate::{
 /// The folder of running jobs, in the state folder.
 const YARD: &str = "jobs";
 /// What can be run here. A policy may name more, for other kinds of device.
-const RUNTIMES: [Runtime; 2] = [Runtime::Wasm, Runtime::Process];
+const RUNTIMES: [Runtime; 3] = [Runtime::Wasm, Runtime::Process, Runtime::Nix];
 /// Bytes of a MiB.
 const MIB: u64 = 1024 * 1024;
 

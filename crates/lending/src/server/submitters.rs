@@ -12,7 +12,7 @@ use undercroft_lend::{
     },
     wire::{
         self, BringSay, CONTENT_BYTES_MAX, ContentPart, Fetching, Made,
-        submit::{AtSubmit, JobLine, LISTED_MAX, SubmitAnswer},
+        submit::{AtSubmit, HAVE_MAX, JobLine, LISTED_MAX, SubmitAnswer},
     },
 };
 
@@ -77,6 +77,12 @@ impl Hub {
                 let answer = self.list(&known.tenant, after.as_ref());
                 send_message(&self.bus, to, &answer);
             }
+            AtSubmit::Lenders { runtime } => {
+                let waiting = self.machine.lenders(&known.tenant, runtime);
+                let waiting = u32::try_from(waiting).unwrap_or(u32::MAX);
+                send_message(&self.bus, to, &SubmitAnswer::Lenders { waiting });
+            }
+            AtSubmit::Have { digests } => self.have(known.tenant, digests, to),
             AtSubmit::Fetch { job, made, offset } => {
                 self.fetches(&known.tenant, job, made, offset, to);
             }
@@ -103,6 +109,35 @@ impl Hub {
     ) {
         send_message(&self.bus, to, &SubmitAnswer::Refused { why: why.clone() });
         self.refuse(subject, reason, why);
+    }
+
+    fn have(&mut self, tenant: Tenant, digests: Vec<Digest>, to: Subject) {
+        if digests.len() > HAVE_MAX {
+            let why = format!("at most {HAVE_MAX} digests are looked up at once");
+            send_message(&self.bus, to, &SubmitAnswer::Refused { why });
+            return;
+        }
+        let Some(permit) = self.room() else {
+            send_message(&self.bus, to, &SubmitAnswer::Again { after_ms: AGAIN_MS });
+            return;
+        };
+        let (kept, bus) = (self.kept.clone(), self.bus.clone());
+        tokio::spawn(async move {
+            let mut have = Vec::new();
+            for digest in digests {
+                match kept.whole(&tenant, &digest).await {
+                    Ok(Some(_)) => have.push(digest),
+                    Ok(None) => {}
+                    Err(()) => {
+                        let answer = SubmitAnswer::Again { after_ms: AGAIN_MS };
+                        send_message(&bus, to, &answer);
+                        return;
+                    }
+                }
+            }
+            send_message(&bus, to, &SubmitAnswer::Have { digests: have });
+            drop(permit);
+        });
     }
 
     fn list(&self, tenant: &Tenant, after: Option<&JobId>) -> SubmitAnswer {
