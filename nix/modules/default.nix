@@ -9,6 +9,7 @@
     ./hats.nix
     ./health.nix
     ./lending.nix
+    ./lent-builds.nix
     ./kubernetes
     ./longhorn.nix
     ./nats.nix

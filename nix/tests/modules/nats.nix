@@ -58,9 +58,18 @@ let
           caFile = "/run/secrets/ca.crt";
           package = stub;
         };
+        builds = {
+          enable = true;
+          submitter = "ci";
+          tenant = "research";
+          sensitivity = "public";
+          keyFile = "/run/secrets/builds.nk";
+          package = stub;
+        };
       };
     }
   ];
+  builders = builtins.fromJSON lends.nix.settings.external-builders;
   unit = lends.systemd.services.undercroft-lend-server.serviceConfig;
 in
 [
@@ -156,6 +165,23 @@ in
         + " --key /run/credentials/undercroft-lend-server.service/key"
       ) unit.ExecStart;
       refused = refused lends;
+    };
+  }
+  {
+    name = "Nix' builds are brought to lent PCs by the command, with its settings";
+    expected = {
+      builders = 1;
+      args = [
+        "lend"
+        "nix-build"
+        "--config"
+      ];
+      feature = true;
+    };
+    actual = {
+      builders = lib.length builders;
+      args = lib.take 3 (lib.head builders).args;
+      feature = lib.elem "external-builders" lends.nix.settings.experimental-features;
     };
   }
   {
