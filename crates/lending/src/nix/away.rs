@@ -172,6 +172,7 @@ async fn bring(
         // A second try is made here.
         attempts: Some(1),
         loss_s: None,
+        rerun_percent: None,
     })
 }
 
