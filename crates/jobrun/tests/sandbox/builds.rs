@@ -29,8 +29,10 @@ fn build(site: &Site, name: &str, arguments: &[&str]) -> Option<JobSpec> {
         fs::create_dir(&tree).unwrap();
         fs::write(tree.join("text"), "text").unwrap();
         let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/sandbox/builder.c");
-        let made = Command::new(cc).args(["-static", "-O1", "-o"]);
-        let made = made.args([&tree.join("builder"), &source]).status();
+        let made = Command::new(cc)
+            .args(["-static", "-O1", "-o"])
+            .args([&tree.join("builder"), &source])
+            .status();
         assert!(made.unwrap().success());
         fs::create_dir(folder.join("files")).unwrap();
         fs::write(folder.join("files/given"), "given").unwrap();
