@@ -110,7 +110,8 @@ async fn builds_that_lead_elsewhere_are_refused() {
     let Some(site) = Site::open().await else {
         return;
     };
-    let changes: [(&dyn Fn(&mut BuilderSpec), &str); 4] = [
+    type Change<'a> = &'a dyn Fn(&mut BuilderSpec);
+    let changes: [(Change<'_>, &str); 4] = [
         (
             &|b| b.program = "/bin/sh".to_owned(),
             "isn't below /nix/store",
