@@ -21,7 +21,7 @@ let
 
   cache = "/var/cache/undercroft-lent-builds";
 
-  # `undercroft lend nix-build` reads it: crates/lending, nix/settings.rs, has the same names.
+  # `undercroft lend build` reads it: crates/lending, nix/settings.rs, has the same names.
   settings = pkgs.writeText "undercroft-lent-builds.json" (
     builtins.toJSON (
       {
@@ -129,7 +129,7 @@ in
           program = "${builds.package}/bin/undercroft";
           args = [
             "lend"
-            "nix-build"
+            "build"
             "--config"
             "${settings}"
           ];

@@ -173,7 +173,7 @@ in
       builders = 1;
       args = [
         "lend"
-        "nix-build"
+        "build"
         "--config"
       ];
       feature = true;

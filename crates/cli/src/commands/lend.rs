@@ -1,11 +1,12 @@
 //! `undercroft lend`: what PCs lend, and who asks them for it. One file a command, in `lend/`.
 
 mod audit;
+mod build;
 mod doctor;
 mod enrol;
 mod key;
 mod log;
-mod nix_build;
+
 mod offers;
 mod pc;
 mod reach;
@@ -49,7 +50,7 @@ enum LendCommand {
     Logs(submit::LogsArgs),
     Cancel(submit::CancelArgs),
     Result(submit::ResultArgs),
-    NixBuild(nix_build::NixBuildArgs),
+    Build(build::BuildArgs),
     Server(server::ServerArgs),
     Audit(audit::AuditArgs),
     Key(key::KeyArgs),
@@ -71,7 +72,7 @@ pub(crate) fn run(ui: Ui, at: Option<&Path>, args: &LendArgs) -> Result<Done, Cl
         LendCommand::Logs(args) => submit::logs(ui, at, args),
         LendCommand::Cancel(args) => submit::cancel(ui, at, args),
         LendCommand::Result(args) => submit::result(ui, at, args),
-        LendCommand::NixBuild(args) => nix_build::run(ui, args),
+        LendCommand::Build(args) => build::run(ui, args),
         LendCommand::Server(args) => server::run(ui, at, args),
         LendCommand::Audit(args) => audit::run(ui, at, args),
         LendCommand::Key(args) => key::run(ui, args),

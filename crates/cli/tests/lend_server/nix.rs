@@ -113,7 +113,7 @@ impl<'a> Nix<'a> {
         fs::write(shared.join("builds.json"), settings.to_string()).unwrap();
         let builder = json!([{
             "systems": ["x86_64-linux"], "program": "/run/shared/bin/undercroft",
-            "args": ["lend", "nix-build", "--config", "/run/shared/builds.json"],
+            "args": ["lend", "build", "--config", "/run/shared/builds.json"],
         }]);
         fs::write(
             shared.join("etc/nix/nix.conf"),

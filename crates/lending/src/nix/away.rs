@@ -111,7 +111,7 @@ async fn connect(settings: &NixSettings) -> Result<Submitting, String> {
         url: settings.nats_url.clone(),
         ca_file: settings.ca_file.clone(),
         key: Arc::new(key),
-        name: "undercroft lend nix-build".to_owned(),
+        name: "undercroft lend build".to_owned(),
         inbox: Inbox::Submitter(settings.submitter.to_string()),
     };
     let connected = tokio::time::timeout(CONNECT_LIMIT, Bus::connect(&bus)).await;

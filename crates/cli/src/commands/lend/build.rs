@@ -1,4 +1,4 @@
-//! `undercroft lend nix-build`.
+//! `undercroft lend build`.
 
 use std::{io::Write as _, path::PathBuf};
 
@@ -19,7 +19,7 @@ const READY: &[u8] = b"\x02\n";
 /// something of the machine, such as `kvm`, are never lent.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
-pub(crate) struct NixBuildArgs {
+pub(crate) struct BuildArgs {
     /// How builds are lent; what can't be read means that nothing is
     #[arg(long, value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
     config: PathBuf,
@@ -31,7 +31,7 @@ pub(crate) struct NixBuildArgs {
 const EXAMPLES: &str = "\
 Example of nix.conf:
   experimental-features = nix-command external-builders
-  external-builders = [{\"systems\":[\"x86_64-linux\"],\"program\":\"/usr/bin/undercroft\",\"args\":[\"lend\",\"nix-build\",\"--config\",\"/etc/undercroft/builds.json\"]}]
+  external-builders = [{\"systems\":[\"x86_64-linux\"],\"program\":\"/usr/bin/undercroft\",\"args\":[\"lend\",\"build\",\"--config\",\"/etc/undercroft/builds.json\"]}]
 
 Its settings:
   { \"version\": 1, \"natsUrl\": \"tls://nats.lan:4222\", \"caFile\": \"/etc/undercroft/nats-ca.crt\",
@@ -41,7 +41,7 @@ Its settings:
 
 Exit codes: 0 its outputs are there, otherwise the builder's, or 1.";
 
-pub(super) fn run(ui: Ui, args: &NixBuildArgs) -> Result<Done, CliError> {
+pub(super) fn run(ui: Ui, args: &BuildArgs) -> Result<Done, CliError> {
     let mut log = std::io::stderr();
     // Nobody reads what can't be written; the build goes on.
     let _ = log.write_all(READY).and_then(|()| log.flush());
