@@ -6,7 +6,6 @@ mod doctor;
 mod enrol;
 mod key;
 mod log;
-
 mod offers;
 mod pc;
 mod reach;
