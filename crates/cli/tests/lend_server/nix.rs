@@ -55,6 +55,7 @@ in rec {
   first = build "first" { } ''
     echo "built as $(busybox id -u):$(busybox id -g) in $PWD"
     [ ! -e /bin/sh ] && [ ! -e /home ] && [ ! -e /run ]
+    read line < <(echo "one process' words are another's"); echo "$line"
     busybox mkdir $out; echo first > $out/text; busybox ln -s /etc/passwd $out/link
   '';
   second = build "second" { inherit first; outputs = [ "out" "dev" ]; passAsFile = [ "long" ]; long = "from a file"; } ''
@@ -74,6 +75,8 @@ in rec {
     echo slow > $out
   '';
   after = build "after" { } "echo after > $out";
+  # Each waits for a second, so that what one machine has of processors isn't what is measured.
+  many = builtins.genList (number: build "many-${toString number}" { } "busybox sleep 1; echo done > $out") 20;
   lied = build "lied" { } "echo true > $out";
 }
 "#;
@@ -255,6 +258,7 @@ fn a_pc_builds_for_nix_and_what_it_gives_back_is_built_here() {
         "{}",
         built.log
     );
+    assert!(built.log.contains("words are another's"), "{}", built.log);
     assert!(!built.log.contains("built here"), "{}", built.log);
     assert_eq!(nix.text(&built.paths[0]), "first\nfrom a file");
     let dev = built.paths[0].replace("-second", "-second-dev");
@@ -351,5 +355,52 @@ async fn what_a_pc_lies_about_is_built_here() {
             built.log
         );
         assert_eq!(text.as_deref(), Some("true\n"));
+    }
+}
+
+/// A measurement, for a person to look at: the same builds where nothing is lent, and with PCs.
+#[test]
+fn twenty_builds_with_no_pc_one_and_three() {
+    if std::env::var_os("UNDERCROFT_LENT_BUILDS").is_none() {
+        skip(
+            "it takes a minute; UNDERCROFT_LENT_BUILDS=1 measures twenty builds with no PC, one and three",
+        );
+        return;
+    }
+    const PCS: [&str; 3] = ["desk", "lap", "tower"];
+    for count in [0, 1, 3] {
+        let Some(site) = Site::new(&PCS) else {
+            return;
+        };
+        let Some(nix) = Nix::of(&site) else {
+            return;
+        };
+        let _server = site.server();
+        let pcs = PCS.iter().take(count);
+        let pcs: Vec<Pc<'_>> = pcs.filter_map(|name| Pc::named(&site, name, 2)).collect();
+        let daemons = pcs.iter().map(|pc| {
+            pc.owner(&["enrol", "--grant", "--until", "1h"]);
+            Process::start(pc.command(&["run"]))
+        });
+        let _daemons: Vec<Process> = daemons.collect();
+        if pcs.is_empty() {
+            // What isn't to be lent isn't waited for.
+            let settings = nix.shared.join("builds.json");
+            let text = fs::read_to_string(&settings).unwrap();
+            fs::write(&settings, text.replace("\"public\"", "null")).unwrap();
+        } else {
+            // What all of them read is brought before, as it is in a fleet that builds.
+            nix.build("after").well("It is built by");
+        }
+        let jobs = if count == 3 { "6" } else { "2" };
+        let since = Instant::now();
+        let mut command = nix.build_command("many");
+        let built = Built::of(&command.args(["-j", jobs]).output().unwrap(), since);
+        assert!(built.is_built && built.paths.len() == 20, "{}", built.log);
+        let away = built.log.matches("It is built by").count();
+        println!(
+            "{count} PCs, {jobs} at a time: {:.1?}, {away} of 20 by PCs",
+            built.took
+        );
     }
 }

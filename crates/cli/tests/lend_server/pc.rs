@@ -48,6 +48,11 @@ pub(crate) struct Pc<'a> {
 impl<'a> Pc<'a> {
     /// `None`, said openly, where something of it isn't on this machine.
     pub(crate) fn of(site: &'a Site) -> Option<Self> {
+        Self::named(site, PC, 1)
+    }
+
+    /// One of several, with so many jobs at a time.
+    pub(crate) fn named(site: &'a Site, name: &str, slots: u32) -> Option<Self> {
         program("bwrap", "bubblewrap").or_skip()?;
         let cc = program("cc", "gcc").or_skip()?;
         let command = Path::new(env!("CARGO_BIN_EXE_undercroft"));
@@ -62,12 +67,13 @@ impl<'a> Pc<'a> {
             .args([&site.sandbox.dir().join("shout"), &source])
             .status();
         assert!(made.unwrap().success());
-        let (config, run) = (site.file("lending.json"), site.file("run"));
+        let config = site.file(&format!("{name}.json"));
+        let run = site.file(&format!("{name}-run"));
         fs::create_dir(&run).unwrap();
         let policy = json!({
-            "version": 1, "fleet": "cellar", "device": PC, "class": "pc", "owner": "ada", "natsUrl": site.nats.url(),
-            "caFile": site.nats.ca(), "stateDirectory": site.file(PC), "runtimes": ["process", "nix"], "tenants": ["research"],
-            "maxSensitivity": "public", "slots": 1, "cpuPercent": 100, "memoryMb": 256, "diskMb": 128, "jobWallS": 600,
+            "version": 1, "fleet": "cellar", "device": name, "class": "pc", "owner": "ada", "natsUrl": site.nats.url(),
+            "caFile": site.nats.ca(), "stateDirectory": site.file(name), "runtimes": ["process", "nix"], "tenants": ["research"],
+            "maxSensitivity": "public", "slots": slots, "cpuPercent": 100, "memoryMb": 256 * slots, "diskMb": 128 * slots, "jobWallS": 600,
             "heartbeatS": 2, "pauseS": 60, "when": { "idleAfterS": 1, "hasSeat": false },
         });
         fs::write(&config, policy.to_string()).unwrap();
