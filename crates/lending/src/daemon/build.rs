@@ -18,17 +18,27 @@ use undercroft_lend::{
 };
 use undercroft_sandbox::{BuilderSpec, StorePath};
 
-use super::content::Content;
+use super::content::{Content, Using};
 use crate::bus::Bus;
 
-/// What is built and its arguments, when all that it reads is here; and how many bytes came for it.
+/// A build that can begin.
+pub(super) struct Ready {
+    pub(super) spec: BuilderSpec,
+    pub(super) arguments: Vec<String>,
+    /// What it reads stays as long as this does.
+    pub(super) using: Using,
+    /// How many bytes came for it.
+    pub(super) bytes: u64,
+}
+
+/// What is built, when all that it reads is here.
 pub(super) async fn builder(
     job: &Job,
     holding: &Holding,
     content: &Content,
     bus: &Bus,
     in_use: &BTreeSet<Digest>,
-) -> Result<(BuilderSpec, Vec<String>, u64), String> {
+) -> Result<Ready, String> {
     let words = |error: super::content::ContentError| error.to_string();
     let (file, mut bytes) = content
         .have(bus, holding, job.artefact, in_use)
@@ -44,6 +54,7 @@ pub(super) async fn builder(
     }
     let mut trees: BTreeMap<&String, PathBuf> = BTreeMap::new();
     let mut files = None;
+    let mut using = content.using();
     for (name, digest) in &job.inputs {
         if name == FILES_INPUT {
             let (file, more) = content
@@ -57,7 +68,7 @@ pub(super) async fn builder(
         let inside = build.paths.iter().filter(|(_, input)| *input == name);
         let inside: BTreeSet<String> = inside.map(|(path, _)| path.clone()).collect();
         let (tree, more) = content
-            .have_tree(bus, holding, *digest, in_use, inside)
+            .have_tree(bus, holding, *digest, in_use, inside, &mut using)
             .await
             .map_err(words)?;
         bytes += more;
@@ -73,7 +84,7 @@ pub(super) async fn builder(
             tree,
         });
     }
-    let builder = BuilderSpec {
+    let spec = BuilderSpec {
         program: build.builder,
         environment: build.environment,
         paths,
@@ -81,7 +92,12 @@ pub(super) async fn builder(
         outputs: build.outputs,
         shell: build.shell,
     };
-    Ok((builder, build.arguments, bytes))
+    Ok(Ready {
+        spec,
+        arguments: build.arguments,
+        using,
+        bytes,
+    })
 }
 
 /// Reads what is to be built, whole, and compares what was read.

@@ -36,7 +36,8 @@ const CACHE: &str = "cache";
 /// The folder of what jobs made, in the state folder.
 const MADE: &str = "made";
 
-use trees::Kept;
+pub(crate) use trees::Using;
+use trees::{InUse, Kept};
 
 /// Why content didn't come or go.
 #[derive(Debug, thiserror::Error)]
@@ -71,6 +72,7 @@ pub(crate) struct Content {
     state: Confined,
     device: DeviceName,
     quota_bytes: u64,
+    in_use: InUse,
 }
 
 /// A digest as a file's name.
@@ -84,6 +86,7 @@ impl Content {
             state,
             device,
             quota_bytes,
+            in_use: InUse::default(),
         }
     }
 
@@ -246,7 +249,8 @@ impl Content {
                 break;
             }
             // What is still fetched or unpacked isn't named by a digest alone.
-            if keep.contains(&kept.digest) || kept.digest.len() != 64 {
+            let is_used = keep.contains(&kept.digest) || self.in_use.has(&kept.digest);
+            if is_used || kept.digest.len() != 64 {
                 continue;
             }
             let removed = match kept.path.is_dir() {

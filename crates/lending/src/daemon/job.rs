@@ -18,7 +18,10 @@ use undercroft_sandbox::{
     Program, ProgramKind, Running, Yard,
 };
 
-use super::{build, content::Content};
+use super::{
+    build,
+    content::{Content, Using},
+};
 use crate::bus::Bus;
 
 /// Processes and threads of one job. A compiler with all its helpers has some hundred.
@@ -51,6 +54,8 @@ pub(super) enum Wish {
 pub(super) struct Seen {
     pub(super) running: Option<Arc<Running>>,
     pub(super) bytes_in: u64,
+    /// What it reads stays as long as this does.
+    pub(super) using: Option<Arc<Using>>,
 }
 
 /// What came of a job.
@@ -128,8 +133,10 @@ impl Task {
             loop {
                 tokio::select! {
                     fetched = &mut fetching => {
-                        let (spec, bytes) = fetched.map_err(NotBegun::Failed)?;
-                        lock(&self.seen).bytes_in = bytes;
+                        let (spec, using, bytes) = fetched.map_err(NotBegun::Failed)?;
+                        let mut seen = lock(&self.seen);
+                        seen.bytes_in = bytes;
+                        seen.using = using.map(Arc::new);
                         break spec;
                     }
                     wish = next(&mut self.wish) => if wish == Wish::Kill {
@@ -235,22 +242,23 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// What the sandbox is to run, when all that it reads is here; and how many bytes came for it.
+/// What the sandbox is to run and what that reads, when all of it is here; and how many bytes came for it.
 async fn spec(
     assignment: &Assignment,
     holding: &Holding,
     content: &Content,
     bus: &Bus,
     in_use: &BTreeSet<Digest>,
-) -> Result<(JobSpec, u64), String> {
+) -> Result<(JobSpec, Option<Using>, u64), String> {
     let job = &assignment.job;
     let mut arguments = job.arguments.clone();
+    let mut using = None;
     let (work, inputs, bytes) = match job.runtime {
         Runtime::Nix => {
-            let (builder, words, bytes) =
-                build::builder(job, holding, content, bus, in_use).await?;
-            arguments = words;
-            (JobWork::Builder(builder), Vec::new(), bytes)
+            let ready = build::builder(job, holding, content, bus, in_use).await?;
+            arguments = ready.arguments;
+            using = Some(ready.using);
+            (JobWork::Builder(ready.spec), Vec::new(), ready.bytes)
         }
         Runtime::Process | Runtime::Wasm => program(job, holding, content, bus, in_use).await?,
         Runtime::Adb => return Err(format!("{:?} can't be run on this PC", job.runtime)),
@@ -278,7 +286,7 @@ async fn spec(
         },
         landlock_abi_min: LANDLOCK_ABI_MIN,
     };
-    Ok((spec, bytes))
+    Ok((spec, using, bytes))
 }
 
 /// A program or a component, and what it reads.

@@ -1,10 +1,11 @@
 //! Archives that were unpacked, each under its digest and its size, so that the next job needn't fetch or unpack it.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fs::{self, File},
     io::BufReader,
     path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, SystemTime},
 };
 
@@ -27,6 +28,47 @@ const LEFT_OVER: Duration = Duration::from_secs(6 * 3600);
 /// Files, folders and links of one archive, at most. Those of compilers have some ten thousand.
 const ENTRIES_MAX: u64 = 500_000;
 
+/// Which trees jobs read at the moment, and how many jobs: what is mounted for one isn't removed for another.
+#[derive(Debug, Default, Clone)]
+pub(super) struct InUse(Arc<Mutex<BTreeMap<String, usize>>>);
+
+impl InUse {
+    fn all(&self) -> MutexGuard<'_, BTreeMap<String, usize>> {
+        // Whoever panicked with it left it whole: one number was changed or not.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.all().contains_key(name)
+    }
+}
+
+/// The trees that a job reads. They stay until this is dropped.
+#[derive(Debug)]
+pub(crate) struct Using {
+    all: InUse,
+    names: Vec<String>,
+}
+
+impl Using {
+    fn add(&mut self, name: &str) {
+        *self.all.all().entry(name.to_owned()).or_default() += 1;
+        self.names.push(name.to_owned());
+    }
+}
+
+impl Drop for Using {
+    fn drop(&mut self) {
+        let mut all = self.all.all();
+        for name in &self.names {
+            let count = all.remove(name).unwrap_or(0).saturating_sub(1);
+            if count > 0 {
+                all.insert(name.clone(), count);
+            }
+        }
+    }
+}
+
 /// Something that takes room, and may go.
 pub(super) struct Kept {
     pub(super) used: Option<SystemTime>,
@@ -36,6 +78,14 @@ pub(super) struct Kept {
 }
 
 impl Content {
+    /// For a job that reads trees.
+    pub(crate) fn using(&self) -> Using {
+        Using {
+            all: self.in_use.clone(),
+            names: Vec::new(),
+        }
+    }
+
     /// The folder with what is in an archive, which is fetched and unpacked where it isn't there; and how many bytes came
     /// for it. Something with other names than these in it is refused.
     pub(crate) async fn have_tree(
@@ -45,9 +95,11 @@ impl Content {
         digest: Digest,
         keep: &BTreeSet<Digest>,
         names: BTreeSet<String>,
+        using: &mut Using,
     ) -> Result<(PathBuf, u64), ContentError> {
         self.state.make_folder(TREES, 0o700)?;
         let name = name_of(&digest);
+        using.add(&name);
         if let Some(found) = self.trees()?.into_iter().find(|kept| kept.digest == name) {
             // It was used just now; without that mark it goes earlier.
             let _ = fs::File::open(&found.path).and_then(|f| f.set_modified(SystemTime::now()));
@@ -141,4 +193,53 @@ fn unpack(archive: File, to: &Path, names: &BTreeSet<String>) -> Result<(), Stri
     let place = |name: &str| names.get(name).cloned();
     undercroft_nar::unpack(&mut BufReader::new(archive), to, limits, &place)
         .map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tree_is_used_until_the_last_job_has_ended() {
+        let all = InUse::default();
+        let using = || Using {
+            all: all.clone(),
+            names: Vec::new(),
+        };
+        let (mut one, mut two) = (using(), using());
+        one.add("a");
+        two.add("a");
+        two.add("b");
+        drop(one);
+        assert!(all.has("a") && all.has("b"));
+        drop(two);
+        assert!(!all.has("a") && !all.has("b"));
+    }
+
+    #[test]
+    fn an_archive_has_what_was_named_and_nothing_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let (from, to) = (folder.path().join("from"), folder.path().join("to"));
+        fs::create_dir_all(from.join("a")).unwrap();
+        fs::create_dir(&to).unwrap();
+        let names = |all: &[&str]| all.iter().map(|n| (*n).to_owned()).collect::<BTreeSet<_>>();
+        let archive = folder.path().join("archive");
+        let entries = BTreeMap::from([("a".to_owned(), "a".to_owned())]);
+        let limits = ArchiveLimits {
+            bytes: 10,
+            entries: 10,
+        };
+        undercroft_nar::pack(
+            &from,
+            &entries,
+            limits,
+            &mut File::create(&archive).unwrap(),
+        )
+        .unwrap();
+        let open = || File::open(&archive).unwrap();
+        let error = unpack(open(), &to, &names(&["b"])).unwrap_err();
+        assert!(error.contains("nobody asked for"), "{error}");
+        unpack(open(), &to, &names(&["a"])).unwrap();
+        assert!(to.join("a").is_dir());
+    }
 }
