@@ -29,9 +29,11 @@ pub(crate) struct BuildArgs {
 }
 
 const EXAMPLES: &str = "\
-Example of nix.conf:
+Example of nix.conf, the last three lines as one:
   experimental-features = nix-command external-builders
-  external-builders = [{\"systems\":[\"x86_64-linux\"],\"program\":\"/usr/bin/undercroft\",\"args\":[\"lend\",\"build\",\"--config\",\"/etc/undercroft/builds.json\"]}]
+  external-builders = [{\"systems\": [\"x86_64-linux\"],
+    \"program\": \"/usr/bin/undercroft\",
+    \"args\": [\"lend\", \"build\", \"--config\", \"/etc/undercroft/builds.json\"]}]
 
 Its settings:
   { \"version\": 1, \"natsUrl\": \"tls://nats.lan:4222\", \"caFile\": \"/etc/undercroft/nats-ca.crt\",
