@@ -311,7 +311,7 @@ fn a_pc_builds_for_nix_and_what_it_gives_back_is_built_here() {
         revoked.text()
     );
     let built = Built::of(&slow.wait_with_output().unwrap(), since);
-    let built = built.well("It is built here: desk gave it back before it was done");
+    let built = built.well("gave it back before it was done");
     assert_eq!(nix.text(&built.paths[0]), "slow\n");
     let verify = ["lend", "audit", "verify", "--device", PC];
     let mut verify = nix.site.sandbox.command(verify);

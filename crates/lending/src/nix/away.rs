@@ -303,6 +303,10 @@ fn judge(
     tell: &mut (dyn FnMut(NixTold<'_>) + Send),
 ) -> Result<Option<(DeviceName, Option<String>)>, String> {
     match (line.stands, &has) {
+        // Between two looks somebody had it. Others could take it; here it is built at once.
+        (Stands::Queued, None) if line.epoch > Epoch::default() => {
+            Err("a lent PC gave it back before it was done".to_owned())
+        }
         (Stands::Queued, None) => Ok(None),
         (Stands::Queued, Some((device, _))) => {
             Err(format!("{device} gave it back before it was done"))
