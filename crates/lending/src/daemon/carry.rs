@@ -19,10 +19,18 @@ use super::{
     job::{Seen, Task, Wish, lock},
     usage,
 };
-use crate::{bus::BusLink, clock};
+use crate::{
+    bus::{BusError, BusLink},
+    clock,
+};
 
 /// How long it rests before files of a job are tried to be removed again.
 const WIPE_REST: Duration = Duration::from_secs(5);
+/// The first rest before something is asked again that nobody listened to, in milliseconds; it doubles from there. The
+/// server of lending is started anew within a second as a rule.
+const NOBODY_REST_MS_MIN: u64 = 250;
+/// The longest such rest, in milliseconds: a server that is away for hours costs a PC some ten messages a minute.
+const NOBODY_REST_MS_MAX: u64 = 8_000;
 
 impl Daemon {
     /// Carries an effect out, or begins to. What is known at once is handed back.
@@ -85,15 +93,26 @@ impl Daemon {
                 // What is asked before there is a connection, or gets lost with one, is asked as soon as there is
                 // one again: the same twice does no harm.
                 let mut link = bus.link();
+                let mut rest_ms = NOBODY_REST_MS_MIN;
                 loop {
                     link.wait_for(|link| *link == BusLink::Up).await.ok()?;
                     let mut lost = link.clone();
-                    tokio::select! {
-                        answer = bus.request(subject.clone(), message.clone(), limit_ms) => {
-                            return Some(answer.map_err(|e| e.to_string()));
+                    let answer = tokio::select! {
+                        answer = bus.request(subject.clone(), message.clone(), limit_ms) => answer,
+                        gone = lost.wait_for(|link| *link != BusLink::Up) => {
+                            drop(gone.ok()?);
+                            continue;
                         }
-                        gone = lost.wait_for(|link| *link != BusLink::Up) => drop(gone.ok()?),
+                    };
+                    let nobody = match answer {
+                        Err(nobody @ BusError::Nobody { .. }) => nobody.to_string(),
+                        answer => return Some(answer.map_err(|e| e.to_string())),
+                    };
+                    if rest_ms == NOBODY_REST_MS_MIN {
+                        happens.send(Happened::Unanswered(nobody)).await.ok()?;
                     }
+                    sleep(Duration::from_millis(rest_ms)).await;
+                    rest_ms = rest_ms.saturating_mul(2).min(NOBODY_REST_MS_MAX);
                 }
             };
             let limit = Duration::from_millis(limit_ms);
@@ -104,7 +123,7 @@ impl Daemon {
             // Nobody listens any more when the daemon has ended.
             let _ = match read {
                 Ok(answer) => happens.send(Happened::Input(input(answer))).await,
-                Err(why) => happens.send(Happened::Trouble(why)).await,
+                Err(why) => happens.send(Happened::Unanswered(why)).await,
             };
         });
     }

@@ -45,6 +45,8 @@ pub(super) enum Happened {
     Ran(Holding, Box<Outcome>),
     /// What a job made is at the server, or isn't; and what is to be said then.
     Brought(Out, Result<(), String>),
+    /// The server didn't answer something; it is asked again.
+    Unanswered(String),
     /// Something can't be done, and nothing follows from it.
     Trouble(String),
 }
@@ -123,6 +125,8 @@ pub struct Daemon {
     pub(super) waiting: Vec<Waiting>,
     /// What went wrong last with a file of the state folder.
     pub(super) trouble: Option<String>,
+    /// Why the server didn't answer, where it hasn't since.
+    pub(super) unanswered: Option<String>,
     pub(super) told: channel::Sender<Told>,
 }
 
@@ -168,6 +172,11 @@ impl Daemon {
     pub(super) async fn take(&mut self, happened: Happened) {
         match happened {
             Happened::Input(input) => {
+                if let Input::WantAnswered(_) | Input::BeatAnswered(_) | Input::OutAnswered(_) =
+                    &input
+                {
+                    self.unanswered = None;
+                }
                 if let Input::WantAnswered(answer) = &input
                     && matches!(answer.say, undercroft_lend::wire::WantSay::Assigned(_))
                 {
@@ -181,6 +190,7 @@ impl Daemon {
                 self.step(outcome.input).await;
             }
             Happened::Trouble(why) => self.trouble = Some(why),
+            Happened::Unanswered(why) => self.unanswered = Some(why),
             Happened::Brought(out, done) => {
                 self.bringing.remove(&out.holding);
                 match done {

@@ -202,6 +202,7 @@ impl Daemon {
             happened,
             waiting: Vec::new(),
             trouble: None,
+            unanswered: None,
             told,
         };
         daemon.open_yard(job_program).await;

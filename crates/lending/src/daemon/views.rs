@@ -106,6 +106,9 @@ impl Daemon {
         {
             why_not.push(format!("the server can't be reached: {why}"));
         }
+        if let Some(why) = &self.unanswered {
+            why_not.push(format!("the server doesn't answer: {why}"));
+        }
         if self.bus.is_none() {
             why_not = vec!["the daemon isn't running".to_owned()];
         }

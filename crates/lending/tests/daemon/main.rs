@@ -211,3 +211,32 @@ async fn what_makes_way_is_said_and_nothing_runs_beside_it() {
             .is_ok()
     );
 }
+
+#[tokio::test]
+async fn a_server_that_comes_back_is_found_within_seconds() {
+    let Some(mut site) = Site::open().await else {
+        return;
+    };
+    site.grant().await;
+    site.played.leave().await;
+    site.start();
+    // NATS is there, and says that nobody listens.
+    site.until("without a server", |status| {
+        let mut why_not = status.why_not.iter();
+        why_not.any(|why| why.contains("nobody listens on lend.want"))
+    })
+    .await;
+    site.played.reconnect(&site.nats).await;
+    let began = Instant::now();
+    site.played.submit("copy-1", &["copy"]);
+    assert!(matches!(site.ended("copy-1").await, Ended::Done { .. }));
+    println!(
+        "a job was done {:?} after the server was back",
+        began.elapsed()
+    );
+    assert!(
+        began.elapsed() < Duration::from_secs(20),
+        "{:?}",
+        began.elapsed()
+    );
+}

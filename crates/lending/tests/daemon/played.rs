@@ -77,10 +77,17 @@ impl Played {
         played
     }
 
-    pub(crate) async fn reconnect(&mut self, nats: &Nats) {
+    /// Nobody listens any more.
+    pub(crate) async fn leave(&mut self) {
         if let Some(task) = self.task.take() {
             task.abort();
+            // What it listened with is gone when it is.
+            let _ = task.await;
         }
+    }
+
+    pub(crate) async fn reconnect(&mut self, nats: &Nats) {
+        self.leave().await;
         let client = async_nats::ConnectOptions::with_nkey(nats.server_seed.clone())
             .connect(nats.url())
             .await
