@@ -1,16 +1,20 @@
 //! `cargo xtask bench`: speed against real peers in the same run, as ratios, and scale.
 
+mod lending;
 mod nix;
 mod page;
+mod program;
 mod rack;
 
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
+use program::{example, json};
+
 use crate::{
     packages,
-    run::{Failed, Step, repo_root},
+    run::{Failed, Step},
 };
 
 /// The sizes of fleet at which scale is shown, in machines.
@@ -29,7 +33,11 @@ const INVENTORY: &str = "examples/basement/undercroft.toml";
 
 /// Runs the benchmarks that are named, or all of them, and writes their tables.
 pub(crate) fn run(rest: &[&str]) -> Result<(), Failed> {
-    let all = ["scale", "render", "netboot", "rack", "nix"];
+    let all = ["scale", "render", "netboot", "rack", "nix", "lending"];
+    if rest == ["lending-short"] {
+        packages::ensure(packages::Need::Bench)?;
+        return lending::try_out();
+    }
     if let Some(unknown) = rest.iter().find(|name| !all.contains(name)) {
         return Err(Failed::new(
             "bench",
@@ -64,6 +72,11 @@ pub(crate) fn run(rest: &[&str]) -> Result<(), Failed> {
     }
     if wanted("nix") {
         kept.extend(page::update("nix", &nix::table(&nix::measure()?), 1)?);
+    }
+    if wanted("lending") {
+        for (name, table) in lending::tables()? {
+            kept.extend(page::update(name, &table, 1)?);
+        }
     }
     page::replace("machine", &page::machine())?;
     if kept.is_empty() {
@@ -158,26 +171,4 @@ fn render() -> Result<Vec<Value>, Failed> {
         lines.push(line);
     }
     Ok(lines)
-}
-
-fn json(line: &str) -> Result<Value, Failed> {
-    serde_json::from_str(line.trim()).map_err(|e| Failed::new("bench", format!("{e}: {line}")))
-}
-
-/// Builds an example with optimisation and returns its path.
-fn example(package: &str, name: &str) -> Result<PathBuf, Failed> {
-    Step::new(&format!("build {name}"), "cargo")
-        .args([
-            "build",
-            "--quiet",
-            "--release",
-            "--package",
-            package,
-            "--example",
-            name,
-        ])
-        .run()?;
-    let target = std::env::var_os("CARGO_TARGET_DIR")
-        .map_or_else(|| repo_root().join("target"), PathBuf::from);
-    Ok(target.join("release/examples").join(name))
 }

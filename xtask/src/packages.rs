@@ -181,6 +181,18 @@ const PACKAGES: &[Package] = &[
         why: "the SSH server that tests start and connect to",
     },
     program(
+        "nodejs",
+        "node",
+        Need::Bench,
+        "the worker to compare a lent PC's daemon with",
+    ),
+    program(
+        "npm",
+        "npm",
+        Need::Bench,
+        "brings that worker's NATS client",
+    ),
+    program(
         "mtools",
         "mcopy",
         Need::Test,
