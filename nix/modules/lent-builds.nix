@@ -122,7 +122,7 @@ in
     # Builds run as the users of that group, and none of them may change what another has written.
     systemd.tmpfiles.rules = [ "d ${cache} 1770 root nixbld 60d" ];
     nix.settings = {
-      experimental-features = [ "external-builders" ];
+      extra-experimental-features = [ "external-builders" ];
       external-builders = builtins.toJSON [
         {
           inherit (builds) systems;

@@ -181,7 +181,7 @@ in
     actual = {
       builders = lib.length builders;
       args = lib.take 3 (lib.head builders).args;
-      feature = lib.elem "external-builders" lends.nix.settings.experimental-features;
+      feature = lib.elem "external-builders" lends.nix.settings.extra-experimental-features;
     };
   }
   {
