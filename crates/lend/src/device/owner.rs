@@ -70,6 +70,10 @@ impl<S: Sign + Verify> Device<S> {
         self.is_revoked = true;
         let why = "its owner lends nothing any more";
         self.let_go_of_unbegun(why);
+        // What they agreed to before and isn't written yet is overruled. Written behind an earlier revocation, it would be
+        // lent by again after a restart.
+        self.to_say
+            .retain(|(said, _)| !matches!(said, Said::Granted { .. } | Said::Narrowed { .. }));
         for held in self.held.values_mut() {
             let why = why.to_owned();
             Self::kill(held, Ended::Returned { why }, effects);

@@ -19,6 +19,23 @@ struct Pc {
     wants: Vec<Want>,
 }
 
+fn offer() -> Offer {
+    Offer {
+        class: "pc".parse().unwrap(),
+        runtimes: [Runtime::Wasm].into(),
+        tenants: None,
+        max_sensitivity: Sensitivity::Public,
+        features: Default::default(),
+        slots: 1,
+        limits: Limits {
+            cpu_percent: 100,
+            memory_mb: 100,
+            disk_mb: 100,
+            wall_s: 100,
+        },
+    }
+}
+
 impl Pc {
     fn lent() -> Self {
         let name: undercroft_lend::DeviceName = "pc".parse().unwrap();
@@ -40,20 +57,7 @@ impl Pc {
         };
         pc.carry_out(effects);
         pc.step(Input::May(BTreeSet::new()));
-        let offer = Box::new(Offer {
-            class: "pc".parse().unwrap(),
-            runtimes: [Runtime::Wasm].into(),
-            tenants: None,
-            max_sensitivity: Sensitivity::Public,
-            features: Default::default(),
-            slots: 1,
-            limits: Limits {
-                cpu_percent: 100,
-                memory_mb: 100,
-                disk_mb: 100,
-                wall_s: 100,
-            },
-        });
+        let offer = Box::new(offer());
         let until_ms = None;
         pc.step(Input::Owner(OwnerSays::Grant { offer, until_ms }));
         // What it asked before its owner agreed is answered, and it asks for work.
@@ -108,4 +112,29 @@ fn whoever_takes_no_work_any_more_says_so_while_it_is_waited_for_some() {
     ] {
         Pc::lent().takes_back(input);
     }
+}
+
+/// Found by seeds: on a disk that was full, a word of before was written behind a revocation, and lent by after a crash.
+#[test]
+fn what_an_owner_has_agreed_to_before_they_revoke_is_not_written_afterwards() {
+    let Pc {
+        mut device, now, ..
+    } = Pc::lent();
+    let mut step = |input| device.step(now, input);
+    let revoked = step(Input::Owner(OwnerSays::Revoke));
+    let [Effect::Keep { ticket, .. }] = revoked.iter().filter(is_kept).collect::<Vec<_>>()[..]
+    else {
+        panic!("{revoked:?}");
+    };
+    let offer = Box::new(offer());
+    let until_ms = None;
+    step(Input::Owner(OwnerSays::Grant { offer, until_ms }));
+    step(Input::Owner(OwnerSays::Revoke));
+    let after = step(Input::Kept(*ticket));
+    assert!(!after.iter().any(|effect| is_kept(&effect)), "{after:?}");
+    assert!(device.ledger().consent().is_none() && !device.is_revoking());
+}
+
+fn is_kept(effect: &&Effect) -> bool {
+    matches!(effect, Effect::Keep { .. })
 }

@@ -39,7 +39,7 @@ const END_MS: u64 = 90 * 60_000;
 const EVENTS_MAX: u64 = 400_000;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Fault {
+pub(crate) enum Fault {
     Lost,
     Doubled,
     Late,
@@ -233,6 +233,15 @@ struct Work {
     is_cancel_over: bool,
 }
 
+/// How a seed ended.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Outcome {
+    pub(crate) failure: Option<String>,
+    pub(crate) trace: Vec<String>,
+    /// How often what went wrong.
+    pub(crate) faults: BTreeMap<Fault, u64>,
+}
+
 pub(crate) struct World {
     clock: Clock<Event>,
     rng: Rng,
@@ -374,7 +383,7 @@ impl World {
         }
     }
 
-    pub(crate) fn go(mut self) -> (Option<String>, Vec<String>) {
+    pub(crate) fn go(mut self) -> Outcome {
         let mut events = 0;
         while self.clock.next_ms().is_some_and(|at| at <= END_MS) {
             let Some(event) = self.clock.pop() else { break };
@@ -393,7 +402,15 @@ impl World {
         if self.checkers.failure.is_none() {
             self.judge_end();
         }
-        (self.checkers.failure, self.trace.into_lines())
+        let mut faults = BTreeMap::new();
+        for (_, _, fault) in self.dice.injected() {
+            *faults.entry(*fault).or_default() += 1;
+        }
+        Outcome {
+            failure: self.checkers.failure,
+            trace: self.trace.into_lines(),
+            faults,
+        }
     }
 
     fn note(&mut self, who: &str, what: impl FnOnce() -> String) {
