@@ -16,6 +16,8 @@ pub const SUBMISSION_BYTES_MAX: usize = 64 * 1024;
 pub const ARGUMENTS_MAX: usize = 256;
 /// Inputs of a job, at most.
 pub const INPUTS_MAX: usize = 256;
+/// The least memory of a job, in MiB. Less isn't enough for what starts a job in its sandbox.
+pub const MEMORY_MB_MIN: u32 = 16;
 
 /// What a job runs in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -305,7 +307,12 @@ fn check_ranges(submission: &Submission, attempts: u32, rules: &Rules) -> Result
     let count = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
     for (what, found, min, max) in [
         ("limits.cpu_percent", limits.cpu_percent.into(), 1, 6400),
-        ("limits.memory_mb", limits.memory_mb.into(), 1, 16_777_216),
+        (
+            "limits.memory_mb",
+            limits.memory_mb.into(),
+            MEMORY_MB_MIN.into(),
+            16_777_216,
+        ),
         ("limits.disk_mb", limits.disk_mb.into(), 1, 16_777_216),
         (
             "limits.wall_s",

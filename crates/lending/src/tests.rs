@@ -23,3 +23,12 @@ pub(crate) fn offer() -> Offer {
         },
     }
 }
+
+/// What starts a job needs some memory itself: no job is admitted that a sandbox would refuse for that.
+#[test]
+fn a_job_that_is_admitted_has_memory_enough_for_its_sandbox() {
+    assert_eq!(
+        undercroft_lend::job::MEMORY_MB_MIN,
+        undercroft_sandbox::MEMORY_MB_MIN
+    );
+}

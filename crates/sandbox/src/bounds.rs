@@ -13,7 +13,7 @@ const ARGUMENTS_BYTES_MAX: usize = 2 * 1024 * 1024;
 /// The most files that a job reads. Each is a mount.
 const INPUTS_MAX: usize = 256;
 /// The least memory of a job, in MiB: what `undercroft-job` itself needs before it becomes the job.
-pub(crate) const MEMORY_MB_MIN: u32 = 16;
+pub const MEMORY_MB_MIN: u32 = 16;
 /// The least processes: bubblewrap's two, and the job's.
 pub(crate) const PIDS_MIN: u32 = 8;
 

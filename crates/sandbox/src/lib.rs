@@ -25,7 +25,8 @@ mod wipe;
 mod yard;
 
 pub use bounds::{
-    Bounds, DiskBound, InputFile, JobSpec, JobWork, Program, ProgramKind, TotalBounds,
+    Bounds, DiskBound, InputFile, JobSpec, JobWork, MEMORY_MB_MIN, Program, ProgramKind,
+    TotalBounds,
 };
 pub use builder::{BuilderSpec, StorePath};
 pub use digest::FileDigest;

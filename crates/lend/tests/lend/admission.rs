@@ -114,7 +114,7 @@ fn what_can_t_be_is_refused_with_its_reason() {
         ),
         (
             refusal(|s| s["limits"]["memory_mb"] = json!(0)),
-            "limits.memory_mb is 0, and may be 1 to 16777216",
+            "limits.memory_mb is 0, and may be 16 to 16777216",
         ),
         (
             refusal(|s| s["attempts"] = json!(6)),

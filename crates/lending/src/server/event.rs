@@ -8,6 +8,7 @@ use undercroft_lend::server::record::{Dead, JobRecord, State};
 use undercroft_model::{
     DeviceName, JobId, Tenant,
     document::{Document, Version},
+    words::count,
 };
 
 /// A line of what the server tells.
@@ -275,9 +276,11 @@ impl fmt::Display for ServerEvent {
                 open_jobs,
                 metrics,
             } => {
+                let (devices, jobs) = (count(*devices, "device"), count(*open_jobs, "job"));
+                let are = if *open_jobs == 1 { "is" } else { "are" };
                 write!(
                     f,
-                    "ready: {devices} devices may take work, {submitters} may bring it, {open_jobs} jobs are open"
+                    "ready: {devices} may take work, {submitters} may bring it, {jobs} {are} open"
                 )?;
                 match metrics {
                     Some(at) => write!(f, "; metrics at http://{at}/metrics"),
@@ -326,7 +329,12 @@ impl ServerEvent {
                 if let Some(device) = device {
                     write!(f, "is back from {device} and ")?;
                 }
-                write!(f, "waits; failed {failed} times")
+                write!(f, "waits; ")?;
+                match failed {
+                    0 => write!(f, "it hasn't failed"),
+                    1 => write!(f, "failed once"),
+                    times => write!(f, "failed {times} times"),
+                }
             }
             Self::Done {
                 job,

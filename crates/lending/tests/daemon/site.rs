@@ -137,6 +137,13 @@ pub(crate) struct Site {
 impl Drop for Site {
     fn drop(&mut self) {
         self.kill();
+        // What a killed daemon has left, its control groups among it, the next one ends and removes.
+        let settings = settings(self.folder.path());
+        let swept = std::thread::spawn(|| {
+            let runtime = tokio::runtime::Runtime::new().unwrap();
+            drop(runtime.block_on(Daemon::open(settings)));
+        });
+        let _ = swept.join();
     }
 }
 

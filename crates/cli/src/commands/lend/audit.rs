@@ -19,6 +19,7 @@ use crate::{
     project::OwnedProject,
     runtime::block_on,
     style::{BAD, GOOD, paint},
+    text::count,
     ui::Ui,
 };
 
@@ -157,11 +158,12 @@ fn verdict(ui: Ui, args: &VerifyArgs, records: &[Record], keys: &Keys) -> Result
         Some(consent) => paint(GOOD, &format!("lends by record {}", consent.number)).to_string(),
         None => paint(BAD, "lends nothing").to_string(),
     };
+    let number = |n: u64, noun| count(usize::try_from(n).unwrap_or(usize::MAX), noun);
     ui.line(&format!(
-        "{device}: {} records hold; {} jobs begun, {} receipts, {} open; its owner {lends}",
+        "{device}: {} records hold; {} begun, {}, {} open; its owner {lends}",
         audited.records,
-        audited.begun,
-        audited.receipts,
+        number(audited.begun, "job"),
+        number(audited.receipts, "receipt"),
         audited.open.len(),
     ))?;
     Ok(Done::Well)

@@ -8,7 +8,7 @@ use super::pc::{PcArgs, other_answer};
 use crate::{
     done::Done,
     error::CliError,
-    text::{Table, clock, duration},
+    text::{Table, clock, count, duration},
     ui::Ui,
 };
 
@@ -63,17 +63,19 @@ fn describe(log: &LendLog) -> String {
         false => table.render(),
     };
     out.push_str(&format!(
-        "{}: {} jobs, {:.2} hours, {} MiB fetched, {} MiB brought\n",
+        "{}: {}, {:.2} hours, {} MiB fetched, {} MiB brought\n",
         log.device,
-        log.jobs.len(),
+        count(log.jobs.len(), "job"),
         log.hours,
         log.bytes_in / MIB,
         log.bytes_out / MIB
     ));
     for tenant in &log.tenants {
         out.push_str(&format!(
-            "for {}: {} jobs, {:.2} hours\n",
-            tenant.tenant, tenant.jobs, tenant.hours
+            "for {}: {}, {:.2} hours\n",
+            tenant.tenant,
+            count(usize::try_from(tenant.jobs).unwrap_or(usize::MAX), "job"),
+            tenant.hours
         ));
     }
     out.push_str(&match log.energy_wh {

@@ -178,7 +178,12 @@ async fn wait(ui: Ui, server: &Submitting, mut job: LendJob) -> Result<LendJob, 
         tokio::time::sleep(LOOK_EVERY).await;
         let line = server.show(&job.id).await.map_err(|e| told(&e))?;
         let now = LendJob::from(line);
-        if now.state != job.state {
+        let is_over = matches!(
+            now.state,
+            LendJobState::Done { .. } | LendJobState::Dead { .. }
+        );
+        // How it ended is what the command prints.
+        if now.state != job.state && !is_over {
             ui.note(&format!("{}: {}", now.id, words(&now.state)));
         }
         job = now;
