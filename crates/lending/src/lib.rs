@@ -2,6 +2,7 @@
 //!
 //! Decisions are `lend`'s. This crate carries them out: sockets, files, keys, clocks and programs.
 
+pub mod accounts;
 pub mod audit;
 pub mod bus;
 mod clock;

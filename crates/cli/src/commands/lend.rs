@@ -2,6 +2,7 @@
 
 mod audit;
 mod build;
+mod demo;
 mod doctor;
 mod enrol;
 mod key;
@@ -35,6 +36,7 @@ pub(crate) struct LendArgs {
 
 const EXAMPLES: &str = "\
 Examples:
+  undercroft lend demo lending        try it on this machine, with a NATS of its own
   undercroft lend key --out ~/.config/undercroft/submit.nk    a key to submit work with
   undercroft lend submit job.toml --wait                      bring work, and wait for it
   undercroft lend server --key server.nk                      hand work out, beside NATS
@@ -53,6 +55,7 @@ enum LendCommand {
     Server(server::ServerArgs),
     Audit(audit::AuditArgs),
     Key(key::KeyArgs),
+    Demo(demo::DemoArgs),
     Enrol(enrol::EnrolArgs),
     Run(run::RunArgs),
     Status(status::LendStatusArgs),
@@ -75,6 +78,7 @@ pub(crate) fn run(ui: Ui, at: Option<&Path>, args: &LendArgs) -> Result<Done, Cl
         LendCommand::Server(args) => server::run(ui, at, args),
         LendCommand::Audit(args) => audit::run(ui, at, args),
         LendCommand::Key(args) => key::run(ui, args),
+        LendCommand::Demo(args) => demo::run(ui, at, args),
         LendCommand::Enrol(args) => enrol::run(ui, args),
         LendCommand::Run(args) => run::run(ui, args),
         LendCommand::Status(args) => status::status(ui, args),

@@ -12,12 +12,13 @@ use std::{
 
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use serde_json::{Value, json};
+use undercroft_lend::consent::PublicKey;
+use undercroft_lending::accounts;
 
 /// How long a server may take to greet; it takes some 100 ms.
 const GREETS_WITHIN: Duration = Duration::from_secs(30);
 
 /// Who may connect: names and public keys.
-#[derive(Default)]
 pub(crate) struct Accounts {
     pub(crate) devices: BTreeMap<String, String>,
     pub(crate) submitters: BTreeMap<String, String>,
@@ -25,25 +26,19 @@ pub(crate) struct Accounts {
 }
 
 impl Accounts {
-    /// As `nix/lib/nats.nix` has it; a test holds both against each other.
+    /// As `undercroft lend demo` renders them; a test holds it against Nix.
     pub(crate) fn render(&self) -> Value {
-        let services = self.services.values().map(|key| json!({ "nkey": key }));
-        let devices = self.devices.iter().map(|(name, key)| {
-            json!({ "nkey": key, "permissions": {
-                "publish": { "allow": [
-                    format!("lend.want.{name}"), format!("lend.beat.{name}"), format!("lend.out.{name}.>"),
-                ] },
-                "subscribe": { "allow": [format!("_INBOX_{name}.>")] },
-            } })
-        });
-        let submitters = self.submitters.iter().map(|(name, key)| {
-            json!({ "nkey": key, "permissions": {
-                "publish": { "allow": [format!("lend.submit.{name}")] },
-                "subscribe": { "allow": [format!("_INBOX_submit_{name}.>")] },
-            } })
-        });
-        let users: Vec<Value> = services.chain(devices).chain(submitters).collect();
-        json!({ "LEND": { "jetstream": "enabled", "users": users }, "SYS": { "users": [] } })
+        let key = |key: &String| PublicKey(key.clone());
+        let devices = self.devices.iter();
+        let submitters = self.submitters.iter();
+        accounts::Accounts {
+            devices: devices.map(|(n, k)| (n.parse().unwrap(), key(k))).collect(),
+            submitters: submitters
+                .map(|(n, k)| (n.parse().unwrap(), key(k)))
+                .collect(),
+            servers: self.services.values().map(key).collect(),
+        }
+        .render()
     }
 
     /// The same, by Nix itself.

@@ -10,11 +10,13 @@
 //! <!-- not run: e2e a_rack_leaves_nothing_behind -->
 //! ```
 //!
-//! Reasons are `metal`, `root`, `network`, `minutes` and `e2e NAME`, which names the end-to-end test
-//! that does the same and must exist. What a block shows below a command is what the command prints,
+//! Reasons are `metal`, `root`, `network`, `minutes`, `e2e NAME`, which names the end-to-end test
+//! that does the same and must exist, and `test NAME`, a test that takes the commands out of the page. What a block shows below a command is what the command prints,
 //! with `…` for any text and a line of `...` for any lines. `exit code N` in a command's comment names a
 //! code that it may end with beside 0.
 
+#[cfg(test)]
+mod first_job;
 #[cfg(test)]
 mod page;
 #[cfg(test)]
@@ -54,8 +56,9 @@ mod tests {
     #[test]
     fn the_tests_that_blocks_name_exist() {
         let folder = repository();
-        let tests: String = tracked("crates/cli/tests/e2e")
+        let tests: String = tracked("crates/cli/tests")
             .iter()
+            .filter(|file| file.extension().is_some_and(|ending| ending == "rs"))
             .map(|file| std::fs::read_to_string(folder.join(file)).unwrap())
             .collect();
         for page in pages() {

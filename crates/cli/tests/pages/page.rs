@@ -36,8 +36,10 @@ pub(crate) enum Reason {
     Root,
     Network,
     Minutes,
-    /// A test that does it.
+    /// An end-to-end test that does it.
     EndToEnd(String),
+    /// Another test that reads the block, and does what it says.
+    Test(String),
 }
 
 impl Reason {
@@ -47,10 +49,11 @@ impl Reason {
             "root" => Ok(Self::Root),
             "network" => Ok(Self::Network),
             "minutes" => Ok(Self::Minutes),
-            other => match other.strip_prefix("e2e ") {
-                Some(name) => Ok(Self::EndToEnd(name.trim().to_owned())),
-                None => Err(format!(
-                    "{other:?} is no reason: metal, root, network, minutes, or e2e NAME"
+            other => match other.split_once(' ') {
+                Some(("e2e", name)) => Ok(Self::EndToEnd(name.trim().to_owned())),
+                Some(("test", name)) => Ok(Self::Test(name.trim().to_owned())),
+                _ => Err(format!(
+                    "{other:?} is no reason: metal, root, network, minutes, e2e NAME, or test NAME"
                 )),
             },
         }
@@ -63,6 +66,7 @@ impl Reason {
             Self::Network => "network",
             Self::Minutes => "minutes",
             Self::EndToEnd(_) => "e2e",
+            Self::Test(_) => "test",
         }
     }
 }
@@ -105,7 +109,7 @@ impl Page {
         self.blocks.iter().any(run)
     }
 
-    /// The end-to-end tests that its marks name.
+    /// The tests that its marks name.
     pub(crate) fn named_tests(&self) -> Vec<&str> {
         let mut names = Vec::new();
         for block in &self.blocks {
@@ -115,7 +119,7 @@ impl Page {
                 Err(_) => Vec::new(),
             };
             for reason in reasons {
-                if let Reason::EndToEnd(name) = reason {
+                if let Reason::EndToEnd(name) | Reason::Test(name) = reason {
                     names.push(name.as_str());
                 }
             }

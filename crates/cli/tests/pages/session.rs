@@ -120,7 +120,7 @@ fn judge(page: &Page, commands: &[&Command], said: &str) -> Vec<String> {
 
 /// Whether what was printed is what is shown: line by line, `…` for any text, a line of `...` or `…`
 /// for any lines.
-fn shows(shown: &[String], printed: &str) -> bool {
+pub(crate) fn shows(shown: &[String], printed: &str) -> bool {
     let printed: Vec<&str> = printed
         .lines()
         .map(str::trim_end)

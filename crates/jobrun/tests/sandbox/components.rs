@@ -269,3 +269,41 @@ fn leb(out: &mut Vec<u8>, mut value: usize) {
         out.push(byte | 0x80);
     }
 }
+
+/// The components that `undercroft lend demo` brings, by their texts. With `INSTA_UPDATE=always` they are made anew.
+fn of_the_demo(name: &str) -> Vec<u8> {
+    let folder = undercroft_testkit::repository().join("crates/cli/templates/lend");
+    let path = |ending: &str| folder.join(format!("{name}.{ending}"));
+    let made = wat::parse_file(path("wat")).unwrap();
+    if std::env::var_os("INSTA_UPDATE").is_some_and(|how| how == "always") {
+        fs::write(path("wasm"), &made).unwrap();
+    }
+    let kept = fs::read(path("wasm")).unwrap_or_default();
+    assert!(
+        made == kept,
+        "{name}.wasm isn't what {name}.wat makes; INSTA_UPDATE=always makes it anew"
+    );
+    made
+}
+
+#[tokio::test]
+async fn the_jobs_of_the_demo_are_what_their_texts_make() {
+    let (capitals, endless) = (of_the_demo("capitals"), of_the_demo("endless"));
+    let Some(site) = Site::open().await else {
+        return;
+    };
+    // More than a page of memory holds at once.
+    let words = "lent work, in small letters\n".repeat(5_000);
+    let mut first = spec(&site, "capitals", &capitals);
+    first.inputs = vec![site.input("text", &words)];
+    let running = site.yard.start(first).await.unwrap();
+    let end = running.wait().await;
+    assert_eq!(end, JobEnd::Exited { code: 0 }, "{}", running.log_tail());
+    let output = running.take_output().await.unwrap().unwrap();
+    assert!(text(output.file) == words.to_uppercase());
+    running.wipe().await.unwrap();
+    let mut second = spec(&site, "endless", &endless);
+    second.bounds.wall_ms = 1_500;
+    let end = run(&site, second).await;
+    assert!(!matches!(end, JobEnd::Exited { code: 0 }), "{end:?}");
+}

@@ -129,7 +129,7 @@ fn fleet(
     Ok((fleet, None))
 }
 
-fn say(ui: Ui, json: bool, event: ServerEvent) {
+pub(super) fn say(ui: Ui, json: bool, event: ServerEvent) {
     let at_ms = undercroft_process::clock::wall_ms_now();
     // Who reads the lines may have gone; the work goes on.
     let _ = if json {
@@ -147,7 +147,7 @@ fn say(ui: Ui, json: bool, event: ServerEvent) {
     };
 }
 
-async fn told_to_end() {
+pub(super) async fn told_to_end() {
     let kinds = [SignalKind::interrupt(), SignalKind::terminate()];
     let [Ok(mut interrupt), Ok(mut terminate)] = kinds.map(signal) else {
         // Without handlers the signals end the program by themselves, which is as safe.
