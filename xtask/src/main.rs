@@ -19,6 +19,7 @@ use run::{Failed, Step, repo_root};
 
 const USAGE: &str = "\
 cargo xtask try [--keep | --down]  two virtual machines from powered off to running, on this machine
+cargo xtask try --lend             a PC that is lent, from its owner's word to a ledger that verifies
 cargo xtask test [FILTER]          all tests, the end-to-end ones on the virtual rack too
 cargo xtask ci                     formatting, clippy with warnings as errors, then `test`
 cargo xtask bench [NAME]           measure against real peers, and write docs/performance.md

@@ -237,11 +237,26 @@ impl Package {
 
 /// Installs what is missing, saying so, and returns the folders to put in front of PATH.
 pub(crate) fn ensure(need: Need) -> Result<Vec<PathBuf>, Failed> {
+    install(|package| package.need <= need, |unpacked| unpacked <= need)
+}
+
+/// Installs those of these names that are missing.
+pub(crate) fn ensure_named(names: &[&str]) -> Result<(), Failed> {
+    install(|package| names.contains(&package.name), |_| false).map(drop)
+}
+
+fn install(
+    is_wanted: impl Fn(&Package) -> bool,
+    is_unpacked: impl Fn(Need) -> bool,
+) -> Result<Vec<PathBuf>, Failed> {
     let missing: Vec<&Package> = PACKAGES
         .iter()
-        .filter(|p| p.need <= need && !p.is_there())
+        .filter(|p| is_wanted(p) && !p.is_there())
         .collect();
-    let unpacked: Vec<_> = UNPACKED.iter().filter(|(_, _, n, _)| *n <= need).collect();
+    let unpacked: Vec<_> = UNPACKED
+        .iter()
+        .filter(|(_, _, n, _)| is_unpacked(*n))
+        .collect();
     let folder = cache_dir().join("tools");
     let to_unpack: Vec<_> = unpacked
         .iter()

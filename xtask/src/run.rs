@@ -66,6 +66,12 @@ impl Step {
         self
     }
 
+    /// Runs it in another folder than the workspace's.
+    pub(crate) fn within(mut self, folder: &Path) -> Self {
+        self.command.current_dir(folder);
+        self
+    }
+
     pub(crate) fn env(mut self, key: &str, value: impl AsRef<OsStr>) -> Self {
         self.command.env(key, value);
         self
@@ -135,12 +141,31 @@ impl Step {
             .map_err(|error| Failed::new(&self.name, format!("can't start `{shown}`: {error}")))
     }
 
+    /// Starts it with the terminal's output.
+    pub(crate) fn spawn(mut self) -> Result<Child, Failed> {
+        let shown = self.shown();
+        eprintln!("==> {}: {shown}", self.name);
+        self.command
+            .spawn()
+            .map_err(|error| Failed::new(&self.name, format!("can't start `{shown}`: {error}")))
+    }
+
+    /// [`Self::output`], and nobody reads what it complains about.
+    pub(crate) fn quiet_output(mut self) -> Result<String, Failed> {
+        self.command.stderr(Stdio::null());
+        self.captured()
+    }
+
     /// Runs it and returns what it printed to its standard output.
     pub(crate) fn output(mut self) -> Result<String, Failed> {
+        self.command.stderr(Stdio::inherit());
+        self.captured()
+    }
+
+    fn captured(mut self) -> Result<String, Failed> {
         let shown = self.shown();
         let output = self
             .command
-            .stderr(Stdio::inherit())
             .output()
             .map_err(|error| Failed::new(&self.name, format!("can't start `{shown}`: {error}")))?;
         if output.status.success() {

@@ -1,4 +1,6 @@
-//! `cargo xtask try`: the main job, on a virtual rack.
+//! `cargo xtask try`: the main job, on a virtual rack; lending, on this machine.
+
+mod lend;
 
 use std::{
     io::IsTerminal,
@@ -19,7 +21,8 @@ pub(crate) fn run(rest: &[&str]) -> Result<(), Failed> {
         [] => std::io::stdout().is_terminal(),
         ["--keep"] => true,
         ["--down"] => return down(&binary()?, &folder()),
-        _ => return Err(Failed::new("try", "takes --keep or --down")),
+        ["--lend"] => return lend::run(),
+        _ => return Err(Failed::new("try", "takes --keep, --down or --lend")),
     };
     let tools = packages::ensure(packages::Need::Try)?;
     let begun = Instant::now();
@@ -96,9 +99,11 @@ fn binary() -> Result<PathBuf, Failed> {
     Step::new("build undercroft", "cargo")
         .args(["build", "--quiet", "--package", "undercroft"])
         .run()?;
-    let target = std::env::var_os("CARGO_TARGET_DIR")
-        .map_or_else(|| repo_root().join("target"), PathBuf::from);
-    Ok(target.join("debug/undercroft"))
+    Ok(target_dir().join("debug/undercroft"))
+}
+
+fn target_dir() -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| repo_root().join("target"), PathBuf::from)
 }
 
 fn down(undercroft: &Path, folder: &Path) -> Result<(), Failed> {
