@@ -10,10 +10,10 @@
 //! dependencies: `k8s.io/kubernetes` names its own parts by `replace` lines, which only count in
 //! the module that is built, and what they share is compiled once.
 //!
-//! One program is of our own source: see [`own`]; and one comes from Debian's packages: see [`nix`].
+//! One program is of our own source: see [`own`]; and some come from Debian's packages: see [`debian`].
 
+mod debian;
 mod files;
-mod nix;
 mod own;
 
 use std::{
@@ -231,7 +231,8 @@ pub(crate) fn folder() -> PathBuf {
 
 /// Builds the peers of these names, or all of them.
 pub(crate) fn run(names: &[&str]) -> Result<(), Failed> {
-    let others = [own::NAME, nix::NAME];
+    let unpacked = [debian::NIX, debian::SWAY];
+    let others = unpacked.iter().map(|peer| peer.name).chain([own::NAME]);
     let known: Vec<&str> = PEERS.iter().map(|p| p.name).chain(others).collect();
     if let Some(unknown) = names.iter().find(|name| !known.contains(name)) {
         return Err(failed(format!(
@@ -248,10 +249,20 @@ pub(crate) fn run(names: &[&str]) -> Result<(), Failed> {
     if names.is_empty() || names.contains(&own::NAME) {
         println!("{}", own::build(&folder())?.display());
     }
-    if names.is_empty() || names.contains(&nix::NAME) {
-        println!("{}", nix::build(&folder())?.display());
+    for peer in unpacked {
+        if names.is_empty() || names.contains(&peer.name) {
+            println!("{}", peer.build(&folder())?.display());
+        }
     }
     Ok(())
+}
+
+/// One peer's program, built if need be.
+pub(crate) fn program(name: &str) -> Result<PathBuf, Failed> {
+    let peer = PEERS.iter().find(|peer| peer.name == name);
+    let peer = peer.ok_or_else(|| failed(format!("there is no peer {name}")))?;
+    build(&folder(), &[peer])?;
+    Ok(peer.program(&folder()))
 }
 
 /// What the tests need of the peers, as far as this machine can have it. What isn't there, or can't
@@ -265,8 +276,10 @@ pub(crate) fn for_tests() -> PathBuf {
     if builds && let Err(why) = own::build(&folder) {
         eprintln!("{why}; the test that needs {} is skipped", own::NAME);
     }
-    if builds && let Err(why) = nix::build(&folder) {
-        eprintln!("{why}; the tests of lent builds of Nix are skipped");
+    for peer in [debian::NIX, debian::SWAY] {
+        if builds && let Err(why) = peer.build(&folder) {
+            eprintln!("{why}; the tests that need {} are skipped", peer.name);
+        }
     }
     let missing: Vec<&Peer> = PEERS
         .iter()

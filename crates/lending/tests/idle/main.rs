@@ -10,15 +10,16 @@
 )]
 
 use std::{
+    ffi::OsStr,
     os::unix::fs::MetadataExt as _,
-    path::Path,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
 
 use tokio::sync::watch;
 use undercroft_lending::idle::{self, Seat, Session};
-use undercroft_testkit::{OrSkip as _, program, skip};
+use undercroft_testkit::{Missing, OrSkip as _, peer, program, skip};
 
 /// How long an owner has to be away here.
 const AFTER: Duration = Duration::from_millis(1_500);
@@ -95,7 +96,9 @@ async fn life(session: Session, start: impl Fn() -> Program, press: impl Fn() ->
     // A screen that took long to start has had nobody for as long.
     until(&mut seat, "known", said).await;
     if is_unknown(&seat.borrow()) {
-        return skip(format!("this compositor {NO_IDLE}; sway 1.8 and later do"));
+        return skip(format!(
+            "this compositor {NO_IDLE}; sway 1.8 and later do, and `cargo xtask peers sway` unpacks one"
+        ));
     }
     let away = until(&mut seat, "away", is_away).await;
     let began = Instant::now();
@@ -120,34 +123,71 @@ async fn life(session: Session, start: impl Fn() -> Program, press: impl Fn() ->
     tokio::time::timeout(LIMIT, task).await.unwrap().unwrap();
 }
 
+/// A sway, and how it is started here.
+enum Sway {
+    /// That of `cargo xtask peers sway`: a root folder with all that it needs.
+    Unpacked { bwrap: PathBuf, root: PathBuf },
+    /// This machine's own, as somebody who has nothing: before version 1.8, it doesn't run as root.
+    AsNobody { setpriv: PathBuf, sway: PathBuf },
+    /// This machine's own.
+    Plain(PathBuf),
+}
+
+impl Sway {
+    fn find(runtime: &Path) -> Result<Self, Missing> {
+        if let Ok(sway) = peer("sway") {
+            let bwrap = program("bwrap", "bubblewrap")?;
+            let root = sway.with_file_name("root");
+            return Ok(Self::Unpacked { bwrap, root });
+        }
+        let sway = program("sway", "sway")?;
+        if std::fs::metadata("/proc/self").unwrap().uid() != 0 {
+            return Ok(Self::Plain(sway));
+        }
+        let setpriv = program("setpriv", "util-linux")?;
+        std::os::unix::fs::chown(runtime, Some(NOBODY), Some(NOBODY)).unwrap();
+        Ok(Self::AsNobody { setpriv, sway })
+    }
+
+    fn command(&self, runtime: &Path) -> Command {
+        match self {
+            Self::Unpacked { bwrap, root } => {
+                let mut command = Command::new(bwrap);
+                command
+                    .args(["--unshare-user", "--unshare-pid", "--die-with-parent"])
+                    .args([OsStr::new("--ro-bind"), root.as_os_str(), OsStr::new("/")])
+                    .args(["--dev", "/dev", "--proc", "/proc", "--tmpfs", "/tmp"])
+                    .arg("--bind")
+                    .args([runtime, runtime])
+                    .args(["--", "/usr/bin/sway"]);
+                command
+            }
+            Self::AsNobody { setpriv, sway } => {
+                let mut command = Command::new(setpriv);
+                let ids = [format!("--reuid={NOBODY}"), format!("--regid={NOBODY}")];
+                command.args(ids).arg("--clear-groups").arg(sway);
+                command
+            }
+            Self::Plain(sway) => Command::new(sway),
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_compositor_says_whether_its_owner_is_away() {
+    let dir = tempfile::tempdir().unwrap();
+    let runtime = dir.path().to_owned();
     let (Some(sway), Some(wtype)) = (
-        program("sway", "sway").or_skip(),
+        Sway::find(&runtime).or_skip(),
         program("wtype", "wtype").or_skip(),
     ) else {
         return;
     };
-    let dir = tempfile::tempdir().unwrap();
-    let runtime = dir.path().to_owned();
-    // Before version 1.8, sway doesn't run as root.
-    let is_root = std::fs::metadata("/proc/self").unwrap().uid() == 0;
-    let Some(setpriv) = program("setpriv", "util-linux").or_skip() else {
-        return;
-    };
-    if is_root {
-        std::os::unix::fs::chown(&runtime, Some(NOBODY), Some(NOBODY)).unwrap();
-    }
     let config = runtime.join("config");
-    std::fs::write(&config, "xwayland disable\n").unwrap();
+    std::fs::write(&config, "xwayland disable\nswaybg_command -\n").unwrap();
     let start = || {
-        let mut command = Command::new(if is_root { &setpriv } else { &sway });
-        if is_root {
-            let ids = [format!("--reuid={NOBODY}"), format!("--regid={NOBODY}")];
-            command.args(ids).arg("--clear-groups").arg(&sway);
-        }
         Program::start(
-            command
+            sway.command(&runtime)
                 .arg("--config")
                 .arg(&config)
                 .env_clear()
