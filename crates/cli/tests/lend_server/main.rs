@@ -13,6 +13,7 @@ mod lender;
 mod nats;
 mod nix;
 mod pc;
+mod pc_disk;
 mod permissions;
 mod refusals;
 mod site;

@@ -23,9 +23,12 @@ const PROGRAM: &str = r#"
 #include <ctype.h>
 #include <signal.h>
 #include <stdio.h>
+#include <string.h>
 #include <unistd.h>
 int main(int argc, char **argv) {
-    if (argc > 1) {
+    if (argc > 1 && !strcmp(argv[1], "nap")) {
+        usleep(700000);
+    } else if (argc > 1) {
         for (int s = 1; s < 32; s++) signal(s, SIG_IGN);
         for (int i = 0; i < 20; i++)
             if (!fork()) { setsid(); for (;;) pause(); }
@@ -67,9 +70,13 @@ impl<'a> Pc<'a> {
             .args([&site.sandbox.dir().join("shout"), &source])
             .status();
         assert!(made.unwrap().success());
+        Some(Self::placed(site, name, slots))
+    }
+
+    fn placed(site: &'a Site, name: &str, slots: u32) -> Self {
         let config = site.file(&format!("{name}.json"));
         let run = site.file(&format!("{name}-run"));
-        fs::create_dir(&run).unwrap();
+        fs::create_dir_all(&run).unwrap();
         let policy = json!({
             "version": 1, "fleet": "cellar", "device": name, "class": "pc", "owner": "ada", "natsUrl": site.nats.url(),
             "caFile": site.nats.ca(), "stateDirectory": site.file(name), "runtimes": ["process", "nix"], "tenants": ["research"],
@@ -77,7 +84,7 @@ impl<'a> Pc<'a> {
             "heartbeatS": 2, "pauseS": 60, "when": { "idleAfterS": 1, "hasSeat": false },
         });
         fs::write(&config, policy.to_string()).unwrap();
-        Some(Self { site, config, run })
+        Self { site, config, run }
     }
 
     pub(crate) fn command(&self, args: &[&str]) -> Command {
@@ -111,17 +118,27 @@ impl<'a> Pc<'a> {
             })
         };
         loop {
-            let status = self.status();
-            if runs(&status) {
+            // A daemon that has just begun has its folder already, and no socket yet.
+            let mut status = self.command(&["status", "--json"]);
+            let ran = self.site.sandbox.finish(&mut status);
+            if runs(&serde_json::from_str(&ran.out).unwrap_or_default()) {
                 return;
             }
-            assert!(since.elapsed() < WITHIN, "{status:#}");
+            assert!(since.elapsed() < WITHIN, "{}", ran.text());
             std::thread::sleep(LOOK);
         }
     }
 }
 
-fn job(site: &Site, id: &str, more: &str) -> String {
+impl Drop for Pc<'_> {
+    /// What a killed daemon has left, its control groups among it, the next one ends and removes: here an owner's
+    /// command without a daemon.
+    fn drop(&mut self) {
+        let _ = self.command(&["status"]).output();
+    }
+}
+
+pub(crate) fn job(site: &Site, id: &str, more: &str) -> String {
     fs::write(site.sandbox.dir().join("text.in"), "hello").unwrap();
     let name = format!("{id}.toml");
     let text = format!(
