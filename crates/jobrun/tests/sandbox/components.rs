@@ -303,7 +303,7 @@ async fn the_jobs_of_the_demo_are_what_their_texts_make() {
     assert!(text(output.file) == words.to_uppercase());
     running.wipe().await.unwrap();
     let mut second = spec(&site, "endless", &endless);
-    second.bounds.wall_ms = 1_500;
+    second.bounds.wall = Duration::from_millis(1500);
     let end = run(&site, second).await;
     assert!(!matches!(end, JobEnd::Exited { code: 0 }), "{end:?}");
 }
