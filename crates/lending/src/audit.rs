@@ -80,6 +80,11 @@ pub fn read(text: &str) -> Result<Vec<Record>, NoLedger> {
     let count = text.lines().count();
     for (index, line) in text.lines().enumerate() {
         let number = index.saturating_add(1);
+        // Of a device's own file: the end of the last line is absent, or never reached the disk.
+        let is_last = number == count && !line.starts_with('{');
+        if is_last && (line.contains('\0') || !is_whole && number > 1) {
+            break;
+        }
         let wrong = |detail: String| NoLedger::Line {
             line: number,
             detail,
@@ -91,9 +96,6 @@ pub fn read(text: &str) -> Result<Vec<Record>, NoLedger> {
         if let Some(sum) = sum {
             let found = format!("{:08x}", crc32fast::hash(json.as_bytes()));
             if found != sum {
-                if !is_whole && number == count {
-                    break;
-                }
                 return Err(wrong("its checksum is another".to_owned()));
             }
             match serde_json::from_str(json) {
@@ -196,6 +198,13 @@ mod tests {
         assert_eq!(read(&entries).unwrap(), records);
         let torn = entries.get(..entries.len() - 3).unwrap();
         assert_eq!(read(torn).unwrap(), records[..3]);
+        let whole = entries.trim_end().rfind('\n').unwrap() + 1;
+        for bytes in [1, 5, 8, 9, 10, 40] {
+            let torn = entries.get(..whole + bytes).unwrap();
+            assert_eq!(read(torn).unwrap(), records[..3], "{bytes}");
+        }
+        let unwritten = format!("{}{}\n", entries.get(..whole).unwrap(), "\0".repeat(60));
+        assert_eq!(read(&unwritten).unwrap(), records[..3]);
         let damaged = entries.replacen("desk", "dusk", 1);
         let error = read(&damaged).unwrap_err().to_string();
         assert!(error.starts_with("line 2 is no record"), "{error}");

@@ -39,6 +39,7 @@ use metrics::{Asked, Counts, SEEN_MS_MAX};
 use store::{Changed, Kept};
 
 pub use content::Scan;
+pub(crate) use content::Scanning;
 pub use event::{RefusedFor, ServerEvent, ServerLine};
 pub use rules::{
     BadFleetFile, FleetFile, KnownSubmitter, LendingFleet, NoLending, devices, runtime,
@@ -48,6 +49,10 @@ pub use store::{KeptError, StoreSettings};
 /// Pieces of work beside the state machine's at once: reads and writes of content, and looks at labels. Each holds
 /// at most a part in memory.
 const BESIDE_MAX: usize = 32;
+/// How many of them one sender may have.
+const SHARE_MAX: usize = 8;
+/// Requests that wait for an answer, at most. The oldest are forgotten, and asked again by whoever still waits.
+const REPLIES_MAX: usize = 20_000;
 /// What comes back from the store and waits to be looked at, at most.
 const COME_BACK_MAX: usize = 256;
 /// How long a request is remembered that wasn't answered, in milliseconds: longer than the longest poll.
@@ -126,6 +131,8 @@ enum Back {
         how: Stored,
     },
     Input(Input),
+    /// The store didn't do something, which is asked for again.
+    NotKept(KeptError),
     Refused {
         subject: Subject,
         reason: RefusedFor,
@@ -145,6 +152,12 @@ struct Waits {
     job: Option<JobId>,
 }
 
+/// Room for something beside the state machine, as long as it lasts.
+struct Room {
+    _own: OwnedSemaphorePermit,
+    _all: OwnedSemaphorePermit,
+}
+
 /// A server that runs.
 struct Hub {
     fleet: Arc<LendingFleet>,
@@ -159,6 +172,8 @@ struct Hub {
     next_reply: u64,
     storing: BTreeMap<Ticket, Value>,
     room: Arc<Semaphore>,
+    /// What each sender may have of it; there are as many as the inventory has keys.
+    shares: BTreeMap<String, Arc<Semaphore>>,
     back: mpsc::Sender<Back>,
     say: Box<dyn FnMut(ServerEvent)>,
 }
@@ -210,6 +225,7 @@ pub async fn serve(
         next_reply: 0,
         storing: BTreeMap::new(),
         room: Arc::new(Semaphore::new(BESIDE_MAX)),
+        shares: BTreeMap::new(),
         back,
         say: Box::new(say),
     };
@@ -311,6 +327,19 @@ impl Hub {
         };
         let subject = message.subject.clone();
         let words: Vec<&str> = subject.as_str().split('.').collect();
+        // NATS looks at where somebody publishes, and not at where they want the answer. This server may publish
+        // everywhere, into its own store too, so that only the sender's own inbox is answered.
+        let (kind, sender) = match words.as_slice() {
+            ["lend", kind, name, ..] => (*kind, *name),
+            _ => return,
+        };
+        let inbox = inbox_of(kind, sender);
+        let is_theirs = to.strip_prefix(inbox.as_str());
+        if !is_theirs.is_some_and(|rest| rest.starts_with('.')) {
+            let why = format!("the answer is to go elsewhere than into {inbox}");
+            self.refuse(&subject, RefusedFor::Inbox, why);
+            return;
+        }
         match words.as_slice() {
             ["lend", "submit", name] => self.at_submit(name, to, message),
             ["lend", kind, name, rest @ ..] => match name.parse::<DeviceName>() {
@@ -372,12 +401,23 @@ impl Hub {
         send(&self.bus, to, bytes);
     }
 
-    /// Takes room for something beside the state machine.
-    fn room(&self) -> Option<OwnedSemaphorePermit> {
-        Arc::clone(&self.room).try_acquire_owned().ok()
+    /// Takes room for something beside the state machine: some of all that there is, and of the sender's own share.
+    fn room(&mut self, subject: &Subject) -> Option<Room> {
+        let sender = subject.split('.').take(3).collect::<Vec<_>>().join(".");
+        let own = self.shares.entry(sender);
+        let own = own.or_insert_with(|| Arc::new(Semaphore::new(SHARE_MAX)));
+        let own = Arc::clone(own).try_acquire_owned().ok()?;
+        let all = Arc::clone(&self.room).try_acquire_owned().ok()?;
+        Some(Room {
+            _own: own,
+            _all: all,
+        })
     }
 
     fn waits(&mut self, to: Subject, job: Option<JobId>) -> Reply {
+        while self.replies.len() >= REPLIES_MAX {
+            self.replies.pop_first();
+        }
         self.next_reply += 1;
         let reply = Reply(self.next_reply);
         let since_ms = now().mono_ms;
@@ -409,8 +449,11 @@ impl Hub {
                     self.storing.insert(ticket, value.clone());
                     let (kept, back) = (self.kept.clone(), self.back.clone());
                     tokio::spawn(async move {
-                        let how = kept.set(&key, &value, &records, expect).await;
+                        let (how, error) = kept.set(&key, &value, &records, expect).await;
                         // Where nobody hears it any more the server has ended.
+                        if let Some(error) = error {
+                            let _ = back.send(Back::NotKept(error)).await;
+                        }
                         let _ = back.send(Back::Stored { ticket, how }).await;
                     });
                 }
@@ -469,6 +512,9 @@ impl Hub {
         match back {
             Back::Stored { ticket, how } => self.stored(ticket, how),
             Back::Input(input) => self.step(input),
+            Back::NotKept(error) => self.tell(ServerEvent::Store {
+                detail: error.to_string(),
+            }),
             Back::Refused {
                 subject,
                 reason,
@@ -515,10 +561,8 @@ impl Hub {
                     self.tell(ServerEvent::Consent { device, record });
                 }
             }
-            (Stored::Unknown, _) => self.tell(ServerEvent::Store {
-                detail: "no answer to a change; it is read again".to_owned(),
-            }),
-            (Stored::Conflict | Stored::Yes(_), _) => {}
+            // Why not was told already.
+            (Stored::Unknown | Stored::Conflict | Stored::Yes(_), _) => {}
         }
         self.step(Input::Stored { ticket, how });
     }
@@ -531,6 +575,14 @@ impl Hub {
                 detail: error.to_string(),
             }),
         }
+    }
+}
+
+/// Where whoever speaks on a subject may have their answers: NATS lets nobody else listen there.
+fn inbox_of(kind: &str, sender: &str) -> String {
+    match kind {
+        "submit" => format!("_INBOX_submit_{sender}"),
+        _ => format!("_INBOX_{sender}"),
     }
 }
 

@@ -24,7 +24,7 @@ use undercroft_model::advice::{Advice, ErrorKind, FileFailure};
 
 use crate::{
     bus::{Bus, BusError},
-    server::Scan,
+    server::{Scan, Scanning},
 };
 
 pub use file::{BadJobFile, JobFile};
@@ -35,6 +35,8 @@ pub use view::{LendJob, LendJobState};
 const ANSWER_MS_MAX: u64 = 15_000;
 /// Times that something is asked that can't be answered yet.
 const TRIES_MAX: u32 = 20;
+/// How long it rests where nobody listens: a server that is started anew is there after a second or two.
+const NOBODY_REST: std::time::Duration = std::time::Duration::from_millis(500);
 /// The longest rest before it is asked again, in milliseconds.
 const REST_MS_MAX: u64 = 5_000;
 
@@ -392,6 +394,7 @@ impl Submitting {
     /// Asks until there is an answer. All that is asked may be asked twice.
     async fn ask(&self, message: Vec<u8>) -> Result<(SubmitAnswer, Bytes), SubmitError> {
         let message = Bytes::from(message);
+        let mut last = None;
         for _ in 0..self.patience.tries {
             let subject = self.subject.clone();
             let answer = match self
@@ -401,9 +404,18 @@ impl Submitting {
             {
                 Ok(answer) => answer,
                 // It is started anew, or NATS is.
-                Err(BusError::Silent { .. }) => continue,
+                Err(error @ BusError::Silent { .. }) => {
+                    last = Some(error);
+                    continue;
+                }
+                Err(error @ BusError::Nobody { .. }) => {
+                    last = Some(error);
+                    tokio::time::sleep(NOBODY_REST).await;
+                    continue;
+                }
                 Err(error) => return Err(error.into()),
             };
+            last = None;
             let (said, after_ms) = match wire::read_with_bytes::<SubmitAnswer>(&answer) {
                 Ok((SubmitAnswer::Refused { why }, _)) => return Err(SubmitError::Refused { why }),
                 Ok((SubmitAnswer::Again { after_ms }, _)) => (None, after_ms),
@@ -426,7 +438,7 @@ impl Submitting {
                 }
             }
         }
-        Err(SubmitError::Busy)
+        Err(last.map_or(SubmitError::Busy, SubmitError::from))
     }
 }
 
@@ -476,6 +488,7 @@ impl Content {
             });
         }
         let mut hash = Sha256::new();
+        let mut scanning = Scanning::new(scan);
         let mut bytes = 0;
         loop {
             let mut chunk = Vec::new();
@@ -485,7 +498,7 @@ impl Content {
             if read == 0 {
                 break;
             }
-            if let Some(what) = scan(&chunk) {
+            if let Some(what) = scanning.find(&chunk) {
                 return Err(SubmitError::Secret { path, what });
             }
             hash.update(&chunk);

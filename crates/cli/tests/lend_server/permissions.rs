@@ -14,13 +14,13 @@ use crate::site::Site;
 const NO_WITHIN: Duration = Duration::from_secs(20);
 
 /// A client that says what NATS refuses it.
-struct Client {
-    client: async_nats::Client,
+pub(crate) struct Client {
+    pub(crate) client: async_nats::Client,
     said: mpsc::UnboundedReceiver<String>,
 }
 
 impl Client {
-    async fn new(site: &Site, key: &UserKey) -> Self {
+    pub(crate) async fn new(site: &Site, key: &UserKey) -> Self {
         let (say, said) = mpsc::unbounded_channel();
         let client = ConnectOptions::with_nkey(key.seed().expose_secret().to_owned())
             .add_root_certificates(site.nats.ca())

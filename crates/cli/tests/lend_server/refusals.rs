@@ -10,7 +10,7 @@ use undercroft_lend::{
 };
 use undercroft_lending::bus::Bus;
 
-use crate::{lender::out_subject, site::Site};
+use crate::{lender::out_subject, permissions::Client, site::Site};
 
 const ANSWER_MS: u64 = 20_000;
 
@@ -358,4 +358,42 @@ async fn work_that_cant_be_lent_is_refused_with_words() {
         ),
         3
     );
+}
+
+/// NATS looks at what somebody publishes, and never at where they want the answer.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_answer_goes_where_its_asker_may_not_listen() {
+    let Some(mut site) = Site::new(&["desk", "couch"]) else {
+        return;
+    };
+    let server = site.server();
+    site.lenders[0].lend().await;
+    let file = site.job("render-1", b"lent work");
+    assert_eq!(site.lend("ci", &["submit", &file, "--wait"]).code, 0);
+    let before = site.lend("ci", &["jobs", "--json"]).out;
+    let Client { client, .. } = Client::new(&site, &site.lenders[1].settings.key).await;
+    let others = [
+        "$KV.lend-state.job.render-1",
+        "$JS.API.STREAM.PURGE.KV_lend-state",
+        "lend.want.desk",
+        "_INBOX_desk.1",
+        "_INBOX_couch2.1",
+        "_INBOX_submit_ci.1",
+    ];
+    for (n, to) in others.iter().enumerate() {
+        client
+            .publish_with_reply("lend.want.couch", *to, "{".into())
+            .await
+            .unwrap();
+        client.flush().await.unwrap();
+        server.wait_for(|_| {
+            let refused = "undercroft_lend_refused_total{reason=\"inbox\"}";
+            metric(&server.metrics(), refused) == n as u64 + 1
+        });
+    }
+    assert_eq!(site.lend("ci", &["jobs", "--json"]).out, before);
+    // Whoever begins anew reads all that is kept.
+    drop(server);
+    let _server = site.server();
+    assert_eq!(site.lend("ci", &["jobs", "--json"]).out, before);
 }

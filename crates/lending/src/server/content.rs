@@ -11,7 +11,7 @@ use undercroft_lend::{
     },
 };
 
-use super::store::{Kept, Whole, hex};
+use super::store::{Kept, KeptError, Whole, hex};
 
 /// After how long something is said again that the store didn't answer, in milliseconds.
 pub(crate) const AGAIN_MS: u64 = 2_000;
@@ -21,6 +21,30 @@ const OVERLAP_BYTES: usize = 4 * 1024;
 
 /// Looks for secrets in some bytes, and says what it found.
 pub type Scan = fn(&[u8]) -> Option<String>;
+
+/// Looks for secrets in something that comes part by part.
+pub(crate) struct Scanning {
+    scan: Scan,
+    before: Vec<u8>,
+}
+
+impl Scanning {
+    pub(crate) fn new(scan: Scan) -> Self {
+        Self {
+            scan,
+            before: Vec::new(),
+        }
+    }
+
+    /// What is found in the next part, and where it meets the one before.
+    pub(crate) fn find(&mut self, part: &[u8]) -> Option<String> {
+        self.before.extend_from_slice(part);
+        let found = (self.scan)(&self.before);
+        let cut = self.before.len().saturating_sub(OVERLAP_BYTES);
+        self.before.drain(..cut);
+        found
+    }
+}
 
 /// Whose content it is, and how it counts when it is whole.
 #[derive(Debug, Clone)]
@@ -73,6 +97,8 @@ impl Owner {
 /// What has come of a part, and whether it was refused for what it holds.
 pub(crate) enum Brought {
     Said(BringSay),
+    /// The store didn't do what it was asked; it is to be said again.
+    NotKept(KeptError),
     /// It isn't what was said.
     OtherDigest(String),
     /// It holds a secret.
@@ -89,7 +115,7 @@ pub(crate) async fn bring(
 ) -> Brought {
     match try_bring(kept, owner, part, bytes, scan).await {
         Ok(brought) => brought,
-        Err(()) => Brought::Said(BringSay::Again { after_ms: AGAIN_MS }),
+        Err(error) => Brought::NotKept(error),
     }
 }
 
@@ -99,16 +125,25 @@ async fn try_bring(
     part: &ContentPart,
     bytes: Bytes,
     scan: Scan,
-) -> Result<Brought, ()> {
-    // A tenant has it already. A device has to bring it all the same: whoever just knows a digest has nothing.
-    if let Owner::Submitter { tenant, label, .. } = owner
-        && let Some(found) = kept.whole(tenant, &part.digest).await?
-        && found.total == part.total
-        && found.label >= *label
-    {
-        return Ok(Brought::Said(BringSay::Whole));
-    }
+) -> Result<Brought, KeptError> {
     let at = owner.at(&part.digest);
+    let known = match owner {
+        Owner::Device {
+            holding,
+            made: Made::Log,
+            ..
+        } => kept.log(&holding.job).await?,
+        _ => kept.whole(owner.tenant(), &part.digest).await?,
+    };
+    if let Some(found) = known.filter(|found| found.total == part.total) {
+        // Where it counts already nothing is written over it. A device has to bring what another brought all the
+        // same: whoever just knows a digest has nothing.
+        let is_same = found.at == at && found.digest == part.digest;
+        let is_tenants = matches!(owner, Owner::Submitter { label, .. } if found.label >= *label);
+        if is_same && found.label >= owner.label() || is_tenants {
+            return Ok(Brought::Said(BringSay::Whole));
+        }
+    }
     kept.put_part(&at, part_number(part.offset), bytes).await?;
     if let Some(offset) = next_offset(part.total, part.offset) {
         return Ok(Brought::Said(BringSay::Next { offset }));
@@ -141,8 +176,8 @@ async fn try_bring(
     Ok(Brought::Said(BringSay::Whole))
 }
 
-/// Says where content lies that is whole. Of what a tenant has twice, the more sensitive label counts.
-async fn settle(kept: &Kept, owner: &Owner, whole: Whole) -> Result<(), ()> {
+/// Says where content lies that is whole. What a tenant has twice is kept once.
+async fn settle(kept: &Kept, owner: &Owner, whole: Whole) -> Result<(), KeptError> {
     if let Owner::Device {
         holding,
         made: Made::Log,
@@ -151,12 +186,11 @@ async fn settle(kept: &Kept, owner: &Owner, whole: Whole) -> Result<(), ()> {
     {
         return kept.set_log(&holding.job, &whole).await;
     }
-    let tenant = owner.tenant();
-    let label = match kept.whole(tenant, &whole.digest).await? {
-        Some(before) => before.label.max(whole.label),
-        None => whole.label,
-    };
-    kept.set_whole(tenant, &Whole { label, ..whole }).await
+    let counts = kept.set_whole(owner.tenant(), &whole).await?;
+    if !counts {
+        kept.drop_parts(&whole.at).await;
+    }
+    Ok(())
 }
 
 enum Looked {
@@ -171,22 +205,20 @@ async fn look(
     part: &ContentPart,
     owner: &Owner,
     scan: Scan,
-) -> Result<Looked, ()> {
+) -> Result<Looked, KeptError> {
     let mut hash = Sha256::new();
-    let mut before: Vec<u8> = Vec::new();
-    let is_scanned = matches!(owner, Owner::Submitter { .. });
+    let mut scanning = match owner {
+        Owner::Submitter { .. } => Some(Scanning::new(scan)),
+        Owner::Device { .. } => None,
+    };
     for number in 0..parts(part.total) {
         let Some(bytes) = kept.part(at, number).await? else {
             return Ok(Looked::Absent { number });
         };
         hash.update(&bytes);
-        if is_scanned {
-            before.extend_from_slice(&bytes);
-            if let Some(what) = scan(&before) {
-                return Ok(Looked::Secret(what));
-            }
-            let cut = before.len().saturating_sub(OVERLAP_BYTES);
-            before.drain(..cut);
+        let found = scanning.as_mut().and_then(|scanning| scanning.find(&bytes));
+        if let Some(what) = found {
+            return Ok(Looked::Secret(what));
         }
     }
     let digest: [u8; 32] = hash.finalize().into();
@@ -198,7 +230,7 @@ pub(crate) async fn fetch(
     kept: &Kept,
     tenant: &Tenant,
     fetching: &Fetching,
-) -> Result<Option<(u64, Bytes)>, ()> {
+) -> Result<Option<(u64, Bytes)>, KeptError> {
     let Some(whole) = kept.whole(tenant, &fetching.digest).await? else {
         return Ok(None);
     };
@@ -210,7 +242,7 @@ pub(crate) async fn fetch_log(
     kept: &Kept,
     job: &JobId,
     offset: u64,
-) -> Result<Option<(Digest, u64, Bytes)>, ()> {
+) -> Result<Option<(Digest, u64, Bytes)>, KeptError> {
     let Some(whole) = kept.log(job).await? else {
         return Ok(None);
     };
@@ -218,10 +250,31 @@ pub(crate) async fn fetch_log(
     Ok(part.map(|(total, bytes)| (whole.digest, total, bytes)))
 }
 
-async fn part_of(kept: &Kept, whole: &Whole, offset: u64) -> Result<Option<(u64, Bytes)>, ()> {
+async fn part_of(
+    kept: &Kept,
+    whole: &Whole,
+    offset: u64,
+) -> Result<Option<(u64, Bytes)>, KeptError> {
     if undercroft_lend::wire::part_bytes(whole.total, offset).is_err() {
         return Ok(None);
     }
     let part = kept.part(&whole.at, part_number(offset)).await?;
     Ok(part.map(|bytes| (whole.total, bytes)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_is_found_where_two_parts_meet() {
+        let scan: Scan = |bytes| {
+            let found = bytes.windows(6).any(|some| some == b"SECRET");
+            found.then(|| "a secret".to_owned())
+        };
+        let mut scanning = Scanning::new(scan);
+        assert_eq!(scanning.find(&[b'x'; PART_BYTES]), None);
+        assert_eq!(scanning.find(b"and SEC"), None);
+        assert!(scanning.find(b"RET").is_some());
+    }
 }

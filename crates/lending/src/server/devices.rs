@@ -92,7 +92,7 @@ impl Hub {
             return;
         };
         let (output, bytes, tenant) = (*output, *bytes, record.job.tenant.clone());
-        let Some(permit) = self.room() else {
+        let Some(permit) = self.room(&subject) else {
             self.busy(&subject);
             let say = OutSay::Again { after_ms: AGAIN_MS };
             send_message(
@@ -124,7 +124,10 @@ impl Hub {
                     let _ = back.send(refused).await;
                     OutSay::Stale { why }
                 }
-                Err(()) => OutSay::Again { after_ms: AGAIN_MS },
+                Err(error) => {
+                    let _ = back.send(Back::NotKept(error)).await;
+                    OutSay::Again { after_ms: AGAIN_MS }
+                }
             };
             send_message(
                 &bus,
@@ -159,7 +162,7 @@ impl Hub {
         }
         let tenant = self.machine.job(&fetch.holding.job);
         let tenant = tenant.map(|record| record.job.tenant.clone());
-        let (Some(tenant), Some(permit)) = (tenant, self.room()) else {
+        let (Some(tenant), Some(permit)) = (tenant, self.room(&subject)) else {
             self.busy(&subject);
             let say = FetchSay::Again { after_ms: AGAIN_MS };
             send_message(&self.bus, to, &answer(say));
@@ -185,7 +188,10 @@ impl Hub {
                         fetching.digest, fetching.offset
                     ),
                 },
-                Err(()) => FetchSay::Again { after_ms: AGAIN_MS },
+                Err(error) => {
+                    let _ = back.send(Back::NotKept(error)).await;
+                    FetchSay::Again { after_ms: AGAIN_MS }
+                }
             };
             send_message(&bus, to, &FetchAnswer { fetching, say });
             drop(permit);
@@ -241,7 +247,7 @@ impl Hub {
         subject: Subject,
         answer: impl FnOnce(BringSay) + Send + 'static,
     ) {
-        let Some(permit) = self.room() else {
+        let Some(permit) = self.room(&subject) else {
             self.busy(&subject);
             answer(BringSay::Again { after_ms: AGAIN_MS });
             return;
@@ -254,6 +260,11 @@ impl Hub {
             let (reason, why) = match brought {
                 Brought::Said(say) => {
                     answer(say);
+                    return;
+                }
+                Brought::NotKept(error) => {
+                    answer(BringSay::Again { after_ms: AGAIN_MS });
+                    let _ = back.send(Back::NotKept(error)).await;
                     return;
                 }
                 Brought::OtherDigest(why) => (RefusedFor::Digest, why),

@@ -160,6 +160,8 @@ pub enum RefusedFor {
     OtherVersion,
     /// Whoever sent it isn't in the inventory.
     Unknown,
+    /// Its answer is to go elsewhere than to its sender.
+    Inbox,
     /// It is about a job that isn't the sender's.
     Holding,
     /// Its bytes aren't the part that it speaks of.
@@ -178,11 +180,12 @@ pub enum RefusedFor {
 
 impl RefusedFor {
     /// All of them, so that each is counted from the beginning.
-    pub(crate) const ALL: [Self; 11] = [
+    pub(crate) const ALL: [Self; 12] = [
         Self::Malformed,
         Self::TooLarge,
         Self::OtherVersion,
         Self::Unknown,
+        Self::Inbox,
         Self::Holding,
         Self::Part,
         Self::Digest,
@@ -199,6 +202,7 @@ impl RefusedFor {
             Self::TooLarge => "too-large",
             Self::OtherVersion => "other-version",
             Self::Unknown => "unknown",
+            Self::Inbox => "inbox",
             Self::Holding => "holding",
             Self::Part => "part",
             Self::Digest => "digest",

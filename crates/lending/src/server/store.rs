@@ -4,8 +4,8 @@
 //! | --- | --- | --- |
 //! | `lend-state` | jobs, and where ledgers stand | `job.NAME`, `ledger.DEVICE` |
 //! | `lend-records` | the records of ledgers | `DEVICE.NUMBER.DIGEST` |
-//! | `lend-index` | which content is whole, and whose | `TENANT.DIGEST`, `log.JOB` |
-//! | `lend-parts` | the content, in parts | `in.SUBMITTER.DIGEST.N`, `output.JOB.EPOCH.N`, `log.JOB.EPOCH.N` |
+//! | `lend-index` | which content is whole, and whose | `TENANT.DIGEST`, `_log.JOB` |
+//! | `lend-parts` | the content, in parts | `in.SUBMITTER.DIGEST.N`, `output.JOB.EPOCH.DIGEST.N`, `log.JOB.EPOCH.DIGEST.N` |
 //!
 //! A record of a ledger lies under its own digest, so that none is ever replaced by another; which of them count
 //! follows from the head in `lend-state`, which is set only if what lies there is what it was made from.
@@ -36,6 +36,11 @@ const VERSION: u32 = 1;
 const ANSWER_MS_MAX: u64 = 5_000;
 /// The largest value beside content, in bytes: a job has at most 64 KiB of its submitter's words.
 const VALUE_BYTES_MAX: i32 = 256 * 1024;
+/// The most that all records of ledgers may take, in bytes: a million of them. What is left of the store belongs to the
+/// jobs, whose renewals have to have room whoever else writes.
+const RECORDS_BYTES_MAX: i64 = 512 * 1024 * 1024;
+/// The most that may be kept of which content is whole, in bytes: 400,000 files.
+const INDEX_BYTES_MAX: i64 = 128 * 1024 * 1024;
 
 /// Why the store can't be used.
 #[derive(Debug, thiserror::Error)]
@@ -154,8 +159,8 @@ impl Kept {
         };
         Ok(Self {
             state: open(STATE, VALUE_BYTES_MAX, -1).await?,
-            records: open(RECORDS, VALUE_BYTES_MAX, -1).await?,
-            index: open(INDEX, VALUE_BYTES_MAX, -1).await?,
+            records: open(RECORDS, VALUE_BYTES_MAX, RECORDS_BYTES_MAX).await?,
+            index: open(INDEX, VALUE_BYTES_MAX, INDEX_BYTES_MAX).await?,
             parts: open(PARTS, part_bytes, settings.content_bytes_max).await?,
         })
     }
@@ -209,10 +214,10 @@ impl Kept {
         value: &Value,
         records: &[Record],
         expect: Option<u64>,
-    ) -> Stored {
+    ) -> (Stored, Option<KeptError>) {
         for record in records {
-            if self.keep_record(record).await.is_none() {
-                return Stored::Unknown;
+            if let Err(error) = self.keep_record(record).await {
+                return (Stored::Unknown, Some(error));
             }
         }
         let bytes = match value {
@@ -224,23 +229,23 @@ impl Kept {
         // made anew: jobs that were taken out stay out.
         let set = self.state.update(name, bytes, expect.unwrap_or(0));
         match set.await {
-            Ok(revision) => Stored::Yes(revision),
+            Ok(revision) => (Stored::Yes(revision), None),
             Err(error) => match error.kind() {
-                UpdateErrorKind::WrongLastRevision => Stored::Conflict,
+                UpdateErrorKind::WrongLastRevision => (Stored::Conflict, None),
                 UpdateErrorKind::InvalidKey
                 | UpdateErrorKind::TimedOut
-                | UpdateErrorKind::Other => Stored::Unknown,
+                | UpdateErrorKind::Other => (Stored::Unknown, Some(failed("write", STATE, &error))),
             },
         }
     }
 
-    async fn keep_record(&self, record: &Record) -> Option<()> {
+    async fn keep_record(&self, record: &Record) -> Result<(), KeptError> {
         let key = record_key(record);
         match self.records.update(&key, write(record), 0).await {
-            Ok(_) => Some(()),
+            Ok(_) => Ok(()),
             // It lies there already, under its own digest.
-            Err(error) if error.kind() == UpdateErrorKind::WrongLastRevision => Some(()),
-            Err(_) => None,
+            Err(error) if error.kind() == UpdateErrorKind::WrongLastRevision => Ok(()),
+            Err(error) => Err(failed("write", RECORDS, &error)),
         }
     }
 
@@ -290,51 +295,87 @@ impl Kept {
         Ok(Some(records))
     }
 
-    /// Where a tenant's content lies; `Err` where the store doesn't answer.
+    /// Where a tenant's content lies, where all of it is still there.
     pub(crate) async fn whole(
         &self,
         tenant: &Tenant,
         digest: &Digest,
-    ) -> Result<Option<Whole>, ()> {
-        self.indexed(&format!("{tenant}.{}", hex(digest))).await
+    ) -> Result<Option<Whole>, KeptError> {
+        let found = self.indexed(&content_key(tenant, digest)).await?;
+        let Some((whole, _)) = found else {
+            return Ok(None);
+        };
+        // Parts are taken out from the first on, by hand or by whoever keeps house.
+        let first = self.part(&whole.at, 0).await?;
+        Ok(first.map(|_| whole))
     }
 
     /// Where the end of a job's log lies.
-    pub(crate) async fn log(&self, job: &JobId) -> Result<Option<Whole>, ()> {
-        self.indexed(&log_key(job)).await
+    pub(crate) async fn log(&self, job: &JobId) -> Result<Option<Whole>, KeptError> {
+        let found = self.indexed(&log_key(job)).await?;
+        Ok(found.map(|(whole, _)| whole))
     }
 
-    async fn indexed(&self, key: &str) -> Result<Option<Whole>, ()> {
-        match self.index.get(key).await {
-            Ok(Some(bytes)) => read(INDEX, key, &bytes).map(Some).map_err(|_| ()),
-            Ok(None) => Ok(None),
-            Err(_) => Err(()),
+    /// What the index says, with its revision.
+    async fn indexed(&self, key: &str) -> Result<Option<(Whole, u64)>, KeptError> {
+        let entry = self.index.entry(key).await;
+        let entry = entry.map_err(|error| failed("read", INDEX, &error))?;
+        match entry.filter(|entry| entry.operation == Operation::Put) {
+            Some(entry) => Ok(Some((read(INDEX, key, &entry.value)?, entry.revision))),
+            None => Ok(None),
         }
     }
 
-    /// Says where a tenant's content lies.
-    pub(crate) async fn set_whole(&self, tenant: &Tenant, whole: &Whole) -> Result<(), ()> {
-        let key = format!("{tenant}.{}", hex(&whole.digest));
-        self.put(&self.index, &key, write(whole)).await
+    /// Says where a tenant's content lies. What counts already is left where it is; of two labels the more sensitive
+    /// counts. Whether it is this one that counts.
+    pub(crate) async fn set_whole(
+        &self,
+        tenant: &Tenant,
+        whole: &Whole,
+    ) -> Result<bool, KeptError> {
+        let key = content_key(tenant, &whole.digest);
+        let known = self.whole(tenant, &whole.digest).await?;
+        let revision = self
+            .indexed(&key)
+            .await?
+            .map_or(0, |(_, revision)| revision);
+        let next = match known {
+            Some(known) if known.label >= whole.label => return Ok(known.at == whole.at),
+            Some(known) => Whole {
+                label: whole.label,
+                ..known
+            },
+            None => whole.clone(),
+        };
+        // Whoever was faster with another label has it said again.
+        let set = self.index.update(&key, write(&next), revision).await;
+        set.map_err(|error| failed("write", INDEX, &error))?;
+        Ok(next.at == whole.at)
     }
 
     /// Says where the end of a job's log lies.
-    pub(crate) async fn set_log(&self, job: &JobId, whole: &Whole) -> Result<(), ()> {
-        self.put(&self.index, &log_key(job), write(whole)).await
+    pub(crate) async fn set_log(&self, job: &JobId, whole: &Whole) -> Result<(), KeptError> {
+        let set = self.index.put(log_key(job), write(whole)).await;
+        set.map(|_| ())
+            .map_err(|error| failed("write", INDEX, &error))
     }
 
     /// Keeps a part.
-    pub(crate) async fn put_part(&self, at: &str, number: u64, bytes: Bytes) -> Result<(), ()> {
-        self.put(&self.parts, &format!("{at}.{number}"), bytes)
-            .await
+    pub(crate) async fn put_part(
+        &self,
+        at: &str,
+        number: u64,
+        bytes: Bytes,
+    ) -> Result<(), KeptError> {
+        let set = self.parts.put(format!("{at}.{number}"), bytes).await;
+        set.map(|_| ())
+            .map_err(|error| failed("write", PARTS, &error))
     }
 
     /// A part; `None` where it isn't there.
-    pub(crate) async fn part(&self, at: &str, number: u64) -> Result<Option<Bytes>, ()> {
-        self.parts
-            .get(format!("{at}.{number}"))
-            .await
-            .map_err(|_| ())
+    pub(crate) async fn part(&self, at: &str, number: u64) -> Result<Option<Bytes>, KeptError> {
+        let found = self.parts.get(format!("{at}.{number}")).await;
+        found.map_err(|error| failed("read", PARTS, &error))
     }
 
     /// Takes the parts of something out.
@@ -347,9 +388,16 @@ impl Kept {
             .filter(format!("$KV.{PARTS}.{at}.*"))
             .await;
     }
+}
 
-    async fn put(&self, bucket: &Bucket, key: &str, bytes: Bytes) -> Result<(), ()> {
-        bucket.put(key, bytes).await.map(|_| ()).map_err(|_| ())
+fn failed(tried: &'static str, bucket: &str, error: &dyn std::error::Error) -> KeptError {
+    // JetStream's own word, such as that its disk is full, is what the outer error came from.
+    let detail =
+        std::iter::successors(Some(error), |error| error.source()).map(ToString::to_string);
+    KeptError::Bucket {
+        tried,
+        bucket: bucket.to_owned(),
+        detail: detail.collect::<Vec<_>>().join(": "),
     }
 }
 
@@ -394,6 +442,10 @@ fn name_of(key: &Key) -> String {
         Key::Job(id) => format!("job.{id}"),
         Key::Ledger(device) => format!("ledger.{device}"),
     }
+}
+
+fn content_key(tenant: &Tenant, digest: &Digest) -> String {
+    format!("{tenant}.{}", hex(digest))
 }
 
 fn log_key(job: &JobId) -> String {
