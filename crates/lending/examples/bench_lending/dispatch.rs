@@ -14,7 +14,7 @@ use undercroft_lend::{
 };
 use undercroft_lending::submit::{JobFile, Made};
 use undercroft_sandbox::{
-    Bounds, DiskBound, FileDigest, JobSpec, Program, ProgramKind, Tools, TotalBounds, Yard,
+    Bounds, DiskBound, FileDigest, JobSpec, JobWork, Program, ProgramKind, Tools, TotalBounds, Yard,
 };
 
 use crate::{
@@ -184,11 +184,11 @@ async fn start(site: &Site, count: usize) -> Outcome<()> {
     for n in 0..count {
         let spec = JobSpec {
             name: format!("start-{n}"),
-            program: Program {
+            work: JobWork::Program(Program {
                 file: site.job.clone(),
                 digest,
                 kind: ProgramKind::Native,
-            },
+            }),
             arguments: vec!["now".to_owned(), "out".to_owned()],
             inputs: Vec::new(),
             bounds: bounds(),
