@@ -22,11 +22,12 @@ use crate::{
     wire::{Ended, Holding},
 };
 use held::{Held, Phase};
-use state::{Requests, Saying};
+use state::{Requests, Saying, Unbegun};
 
 pub use seam::{
-    ANSWER_MS_MAX, CLOCK_MS_MAX, DISK_REST_MS, Effect, Entry, Exit, Input, LEASE_LEFT_MS_MIN,
-    OwnerSays, RETRY_MS_MAX, RETRY_MS_MIN, Restored, Settings, Ticket,
+    ANSWER_MS_MAX, CLOCK_MS_MAX, DISK_REST_MS, Effect, Entry, Exit, Hindrance, Input,
+    LEASE_LEFT_MS_MIN, OwnerSays, RETRY_MS_MAX, RETRY_MS_MIN, Restored, Settings, Ticket,
+    UNBEGUN_REST_MS_MAX, UNBEGUN_REST_MS_MIN,
 };
 pub use state::Device;
 
@@ -51,6 +52,8 @@ impl<S: Sign + Verify> Device<S> {
             is_revoked: false,
             is_clock_far_off: false,
             disk_rests_until_ms: None,
+            unbegun: None,
+            seen_ms: now.mono_ms,
             refused: None,
             requests: Requests::default(),
             next_ticket: 0,
@@ -84,13 +87,14 @@ impl<S: Sign + Verify> Device<S> {
     /// Takes in what happened.
     pub fn step(&mut self, now: Now, input: Input) -> Vec<Effect> {
         let mut effects = Vec::new();
+        self.seen_ms = now.mono_ms;
         match input {
             Input::Kept(ticket) => self.kept(now, ticket, &mut effects),
             Input::NotKept(ticket) => self.not_kept(now, ticket, &mut effects),
             Input::WantAnswered(answer) => self.want_answered(now, answer),
             Input::BeatAnswered(answer) => self.beat_answered(now, answer, &mut effects),
             Input::OutAnswered(answer) => self.out_answered(now, answer, &mut effects),
-            Input::Ended { holding, exit } => self.ended(holding, exit, &mut effects),
+            Input::Ended { holding, exit } => self.ended(now, holding, exit, &mut effects),
             Input::Gone(holding) => self.gone(&holding, &mut effects),
             Input::Wiped(holding) => self.wiped(&holding),
             Input::May(why_not) => {
@@ -123,12 +127,13 @@ impl<S: Sign + Verify> Device<S> {
         let rests = self
             .say_again_ms
             .into_iter()
-            .chain(self.disk_rests_until_ms);
+            .chain(self.disk_rests_until_ms)
+            .chain(self.resting().map(|unbegun| unbegun.until_ms));
         held.chain(requests.flatten()).chain(rests).min()
     }
 
     /// A job has ended by itself.
-    fn ended(&mut self, holding: Holding, exit: Exit, effects: &mut Vec<Effect>) {
+    fn ended(&mut self, now: Now, holding: Holding, exit: Exit, effects: &mut Vec<Effect>) {
         let ticket = self.ticket();
         let Some(held) = self
             .held
@@ -144,7 +149,11 @@ impl<S: Sign + Verify> Device<S> {
                     Exit::Failed { why } => Ended::Failed {
                         why: crate::wire::tail(&why),
                     },
+                    Exit::Returned { why, hindrance } => {
+                        return self.given_back(now, &holding, why, hindrance, effects);
+                    }
                 };
+                self.unbegun = None;
                 effects.push(Effect::Keep {
                     ticket,
                     entry: Box::new(Entry::Ended {
@@ -161,18 +170,43 @@ impl<S: Sign + Verify> Device<S> {
         }
     }
 
+    /// A job could not be begun here, or not gone on with.
+    fn given_back(
+        &mut self,
+        now: Now,
+        of: &Holding,
+        why: String,
+        hindrance: Hindrance,
+        effects: &mut Vec<Effect>,
+    ) {
+        let why = crate::wire::tail(&why);
+        if hindrance == Hindrance::Device {
+            self.unbegun = Some(Unbegun::after(self.unbegun.as_ref(), &why, now.mono_ms));
+        }
+        let ended = match hindrance {
+            Hindrance::Fit => Ended::Declined { why },
+            Hindrance::Device | Hindrance::Passing => Ended::Returned { why },
+        };
+        if let Some(held) = self.held.get_mut(&of.job) {
+            held.wipe(Gone::Killed, Some(ended), effects);
+        }
+    }
+
     /// No process of a job is left.
     fn gone(&mut self, holding: &Holding, effects: &mut Vec<Effect>) {
-        if let Some(held) = self.held.get_mut(&holding.job)
-            && held.holding == *holding
-            && let Phase::Killing { ended } = &held.phase
-        {
-            held.phase = Phase::Wiping {
-                gone: Gone::Killed,
-                report: Some(ended.clone()),
-            };
-            effects.push(Effect::Wipe(holding.clone()));
-        }
+        let held = self.held.get_mut(&holding.job);
+        let Some(held) = held.filter(|held| held.holding == *holding) else {
+            return;
+        };
+        let ended = match &held.phase {
+            Phase::Killing { ended } => ended.clone(),
+            // Nobody has asked for it: what can't be frozen, or let go on, is killed where it runs.
+            Phase::Running { .. } => Ended::Returned {
+                why: "it could not be frozen or let go on, and was killed".to_owned(),
+            },
+            _ => return,
+        };
+        held.wipe(Gone::Killed, Some(ended), effects);
     }
 
     /// No file of a job is left.

@@ -1,6 +1,6 @@
 //! A job that a device holds.
 
-use super::seam::{RETRY_MS_MAX, RETRY_MS_MIN, Ticket};
+use super::seam::{Effect, RETRY_MS_MAX, RETRY_MS_MIN, Ticket};
 use crate::{
     consent::Gone,
     ids::Turn,
@@ -151,6 +151,12 @@ impl Held {
     /// What was assigned; `None` for one of an earlier start.
     pub fn assignment(&self) -> Option<&Assignment> {
         self.assignment.as_deref()
+    }
+
+    /// Its processes are gone, and its files are to go.
+    pub(super) fn wipe(&mut self, gone: Gone, report: Option<Ended>, effects: &mut Vec<Effect>) {
+        self.phase = Phase::Wiping { gone, report };
+        effects.push(Effect::Wipe(self.holding.clone()));
     }
 
     /// Whether its lease is renewed: as long as something may come of it.

@@ -169,11 +169,7 @@ impl<S: Sign + Verify> Device<S> {
             }
             (reason, _) => {
                 let why = reason.unwrap_or_default();
-                held.phase = Phase::Wiping {
-                    gone: Gone::NeverStarted,
-                    report: Some(Ended::Returned { why }),
-                };
-                effects.push(Effect::Wipe(holding.clone()));
+                held.wipe(Gone::NeverStarted, Some(Ended::Returned { why }), effects);
             }
         }
     }

@@ -222,11 +222,7 @@ impl<S: Sign + Verify> Device<S> {
         if is_clean {
             self.held.remove(&job);
         } else if let Some(held) = self.held.get_mut(&job) {
-            held.phase = Phase::Wiping {
-                gone: crate::consent::Gone::Ended,
-                report: None,
-            };
-            effects.push(Effect::Wipe(held.holding.clone()));
+            held.wipe(crate::consent::Gone::Ended, None, effects);
         }
     }
 }

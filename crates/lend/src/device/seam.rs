@@ -23,6 +23,11 @@ pub const LEASE_LEFT_MS_MIN: u64 = 2_000;
 
 /// How long a device whose disk couldn't be written takes no work, in milliseconds.
 pub const DISK_REST_MS: u64 = 60_000;
+/// How long a device that couldn't begin a job takes no other, in milliseconds; it doubles with each one in a row. What
+/// is wrong with it would else go through all that waits.
+pub const UNBEGUN_REST_MS_MIN: u64 = 60_000;
+/// The longest such rest, in milliseconds. A disk that was full has room again, and nobody tells the device.
+pub const UNBEGUN_REST_MS_MAX: u64 = 16 * 60_000;
 
 /// What a device goes by.
 #[derive(Debug, Clone)]
@@ -91,11 +96,29 @@ pub enum Exit {
         /// The output's size, in bytes.
         bytes: u64,
     },
-    /// It failed, or couldn't be begun.
+    /// It failed, and would on another device.
     Failed {
-        /// Its exit code and the end of what it wrote, or why it couldn't be begun.
+        /// Its exit code and the end of what it wrote, or what is wrong with it.
         why: String,
     },
+    /// This device couldn't begin it, or go on with it. Another may.
+    Returned {
+        /// What was in the way.
+        why: String,
+        /// How long it is going to be.
+        hindrance: Hindrance,
+    },
+}
+
+/// What kept a device from a job. A job alone must not be able to make it the device's own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hindrance {
+    /// The device's own fault, which the next job would meet, too: it takes none for a while.
+    Device,
+    /// The job is too much for this device: it isn't to be handed to it again.
+    Fit,
+    /// It may be over when the job is handed out again.
+    Passing,
 }
 
 /// What an owner says.
@@ -141,7 +164,7 @@ pub enum Input {
         /// How.
         exit: Exit,
     },
-    /// No process of a job is left that was to be killed.
+    /// No process of a job is left: it was to be killed, or couldn't be frozen or let go on.
     Gone(Holding),
     /// No file of a job is left.
     Wiped(Holding),

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::{
     held::{Again, Held, Phase},
-    seam::{CLOCK_MS_MAX, Effect, Settings, Ticket},
+    seam::{CLOCK_MS_MAX, Effect, Settings, Ticket, UNBEGUN_REST_MS_MAX, UNBEGUN_REST_MS_MIN},
 };
 use crate::{
     consent::{Head, Ledger, Record, Said, Sign, Verify},
@@ -22,6 +22,28 @@ pub(super) enum Saying {
     Begin(Holding),
     /// Nothing is left of a job.
     Receipt(Holding),
+}
+
+/// A device that couldn't begin a job rests.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Unbegun {
+    pub(super) why: String,
+    pub(super) until_ms: u64,
+    pub(super) rest_ms: u64,
+}
+
+impl Unbegun {
+    /// One more, and a rest twice as long as the last one.
+    pub(super) fn after(last: Option<&Self>, why: &str, now_ms: u64) -> Self {
+        let rest_ms = last.map_or(UNBEGUN_REST_MS_MIN, |last| {
+            last.rest_ms.saturating_mul(2).min(UNBEGUN_REST_MS_MAX)
+        });
+        Self {
+            why: why.to_owned(),
+            until_ms: now_ms.saturating_add(rest_ms),
+            rest_ms,
+        }
+    }
 }
 
 /// A request for work that is under way.
@@ -82,6 +104,10 @@ pub struct Device<S> {
     pub(super) is_clock_far_off: bool,
     /// Until when no work is taken because an entry could not be written.
     pub(super) disk_rests_until_ms: Option<u64>,
+    /// The job that could not be begun last, until one has come to an end of its own.
+    pub(super) unbegun: Option<Unbegun>,
+    /// When the clock that never goes back was last looked at.
+    pub(super) seen_ms: u64,
     /// Why the server gives no work.
     pub(super) refused: Option<String>,
     pub(super) requests: Requests,
@@ -123,8 +149,16 @@ impl<S: Sign + Verify> Device<S> {
         if self.disk_rests_until_ms.is_some() {
             why.push("its disk can't be written".to_owned());
         }
+        let unbegun = self.resting().map(|unbegun| &unbegun.why);
+        why.extend(unbegun.map(|why| format!("it could not begin a job: {why}")));
         why.extend(self.refused.iter().cloned());
         why
+    }
+
+    /// The job that could not be begun, while the device rests for it.
+    pub(super) fn resting(&self) -> Option<&Unbegun> {
+        let unbegun = self.unbegun.as_ref();
+        unbegun.filter(|unbegun| self.seen_ms < unbegun.until_ms)
     }
 
     pub(super) fn ticket(&mut self) -> Ticket {

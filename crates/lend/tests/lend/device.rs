@@ -3,20 +3,33 @@
 use std::collections::BTreeSet;
 
 use undercroft_lend::{
-    device::{Device, Effect, Input, OwnerSays, Restored, Settings},
-    job::{Limits, Runtime},
+    Digest, Epoch,
+    device::{
+        Device, Effect, Exit, Hindrance, Input, OwnerSays, Restored, Settings, UNBEGUN_REST_MS_MAX,
+        UNBEGUN_REST_MS_MIN,
+    },
+    job::{Job, Limits, Runtime},
     offer::Offer,
-    wire::{Want, WantAnswer, WantSay},
+    wire::{Assignment, Ended, Holding, Out, OutAnswer, OutSay, Want, WantAnswer, WantSay},
 };
 use undercroft_model::{Now, inventory::Sensitivity};
 
 use crate::keys::TestKeys;
+
+const LIMITS: Limits = Limits {
+    cpu_percent: 100,
+    memory_mb: 100,
+    disk_mb: 100,
+    wall_s: 100,
+};
 
 /// A device whose disk is always quick.
 struct Pc {
     device: Device<TestKeys>,
     now: Now,
     wants: Vec<Want>,
+    outs: Vec<Out>,
+    others: Vec<Effect>,
 }
 
 fn offer() -> Offer {
@@ -27,12 +40,7 @@ fn offer() -> Offer {
         max_sensitivity: Sensitivity::Public,
         features: Default::default(),
         slots: 1,
-        limits: Limits {
-            cpu_percent: 100,
-            memory_mb: 100,
-            disk_mb: 100,
-            wall_s: 100,
-        },
+        limits: LIMITS,
     }
 }
 
@@ -54,6 +62,8 @@ impl Pc {
             device,
             now,
             wants: Vec::new(),
+            outs: Vec::new(),
+            others: Vec::new(),
         };
         pc.carry_out(effects);
         pc.step(Input::May(BTreeSet::new()));
@@ -83,9 +93,97 @@ impl Pc {
             match effect {
                 Effect::Keep { ticket, .. } => self.step(Input::Kept(ticket)),
                 Effect::Want { want, .. } => self.wants.push(want),
-                other => panic!("{other:?}"),
+                Effect::Out(out) => self.outs.push(out),
+                other => self.others.push(other),
             }
         }
+    }
+
+    /// It is given a job, and runs it.
+    fn runs(&mut self, name: &str) -> Holding {
+        let job = Job {
+            id: name.parse().unwrap(),
+            tenant: "build".parse().unwrap(),
+            runtime: Runtime::Wasm,
+            class: None,
+            artefact: Digest::of(b"program"),
+            arguments: Vec::new(),
+            inputs: Default::default(),
+            limits: LIMITS,
+            needs: Default::default(),
+            sensitivity: Sensitivity::Public,
+            attempts: 5,
+            loss_s: 60,
+        };
+        let holding = Holding {
+            job: job.id.clone(),
+            epoch: Epoch(1),
+        };
+        self.answered(WantSay::Assigned(Box::new(Assignment {
+            job,
+            epoch: Epoch(1),
+            lease_ms: 3_600_000,
+            consent: self.device.ledger().consent().unwrap().number,
+        })));
+        let runs = |e: &Effect| matches!(e, Effect::Run(a) if a.job.id == holding.job);
+        assert!(self.others.iter().any(runs), "{:?}", self.others);
+        holding
+    }
+
+    fn answered(&mut self, say: WantSay) {
+        let turn = self.wants.last().unwrap().turn;
+        self.step(Input::WantAnswered(WantAnswer {
+            turn,
+            wall_ms: self.now.wall_ms,
+            have: self.device.ledger().head(),
+            say,
+        }));
+    }
+
+    /// What the server is told of a job that is gone: a receipt comes before it.
+    fn reports(&mut self, holding: &Holding) -> Ended {
+        assert_eq!(self.others.last(), Some(&Effect::Wipe(holding.clone())));
+        self.step(Input::Wiped(holding.clone()));
+        assert!(!self.device.ledger().open().contains_key(&holding.job));
+        let out = self.outs.last().unwrap().clone();
+        assert_eq!(out.holding, *holding);
+        self.step(Input::OutAnswered(OutAnswer {
+            turn: out.turn,
+            say: OutSay::Recorded,
+        }));
+        out.ended
+    }
+
+    /// A job can't be begun; what is said of it, and for how long no other is taken, in milliseconds.
+    fn begins_in_vain(&mut self, name: &str, hindrance: Hindrance) -> (Ended, u64) {
+        let holding = self.runs(name);
+        let exit = Exit::Returned {
+            why: "its disk is full".to_owned(),
+            hindrance,
+        };
+        let input = Input::Ended {
+            holding: holding.clone(),
+            exit,
+        };
+        self.step(input);
+        let ended = self.reports(&holding);
+        let from_ms = self.now.mono_ms;
+        while !self.device.why_not().is_empty() {
+            let why = ["it could not begin a job: its disk is full"];
+            assert_eq!(self.device.why_not(), why);
+            assert!(!self.wants.last().unwrap().takes_work);
+            self.now.mono_ms = self.device.next_deadline().unwrap();
+            self.step(Input::Tick);
+            if !self.wants.last().unwrap().takes_work {
+                self.answered(WantSay::Nothing { again_ms: 30_000 });
+            }
+        }
+        let rest_ms = self.now.mono_ms - from_ms;
+        while !self.wants.last().unwrap().takes_work {
+            self.now.mono_ms = self.device.next_deadline().unwrap();
+            self.step(Input::Tick);
+        }
+        (ended, rest_ms)
     }
 
     /// What it has asked since, which is to be one request that takes no work.
@@ -100,6 +198,44 @@ impl Pc {
         self.step(Input::Tick);
         assert_eq!(self.wants.len(), asked + 1, "it asks once");
     }
+}
+
+#[test]
+fn a_job_that_can_t_be_frozen_is_given_back_and_its_slot_is_free() {
+    let mut pc = Pc::lent();
+    let first = pc.runs("first");
+    pc.step(Input::Owner(OwnerSays::Pause));
+    assert_eq!(pc.others.last(), Some(&Effect::Freeze(first.clone())));
+    // The daemon kills what doesn't freeze in time, of itself.
+    pc.step(Input::Gone(first.clone()));
+    let ended = pc.reports(&first);
+    let killed = |ended: &Ended| matches!(ended, Ended::Returned { why } if why.contains("frozen"));
+    assert!(killed(&ended), "{ended:?}");
+    pc.step(Input::Owner(OwnerSays::Revoke));
+    assert!(!pc.device.is_revoking());
+}
+
+#[test]
+fn what_a_device_can_t_begin_is_given_back_and_it_rests_longer_each_time() {
+    let mut pc = Pc::lent();
+    let mut rest_ms = UNBEGUN_REST_MS_MIN;
+    for n in 0..7 {
+        let (ended, rested_ms) = pc.begins_in_vain(&format!("job-{n}"), Hindrance::Device);
+        assert!(matches!(ended, Ended::Returned { .. }), "{ended:?}");
+        assert_eq!(rested_ms, rest_ms);
+        rest_ms = (rest_ms * 2).min(UNBEGUN_REST_MS_MAX);
+    }
+}
+
+#[test]
+fn a_job_that_is_too_much_for_a_device_isn_t_the_device_s_fault() {
+    let mut pc = Pc::lent();
+    let (ended, rested_ms) = pc.begins_in_vain("large", Hindrance::Fit);
+    assert!(matches!(ended, Ended::Declined { .. }), "{ended:?}");
+    assert_eq!(rested_ms, 0);
+    let (ended, rested_ms) = pc.begins_in_vain("late", Hindrance::Passing);
+    assert!(matches!(ended, Ended::Returned { .. }), "{ended:?}");
+    assert_eq!(rested_ms, 0);
 }
 
 #[test]

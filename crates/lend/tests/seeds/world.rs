@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use undercroft_lend::{
     DeviceName, Digest, JobId, Tenant,
     consent::{Keys, Ledger, Record, Said},
-    device::{self, Device, Entry, Exit, OwnerSays, Restored},
+    device::{self, Device, Entry, Exit, Hindrance, OwnerSays, Restored},
     job::{Job, Label, Limits, Rules, Runtime, Submission, admit},
     offer::Offer,
     server::{
@@ -59,6 +59,8 @@ pub(crate) enum Fault {
     Lie,
     WrongOutput,
     JobFails,
+    NotBegun,
+    NotFrozen,
 }
 
 impl Kind for Fault {
@@ -82,6 +84,8 @@ impl Kind for Fault {
         Self::Lie,
         Self::WrongOutput,
         Self::JobFails,
+        Self::NotBegun,
+        Self::NotFrozen,
     ];
 
     fn usual_per_1024(self) -> u32 {

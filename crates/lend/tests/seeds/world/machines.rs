@@ -168,6 +168,16 @@ impl World {
         let exit = if self.hit(Some(at), Fault::JobFails) {
             let why = "exit code 1".to_owned();
             Exit::Failed { why }
+        } else if self.hit(Some(at), Fault::NotBegun) {
+            let own = self.rng.chance(700);
+            Exit::Returned {
+                why: "its disk is full".to_owned(),
+                hindrance: if own {
+                    Hindrance::Device
+                } else {
+                    Hindrance::Passing
+                },
+            }
         } else {
             let work = self.work.iter().find(|work| work.job.id == *job);
             let runs_once = work.is_none_or(|work| work.runs == Runs::Once);
@@ -208,6 +218,12 @@ impl World {
     }
 
     pub(super) fn freeze(&mut self, at: usize, holding: &Holding) {
+        if self.hit(Some(at), Fault::NotFrozen) {
+            let (start, ms) = (self.machines[at].start, self.rng.between(1, 2_000));
+            let holding = holding.clone();
+            self.clock.after(ms, Event::Killed { at, start, holding });
+            return;
+        }
         let now_ms = self.clock.now_ms();
         if let Some(process) = self.machines[at].processes.get_mut(holding)
             && let Some(since_ms) = process.since_ms.take()
