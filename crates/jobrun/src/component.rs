@@ -2,8 +2,9 @@
 //!
 //! Compiling happens inside the sandbox, too: what is made to be hard to compile uses up its own memory and time.
 
-use std::{fs::File, io::Read as _, process::ExitCode, thread, time::Duration};
+use std::{fs::File, io::Read as _, process::ExitCode};
 
+use crate::no::No;
 use undercroft_sandbox::{
     FileDigest,
     order::{INPUTS, OUTPUT, PROGRAM},
@@ -46,7 +47,7 @@ impl WasiView for Host {
 }
 
 /// Reads the component whole, and compares what was read.
-pub(crate) fn read(wanted: Option<FileDigest>) -> Result<Vec<u8>, String> {
+pub(crate) fn read(wanted: Option<FileDigest>) -> Result<Vec<u8>, No> {
     let fail = |error: std::io::Error| format!("can't read {PROGRAM}: {error}");
     let wanted = wanted.ok_or("no digest of the component")?;
     let mut bytes = Vec::new();
@@ -54,15 +55,22 @@ pub(crate) fn read(wanted: Option<FileDigest>) -> Result<Vec<u8>, String> {
     file.take(COMPONENT_BYTES_MAX.saturating_add(1))
         .read_to_end(&mut bytes)
         .map_err(fail)?;
+    if bytes.len() as u64 > COMPONENT_BYTES_MAX {
+        let max = COMPONENT_BYTES_MAX;
+        return Err(No::Unfit(format!(
+            "the component has more than {max} bytes"
+        )));
+    }
     let (found, _) = FileDigest::of(bytes.as_slice(), COMPONENT_BYTES_MAX).map_err(fail)?;
     if found != wanted {
-        return Err(format!("{PROGRAM} is {found}, and {wanted} was to be run"));
+        let why = format!("{PROGRAM} is {found}, and {wanted} was to be run");
+        return Err(No::Refused(why));
     }
     if bytes.starts_with(CORE_MODULE) {
-        return Err(
+        return Err(No::Unfit(
             "it is a module of WebAssembly's core, and components of WASI 0.2 are run; `wasm-tools component new` makes one of it"
                 .to_owned(),
-        );
+        ));
     }
     Ok(bytes)
 }
@@ -72,12 +80,11 @@ pub(crate) fn run(
     bytes: &[u8],
     arguments: &[String],
     memory_bytes: u64,
-    wall_ms: u64,
 ) -> Result<ExitCode, String> {
     let engine = engine().map_err(|error| format!("Wasmtime: {error:#}"))?;
     let component = Component::new(&engine, bytes)
         .map_err(|error| format!("the component can't be compiled: {error:#}"))?;
-    let ran = call(&engine, &component, arguments, memory_bytes, wall_ms);
+    let ran = call(&engine, &component, arguments, memory_bytes);
     match ran {
         Ok(Ok(())) => Ok(ExitCode::SUCCESS),
         Ok(Err(())) => Ok(ExitCode::FAILURE),
@@ -92,7 +99,6 @@ fn engine() -> wasmtime::Result<Engine> {
     let mut config = Config::new();
     config
         .wasm_component_model(true)
-        .epoch_interruption(true)
         .max_wasm_stack(STACK_BYTES)
         .memory_init_cow(false)
         .wasm_backtrace_max_frames(None);
@@ -104,18 +110,11 @@ fn call(
     component: &Component,
     arguments: &[String],
     memory_bytes: u64,
-    wall_ms: u64,
 ) -> wasmtime::Result<Result<(), ()>> {
     let mut linker = Linker::new(engine);
     add_to_linker_sync(&mut linker)?;
     let mut store = Store::new(engine, host(arguments, memory_bytes)?);
     store.limiter(|host| &mut host.limits);
-    store.set_epoch_deadline(1);
-    let clock = engine.clone();
-    thread::Builder::new().spawn(move || {
-        thread::sleep(Duration::from_millis(wall_ms));
-        clock.increment_epoch();
-    })?;
     let command = Command::instantiate(&mut store, component, &linker)?;
     command.wasi_cli_run().call_run(&mut store)
 }

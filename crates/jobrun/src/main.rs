@@ -8,6 +8,7 @@ mod component;
 mod confine;
 mod enter;
 mod needs;
+mod no;
 mod obey;
 mod static_binary;
 

@@ -17,7 +17,7 @@ use undercroft_sandbox::{
     order::{BUILD, Checked, JobOrder, ORDER_BYTES_MAX, ORDER_VERSION, PROGRAM, Task, Word},
 };
 
-use crate::{REFUSED, component, confine, confine::Room, static_binary};
+use crate::{REFUSED, component, confine, confine::Room, no::No, static_binary};
 
 /// Reads the order and carries it out. What goes wrong is said to whoever gave it.
 pub(crate) fn obey() -> ExitCode {
@@ -28,8 +28,12 @@ pub(crate) fn obey() -> ExitCode {
             return ExitCode::from(REFUSED);
         }
     };
-    carry_out(&mut socket).unwrap_or_else(|why| {
-        if say(&mut socket, &Word::Refused { why: why.clone() }).is_err() {
+    carry_out(&mut socket).unwrap_or_else(|no| {
+        let (why, word) = match no {
+            No::Refused(why) => (why.clone(), Word::Refused { why }),
+            No::Unfit(why) => (why.clone(), Word::Unfit { why }),
+        };
+        if say(&mut socket, &word).is_err() {
             eprintln!("undercroft-job: {why}");
         }
         ExitCode::from(REFUSED)
@@ -58,7 +62,7 @@ pub(crate) fn say(socket: &mut UnixStream, word: &Word) -> Result<(), String> {
         .map_err(|error| format!("can't answer: {error}"))
 }
 
-fn carry_out(socket: &mut UnixStream) -> Result<ExitCode, String> {
+fn carry_out(socket: &mut UnixStream) -> Result<ExitCode, No> {
     let mut text = Vec::new();
     (&*socket)
         .take(ORDER_BYTES_MAX)
@@ -67,10 +71,10 @@ fn carry_out(socket: &mut UnixStream) -> Result<ExitCode, String> {
     let order: JobOrder = serde_json::from_slice(&text)
         .map_err(|error| format!("the order can't be read: {error}"))?;
     if order.version != ORDER_VERSION {
-        return Err(format!(
-            "the order is of version {}, and this takes version {ORDER_VERSION}",
-            order.version
-        ));
+        let is = order.version;
+        return Err(No::Refused(format!(
+            "the order is of version {is}, and this takes version {ORDER_VERSION}"
+        )));
     }
     order.inputs.iter().try_for_each(compare)?;
     limit(&order)?;
@@ -80,17 +84,17 @@ fn carry_out(socket: &mut UnixStream) -> Result<ExitCode, String> {
             builder,
             environment,
         } => become_builder(socket, &order, builder, environment),
-        Task::Component {
-            memory_bytes,
-            wall_ms,
-        } => {
+        Task::Component { memory_bytes } => {
             let bytes = component::read(order.program)?;
             let landlock_abi = confine::give_up(order.landlock_abi_min, Room::Job)?;
             say(socket, &Word::Begins { landlock_abi })?;
-            let ran = component::run(&bytes, &order.arguments, *memory_bytes, *wall_ms);
-            ran.or_else(|why| {
-                say(socket, &Word::Trapped { why })?;
-                Ok(ExitCode::from(REFUSED))
+            let ran = component::run(&bytes, &order.arguments, *memory_bytes);
+            Ok(match ran {
+                Ok(code) => code,
+                Err(why) => {
+                    say(socket, &Word::Trapped { why })?;
+                    ExitCode::from(REFUSED)
+                }
             })
         }
         Task::Probe => {
@@ -102,12 +106,12 @@ fn carry_out(socket: &mut UnixStream) -> Result<ExitCode, String> {
 }
 
 /// Compares the file that is then run, opened once: another can't be put in its place in between.
-fn become_program(socket: &mut UnixStream, order: &JobOrder) -> Result<ExitCode, String> {
+fn become_program(socket: &mut UnixStream, order: &JobOrder) -> Result<ExitCode, No> {
     let program = open(PROGRAM)?;
     let wanted = order.program.ok_or("no digest of the program")?;
     matches(PROGRAM, &program, wanted)?;
     // What can't be started is refused while it can still be said: afterwards this is the job.
-    static_binary::check(&program)?;
+    static_binary::check(&program).map_err(No::Unfit)?;
     let landlock_abi = confine::give_up(order.landlock_abi_min, Room::Job)?;
     say(socket, &Word::Begins { landlock_abi })?;
     let error = Command::new(format!("/proc/self/fd/{}", program.as_raw_fd()))
@@ -124,11 +128,12 @@ fn become_builder(
     order: &JobOrder,
     builder: &str,
     environment: &BTreeMap<String, String>,
-) -> Result<ExitCode, String> {
+) -> Result<ExitCode, No> {
     let found = std::fs::metadata(builder);
-    let is_file = found.map_err(|error| format!("can't look at the builder {builder}: {error}"))?;
+    let is_file = found
+        .map_err(|error| No::Unfit(format!("can't look at the builder {builder}: {error}")))?;
     if !is_file.is_file() {
-        return Err(format!("the builder {builder} is no file"));
+        return Err(No::Unfit(format!("the builder {builder} is no file")));
     }
     let landlock_abi = confine::give_up(order.landlock_abi_min, Room::Build)?;
     say(socket, &Word::Begins { landlock_abi })?;

@@ -2,12 +2,12 @@
 
 use std::{
     collections::BTreeSet,
-    fs,
+    fs, io,
     os::{fd::OwnedFd, unix::fs::MetadataExt as _},
     path::{Path, PathBuf},
 };
 
-use crate::DiskBound;
+use crate::{DiskBound, KillReason};
 use rustix::{
     fs::{AtFlags, Dir, FileType, Mode, OFlags, openat, statat, statvfs},
     io::Errno,
@@ -54,28 +54,32 @@ impl DiskWatch {
         })
     }
 
-    /// Why the job has too much, if it has. `processes` are those of the job: what they hold open counts although it has
+    /// Why the job is to go, if it is. `processes` are those of the job: what they hold open counts although it has
     /// no name any more.
-    pub(crate) fn look(&self, processes: &[u32]) -> Option<String> {
+    pub(crate) fn look(&self, processes: &[u32]) -> Option<KillReason> {
+        let too_much = |why| KillReason::Disk { why };
         let mut sum = Sum::default();
         for folder in &self.folders {
             if let Some(why) = self.walk(folder, &mut sum) {
-                return Some(why);
+                return Some(too_much(why));
             }
-            if let Ok(free) = statvfs(folder) {
-                let free = free.f_bavail.saturating_mul(free.f_frsize);
-                if free < self.free_bytes_min {
-                    return Some(format!(
-                        "the disk has {free} bytes left, and {} are to stay free",
-                        self.free_bytes_min
-                    ));
-                }
+            if let Some(why) = self.no_room(folder) {
+                return Some(KillReason::NoRoom { why });
             }
         }
         for process in processes {
-            unnamed(*process, &mut sum);
+            if let Some(why) = unnamed(*process, &mut sum) {
+                return Some(too_much(why));
+            }
         }
-        self.judge(&sum)
+        self.judge(&sum).map(too_much)
+    }
+
+    fn no_room(&self, folder: &Path) -> Option<String> {
+        let free = statvfs(folder).ok()?;
+        let free = free.f_bavail.saturating_mul(free.f_frsize);
+        let min = self.free_bytes_min;
+        (free < min).then(|| format!("the disk has {free} bytes left, and {min} are to stay free"))
     }
 
     fn judge(&self, sum: &Sum) -> Option<String> {
@@ -155,20 +159,71 @@ fn read(
     }
 }
 
-/// Adds files that a process holds open and that have no name any more.
-fn unnamed(process: u32, sum: &mut Sum) {
-    let entries = fs::read_dir(format!("/proc/{process}/fd"));
-    for entry in entries.into_iter().flatten().flatten() {
-        // Through the link, as the file has no other name. Nothing is opened.
-        let Ok(stat) = fs::metadata(entry.path()) else {
-            continue;
+/// Adds files that a process holds open and that have no name any more. Each thread is asked: one may have files of its
+/// own, and those of the others are there when the first has ended.
+fn unnamed(process: u32, sum: &mut Sum) -> Option<String> {
+    let threads = fs::read_dir(format!("/proc/{process}/task"));
+    for thread in threads.into_iter().flatten().flatten() {
+        let entries = match fs::read_dir(thread.path().join("fd")) {
+            // It could hold any number of them: one whose program can't be read is as closed as this (proc(5)).
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                if has_ended(&thread.path()) {
+                    continue;
+                }
+                return Some(format!(
+                    "it has a process whose open files can't be looked at ({error})"
+                ));
+            }
+            entries => entries,
         };
-        let is_ours = stat.is_file() && sum.disks.contains(&stat.dev());
-        if is_ours && stat.nlink() == 0 && sum.seen.insert((stat.dev(), stat.ino())) {
-            sum.files = sum.files.saturating_add(1);
-            sum.bytes = sum
-                .bytes
-                .saturating_add(stat.blocks().saturating_mul(BLOCK_BYTES));
+        for entry in entries.into_iter().flatten().flatten() {
+            count(&entry.path(), sum);
         }
+    }
+    None
+}
+
+/// Whether nothing of it is left but how it ended. It has no open files then, and can't be looked into by anybody.
+fn has_ended(thread: &Path) -> bool {
+    match fs::read_to_string(thread.join("stat")) {
+        // The name before the state is in parentheses, and may have some of its own (proc(5)).
+        Ok(stat) => stat
+            .rsplit_once(") ")
+            .is_some_and(|(_, rest)| rest.starts_with(['Z', 'X'])),
+        Err(_) => true,
+    }
+}
+
+/// Adds an open file that has no name any more.
+fn count(file: &Path, sum: &mut Sum) {
+    // Through the link, as the file has no other name. Nothing is opened.
+    let Ok(stat) = fs::metadata(file) else {
+        return;
+    };
+    let is_ours = stat.is_file() && sum.disks.contains(&stat.dev());
+    if is_ours && stat.nlink() == 0 && sum.seen.insert((stat.dev(), stat.ino())) {
+        sum.files = sum.files.saturating_add(1);
+        let bytes = stat.blocks().saturating_mul(BLOCK_BYTES);
+        sum.bytes = sum.bytes.saturating_add(bytes);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_that_has_ended_holds_nothing_and_one_that_runs_may() {
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        let path = format!("/proc/{0}/task/{0}", child.id());
+        // Not waited for, it stays as what is left of it.
+        let until = std::time::Instant::now() + std::time::Duration::from_secs(30);
+        while !has_ended(Path::new(&path)) {
+            assert!(std::time::Instant::now() < until, "it hasn't ended");
+            std::thread::yield_now();
+        }
+        assert_eq!(unnamed(child.id(), &mut Sum::default()), None);
+        child.wait().unwrap();
+        assert!(!has_ended(Path::new("/proc/thread-self")));
     }
 }

@@ -58,8 +58,6 @@ pub enum Task {
     Component {
         /// The largest memory of the component, in bytes.
         memory_bytes: u64,
-        /// How long it may run, in milliseconds.
-        wall_ms: u64,
     },
     /// Becomes the builder of a Nix derivation.
     Build {
@@ -115,6 +113,11 @@ pub enum Word {
     },
     /// It does not become the job.
     Refused {
+        /// Why, as a sentence.
+        why: String,
+    },
+    /// It does not become the job, and would not on another machine either.
+    Unfit {
         /// Why, as a sentence.
         why: String,
     },

@@ -161,7 +161,7 @@ async fn attempt(tools: &Tools) -> Result<u32, SandboxError> {
     let _ = child.wait().await;
     match (read, serde_json::from_slice(&line)) {
         (Ok(_), Ok(Word::Begins { landlock_abi })) => Ok(landlock_abi),
-        (Ok(_), Ok(Word::Refused { why } | Word::Trapped { why })) => {
+        (Ok(_), Ok(Word::Refused { why } | Word::Unfit { why } | Word::Trapped { why })) => {
             Err(SandboxError::Refused { why, hint: None })
         }
         _ => Err(in_words(&String::from_utf8_lossy(&said))),

@@ -49,6 +49,23 @@ pub enum SandboxError {
         /// What to try.
         hint: Option<String>,
     },
+    /// The job's program, or what it may use, is at fault: it would not begin anywhere.
+    #[error("the sandbox refuses: {why}")]
+    Unfit {
+        /// Its words.
+        why: String,
+        /// What to try.
+        hint: Option<String>,
+    },
+    /// It took too long to begin.
+    #[error("the sandbox refuses: it has not begun within {limit_s} s")]
+    Late {
+        /// How long it was waited, in seconds.
+        limit_s: u64,
+    },
+    /// Whoever had it started doesn't want it any more.
+    #[error("it was not to be begun any more")]
+    Stopped,
     /// Another process has the folder.
     #[error("another process runs jobs in {}", folder.display())]
     Taken {
@@ -99,7 +116,7 @@ impl SandboxError {
 impl Advice for SandboxError {
     fn kind(&self) -> ErrorKind {
         match self {
-            Self::Spec { .. } => ErrorKind::Input,
+            Self::Spec { .. } | Self::Unfit { .. } => ErrorKind::Input,
             _ => ErrorKind::Failed,
         }
     }
@@ -107,7 +124,7 @@ impl Advice for SandboxError {
     fn hint(&self) -> Option<String> {
         match self {
             Self::NoProgram { hint, .. } | Self::NotHeld { hint, .. } => Some((*hint).to_owned()),
-            Self::Refused { hint, .. } => hint.clone(),
+            Self::Refused { hint, .. } | Self::Unfit { hint, .. } => hint.clone(),
             Self::Taken { .. } => Some("stop it first; two can't share a folder".to_owned()),
             Self::StillThere { .. } => Some(
                 "a process that can't be killed waits for a device or a file system; `ps -eo pid,stat,wchan` shows it"

@@ -30,6 +30,11 @@ pub enum KillReason {
         /// As a clause.
         why: String,
     },
+    /// The disk has less room left than it is to have, whoever filled it.
+    NoRoom {
+        /// As a clause.
+        why: String,
+    },
 }
 
 /// How a job ended. All its processes are gone by then.
@@ -139,6 +144,11 @@ impl Held {
 
     pub(crate) fn ran(&self) -> Duration {
         lock(&self.stopwatch).elapsed()
+    }
+
+    /// Whether its time goes on: it has begun, and isn't frozen.
+    pub(crate) fn is_running(&self) -> bool {
+        lock(&self.stopwatch).since.is_some()
     }
 
     fn stop_watch(&self) {

@@ -48,8 +48,9 @@ pub(crate) struct Supervisor {
     err: Option<ChildStderr>,
     begun: Option<Begun>,
     refused: Option<String>,
+    unfit: Option<String>,
     trapped: Option<String>,
-    look: Option<JoinHandle<(Option<String>, Duration)>>,
+    look: Option<JoinHandle<(Option<KillReason>, Duration)>>,
     next_look: Instant,
     oom_kills: u64,
 }
@@ -74,6 +75,7 @@ impl Supervisor {
             said: Vec::new(),
             begun: Some(begun),
             refused: None,
+            unfit: None,
             trapped: None,
             look: None,
             next_look: Instant::now(),
@@ -136,6 +138,7 @@ impl Supervisor {
             match serde_json::from_slice(&line) {
                 Ok(Word::Begins { landlock_abi }) => self.begins(landlock_abi),
                 Ok(Word::Refused { why }) => self.refused = Some(why),
+                Ok(Word::Unfit { why }) => self.unfit = Some(why),
                 Ok(Word::Trapped { why }) => self.trapped = Some(why),
                 Err(error) => self.refused = Some(format!("its words can't be read: {error}")),
             }
@@ -168,23 +171,36 @@ impl Supervisor {
     }
 
     async fn tick(&mut self) {
+        if self.held.reason().is_some() {
+            // Whoever was about to enter the group when it was killed is in it by now. What isn't written now is at the
+            // next tick.
+            let _ = self.held.group.kill();
+        }
         if self.held.ran() > self.held.bounds.wall {
             self.kill(KillReason::Wall);
         }
         let Some(watch) = DiskWatch::of(&self.held.folder, self.held.bounds.disk) else {
             return;
         };
+        // What is frozen writes nothing, and the disk is its owner's alone then.
+        if self.begun.is_none() && !self.held.is_running() {
+            return;
+        }
         if self.look.as_ref().is_some_and(JoinHandle::is_finished)
             && let Some(look) = self.look.take()
         {
             let (found, took) = look.await.unwrap_or_default();
             self.next_look = Instant::now() + took * LOOK_SHARE;
-            if let Some(why) = found {
-                self.kill(KillReason::Disk { why });
+            if let Some(reason) = found {
+                self.kill(reason);
             }
         }
         if self.look.is_none() && Instant::now() >= self.next_look {
-            let processes = self.held.group.processes();
+            // Before it begins there is nobody but the sandbox itself, which changes what it may as it goes.
+            let processes = match self.begun {
+                None => self.held.group.processes(),
+                Some(_) => Vec::new(),
+            };
             self.look = Some(tokio::task::spawn_blocking(move || {
                 let start = Instant::now();
                 (watch.look(&processes), start.elapsed())
@@ -238,7 +254,12 @@ impl Supervisor {
             JobEnd::Killed { reason }
         } else if self.oom_kills > 0 {
             JobEnd::OutOfMemory
-        } else if let Some(why) = self.trapped.take().or(self.refused.take()) {
+        } else if let Some(why) = self
+            .trapped
+            .take()
+            .or(self.unfit.take())
+            .or(self.refused.take())
+        {
             JobEnd::Trapped { why }
         } else {
             JobEnd::Exited { code }
@@ -249,17 +270,20 @@ impl Supervisor {
     fn not_begun(&mut self) -> SandboxError {
         if let Some(reason) = self.held.reason() {
             let why = match reason {
-                KillReason::Disk { why } => why,
+                KillReason::Disk { why } | KillReason::NoRoom { why } => why,
                 KillReason::Log => "it said too much before it began".to_owned(),
                 KillReason::Wall | KillReason::Asked => "it was killed before it began".to_owned(),
             };
             return SandboxError::Refused { why, hint: None };
         }
+        if let Some(why) = self.unfit.take() {
+            return SandboxError::Unfit { why, hint: None };
+        }
         if let Some(why) = self.refused.take() {
             return SandboxError::Refused { why, hint: None };
         }
         if self.oom_kills > 0 {
-            return SandboxError::Refused {
+            return SandboxError::Unfit {
                 why: "its memory was used up before it began".to_owned(),
                 hint: Some("give it more, or make its program smaller".to_owned()),
             };

@@ -17,11 +17,11 @@ use tokio::sync::{oneshot, watch};
 use undercroft_process::lock::{FileLock, LOCK_LINGERS_MAX, NotLocked};
 
 use crate::{
-    DiskBound, FileDigest, JobSpec, JobWork, ProgramKind, Running, SandboxError, Tools,
+    DiskBound, FileDigest, JobSpec, JobWork, KillReason, ProgramKind, Running, SandboxError, Tools,
     TotalBounds,
     bwrap::View,
     disk::DiskWatch,
-    groups::{Group, Own, Share, millis},
+    groups::{Group, Own, Share},
     order::{Checked, INPUTS, JobOrder, ORDER_VERSION, RESULT, Task},
     running::{Held, aside},
     spawn::{BEGIN_LIMIT, spawn},
@@ -105,11 +105,24 @@ impl Yard {
     /// # Errors
     /// Why it was not started. Nothing of it is left.
     pub async fn start(&self, spec: JobSpec) -> Result<Running, SandboxError> {
+        self.start_until(spec, std::future::pending()).await
+    }
+
+    /// Starts a job, unless `stop` is ready before it has begun: it is killed where it is then. Its inputs are read before
+    /// it begins, which may take long.
+    ///
+    /// # Errors
+    /// Why it was not started. Nothing of it is left.
+    pub async fn start_until(
+        &self,
+        spec: JobSpec,
+        stop: impl Future<Output = ()>,
+    ) -> Result<Running, SandboxError> {
         spec.check()?;
         let folder = self.folder.join("jobs").join(&spec.name);
         prepare(&folder, spec.bounds.disk)?;
         let started = match ready(&spec, &folder).await {
-            Ok(()) => self.start_in(&spec, &folder).await,
+            Ok(()) => self.start_in(&spec, &folder, stop).await,
             Err(error) => Err(error),
         };
         if started.is_err() {
@@ -120,9 +133,16 @@ impl Yard {
         started
     }
 
-    async fn start_in(&self, spec: &JobSpec, folder: &Path) -> Result<Running, SandboxError> {
+    async fn start_in(
+        &self,
+        spec: &JobSpec,
+        folder: &Path,
+        stop: impl Future<Output = ()>,
+    ) -> Result<Running, SandboxError> {
         let watch = DiskWatch::of(folder, spec.bounds.disk);
-        if let Some(why) = watch.and_then(|watch| watch.look(&[])) {
+        if let Some(KillReason::Disk { why } | KillReason::NoRoom { why }) =
+            watch.and_then(|watch| watch.look(&[]))
+        {
             return Err(SandboxError::Refused { why, hint: None });
         }
         let number = self.started.fetch_add(1, Ordering::Relaxed);
@@ -175,33 +195,39 @@ impl Yard {
             ended,
             landlock_abi: 0,
         };
-        until_begun(running, begins).await
+        tokio::select! {
+            begun = tokio::time::timeout(BEGIN_LIMIT, begins) => has_begun(running, begun.ok()).await,
+            () = stop => not_to_begin(running, SandboxError::Stopped).await,
+        }
     }
 }
 
-/// Waits until a job has begun, or hasn't.
-async fn until_begun(
+/// What comes of a job that said whether it begins; `None` where it said nothing in time.
+async fn has_begun(
     mut running: Running,
-    begins: oneshot::Receiver<Result<u32, SandboxError>>,
+    said: Option<Result<Result<u32, SandboxError>, oneshot::error::RecvError>>,
 ) -> Result<Running, SandboxError> {
-    match tokio::time::timeout(BEGIN_LIMIT, begins).await {
-        Ok(Ok(Ok(landlock_abi))) => {
+    match said {
+        Some(Ok(Ok(landlock_abi))) => {
             running.landlock_abi = landlock_abi;
             Ok(running)
         }
-        Ok(Ok(Err(error))) => {
+        Some(Ok(Err(error))) => {
             running.wait().await;
             Err(error)
         }
-        Ok(Err(_)) | Err(_) => {
-            running.kill().await?;
-            running.wait().await;
-            Err(SandboxError::Refused {
-                why: format!("it has not begun within {} s", BEGIN_LIMIT.as_secs()),
-                hint: None,
-            })
+        Some(Err(_)) | None => {
+            let limit_s = BEGIN_LIMIT.as_secs();
+            not_to_begin(running, SandboxError::Late { limit_s }).await
         }
     }
+}
+
+async fn not_to_begin(running: Running, why: SandboxError) -> Result<Running, SandboxError> {
+    // What doesn't die is waited for: nothing is told of a job before no process of it is left.
+    let _ = running.kill().await;
+    running.wait().await;
+    Err(why)
 }
 
 impl Drop for Yard {
@@ -343,8 +369,9 @@ fn prepare(folder: &Path, disk: DiskBound) -> Result<(), SandboxError> {
     }
     make(folder, false).map_err(|error| match error {
         SandboxError::File { source, .. } if source.kind() == io::ErrorKind::AlreadyExists => {
-            SandboxError::Spec {
+            SandboxError::Refused {
                 why: "a job of that name is there already".to_owned(),
+                hint: None,
             }
         }
         other => other,
@@ -381,7 +408,6 @@ fn order_of(spec: &JobSpec) -> JobOrder {
                 ProgramKind::Native => Task::Exec,
                 ProgramKind::Component => Task::Component {
                     memory_bytes: u64::from(spec.bounds.memory_mb) * 1024 * 1024,
-                    wall_ms: millis(spec.bounds.wall),
                 },
             };
             (task, Some(program.digest))

@@ -32,6 +32,10 @@ const NAMESPACES: [i32; 7] = [
 /// Requests that type on a terminal for whoever sits there, or change what they see (ioctl_tty(2), ioctl_console(2)).
 const TERMINAL: [u64; 3] = [libc::TIOCSTI, libc::TIOCLINUX, libc::TIOCCONS];
 
+/// Options of `prctl` that change what is seen from outside: what a job holds open, and where its memory, and with that its
+/// command line, begins and ends (prctl(2)).
+const OUTSIDE: [i32; 2] = [libc::PR_SET_DUMPABLE, libc::PR_SET_MM];
+
 type Rules = BTreeMap<i64, Vec<SeccompRule>>;
 
 /// Leaves what is in the list. What it starts inherits that.
@@ -71,7 +75,7 @@ fn by_arguments() -> Result<Rules, seccompiler::Error> {
     };
     let request = |request: &u64| one(1, SeccompCmpOp::Eq, *request);
     let unix = u64::from(libc::AF_UNIX.unsigned_abs());
-    let dumpable = u64::from(libc::PR_SET_DUMPABLE.unsigned_abs());
+    let option = |option: &i32| one(0, SeccompCmpOp::Eq, u64::from(option.unsigned_abs()));
     Ok(Rules::from([
         (
             libc::SYS_clone,
@@ -83,7 +87,9 @@ fn by_arguments() -> Result<Rules, seccompiler::Error> {
         ),
         (libc::SYS_socket, vec![one(0, SeccompCmpOp::Ne, unix)?]),
         (libc::SYS_socketpair, vec![one(0, SeccompCmpOp::Ne, unix)?]),
-        // What a job holds open is looked at from outside.
-        (libc::SYS_prctl, vec![one(0, SeccompCmpOp::Eq, dumpable)?]),
+        (
+            libc::SYS_prctl,
+            OUTSIDE.iter().map(option).collect::<Result<_, _>>()?,
+        ),
     ]))
 }

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use undercroft_sandbox::{DiskBound, JobEnd, JobSpec, KillReason};
+use undercroft_sandbox::{DiskBound, JobEnd, JobSpec, KillReason, SandboxError};
 
 use crate::support::Site;
 
@@ -117,9 +117,18 @@ async fn a_watched_disk_is_bounded() {
         ("bytes", "its files have"),
         ("unnamed", "its files have"),
         ("inodes", "more than 500 files"),
+        ("headless", "its files have"),
+        // Root looks into anything.
+        (
+            "closed",
+            if rustix::process::geteuid().is_root() {
+                "its files have"
+            } else {
+                "can't be looked at"
+            },
+        ),
         ("hidden", "can't be looked into"),
     ] {
-        // Root looks into any folder.
         if how == "hidden" && rustix::process::geteuid().is_root() {
             continue;
         }
@@ -138,6 +147,72 @@ async fn a_watched_disk_is_bounded() {
     spec.bounds.disk = disk(4 * MIB, 500);
     // No file grows beyond the bound, looked at or not: the signal for that is SIGXFSZ.
     assert_eq!(run(&site, spec).await.0, JobEnd::Exited { code: 128 + 25 });
+}
+
+#[tokio::test]
+async fn a_job_that_is_not_to_begin_any_more_is_gone_at_once() {
+    let Some(site) = Site::open().await else {
+        return;
+    };
+    // More than can be read in the time that follows: whoever submits chooses how much, and how slowly.
+    let mut input = site.input("text", "");
+    let file = std::fs::File::options()
+        .write(true)
+        .open(&input.file)
+        .unwrap();
+    file.set_len(1 << 40).unwrap();
+    input.digest = Some(site.input("other", "other").digest.unwrap());
+    let mut spec = site.spec("late", &["spin"]);
+    spec.inputs = vec![input];
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let folder = site.job_folder("late");
+    let starting = site.yard.start_until(spec, async { drop(stopped.await) });
+    let stopping = async {
+        while !folder.exists() {
+            tokio::task::yield_now().await;
+        }
+        let start = Instant::now();
+        stop.send(()).unwrap();
+        start
+    };
+    let (started, start) = tokio::join!(starting, stopping);
+    let why = started.unwrap_err();
+    assert!(matches!(why, SandboxError::Stopped), "{why}");
+    println!("gone after {:?}", start.elapsed());
+    assert!(start.elapsed() < Duration::from_secs(10));
+    assert!(!folder.exists());
+}
+
+#[tokio::test]
+async fn a_frozen_job_s_disk_is_its_owner_s() {
+    let Some(site) = Site::open().await else {
+        return;
+    };
+    let mut spec = site.spec("frozen", &["spin"]);
+    spec.bounds.disk = DiskBound::Watched {
+        bytes: MIB,
+        files: 10,
+        free_bytes_min: 0,
+    };
+    let running = site.yard.start(spec).await.unwrap();
+    running.freeze().await.unwrap();
+    // A look that had begun before is over by then.
+    tokio::time::sleep(Duration::from_millis(600)).await;
+    let large = site.job_folder("frozen").join("scratch/large");
+    std::fs::write(&large, vec![1; 4 * MIB as usize]).unwrap();
+    tokio::time::sleep(Duration::from_millis(1000)).await;
+    assert_eq!(running.end(), None);
+    running.thaw().unwrap();
+    let end = running.wait().await;
+    let is_disk = |end: &JobEnd| {
+        matches!(
+            end,
+            JobEnd::Killed {
+                reason: KillReason::Disk { .. }
+            }
+        )
+    };
+    assert!(is_disk(&end), "{end:?}");
 }
 
 #[tokio::test]

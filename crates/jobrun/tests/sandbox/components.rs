@@ -170,7 +170,7 @@ async fn what_is_no_component_is_refused_within_its_bounds() {
         .start(spec(&site, "module", &module))
         .await
         .unwrap_err();
-    assert!(matches!(error, SandboxError::Refused { .. }), "{error}");
+    assert!(matches!(error, SandboxError::Unfit { .. }), "{error}");
     assert!(
         error.to_string().contains("components of WASI 0.2 are run"),
         "{error}"

@@ -142,6 +142,7 @@ const TRIALS: &[(&str, Stop)] = &[
     ("out of the idle class", Calls),
     ("a better nice", Rights),
     ("hidden from a look", Arguments),
+    ("a command line of its own making", Arguments),
     ("typing for the owner", Arguments),
     ("more open files", Rights),
     #[cfg(target_arch = "x86_64")]

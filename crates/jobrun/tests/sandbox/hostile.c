@@ -10,6 +10,7 @@
 #include <limits.h>
 #include <linux/sched.h>
 #include <netinet/in.h>
+#include <pthread.h>
 #include <sched.h>
 #include <signal.h>
 #include <stddef.h>
@@ -188,6 +189,8 @@ static void try_kernel(void) {
     said("out of the idle class", syscall(SYS_sched_setscheduler, 0, 0, ring));
     said("a better nice", setpriority(PRIO_PROCESS, 0, -5));
     said("hidden from a look", prctl(PR_SET_DUMPABLE, 0));
+    unsigned size = 0;
+    said("a command line of its own making", prctl(PR_SET_MM, PR_SET_MM_MAP_SIZE, &size, 0, 0));
     said("typing for the owner", ioctl(0, TIOCSTI, "x"));
     struct rlimit more = {1 << 20, 1 << 20};
     said("more open files", setrlimit(RLIMIT_NOFILE, &more));
@@ -268,9 +271,40 @@ static void fill(const char *name, long bytes, int is_unnamed) {
     if (!is_unnamed) close(fd);
 }
 
+static int copy_file(const char *from, const char *to, int mode) {
+    static char block[1 << 16];
+    int in = open(from, O_RDONLY), out = open(to, O_WRONLY | O_CREAT, 0700);
+    long n;
+    while ((n = read(in, block, sizeof block)) > 0)
+        if (write(out, block, n) != n) return -1;
+    close(in);
+    return n < 0 || close(out) < 0 ? -1 : chmod(to, mode);
+}
+
+static void *unnamed_files(void *unused) {
+    (void)unused;
+    char name[64];
+    for (long i = 0;; i++) {
+        snprintf(name, sizeof name, "/scratch/%ld", i);
+        fill(name, 4 << 20, 1);
+    }
+}
+
 static int disk(const char *how) {
     char name[64];
     if (!strcmp(how, "file")) fill("/scratch/one", LONG_MAX / 2, 0);
+    if (!strcmp(how, "closed")) {
+        // A program that can't be read closes its process to those who look.
+        char *again[] = {"again", "disk", "unnamed", 0};
+        if (copy_file("/job/program", "/scratch/again", 0111) == 0) execv("/scratch/again", again);
+        return 6;
+    }
+    if (!strcmp(how, "headless")) {
+        // The first thread ends, and another goes on.
+        pthread_t other;
+        if (pthread_create(&other, 0, unnamed_files, 0)) return 7;
+        pthread_exit(0);
+    }
     if (!strcmp(how, "hidden")) {
         mkdir("/scratch/dark", 0700);
         fill("/scratch/dark/file", 8 << 20, 0);
