@@ -13,6 +13,7 @@ mod open;
 mod owner;
 mod pause;
 mod run;
+mod unbegun;
 mod usage;
 mod views;
 

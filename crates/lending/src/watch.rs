@@ -70,3 +70,19 @@ pub fn reasons(roots: &Roots, when: &When, narrowed: &Narrowed, wall_ms: u64) ->
     reasons.extend(machine::programs(proc, &exclusive));
     reasons
 }
+
+/// Whether the disk that a folder is on has as much room left as is kept for its owner.
+pub fn room(folder: &Path, free_bytes_min: u64) -> Option<String> {
+    let disk = match rustix::fs::statvfs(folder) {
+        Ok(disk) => disk,
+        Err(error) => {
+            return Some(format!("nobody knows how much room its disk has: {error}"));
+        }
+    };
+    let free = disk.f_bavail.saturating_mul(disk.f_frsize);
+    let mb = |bytes: u64| bytes / (1024 * 1024);
+    (free < free_bytes_min).then(|| {
+        let (free, min) = (mb(free), mb(free_bytes_min));
+        format!("its disk has {free} MiB left, and {min} MiB are its owner's")
+    })
+}

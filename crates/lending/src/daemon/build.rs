@@ -13,20 +13,19 @@ use std::{
 use undercroft_lend::{
     Digest,
     build::{BUILD_BYTES_MAX, Build, FILES_INPUT},
+    device::Hindrance,
     job::Job,
     wire::Holding,
 };
 use undercroft_sandbox::{BuilderSpec, StorePath};
 
-use super::content::{Content, Using};
+use super::{content::Content, unbegun::NotBegun};
 use crate::bus::Bus;
 
 /// A build that can begin.
 pub(super) struct Ready {
     pub(super) spec: BuilderSpec,
     pub(super) arguments: Vec<String>,
-    /// What it reads stays as long as this does.
-    pub(super) using: Using,
     /// How many bytes came for it.
     pub(super) bytes: u64,
 }
@@ -37,40 +36,33 @@ pub(super) async fn builder(
     holding: &Holding,
     content: &Content,
     bus: &Bus,
-    in_use: &BTreeSet<Digest>,
-) -> Result<Ready, String> {
-    let words = |error: super::content::ContentError| error.to_string();
-    let (file, mut bytes) = content
-        .have(bus, holding, job.artefact, in_use)
-        .await
-        .map_err(words)?;
-    let build = read(&file, job.artefact)?;
+) -> Result<Ready, NotBegun> {
+    let (file, mut bytes) = content.have(bus, holding, job.artefact).await?;
+    let build = match read(&file, job.artefact)? {
+        Some(build) => build,
+        None => {
+            content.fetch_anew(job);
+            let why = format!("{} isn't {} any more", file.display(), job.artefact);
+            return Err(NotBegun::Returned(why, Hindrance::Device));
+        }
+    };
     let here = format!("{}-linux", std::env::consts::ARCH);
     if build.system != here {
-        return Err(format!(
-            "it is built on {}, and this is {here}",
-            build.system
-        ));
+        let why = format!("it is built on {}, and this is {here}", build.system);
+        return Err(NotBegun::Returned(why, Hindrance::Fit));
     }
     let mut trees: BTreeMap<&String, PathBuf> = BTreeMap::new();
     let mut files = None;
-    let mut using = content.using();
     for (name, digest) in &job.inputs {
         if name == FILES_INPUT {
-            let (file, more) = content
-                .have(bus, holding, *digest, in_use)
-                .await
-                .map_err(words)?;
+            let (file, more) = content.have(bus, holding, *digest).await?;
             bytes += more;
             files = Some(file);
             continue;
         }
         let inside = build.paths.iter().filter(|(_, input)| *input == name);
         let inside: BTreeSet<String> = inside.map(|(path, _)| path.clone()).collect();
-        let (tree, more) = content
-            .have_tree(bus, holding, *digest, in_use, inside, &mut using)
-            .await
-            .map_err(words)?;
+        let (tree, more) = content.have_tree(bus, holding, *digest, inside).await?;
         bytes += more;
         trees.insert(name, tree);
     }
@@ -78,7 +70,8 @@ pub(super) async fn builder(
     for (name, input) in &build.paths {
         let tree = trees.get(input).map(|tree| tree.join(name));
         let tree = tree.filter(|tree| tree.symlink_metadata().is_ok());
-        let tree = tree.ok_or_else(|| format!("the input {input} has no {name}"))?;
+        let without = || NotBegun::Failed(format!("the input {input} has no {name}"));
+        let tree = tree.ok_or_else(without)?;
         paths.push(StorePath {
             name: name.clone(),
             tree,
@@ -95,14 +88,16 @@ pub(super) async fn builder(
     Ok(Ready {
         spec,
         arguments: build.arguments,
-        using,
         bytes,
     })
 }
 
-/// Reads what is to be built, whole, and compares what was read.
-fn read(file: &Path, digest: Digest) -> Result<Build, String> {
-    let failed = |error: std::io::Error| format!("can't read {}: {error}", file.display());
+/// Reads what is to be built, whole, and compares what was read; `None` where it is another by now.
+fn read(file: &Path, digest: Digest) -> Result<Option<Build>, NotBegun> {
+    let failed = |error: std::io::Error| {
+        let why = format!("can't read {}: {error}", file.display());
+        NotBegun::Returned(why, Hindrance::Device)
+    };
     let mut bytes = Vec::new();
     let limit = u64::try_from(BUILD_BYTES_MAX).unwrap_or(u64::MAX);
     File::open(file)
@@ -111,7 +106,15 @@ fn read(file: &Path, digest: Digest) -> Result<Build, String> {
         .read_to_end(&mut bytes)
         .map_err(failed)?;
     if Digest::of(&bytes) != digest {
-        return Err(format!("{} isn't {digest} any more", file.display()));
+        // More than is read at most is the job's own fault, and what is read of it can't be understood.
+        let is_cut = bytes.len() > BUILD_BYTES_MAX;
+        let why = format!("what is to be built has more than {BUILD_BYTES_MAX} bytes");
+        return if is_cut {
+            Err(NotBegun::Failed(why))
+        } else {
+            Ok(None)
+        };
     }
-    Build::read(&bytes).map_err(|error| error.to_string())
+    let build = Build::read(&bytes).map_err(|error| NotBegun::Failed(error.to_string()))?;
+    Ok(Some(build))
 }

@@ -9,18 +9,19 @@ use bytes::Bytes;
 use serde::de::DeserializeOwned;
 use tokio::{sync::watch as channel, time::sleep};
 use undercroft_lend::{
-    device::{ANSWER_MS_MAX, Effect, Exit, Input},
+    device::{ANSWER_MS_MAX, Effect, Exit, Hindrance, Input},
     server::WANT_MS_MAX,
-    wire::{Assignment, AtOut, AtWant, Holding, Made, Out, read, write},
+    wire::{Assignment, AtOut, AtWant, Ended, Holding, Out, read, write},
 };
 
 use super::{
+    content::{Content, ContentError},
     core::{Daemon, Happened, Job},
     job::{Seen, Task, Wish, lock},
     usage,
 };
 use crate::{
-    bus::{BusError, BusLink},
+    bus::{Bus, BusError, BusLink},
     clock,
 };
 
@@ -164,7 +165,11 @@ impl Daemon {
         let (Some(yard), Some(bus)) = (self.yard.clone(), self.bus.clone()) else {
             let why = self.no_yard.clone();
             let why = why.unwrap_or_else(|| "the daemon isn't connected".to_owned());
-            let exit = Exit::Failed { why };
+            let hindrance = match self.yard {
+                Some(_) => Hindrance::Passing,
+                None => Hindrance::Device,
+            };
+            let exit = Exit::Returned { why, hindrance };
             return Some(Input::Ended { holding, exit });
         };
         let (wish, wished) = channel::channel(Wish::Run);
@@ -175,6 +180,7 @@ impl Daemon {
             joules: usage::joules(&self.roots.sys),
             wish,
             seen: Arc::clone(&seen),
+            _uses: self.content.uses(&assignment.job),
         };
         self.jobs.insert(holding.clone(), job);
         let task = Task {
@@ -183,7 +189,6 @@ impl Daemon {
             content: self.content.clone(),
             bus,
             yard,
-            in_use: self.in_use(),
             wish: wished,
             seen,
         };
@@ -231,20 +236,9 @@ impl Daemon {
             return;
         }
         let (content, happens) = (self.content.clone(), self.happens.clone());
-        let is_done = matches!(out.ended, undercroft_lend::wire::Ended::Done { .. });
         tokio::spawn(async move {
-            let bring = async {
-                // A result counts without its log, and a log that isn't taken is no reason to say nothing.
-                let log = content.bring(&bus, &out.holding, Made::Log).await;
-                match is_done {
-                    true => content.bring(&bus, &out.holding, Made::Output).await,
-                    false => log,
-                }
-            };
-            let done = match (bring.await, is_done) {
-                (Ok(_), _) | (Err(super::content::ContentError::Refused { .. }), _) => Ok(()),
-                (Err(error), _) => Err(error.to_string()),
-            };
+            let done = bring(&content, &bus, &out).await;
+            let done = done.map_err(|error| error.to_string());
             let _ = happens.send(Happened::Brought(out, done)).await;
         });
     }
@@ -254,5 +248,24 @@ impl Daemon {
         let subject = format!("lend.out.{}.{job}.{epoch}", self.policy.device);
         let message = write(&AtOut::Out(out.clone()));
         self.ask_server(subject, message, ANSWER_MS_MAX, Input::OutAnswered);
+    }
+}
+
+/// Brings what a job made, as far as the server wants it.
+async fn bring(content: &Content, bus: &Bus, out: &Out) -> Result<(), ContentError> {
+    let log = content.bring_log(bus, &out.holding).await;
+    match out.ended {
+        // A result counts without its log.
+        Ended::Done { output, bytes } => {
+            match content.bring_output(bus, &out.holding, output, bytes).await {
+                Err(ContentError::Refused { .. }) => Ok(()),
+                brought => brought,
+            }
+        }
+        // A log that isn't taken, now or at all, is no reason to say nothing.
+        _ => match log {
+            Err(ContentError::Refused { .. } | ContentError::NotYet { .. }) => Ok(()),
+            brought => brought,
+        },
     }
 }

@@ -1,10 +1,10 @@
 //! What jobs read and what they made: fetched from the server in parts into a cache, and brought to it in parts.
 
+mod room;
 mod trees;
 
 use std::{
-    collections::BTreeSet,
-    fs::{self, File},
+    fs::File,
     io::{self, Read as _, Seek as _, SeekFrom, Write as _},
     path::PathBuf,
     time::Duration,
@@ -16,14 +16,17 @@ use tokio::time::sleep;
 use undercroft_folder::confined::{Confined, ConfinedError, Modes};
 use undercroft_lend::{
     DeviceName, Digest,
+    device::Hindrance,
     wire::{
-        AtOut, AtWant, Bring, BringAnswer, BringSay, CONTENT_BYTES_MAX, ContentPart, Fetch,
-        FetchAnswer, FetchSay, Fetching, Holding, LOG_BYTES_MAX, Made, next_offset, part_bytes,
-        read, read_with_bytes, write, write_with_bytes,
+        AtOut, AtWant, Bring, BringAnswer, BringSay, ContentPart, Fetch, FetchAnswer, FetchSay,
+        Fetching, Holding, LOG_BYTES_MAX, Made, next_offset, part_bytes, read, read_with_bytes,
+        write, write_with_bytes,
     },
 };
 
 use crate::bus::{Bus, BusError};
+use room::Used;
+pub(super) use room::Uses;
 
 /// How long the answer to one part is waited for, in milliseconds: 256 KiB over a slow uplink.
 const PART_MS_MAX: u64 = 30_000;
@@ -31,13 +34,12 @@ const PART_MS_MAX: u64 = 30_000;
 const PART_TRIES_MAX: u32 = 5;
 /// The longest rest before a part is asked for again, in milliseconds.
 const PART_REST_MS_MAX: u64 = 10_000;
+/// What lent work leaves free of the owner's disk, in bytes.
+pub(super) const FREE_BYTES_MIN: u64 = 1024 * 1024 * 1024;
 /// The folder of artefacts, in the state folder.
 const CACHE: &str = "cache";
 /// The folder of what jobs made, in the state folder.
 const MADE: &str = "made";
-
-pub(crate) use trees::Using;
-use trees::{InUse, Kept};
 
 /// Why content didn't come or go.
 #[derive(Debug, thiserror::Error)]
@@ -54,16 +56,44 @@ pub(crate) enum ContentError {
     },
     #[error("the server doesn't give {digest}: {why}")]
     Refused { digest: Digest, why: String },
+    #[error("the server doesn't take or give {digest} at the moment: {why}")]
+    NotYet { digest: Digest, why: String },
     #[error("{digest} has {total} bytes, and {quota} may be kept here")]
     TooLarge {
         digest: Digest,
         total: u64,
         quota: u64,
     },
+    #[error("{digest} has {total} bytes, and what jobs use now leaves less")]
+    NoRoom { digest: Digest, total: u64 },
+    #[error("{digest} has {total} bytes, and the disk has {free} left, of which {min} stay free")]
+    DiskFull {
+        digest: Digest,
+        total: u64,
+        free: u64,
+        min: u64,
+    },
     #[error("what came for {0} has another digest")]
     OtherDigest(Digest),
     #[error("the server's answer can't be taken: {0}")]
     Malformed(String),
+}
+
+impl ContentError {
+    /// What keeps this device from a job for which this was to be fetched; `None` where the job can't be begun anywhere.
+    pub(super) fn hindrance(&self) -> Option<Hindrance> {
+        match self {
+            Self::Refused { .. } => None,
+            Self::TooLarge { .. } => Some(Hindrance::Fit),
+            Self::Bus(_) | Self::NotYet { .. } | Self::NoRoom { .. } | Self::Malformed(_) => {
+                Some(Hindrance::Passing)
+            }
+            // What the server has was compared when it came.
+            Self::OtherDigest(_) | Self::File(_) | Self::Io { .. } | Self::DiskFull { .. } => {
+                Some(Hindrance::Device)
+            }
+        }
+    }
 }
 
 /// Where content lies, and how much of it may.
@@ -72,7 +102,8 @@ pub(crate) struct Content {
     state: Confined,
     device: DeviceName,
     quota_bytes: u64,
-    in_use: InUse,
+    free_bytes_min: u64,
+    used: Used,
 }
 
 /// A digest as a file's name.
@@ -86,7 +117,8 @@ impl Content {
             state,
             device,
             quota_bytes,
-            in_use: InUse::default(),
+            free_bytes_min: FREE_BYTES_MIN,
+            used: Used::default(),
         }
     }
 
@@ -96,13 +128,12 @@ impl Content {
         bus: &Bus,
         holding: &Holding,
         digest: Digest,
-        keep: &BTreeSet<Digest>,
     ) -> Result<(PathBuf, u64), ContentError> {
         let name = format!("{CACHE}/{}", name_of(&digest));
-        if self.state.is_file(&name)? {
+        if self.is_there(&name)? {
             return Ok((self.state.path(&name), 0));
         }
-        let bytes = self.fetch(bus, holding, digest, &name, keep).await?;
+        let bytes = self.fetch(bus, holding, digest, &name).await?;
         Ok((self.state.path(&name), bytes))
     }
 
@@ -112,39 +143,23 @@ impl Content {
         holding: &Holding,
         digest: Digest,
         name: &str,
-        keep: &BTreeSet<Digest>,
     ) -> Result<u64, ContentError> {
-        let part_name = format!("{name}.part-{}", holding.epoch);
-        let failed = |tried| {
-            let path = self.state.path(&part_name);
-            move |source| ContentError::Io {
-                tried,
-                path,
-                source,
-            }
-        };
-        let mut file = self.state.open_own(&part_name)?;
-        file.set_len(0).map_err(failed("write"))?;
+        let (mut part, mut file) = self.begin_part(name, holding)?;
         let mut hasher = Sha256::new();
         let mut at = Some(0);
-        let mut all = 0;
+        let mut whole = None;
         while let Some(offset) = at {
             let fetching = Fetching { digest, offset };
             let (total, bytes) = self.part(bus, holding, fetching).await?;
-            if offset == 0 {
-                if total > self.quota_bytes.min(CONTENT_BYTES_MAX) {
-                    let quota = self.quota_bytes;
-                    return Err(ContentError::TooLarge {
-                        digest,
-                        total,
-                        quota,
-                    });
-                }
-                self.make_room(total, keep)?;
+            if whole.is_none() {
+                self.keep_room(digest, total, &file, &part)?;
+            }
+            if *whole.get_or_insert(total) != total {
+                let why = format!("{digest} has another size by now");
+                return Err(ContentError::Malformed(why));
             }
             hasher.update(&bytes);
-            file.write_all(&bytes).map_err(failed("write"))?;
-            all = total;
+            file.write_all(&bytes).map_err(part.failed("write"))?;
             at = next_offset(total, offset);
         }
         let found: String = hasher
@@ -153,15 +168,17 @@ impl Content {
             .map(|b| format!("{b:02x}"))
             .collect();
         if found != name_of(&digest) {
-            self.state.remove(&part_name)?;
             return Err(ContentError::OtherDigest(digest));
         }
-        rustix::fs::fchmod(&file, Mode::from_raw_mode(0o500))
-            .map_err(|e| failed("close")(e.into()))?;
-        file.sync_all().map_err(failed("write"))?;
-        std::fs::rename(self.state.path(&part_name), self.state.path(name))
-            .map_err(failed("rename"))?;
-        Ok(all)
+        // A disk may take long over a GiB.
+        let closed = tokio::task::spawn_blocking(move || {
+            rustix::fs::fchmod(&file, Mode::from_raw_mode(0o500))?;
+            file.sync_all()
+        });
+        let closed = closed.await.map_err(io::Error::other).flatten();
+        closed.map_err(part.failed("write"))?;
+        part.keep_as(name)?;
+        Ok(whole.unwrap_or(0))
     }
 
     /// One part, and the size of the whole.
@@ -215,56 +232,11 @@ impl Content {
         }
         Err(match last {
             Some(error) => error.into(),
-            None => ContentError::Refused {
+            None => ContentError::NotYet {
                 digest: fetching.digest,
                 why: "it can't be read there at the moment".to_owned(),
             },
         })
-    }
-
-    /// Removes what was used longest ago until so much more fits.
-    fn make_room(&self, bytes: u64, keep: &BTreeSet<Digest>) -> Result<(), ContentError> {
-        let keep: BTreeSet<String> = keep.iter().map(name_of).collect();
-        self.clear_trees(false)?;
-        let mut all = self.trees()?;
-        for entry in self.state.list(CACHE)? {
-            let name = entry.name.to_string_lossy().into_owned();
-            let path = format!("{CACHE}/{name}");
-            let Some(file) = self.state.open(&path)? else {
-                continue;
-            };
-            if let Ok(meta) = file.metadata() {
-                all.push(Kept {
-                    used: meta.modified().ok(),
-                    bytes: meta.len(),
-                    digest: name,
-                    path: self.state.path(&path),
-                });
-            }
-        }
-        all.sort_by_key(|kept| kept.used);
-        let mut sum: u64 = all.iter().map(|kept| kept.bytes).sum();
-        for kept in all {
-            if sum.saturating_add(bytes) <= self.quota_bytes {
-                break;
-            }
-            // What is still fetched or unpacked isn't named by a digest alone.
-            let is_used = keep.contains(&kept.digest) || self.in_use.has(&kept.digest);
-            if is_used || kept.digest.len() != 64 {
-                continue;
-            }
-            let removed = match kept.path.is_dir() {
-                true => fs::remove_dir_all(&kept.path),
-                false => fs::remove_file(&kept.path),
-            };
-            removed.map_err(|source| ContentError::Io {
-                tried: "remove",
-                path: kept.path,
-                source,
-            })?;
-            sum = sum.saturating_sub(kept.bytes);
-        }
-        Ok(())
     }
 
     /// Removes all artefacts.
@@ -319,34 +291,47 @@ impl Content {
         Ok(())
     }
 
-    /// Brings what a job made to the server.
-    pub(crate) async fn bring(
+    /// Brings a job's output to the server. Its digest is known from when it was taken.
+    pub(crate) async fn bring_output(
+        &self,
+        bus: &Bus,
+        holding: &Holding,
+        digest: Digest,
+        bytes: u64,
+    ) -> Result<(), ContentError> {
+        let Some(file) = self.state.open(Self::made_name(holding, Made::Output))? else {
+            return Ok(());
+        };
+        self.bring(bus, holding, Made::Output, (file, digest, bytes))
+            .await
+    }
+
+    /// Brings the end of what a job wrote.
+    pub(crate) async fn bring_log(&self, bus: &Bus, holding: &Holding) -> Result<(), ContentError> {
+        let name = Self::made_name(holding, Made::Log);
+        let Some(text) = self.state.read(&name, LOG_BYTES_MAX)? else {
+            return Ok(());
+        };
+        let Some(file) = self.state.open(&name)? else {
+            return Ok(());
+        };
+        let log = (file, Digest::of(&text), text.len() as u64);
+        self.bring(bus, holding, Made::Log, log).await
+    }
+
+    async fn bring(
         &self,
         bus: &Bus,
         holding: &Holding,
         made: Made,
-    ) -> Result<u64, ContentError> {
-        let name = Self::made_name(holding, made);
+        (mut file, digest, total): (File, Digest, u64),
+    ) -> Result<(), ContentError> {
         let failed = |source| ContentError::Io {
             tried: "read",
-            path: self.state.path(&name),
+            path: self.state.path(Self::made_name(holding, made)),
             source,
         };
-        let Some(mut file) = self.state.open(&name)? else {
-            return Ok(0);
-        };
-        let mut hasher = Sha256::new();
-        let total = io::copy(&mut file, &mut hasher).map_err(failed)?;
-        let hex: String = hasher
-            .finalize()
-            .iter()
-            .map(|b| format!("{b:02x}"))
-            .collect();
-        let digest: Digest = format!("sha256:{hex}")
-            .parse()
-            .map_err(|_| ContentError::Malformed("no digest".to_owned()))?;
         let mut offset = 0;
-        let mut sent = 0;
         let mut rests = 0;
         // Each part is tried a few times, so that this ends.
         let messages_max = undercroft_lend::wire::parts(total) + u64::from(PART_TRIES_MAX);
@@ -361,9 +346,8 @@ impl Content {
                 total,
                 offset,
             };
-            sent += bytes.len() as u64;
             match self.bring_part(bus, holding, made, part, &bytes).await? {
-                BringSay::Whole => return Ok(sent),
+                BringSay::Whole => return Ok(()),
                 BringSay::Next { offset: next } => offset = next,
                 BringSay::Again { after_ms } => {
                     rests += 1;
@@ -375,7 +359,7 @@ impl Content {
                 BringSay::Refused { why } => return Err(ContentError::Refused { digest, why }),
             }
         }
-        Err(ContentError::Refused {
+        Err(ContentError::NotYet {
             digest,
             why: "it isn't whole there after all its parts".to_owned(),
         })

@@ -9,7 +9,6 @@ use std::{
 use tokio::sync::{mpsc, oneshot, watch as channel};
 use undercroft_folder::confined::Confined;
 use undercroft_lend::{
-    Digest,
     device::{Device, Effect, Entry, Input},
     offer::Offer,
     wire::{Assignment, Ended, Holding, Out},
@@ -17,7 +16,7 @@ use undercroft_lend::{
 use undercroft_sandbox::Yard;
 
 use super::{
-    content::Content,
+    content::{Content, Uses},
     job::{Outcome, Seen, Wish, lock},
     keep::Keep,
     usage::{self, Usage},
@@ -59,6 +58,8 @@ pub(super) struct Job {
     pub(super) joules: Option<u64>,
     pub(super) wish: channel::Sender<Wish>,
     pub(super) seen: Arc<Mutex<Seen>>,
+    /// Its artefacts stay as long as this does.
+    pub(super) _uses: Uses,
 }
 
 /// Somebody waits for something to be so.
@@ -214,7 +215,10 @@ impl Daemon {
                 exit: undercroft_lend::device::Exit::Done { bytes, .. },
                 ..
             } => ("done", *bytes),
-            Input::Ended { .. } => ("failed", 0),
+            Input::Ended {
+                exit: undercroft_lend::device::Exit::Failed { .. },
+                ..
+            } => ("failed", 0),
             _ => ("returned", 0),
         };
         let joules = usage::joules(&self.roots.sys);
@@ -238,14 +242,6 @@ impl Daemon {
         if let Err(error) = self.usage.add(&line) {
             self.trouble = Some(error.to_string());
         }
-    }
-
-    /// Digests that are used at the moment.
-    pub(super) fn in_use(&self) -> BTreeSet<Digest> {
-        let jobs = self.jobs.values().map(|job| &job.assignment.job);
-        jobs.flat_map(|job| job.inputs.values().chain([&job.artefact]))
-            .copied()
-            .collect()
     }
 
     /// Whether something has to be brought before it is said how a job ended.

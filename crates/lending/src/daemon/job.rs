@@ -1,7 +1,6 @@
 //! One job on this machine, from its artefacts to its end: a task of its own, which the device's effects steer.
 
 use std::{
-    collections::BTreeSet,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -9,18 +8,19 @@ use std::{
 use tokio::sync::watch;
 use undercroft_lend::{
     Digest,
-    device::{Exit, Input},
+    device::{Exit, Hindrance, Input},
     job::{Job, Runtime},
     wire::{Assignment, CONTENT_BYTES_MAX, Holding},
 };
 use undercroft_sandbox::{
     Bounds, DiskBound, FileDigest, InputFile, JobEnd, JobSpec, JobUsage, JobWork, KillReason,
-    Program, ProgramKind, Running, Yard,
+    Program, ProgramKind, Running, SandboxError, Yard,
 };
 
 use super::{
     build,
-    content::{Content, Using},
+    content::{Content, FREE_BYTES_MIN},
+    unbegun::NotBegun,
 };
 use crate::bus::Bus;
 
@@ -32,8 +32,6 @@ const OPEN_FILES_MAX: u32 = 1024;
 const LOG_BYTES_MAX: u64 = 64 * 1024 * 1024;
 /// The most files and folders of a job.
 const FILES_MAX: u32 = 100_000;
-/// What a job leaves free of the owner's disk, in bytes.
-const FREE_BYTES_MIN: u64 = 1024 * 1024 * 1024;
 /// The least version of Landlock: 1 has files; the network is out of reach by its namespace.
 const LANDLOCK_ABI_MIN: u32 = 1;
 /// How long it rests before a kill is tried again that left processes behind.
@@ -54,8 +52,6 @@ pub(super) enum Wish {
 pub(super) struct Seen {
     pub(super) running: Option<Arc<Running>>,
     pub(super) bytes_in: u64,
-    /// What it reads stays as long as this does.
-    pub(super) using: Option<Arc<Using>>,
 }
 
 /// What came of a job.
@@ -74,16 +70,8 @@ pub(super) struct Task {
     pub(super) content: Content,
     pub(super) bus: Bus,
     pub(super) yard: Arc<Yard>,
-    /// Artefacts that jobs use at the moment.
-    pub(super) in_use: BTreeSet<Digest>,
     pub(super) wish: watch::Receiver<Wish>,
     pub(super) seen: Arc<Mutex<Seen>>,
-}
-
-/// Why a job isn't begun.
-enum NotBegun {
-    Killed,
-    Failed(String),
 }
 
 impl Task {
@@ -105,6 +93,13 @@ impl Task {
                     usage: None,
                 };
             }
+            Err(NotBegun::Returned(why, hindrance)) => {
+                let exit = Exit::Returned { why, hindrance };
+                return Outcome {
+                    input: Input::Ended { holding, exit },
+                    usage: None,
+                };
+            }
         };
         loop {
             tokio::select! {
@@ -120,43 +115,58 @@ impl Task {
     }
 
     async fn begin(&mut self) -> Result<Arc<Running>, NotBegun> {
-        let spec = {
-            let (content, bus) = (self.content.clone(), self.bus.clone());
-            let fetching = spec(
-                &self.assignment,
-                &self.holding,
-                &content,
-                &bus,
-                &self.in_use,
-            );
-            tokio::pin!(fetching);
-            loop {
-                tokio::select! {
-                    fetched = &mut fetching => {
-                        let (spec, using, bytes) = fetched.map_err(NotBegun::Failed)?;
-                        let mut seen = lock(&self.seen);
-                        seen.bytes_in = bytes;
-                        seen.using = using.map(Arc::new);
-                        break spec;
+        let spec = self.fetched().await?;
+        loop {
+            // A job that is to be frozen before it has begun isn't begun.
+            let mut wish = *self.wish.borrow_and_update();
+            while wish == Wish::Freeze {
+                wish = next(&mut self.wish).await;
+            }
+            if wish == Wish::Kill {
+                return Err(NotBegun::Killed);
+            }
+            let wish = &mut self.wish;
+            let stop = async { while next(wish).await == Wish::Run {} };
+            match self.yard.start_until(spec.clone(), stop).await {
+                // Its owner wants the machine, and it has done nothing yet: it is started anew afterwards.
+                Err(SandboxError::Stopped) => {}
+                Err(error) => {
+                    // Among what is refused is a file that isn't any more what came.
+                    if matches!(error, SandboxError::Refused { .. }) {
+                        self.content.fetch_anew(&self.assignment.job);
                     }
-                    wish = next(&mut self.wish) => if wish == Wish::Kill {
-                        return Err(NotBegun::Killed);
-                    },
+                    return Err(error.into());
+                }
+                Ok(running) => {
+                    let running = Arc::new(running);
+                    lock(&self.seen).running = Some(Arc::clone(&running));
+                    return Ok(running);
                 }
             }
-        };
-        // A job that is to be frozen before it has begun isn't begun.
-        let mut wish = *self.wish.borrow_and_update();
-        while wish == Wish::Freeze {
-            wish = next(&mut self.wish).await;
         }
-        if wish == Wish::Kill {
-            return Err(NotBegun::Killed);
+    }
+
+    /// What the sandbox is to run. Nothing is fetched while the owner wants the machine, and its network.
+    async fn fetched(&mut self) -> Result<JobSpec, NotBegun> {
+        let (content, bus) = (self.content.clone(), self.bus.clone());
+        let fetching = spec(&self.assignment, &self.holding, &content, &bus);
+        tokio::pin!(fetching);
+        loop {
+            let wish = *self.wish.borrow_and_update();
+            if wish == Wish::Kill {
+                return Err(NotBegun::Killed);
+            }
+            tokio::select! {
+                fetched = &mut fetching, if wish == Wish::Run => {
+                    let (spec, bytes) = fetched?;
+                    lock(&self.seen).bytes_in = bytes;
+                    return Ok(spec);
+                }
+                changed = self.wish.changed() => if changed.is_err() {
+                    return Err(NotBegun::Killed);
+                },
+            }
         }
-        let started = self.yard.start(spec).await;
-        let running = Arc::new(started.map_err(|e| NotBegun::Failed(e.to_string()))?);
-        lock(&self.seen).running = Some(Arc::clone(&running));
-        Ok(running)
     }
 
     async fn killed(&self, running: &Running) -> Outcome {
@@ -187,11 +197,17 @@ impl Task {
             JobEnd::Exited { code } => failed(format!("exit code {code}")),
             JobEnd::Trapped { why } => failed(why),
             JobEnd::OutOfMemory => failed("its memory was used up".to_owned()),
+            JobEnd::Killed {
+                reason: KillReason::NoRoom { why },
+            } => Exit::Returned {
+                why,
+                hindrance: Hindrance::Device,
+            },
             JobEnd::Killed { reason } => failed(match reason {
                 KillReason::Asked => "it was killed".to_owned(),
                 KillReason::Wall => "it ran longer than it may".to_owned(),
                 KillReason::Log => "it wrote more to its log than it may".to_owned(),
-                KillReason::Disk { why } => why,
+                KillReason::Disk { why } | KillReason::NoRoom { why } => why,
             }),
         };
         // Without its log a result is as good.
@@ -248,20 +264,20 @@ async fn spec(
     holding: &Holding,
     content: &Content,
     bus: &Bus,
-    in_use: &BTreeSet<Digest>,
-) -> Result<(JobSpec, Option<Using>, u64), String> {
+) -> Result<(JobSpec, u64), NotBegun> {
     let job = &assignment.job;
     let mut arguments = job.arguments.clone();
-    let mut using = None;
     let (work, inputs, bytes) = match job.runtime {
         Runtime::Nix => {
-            let ready = build::builder(job, holding, content, bus, in_use).await?;
+            let ready = build::builder(job, holding, content, bus).await?;
             arguments = ready.arguments;
-            using = Some(ready.using);
             (JobWork::Builder(ready.spec), Vec::new(), ready.bytes)
         }
-        Runtime::Process | Runtime::Wasm => program(job, holding, content, bus, in_use).await?,
-        Runtime::Adb => return Err(format!("{:?} can't be run on this PC", job.runtime)),
+        Runtime::Process | Runtime::Wasm => program(job, holding, content, bus).await?,
+        Runtime::Adb => {
+            let why = format!("{:?} can't be run on this PC", job.runtime);
+            return Err(NotBegun::Returned(why, Hindrance::Fit));
+        }
     };
     let limits = &job.limits;
     let disk = u64::from(limits.disk_mb).saturating_mul(MIB);
@@ -286,7 +302,7 @@ async fn spec(
         },
         landlock_abi_min: LANDLOCK_ABI_MIN,
     };
-    Ok((spec, using, bytes))
+    Ok((spec, bytes))
 }
 
 /// A program or a component, and what it reads.
@@ -295,17 +311,12 @@ async fn program(
     holding: &Holding,
     content: &Content,
     bus: &Bus,
-    in_use: &BTreeSet<Digest>,
-) -> Result<(JobWork, Vec<InputFile>, u64), String> {
+) -> Result<(JobWork, Vec<InputFile>, u64), NotBegun> {
     let digest = |of: &Digest| {
-        of.to_string()
-            .parse::<FileDigest>()
-            .map_err(|e| e.to_string())
+        let digest = of.to_string().parse::<FileDigest>();
+        digest.map_err(|e| NotBegun::Failed(e.to_string()))
     };
-    let fetch = async |of: &Digest| {
-        let have = content.have(bus, holding, *of, in_use).await;
-        have.map_err(|e| e.to_string())
-    };
+    let fetch = async |of: &Digest| content.have(bus, holding, *of).await;
     let (file, mut bytes) = fetch(&job.artefact).await?;
     let kind = match job.runtime {
         Runtime::Wasm => ProgramKind::Component,

@@ -205,6 +205,7 @@ impl Daemon {
             unanswered: None,
             told,
         };
+        daemon.content.clear_parts()?;
         daemon.open_yard(job_program).await;
         daemon.first = effects;
         Ok(daemon)

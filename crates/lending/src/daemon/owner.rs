@@ -147,14 +147,19 @@ impl Daemon {
         }
     }
 
-    pub(super) async fn resume(&mut self) -> OwnerAnswer {
+    async fn resume(&mut self) -> OwnerAnswer {
         if let Err(error) = pause::write(&self.state, None) {
             return refused(format!("the pause can't be taken back: {error}"), None);
         }
+        self.go_on().await;
+        OwnerAnswer::Status(Box::new(self.status()))
+    }
+
+    /// A pause has ended.
+    pub(super) async fn go_on(&mut self) {
         self.paused = None;
         self.look().await;
         self.step(Input::Owner(OwnerSays::Resume)).await;
-        OwnerAnswer::Status(Box::new(self.status()))
     }
 
     /// Keeps what is narrowed here alone; what is narrowed in the ledger is handed back.

@@ -1,14 +1,16 @@
 //! The daemon's loop.
 
-use std::{path::Path, time::Duration};
+use std::{collections::BTreeSet, path::Path, time::Duration};
 
 use tokio::sync::{mpsc, oneshot, watch as channel};
 use undercroft_lend::device::Input;
 
 use super::{
+    content::FREE_BYTES_MIN,
     core::{Daemon, Told},
     job::Wish,
     open::DaemonError,
+    pause,
 };
 use crate::{
     clock::{self, Timer},
@@ -132,7 +134,11 @@ impl Daemon {
             .and_then(|paused| paused.until_ms)
             .is_some_and(|until_ms| until_ms <= wall_ms);
         if is_over {
-            self.resume().await;
+            // Over is over, also where the disk can't be told: what is kept has an end, and is over at the next start, too.
+            if let Err(error) = pause::write(&self.state, None) {
+                self.trouble = Some(error.to_string());
+            }
+            self.go_on().await;
         }
         self.step(Input::Tick).await;
     }
@@ -142,16 +148,34 @@ impl Daemon {
         if self.bus.is_none() {
             return;
         }
-        let when = &self.policy.when;
-        let wall_ms = clock::now().wall_ms;
-        let mut why_not = watch::reasons(&self.roots, when, &self.narrowed, wall_ms);
-        why_not.extend(self.buses.reasons().await);
-        why_not.extend(self.no_yard.clone());
-        if when.has_seat {
+        // What is known at once is told at once; files, and even more so the buses, may take a while.
+        let mut why_not = self.no_yard.iter().cloned().collect::<BTreeSet<_>>();
+        if self.policy.when.has_seat {
             let unknown = || Some("nobody has said yet whether its owner is there".to_owned());
             let seat = self.seat.as_ref().map(|seat| seat.borrow().why_not());
             why_not.extend(seat.unwrap_or_else(unknown));
         }
+        if !why_not.is_empty() && self.why_not.is_empty() {
+            self.why_not.clone_from(&why_not);
+            self.step(Input::May(why_not.clone())).await;
+        }
+        let (roots, narrowed) = (self.roots.clone(), self.narrowed.clone());
+        let (when, wall_ms) = (self.policy.when.clone(), clock::now().wall_ms);
+        let folder = self.state.root().to_owned();
+        let looked = tokio::task::spawn_blocking(move || {
+            let mut reasons = watch::reasons(&roots, &when, &narrowed, wall_ms);
+            reasons.extend(watch::room(&folder, FREE_BYTES_MIN));
+            reasons
+        });
+        match looked.await {
+            Ok(reasons) => why_not.extend(reasons),
+            Err(error) => drop(why_not.insert(format!("nobody could look at it: {error}"))),
+        }
+        if !why_not.is_empty() && self.why_not.is_empty() {
+            self.why_not.clone_from(&why_not);
+            self.step(Input::May(why_not.clone())).await;
+        }
+        why_not.extend(self.buses.reasons().await);
         // It is said each time: a device that was just started waits for the first word.
         self.why_not.clone_from(&why_not);
         self.step(Input::May(why_not)).await;

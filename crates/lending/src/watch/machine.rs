@@ -14,12 +14,16 @@ const ENTRIES_MAX: usize = 100_000;
 /// How much of a program's name the kernel keeps, in bytes (`TASK_COMM_LEN` without its end).
 const COMM_BYTES: usize = 15;
 
-fn text(path: &Path) -> io::Result<String> {
+fn bytes(path: &Path) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     fs::File::open(path)?
         .take(FILE_BYTES_MAX)
         .read_to_end(&mut bytes)?;
-    Ok(String::from_utf8_lossy(&bytes).trim().to_owned())
+    Ok(bytes)
+}
+
+fn text(path: &Path) -> io::Result<String> {
+    Ok(String::from_utf8_lossy(&bytes(path)?).trim().to_owned())
 }
 
 /// The entries of a folder; none where it isn't there.
@@ -198,7 +202,8 @@ pub(super) fn programs(proc: &Path, exclusive: &BTreeSet<&str>) -> Option<String
     };
     for process in processes {
         let comm = text(&process.join("comm")).unwrap_or_default();
-        let line = fs::read(process.join("cmdline")).unwrap_or_default();
+        // A program says itself what its command line is, and how long.
+        let line = bytes(&process.join("cmdline")).unwrap_or_default();
         let first = line.split(|b| *b == 0).next().unwrap_or_default();
         let first = String::from_utf8_lossy(first);
         // Windows' programs bring their own way of writing paths.
@@ -345,6 +350,10 @@ mod tests {
         assert_eq!(named("Doom.exe").unwrap(), "Doom.exe is running");
         assert_eq!(named("systemd").unwrap(), "systemd is running");
         assert_eq!(named("doom"), None);
+        // More than anybody reads: a hole of a TiB takes no room, and would never be through.
+        let line = fs::File::create(proc.path().join("40/cmdline")).unwrap();
+        line.set_len(1 << 40).unwrap();
+        assert_eq!(named("Doom.exe").unwrap(), "Doom.exe is running");
         assert_eq!(programs(proc.path(), &BTreeSet::new()), None);
     }
 }

@@ -1,11 +1,10 @@
 //! Archives that were unpacked, each under its digest and its size, so that the next job needn't fetch or unpack it.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeSet,
     fs::{self, File},
     io::BufReader,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, SystemTime},
 };
 
@@ -15,7 +14,7 @@ use undercroft_lend::{
 };
 use undercroft_nar::ArchiveLimits;
 
-use super::{CACHE, Content, ContentError, name_of};
+use super::{CACHE, Content, ContentError, name_of, room::Kept};
 use crate::bus::Bus;
 
 /// The folder of what was unpacked, in the state folder.
@@ -28,64 +27,7 @@ const LEFT_OVER: Duration = Duration::from_secs(6 * 3600);
 /// Files, folders and links of one archive, at most. Those of compilers have some ten thousand.
 const ENTRIES_MAX: u64 = 500_000;
 
-/// Which trees jobs read at the moment, and how many jobs: what is mounted for one isn't removed for another.
-#[derive(Debug, Default, Clone)]
-pub(super) struct InUse(Arc<Mutex<BTreeMap<String, usize>>>);
-
-impl InUse {
-    fn all(&self) -> MutexGuard<'_, BTreeMap<String, usize>> {
-        // Whoever panicked with it left it whole: one number was changed or not.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub(super) fn has(&self, name: &str) -> bool {
-        self.all().contains_key(name)
-    }
-}
-
-/// The trees that a job reads. They stay until this is dropped.
-#[derive(Debug)]
-pub(crate) struct Using {
-    all: InUse,
-    names: Vec<String>,
-}
-
-impl Using {
-    fn add(&mut self, name: &str) {
-        *self.all.all().entry(name.to_owned()).or_default() += 1;
-        self.names.push(name.to_owned());
-    }
-}
-
-impl Drop for Using {
-    fn drop(&mut self) {
-        let mut all = self.all.all();
-        for name in &self.names {
-            let count = all.remove(name).unwrap_or(0).saturating_sub(1);
-            if count > 0 {
-                all.insert(name.clone(), count);
-            }
-        }
-    }
-}
-
-/// Something that takes room, and may go.
-pub(super) struct Kept {
-    pub(super) used: Option<SystemTime>,
-    pub(super) bytes: u64,
-    pub(super) digest: String,
-    pub(super) path: PathBuf,
-}
-
 impl Content {
-    /// For a job that reads trees.
-    pub(crate) fn using(&self) -> Using {
-        Using {
-            all: self.in_use.clone(),
-            names: Vec::new(),
-        }
-    }
-
     /// The folder with what is in an archive, which is fetched and unpacked where it isn't there; and how many bytes came
     /// for it. Something with other names than these in it is refused.
     pub(crate) async fn have_tree(
@@ -93,19 +35,16 @@ impl Content {
         bus: &Bus,
         holding: &Holding,
         digest: Digest,
-        keep: &BTreeSet<Digest>,
         names: BTreeSet<String>,
-        using: &mut Using,
     ) -> Result<(PathBuf, u64), ContentError> {
         self.state.make_folder(TREES, 0o700)?;
         let name = name_of(&digest);
-        using.add(&name);
         if let Some(found) = self.trees()?.into_iter().find(|kept| kept.digest == name) {
             // It was used just now; without that mark it goes earlier.
             let _ = fs::File::open(&found.path).and_then(|f| f.set_modified(SystemTime::now()));
             return Ok((found.path, 0));
         }
-        let (archive, bytes) = self.have(bus, holding, digest, keep).await?;
+        let (archive, bytes) = self.have(bus, holding, digest).await?;
         let io = |tried, path: &PathBuf| {
             let path = path.clone();
             move |source| ContentError::Io {
@@ -116,7 +55,7 @@ impl Content {
         };
         let file = fs::File::open(&archive).map_err(io("open", &archive))?;
         let size = file.metadata().map_err(io("look at", &archive))?.len();
-        self.make_room(size, keep)?;
+        self.make_room(digest, size)?;
         let tree = self.state.path(format!("{TREES}/{name}.{size}"));
         let new = self
             .state
@@ -197,24 +136,9 @@ fn unpack(archive: File, to: &Path, names: &BTreeSet<String>) -> Result<(), Stri
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::collections::BTreeMap;
 
-    #[test]
-    fn a_tree_is_used_until_the_last_job_has_ended() {
-        let all = InUse::default();
-        let using = || Using {
-            all: all.clone(),
-            names: Vec::new(),
-        };
-        let (mut one, mut two) = (using(), using());
-        one.add("a");
-        two.add("a");
-        two.add("b");
-        drop(one);
-        assert!(all.has("a") && all.has("b"));
-        drop(two);
-        assert!(!all.has("a") && !all.has("b"));
-    }
+    use super::*;
 
     #[test]
     fn an_archive_has_what_was_named_and_nothing_else() {
