@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use undercroft_model::Now;
 
 use super::{
-    lender::Device,
+    lender::{Device, Waiting},
     record::{Change, JobRecord, Runs, State, Unchanged},
     seam::{
         Answer, BUSY_MS, Effect, JobSay, Key, OPEN_JOBS_MAX, RELOAD_MS, RETURN_REST_MS_MAX, Reply,
@@ -369,26 +369,15 @@ impl<V: Verify> Server<V> {
                 waiting,
                 consent,
             } => {
-                // It has asked anew since, and doesn't hear the answer to what it asked before.
-                let hears = |device: &Device| device.last_turn == waiting.turn;
-                if !self.devices.get(&device).is_some_and(hears) {
+                let device = self.devices.get(&device);
+                // It may have asked anew since, and not hear the answer to what it asked before.
+                let Some(device) = device.filter(|device| device.last_turn == waiting.turn) else {
                     if let Ok(next) = record.after(Change::NeverHeard) {
                         self.change(id, next, Then::Nobody, effects);
                     }
                     return;
-                }
-                // The device counts from when it asked, and it was kept waiting.
-                let waited_ms = now.mono_ms.saturating_sub(waiting.since_ms);
-                let assignment = Assignment {
-                    job: record.job,
-                    epoch: record.epoch,
-                    lease_ms: waited_ms.saturating_add(lease_ms),
-                    consent,
                 };
-                if let Some(device) = self.devices.get(&device) {
-                    let say = WantSay::Assigned(Box::new(assignment));
-                    effects.push(device.answer(waiting.reply, waiting.turn, now, say));
-                }
+                effects.push(assign(device, record, &waiting, now, lease_ms, consent));
             }
         }
     }
@@ -415,6 +404,27 @@ impl<V: Verify> Server<V> {
             }
         }
     }
+}
+
+/// Hands a job to a device that waits.
+fn assign(
+    device: &Device,
+    record: JobRecord,
+    waiting: &Waiting,
+    now: Now,
+    lease_ms: u64,
+    consent: u64,
+) -> Effect {
+    // The device counts from when it asked, and it was kept waiting.
+    let waited_ms = now.mono_ms.saturating_sub(waiting.since_ms);
+    let assignment = Assignment {
+        job: record.job,
+        epoch: record.epoch,
+        lease_ms: waited_ms.saturating_add(lease_ms),
+        consent,
+    };
+    let say = WantSay::Assigned(Box::new(assignment));
+    device.answer(waiting.reply, waiting.turn, now, say)
 }
 
 fn answer_job(reply: Reply, say: JobSay) -> Effect {
