@@ -10,7 +10,7 @@ mod events;
 mod init;
 mod installer;
 mod journal;
-mod lend;
+pub(crate) mod lend;
 mod man;
 mod plan;
 mod power;

@@ -55,13 +55,14 @@ fn main() -> ExitCode {
     bug::install_hook();
     // The rack's supervisor makes its own runtime and speaks to nobody.
     let mut words = std::env::args_os().skip(1);
-    if words
-        .next()
-        .is_some_and(|word| word == commands::rack::SUPERVISOR)
-    {
+    let first = words.next().unwrap_or_default();
+    if first == commands::rack::SUPERVISOR {
         return undercroft_rack::supervisor_main(words);
     }
     guard::keep_memory_private();
+    if first == commands::lend::DAEMON {
+        return commands::lend::daemon_main(words);
+    }
     memory_scratch::wipe_what_was_left();
     // A shell asks for completions by a variable; then nothing else is done.
     clap_complete::CompleteEnv::with_factory(<Cli as clap::CommandFactory>::command)

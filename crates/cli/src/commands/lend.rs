@@ -20,6 +20,8 @@ use std::path::Path;
 
 use clap::{Args, Subcommand};
 
+pub(crate) use run::{DAEMON, daemon_main};
+
 use crate::{done::Done, error::CliError, ui::Ui};
 
 /// Lent PCs: what the cluster asks of them, and what their owners let them do

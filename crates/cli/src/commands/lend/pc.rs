@@ -27,11 +27,15 @@ pub(crate) struct PcArgs {
 impl PcArgs {
     /// The policy.
     pub(crate) fn policy(&self) -> Result<Policy, CliError> {
-        let path = match &self.config {
-            Some(path) => path.clone(),
-            None => config_home()?.join("undercroft/lending.json"),
-        };
-        Policy::read(&path).map_err(|e| CliError::from(&e))
+        Policy::read(&self.policy_file()?).map_err(|e| CliError::from(&e))
+    }
+
+    /// Where it is.
+    pub(crate) fn policy_file(&self) -> Result<PathBuf, CliError> {
+        match &self.config {
+            Some(path) => Ok(path.clone()),
+            None => Ok(config_home()?.join("undercroft/lending.json")),
+        }
     }
 
     /// The daemon's socket.

@@ -1,14 +1,37 @@
 //! `undercroft lend run`.
+//!
+//! The daemon stays for weeks, and what reads a command line is some MiB of the program's file that would stay in memory
+//! with it. So the command is begun anew when its arguments were read, as the same process.
+
+use std::{
+    ffi::{OsStr, OsString},
+    os::unix::process::CommandExt as _,
+    path::Path,
+    process::{Command, ExitCode},
+};
 
 use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
 use undercroft_lending::{
     daemon::{Daemon, Told},
     idle::Session,
+    policy::Policy,
 };
 
 use super::pc::{PcArgs, one_thread, settings};
-use crate::{done::Done, error::CliError, ui::Ui};
+use crate::{
+    done::Done,
+    error::{CliError, Kind},
+    owner::{self, Need},
+    ui::Ui,
+};
+
+/// The word by which the command begins itself anew as the daemon. Nobody types it.
+pub(crate) const DAEMON: &str = "lend-daemon";
+/// The program that runs, whatever lies at its path by now.
+const OWN: &str = "/proc/self/exe";
+/// The word for leaving out notes.
+const QUIET: &str = "quiet";
 
 /// Lend this PC: the daemon that runs jobs while its owner is away
 ///
@@ -28,6 +51,52 @@ pub(crate) struct RunArgs {
 pub(crate) fn run(ui: Ui, args: &RunArgs) -> Result<Done, CliError> {
     let policy = args.pc.policy()?;
     let socket = args.pc.socket(&policy);
+    if undercroft_process::trace::is_heard() {
+        // Who is shown each program that is run sees them as the arguments have it.
+        return work(ui, policy, &socket);
+    }
+    let mut anew = Command::new(OWN);
+    anew.arg0("undercroft").arg(DAEMON);
+    anew.arg(args.pc.policy_file()?).arg(&socket);
+    anew.arg(match ui.quiet {
+        true => QUIET,
+        false => "",
+    });
+    anew.arg(match anstream::ColorChoice::global() {
+        anstream::ColorChoice::Always | anstream::ColorChoice::AlwaysAnsi => "always",
+        anstream::ColorChoice::Never => "never",
+        anstream::ColorChoice::Auto => "auto",
+    });
+    // It only comes back where it has failed.
+    let error = anew.exec();
+    Err(CliError::failed("can't begin the daemon").because(&error))
+}
+
+/// The daemon, with the words that [`run`] has for it.
+pub(crate) fn daemon_main(words: impl Iterator<Item = OsString>) -> ExitCode {
+    owner::begin(Need::Nothing, false);
+    let words: Vec<OsString> = words.collect();
+    let [config, socket, quiet, color] = words.as_slice() else {
+        Ui::new(true).stderr(&format!("{DAEMON} is `undercroft lend run`'s own word"));
+        return ExitCode::from(Kind::Usage.exit_code());
+    };
+    match color.to_str() {
+        Some("always") => anstream::ColorChoice::Always.write_global(),
+        Some("never") => anstream::ColorChoice::Never.write_global(),
+        _ => {}
+    }
+    let ui = Ui::new(quiet == OsStr::new(QUIET));
+    let policy = Policy::read(Path::new(config)).map_err(|e| CliError::from(&e));
+    match policy.and_then(|policy| work(ui, policy, Path::new(socket))) {
+        Ok(done) => ExitCode::from(done.exit_code()),
+        Err(error) => {
+            ui.stderr(&error.render());
+            ExitCode::from(error.kind.exit_code())
+        }
+    }
+}
+
+fn work(ui: Ui, policy: Policy, socket: &Path) -> Result<Done, CliError> {
     let device = policy.device.clone();
     one_thread(async {
         let settings = settings(policy);
@@ -58,7 +127,7 @@ pub(crate) fn run(ui: Ui, args: &RunArgs) -> Result<Done, CliError> {
                 _ = terminate.recv() => {}
             }
         };
-        let ran = daemon.run(&socket, Session::of_environment(), stop).await;
+        let ran = daemon.run(socket, Session::of_environment(), stop).await;
         says.abort();
         ran.map_err(|e| CliError::from(&e))
     })?;
