@@ -257,7 +257,7 @@ async fn wait(
     settings: &NixSettings,
     id: &JobId,
     tell: &mut (dyn FnMut(NixTold<'_>) + Send),
-) -> Result<(DeviceName, Option<String>), String> {
+) -> Result<(String, Option<String>), String> {
     let since = Instant::now();
     let begins_within = Duration::from_secs(settings.wait_s.into());
     let silent_max = Duration::from_secs(settings.silent_s.into());
@@ -301,7 +301,7 @@ fn judge(
     line: JobLine,
     has: &mut Option<(DeviceName, Epoch)>,
     tell: &mut (dyn FnMut(NixTold<'_>) + Send),
-) -> Result<Option<(DeviceName, Option<String>)>, String> {
+) -> Result<Option<(String, Option<String>)>, String> {
     match (line.stands, &has) {
         // Between two looks somebody had it. Others could take it; here it is built at once.
         (Stands::Queued, None) if line.epoch > Epoch::default() => {
@@ -322,14 +322,18 @@ fn judge(
             Err(format!("{device} gave it back before it was done"))
         }
         (Stands::Leased { .. }, Some(_)) => Ok(None),
-        (Stands::Done { device, .. }, _) => Ok(Some((device, None))),
-        (Stands::Dead { why }, Some((device, _))) => {
+        (Stands::Done { device, .. }, _) => Ok(Some((device.to_string(), None))),
+        (Stands::Dead { why }, has) => {
+            // Between two looks it was begun and had failed.
+            let device = match has {
+                Some((device, _)) => device.to_string(),
+                None => "a lent PC".to_owned(),
+            };
             let why = why.lines().next().unwrap_or_default().to_owned();
             // Another machine's failure proves nothing: it has other limits, and is lent.
             let why = format!("it failed on {device} ({why}), which is tried once more");
-            Ok(Some((device.clone(), Some(why))))
+            Ok(Some((device, Some(why))))
         }
-        (Stands::Dead { why }, None) => Err(why.lines().next().unwrap_or_default().to_owned()),
     }
 }
 
