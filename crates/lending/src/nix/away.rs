@@ -296,6 +296,12 @@ async fn wait(
     }
 }
 
+fn built_by(device: &DeviceName, consent: u64) -> NixTold<'static> {
+    NixTold::Line(format!(
+        "It is built by {device}, under its owner's consent {consent}."
+    ))
+}
+
 /// What a look at the job means.
 fn judge(
     line: JobLine,
@@ -312,9 +318,7 @@ fn judge(
             Err(format!("{device} gave it back before it was done"))
         }
         (Stands::Leased { device, consent }, None) => {
-            tell(NixTold::Line(format!(
-                "It is built by {device}, under its owner's consent {consent}."
-            )));
+            tell(built_by(&device, consent));
             *has = Some((device, line.epoch));
             Ok(None)
         }
@@ -322,7 +326,17 @@ fn judge(
             Err(format!("{device} gave it back before it was done"))
         }
         (Stands::Leased { .. }, Some(_)) => Ok(None),
-        (Stands::Done { device, .. }, _) => Ok(Some((device.to_string(), None))),
+        (
+            Stands::Done {
+                device, consent, ..
+            },
+            has,
+        ) => {
+            if has.is_none() {
+                tell(built_by(&device, consent));
+            }
+            Ok(Some((device.to_string(), None)))
+        }
         (Stands::Dead { why }, has) => {
             // Between two looks it was begun and had failed.
             let device = match has {
