@@ -91,9 +91,10 @@ impl<S: Sign + Verify> Device<S> {
 
     pub(super) fn want_answered(&mut self, now: Now, answer: WantAnswer) {
         let answered = |asked: &mut Asked| asked.turn == answer.turn;
-        let Some(Asked { sent_ms, .. }) = self.requests.asked.take_if(answered) else {
+        let Some(asked) = self.requests.asked.take_if(answered) else {
             return;
         };
+        let sent_ms = asked.sent_ms;
         self.requests.is_answered = true;
         self.have = answer.have;
         self.refused = None;
@@ -103,6 +104,8 @@ impl<S: Sign + Verify> Device<S> {
                 self.assigned(now, sent_ms, assignment);
                 0
             }
+            // It has begun to take work while this was on its way.
+            WantSay::Nothing { .. } if !asked.takes_work && self.why_not().is_empty() => 0,
             WantSay::Nothing { again_ms } => again_ms,
             WantSay::Ledger => 0,
             WantSay::Refused { why } => {

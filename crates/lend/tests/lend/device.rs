@@ -274,3 +274,24 @@ fn what_an_owner_has_agreed_to_before_they_revoke_is_not_written_afterwards() {
 fn is_kept(effect: &&Effect) -> bool {
     matches!(effect, Effect::Keep { .. })
 }
+
+#[test]
+fn whoever_takes_work_by_the_time_of_an_answer_asks_again_at_once() {
+    let mut pc = Pc::lent();
+    pc.takes_back(Input::Owner(OwnerSays::Pause));
+    let turn = pc.wants.last().unwrap().turn;
+    pc.step(Input::Owner(OwnerSays::Resume));
+    assert_eq!(
+        pc.wants.last().unwrap().turn,
+        turn,
+        "its answer is under way"
+    );
+    pc.step(Input::WantAnswered(WantAnswer {
+        turn,
+        wall_ms: pc.now.wall_ms,
+        have: pc.device.ledger().head(),
+        say: WantSay::Nothing { again_ms: 60_000 },
+    }));
+    let last = pc.wants.last().unwrap();
+    assert!(last.turn > turn && last.takes_work, "{last:?}");
+}

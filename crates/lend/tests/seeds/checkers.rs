@@ -117,7 +117,10 @@ impl Checkers {
         ledger: &Ledger,
     ) {
         let job = &holding.job;
-        if let Some((other, running)) = self.running.get(job) {
+        let running = self.running.get(job);
+        // Whoever has said that it is done, and runs it still, isn't believed by being run again elsewhere.
+        let running = running.filter(|running| !self.lies.contains(running));
+        if let Some((other, running)) = running {
             let epoch = running.epoch;
             let why = format!(
                 "never two at once: {job} begins on {device} at {} and runs on {other} at {epoch}",
