@@ -239,11 +239,6 @@ impl<S: Sign + Verify> Device<S> {
                 "its lease could not be renewed in time"
             } else if held.is_frozen_until(pause_ms) <= now.mono_ms {
                 "its owner wants the machine"
-            } else if held.is_out_of_time(now.mono_ms) {
-                let wall_s = held.assignment().map_or(0, |a| a.job.limits.wall_s);
-                let why = format!("it ran longer than its {wall_s} s");
-                Self::kill(held, Ended::Failed { why }, effects);
-                continue;
             } else if is_over {
                 "its owner's consent has ended"
             } else {

@@ -94,6 +94,25 @@ async fn a_component_has_its_two_folders_and_nothing_else() {
 }
 
 #[tokio::test]
+async fn a_frozen_component_has_its_time_afterwards() {
+    let Some(site) = Site::open().await else {
+        return;
+    };
+    let bytes =
+        component(r#"(func (export "run") (result i32) (loop $again (br $again)) unreachable)"#);
+    let mut spec = spec(&site, "frozen", &bytes);
+    spec.bounds.wall = Duration::from_millis(1500);
+    let running = site.yard.start(spec).await.unwrap();
+    running.freeze().await.unwrap();
+    tokio::time::sleep(Duration::from_millis(2500)).await;
+    running.thaw().unwrap();
+    let reason = KillReason::Wall;
+    assert_eq!(running.wait().await, JobEnd::Killed { reason });
+    let ran_ms = running.usage().wall_ms;
+    assert!(ran_ms >= 1500, "it ran {ran_ms} ms");
+}
+
+#[tokio::test]
 async fn a_component_that_does_what_it_may_not_is_trapped() {
     let Some(site) = Site::open().await else {
         return;

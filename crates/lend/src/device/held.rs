@@ -12,10 +12,9 @@ use crate::{
 pub enum Phase {
     /// The record that says that it begins isn't durable yet.
     Beginning,
-    /// It runs, or is frozen.
+    /// It runs, or is frozen. How long it may is counted where it runs: not while it is fetched, frozen, or the machine
+    /// sleeps.
     Running {
-        /// When it began, in milliseconds of the clock that never goes back.
-        since_ms: u64,
         /// Since when it is frozen.
         frozen_ms: Option<u64>,
     },
@@ -181,26 +180,10 @@ impl Held {
         }
     }
 
-    fn runs_until_ms(&self) -> Option<u64> {
-        match (&self.phase, &self.assignment) {
-            (Phase::Running { since_ms, .. }, Some(assignment)) => {
-                let wall_ms = u64::from(assignment.job.limits.wall_s).saturating_mul(1000);
-                Some(since_ms.saturating_add(wall_ms))
-            }
-            _ => None,
-        }
-    }
-
-    pub(super) fn is_out_of_time(&self, now_ms: u64) -> bool {
-        self.runs_until_ms()
-            .is_some_and(|until_ms| until_ms <= now_ms)
-    }
-
     pub(super) fn deadline(&self, pause_ms: u64) -> Option<u64> {
         let mut all = Vec::new();
         if let Phase::Running { .. } = self.phase {
             all.extend([self.lease_until_ms, self.is_frozen_until(pause_ms)]);
-            all.extend(self.runs_until_ms());
         }
         if self.is_renewed() {
             all.push(match self.beating {

@@ -162,10 +162,7 @@ impl<S: Sign + Verify> Device<S> {
         match (reason, held.assignment()) {
             (None, Some(assignment)) => {
                 effects.push(Effect::Run(Box::new(assignment.clone())));
-                held.phase = Phase::Running {
-                    since_ms: now.mono_ms,
-                    frozen_ms: None,
-                };
+                held.phase = Phase::Running { frozen_ms: None };
             }
             (reason, _) => {
                 let why = reason.unwrap_or_default();
