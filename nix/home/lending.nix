@@ -89,14 +89,14 @@ in
     }
 
     (mkIf (installed && !darwin) {
-      # Jobs are below the daemon's own group, whose bounds hold whatever the daemon does.
+      # Jobs are below the daemon's own group, whose bounds hold whatever the daemon does. They come
+      # last in groups that it raises as it ends them, which a slice that came last would hold back.
       systemd.user.slices.undercroft-lending = {
         Unit.Description = "Lent work";
         Slice = {
           MemoryMax = "${toString cfg.memoryMb}M";
           MemorySwapMax = 0;
           TasksMax = 4096;
-          CPUWeight = "idle";
           IOWeight = 1;
         };
       };
@@ -119,8 +119,9 @@ in
           Nice = 19;
           IOSchedulingClass = "idle";
           OOMScoreAdjust = 1000;
-          # The owner's stop is a stop: what doesn't end is ended.
-          KillMode = "control-group";
+          # The owner's stop is a stop: what doesn't end is ended. The daemon alone is told, and ends
+          # its jobs: one that got that signal would be taken for one that has come to its own end.
+          KillMode = "mixed";
           TimeoutStopSec = 15;
           NoNewPrivileges = true;
           UMask = "0077";
