@@ -48,7 +48,7 @@ const SABOTAGES: [Sabotage; 11] = [
         file: "crates/steps/src/script/disko.rs",
         from: "                name(&marked, machine)?;\n",
         to: "                let _ = marked;\n",
-        noticed_as: "RefusalIsTrue",
+        noticed_as: "Liveness",
     },
     Sabotage {
         what: "what is laid out counts as mounted",

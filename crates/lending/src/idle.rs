@@ -82,18 +82,18 @@ async fn once(session: &Session, after: Duration, seat: &watch::Sender<Seat>) ->
         Some(dir) => wayland_sockets(dir),
         None => Vec::new(),
     };
-    let mut refused = None;
-    for socket in &sockets {
-        let name = socket.file_name().unwrap_or_default().to_string_lossy();
-        let tell = Tell::new(format!("the compositor at {name}"), seat);
-        match wayland::follow(socket, after, tell).await {
-            Ok(()) => return Ok(()),
-            Err(error) => refused = Some(error),
-        }
+    if sockets.len() > 1 {
+        // One that was opened inside of another, or without a screen, is idle while its owner works in the other.
+        let names: Vec<_> = sockets.iter().filter_map(|s| s.file_name()).collect();
+        let names: Vec<_> = names.iter().map(|name| name.to_string_lossy()).collect();
+        let why = format!("there is more than one compositor: {}", names.join(", "));
+        return Err(io::Error::other(why));
     }
     // Beside a compositor an X server sees only what is typed into its own windows.
-    if let Some(error) = refused {
-        return Err(error);
+    if let Some(socket) = sockets.first() {
+        let name = socket.file_name().unwrap_or_default().to_string_lossy();
+        let tell = Tell::new(format!("the compositor at {name}"), seat);
+        return wayland::follow(socket, after, tell).await;
     }
     let Some(display) = &session.display else {
         let why = "there is no Wayland compositor and no X server";
@@ -103,7 +103,7 @@ async fn once(session: &Session, after: Duration, seat: &watch::Sender<Seat>) ->
     x11::follow(display, after, tell).await
 }
 
-/// The compositors' sockets that somebody listens at, the one that was made last first.
+/// The compositors' sockets that somebody listens at.
 fn wayland_sockets(dir: &Path) -> Vec<PathBuf> {
     let Ok(entries) = std::fs::read_dir(dir) else {
         return Vec::new();
@@ -116,13 +116,38 @@ fn wayland_sockets(dir: &Path) -> Vec<PathBuf> {
             let name = name.to_string_lossy();
             name.starts_with("wayland-") && !name.ends_with(".lock")
         })
-        .filter_map(|entry| {
-            let made = entry.metadata().ok()?.modified().ok()?;
-            // A socket stays when its compositor was killed.
-            std::os::unix::net::UnixStream::connect(entry.path()).ok()?;
-            Some((made, entry.path()))
-        })
+        .map(|entry| entry.path())
+        // A socket stays when its compositor was killed.
+        .filter(|path| std::os::unix::net::UnixStream::connect(path).is_ok())
         .collect();
     sockets.sort();
-    sockets.into_iter().rev().map(|(_, path)| path).collect()
+    sockets
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn with_two_compositors_nobody_knows_where_the_owner_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let listen = |name: &str| std::os::unix::net::UnixListener::bind(dir.path().join(name));
+        let _one = listen("wayland-0").unwrap();
+        drop(listen("wayland-2").unwrap());
+        let other = listen("wayland-1").unwrap();
+        let session = Session {
+            runtime_dir: Some(dir.path().to_owned()),
+            display: None,
+        };
+        let why = "just started".to_owned();
+        let (seat, _kept) = watch::channel(Seat::Unknown { why });
+        let after = Duration::from_secs(60);
+        let error = once(&session, after, &seat).await.unwrap_err().to_string();
+        assert_eq!(
+            error,
+            "there is more than one compositor: wayland-0, wayland-1"
+        );
+        drop(other);
+        assert_eq!(wayland_sockets(dir.path()), [dir.path().join("wayland-0")]);
+    }
 }

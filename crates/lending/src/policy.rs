@@ -167,7 +167,7 @@ impl Advice for PolicyError {
             Self::File(error) => error.hint(),
             _ => Some(
                 "Home Manager writes it from the inventory ($XDG_CONFIG_HOME/undercroft/lending.json); \
-                 docs/lend-your-pc.md has one to begin with."
+                 `undercroft lend demo` writes one to begin with."
                     .to_owned(),
             ),
         }
@@ -247,9 +247,9 @@ impl Policy {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Narrowed {
-    /// In which part of the day.
+    /// In which parts of the day: in all of them at once.
     #[serde(default)]
-    pub hours: Option<Hours>,
+    pub hours: Vec<Hours>,
     /// How long the owner has to be away at least, in seconds.
     #[serde(default)]
     pub idle_after_s: Option<u32>,
@@ -284,7 +284,17 @@ impl Narrowed {
 
     /// All hours that hold: each of them has to be now.
     pub fn all_hours(&self, when: &When) -> Vec<Hours> {
-        self.hours.into_iter().chain(when.hours).collect()
+        self.hours.iter().copied().chain(when.hours).collect()
+    }
+
+    /// With what the owner has said since: each word makes it less, and none takes an earlier one back.
+    pub fn and(&mut self, more: &Self) {
+        self.hours.extend(&more.hours);
+        self.hours.sort();
+        self.hours.dedup();
+        self.idle_after_s = self.idle_after_s.max(more.idle_after_s);
+        let programs = more.exclusive_programs.iter().cloned();
+        self.exclusive_programs.extend(programs);
     }
 
     /// How long the owner has to be away, in seconds.
@@ -308,6 +318,21 @@ mod tests {
         "runtimes":["wasm","process"],"tenants":["batch"],"maxSensitivity":"public","slots":2,"cpuPercent":50,
         "memoryMb":2048,"diskMb":4096,"features":["gpu"],"jobWallS":3600,"heartbeatS":10,"pauseS":600,
         "when":{"idleAfterS":300,"hours":"22:00-06:30"}}"#;
+
+    #[test]
+    fn what_is_narrowed_again_is_narrower() {
+        let said = |hours: &str, idle_after_s, program: &str| Narrowed {
+            hours: vec![hours.parse().unwrap()],
+            idle_after_s,
+            exclusive_programs: BTreeSet::from([program.to_owned()]),
+        };
+        let mut narrowed = said("22:00-06:00", Some(600), "game");
+        narrowed.and(&said("00:00-23:59", Some(60), "film"));
+        narrowed.and(&said("22:00-06:00", None, "film"));
+        assert_eq!(narrowed.hours.len(), 2, "{narrowed:?}");
+        assert_eq!(narrowed.idle_after_s, Some(600));
+        assert_eq!(narrowed.exclusive_programs.len(), 2);
+    }
 
     fn read(text: &str) -> Result<Policy, PolicyError> {
         let dir = tempfile::tempdir().unwrap();
@@ -353,7 +378,7 @@ mod tests {
         let state = Confined::new(dir.path());
         assert_eq!(Narrowed::read(&state).unwrap(), Narrowed::default());
         let narrowed = Narrowed {
-            hours: Some("23:00-05:00".parse().unwrap()),
+            hours: vec!["23:00-05:00".parse().unwrap()],
             idle_after_s: Some(30),
             exclusive_programs: ["ardour".to_owned()].into(),
         };

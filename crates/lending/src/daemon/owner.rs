@@ -15,13 +15,15 @@ use super::{
 use crate::{
     clock, doctor,
     owner::{Narrow, OwnerAnswer, OwnerAsk, Paused, Question, Revoked},
-    policy::runtime_name,
+    policy::{Narrowed, runtime_name},
 };
 
 /// How long a revocation may take before its owner is told what is left, in milliseconds. It takes some 100.
 const REVOKE_MS_MAX: u64 = 15_000;
 /// How long a consent may take to become durable, in milliseconds.
 const CONSENT_MS_MAX: u64 = 10_000;
+/// Parts of the day that an owner has narrowed to, at most: two are one, and more are a mistake.
+const HOURS_MAX: usize = 16;
 /// The longest pause with an end, in seconds: a year.
 const PAUSE_S_MAX: u64 = 366 * 24 * 3600;
 
@@ -57,6 +59,8 @@ impl Daemon {
             OwnerAsk::Grant { until_ms } => {
                 if until_ms.is_some_and(|until_ms| until_ms <= now.wall_ms) {
                     refused("that moment is over", None)
+                } else if let Err(why) = self.widen() {
+                    refused(why, None)
                 } else {
                     let offer = Box::new(self.offered.clone());
                     self.await_consent(answer);
@@ -173,15 +177,18 @@ impl Daemon {
         let offer = narrower(&consent.offer, narrow).map_err(|why| refused(why, None))?;
         let is_other = offer != consent.offer;
         let mut narrowed = self.narrowed.clone();
-        if let Some(hours) = &narrow.hours {
-            let hours = hours.parse();
-            narrowed.hours =
-                Some(hours.map_err(|e: crate::hours::NoHours| refused(e.to_string(), None))?);
+        let hours = narrow.hours.iter().map(|hours| hours.parse());
+        let hours: Result<_, crate::hours::NoHours> = hours.collect();
+        narrowed.and(&Narrowed {
+            hours: hours.map_err(|e| refused(e.to_string(), None))?,
+            idle_after_s: narrow.idle_after_s,
+            exclusive_programs: narrow.exclusive.iter().cloned().collect(),
+        });
+        if narrowed.hours.len() > HOURS_MAX {
+            let why = format!("it lends in {HOURS_MAX} parts of the day at once by now");
+            let hint = "`undercroft lend offers grant` begins anew with what the policy says.";
+            return Err(refused(why, Some(hint)));
         }
-        narrowed.idle_after_s = narrow.idle_after_s.or(narrowed.idle_after_s);
-        narrowed
-            .exclusive_programs
-            .extend(narrow.exclusive.iter().cloned());
         if narrowed != self.narrowed {
             narrowed
                 .write(&self.state)
@@ -190,6 +197,18 @@ impl Daemon {
             self.watch_seat();
         }
         Ok(is_other.then_some(offer))
+    }
+
+    /// A grant is all that the policy offers again: nothing that was narrowed before holds beside it.
+    fn widen(&mut self) -> Result<(), String> {
+        if self.narrowed == Narrowed::default() {
+            return Ok(());
+        }
+        let written = Narrowed::default().write(&self.state);
+        written.map_err(|error| format!("what was narrowed can't be taken back: {error}"))?;
+        self.narrowed = Narrowed::default();
+        self.watch_seat();
+        Ok(())
     }
 
     /// Answers those whose wait is over.
