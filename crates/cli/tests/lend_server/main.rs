@@ -14,6 +14,7 @@ mod nats;
 mod nix;
 mod pc;
 mod pc_disk;
+mod pc_kills;
 mod permissions;
 mod refusals;
 mod site;

@@ -27,7 +27,7 @@ const PROGRAM: &str = r#"
 #include <unistd.h>
 int main(int argc, char **argv) {
     if (argc > 1 && !strcmp(argv[1], "nap")) {
-        usleep(700000);
+        sleep(3);
     } else if (argc > 1) {
         for (int s = 1; s < 32; s++) signal(s, SIG_IGN);
         for (int i = 0; i < 20; i++)
@@ -73,7 +73,8 @@ impl<'a> Pc<'a> {
         Some(Self::placed(site, name, slots))
     }
 
-    fn placed(site: &'a Site, name: &str, slots: u32) -> Self {
+    /// The same PC once more.
+    pub(crate) fn placed(site: &'a Site, name: &str, slots: u32) -> Self {
         let config = site.file(&format!("{name}.json"));
         let run = site.file(&format!("{name}-run"));
         fs::create_dir_all(&run).unwrap();
