@@ -25,23 +25,8 @@ let
     "--config"
     configFile
   ];
-
-  fleetLending = pkgs.writeShellScriptBin "fleet-lending" ''
-    export STATE=${lib.escapeShellArg state}
-    ${lib.optionalString installed (
-      if darwin then
-        # launchd itself starts and stops the agent by the two files.
-        ''
-          export START=true STOP=true
-        ''
-      else
-        ''
-          export START="systemctl --user start undercroft-lending.service"
-          export STOP="systemctl --user stop undercroft-lending.service"
-        ''
-    )}
-    ${builtins.readFile ./fleet-lending.sh}
-  '';
+  # `undercroft lend enrol` makes it. The owner's word is in the ledger, which the daemon reads.
+  enrolled = "${state}/device.nk";
 in
 {
   config = mkIf cfg.enable (mkMerge [
@@ -57,7 +42,7 @@ in
         }
       ];
 
-      home.packages = [ fleetLending ];
+      home.packages = lib.optional installed cfg.package;
       # What is offered. No secret is among it: the key that proves the PC is a file of its own.
       # `undercroft lend run` reads it: crates/lending, policy.rs, has the same names.
       xdg.configFile."undercroft/lending.json".text = builtins.toJSON {
@@ -68,11 +53,21 @@ in
         stateDirectory = state;
         features = lib.optional cfg.gpu "gpu";
         when = {
-          inherit (cfg) idleAfterS hours;
+          inherit (cfg)
+            idleAfterS
+            hours
+            hasSeat
+            mainsOnly
+            lidClosed
+            maxTemperatureC
+            exclusivePrograms
+            watts
+            ;
         };
         inherit (pc) owner;
         inherit (cfg)
           natsUrl
+          caFile
           runtimes
           tenants
           maxSensitivity
@@ -103,11 +98,9 @@ in
       systemd.user.services.undercroft-lending = {
         Unit = {
           Description = "Lend this PC to ${config.undercroft.fleet.name}";
-          ConditionPathExists = [
-            "${state}/allowed"
-            "!${state}/paused"
-          ];
-          After = [ "network.target" ];
+          ConditionPathExists = enrolled;
+          # The session says where its compositor is only when it is there.
+          After = [ "network.target" ] ++ lib.optional cfg.hasSeat "graphical-session.target";
         };
         Service = {
           Type = "exec";
@@ -126,7 +119,9 @@ in
           NoNewPrivileges = true;
           UMask = "0077";
         };
-        Install.WantedBy = [ "default.target" ];
+        Install.WantedBy = [
+          (if cfg.hasSeat then "graphical-session.target" else "default.target")
+        ];
       };
     })
 
@@ -136,11 +131,8 @@ in
         config = {
           Label = label;
           ProgramArguments = program;
-          # launchd runs the agent while the first file is there and the second isn't.
-          KeepAlive.PathState = {
-            "${state}/allowed" = true;
-            "${state}/paused" = false;
-          };
+          # launchd runs the agent while the file is there.
+          KeepAlive.PathState.${enrolled} = true;
           ProcessType = "Background";
           LowPriorityIO = true;
           Nice = 19;

@@ -125,7 +125,7 @@ in
         description = ''
           The lending daemon: a package with `bin/undercroft` that knows `undercroft lend run`.
           Null, the default, means that there is no service; what is lent is written to its
-          configuration file all the same, and `fleet-lending` works on the owner's consent.
+          configuration file all the same, for a daemon that is started by other means.
         '';
       };
       slots = number 1 "Jobs at a time.";
@@ -136,9 +136,20 @@ in
       network = flag false "Whether jobs may reach the network that they declare.";
       idleAfterS = number 300 "Seconds without the owner's input before jobs start.";
       hours = text null "The part of the day in which jobs may run, such as 22:00-06:30.";
+      hasSeat = flag true "Whether anybody ever sits at the PC. One without a seat counts as idle.";
+      mainsOnly = flag true "Whether jobs run only on mains.";
+      lidClosed = flag false "Whether jobs run with the lid closed.";
+      maxTemperatureC = number 85 "The warmest that the PC may be, in degrees Celsius.";
+      exclusivePrograms = words "Programs beside which nothing runs.";
+      watts = mkOption {
+        type = types.nullOr types.ints.unsigned;
+        default = null;
+        description = "What a lent hour takes, in watts, where nothing measures it.";
+      };
       runtimes = words "What jobs may run in.";
       tenants = words "Who may submit jobs.";
       natsUrl = text null "URL of the NATS server.";
+      caFile = text null "Path on the PC of whom to believe that the NATS server is who it says.";
       account = mkOption {
         type = types.str;
         default = "LEND";

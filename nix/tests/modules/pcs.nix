@@ -71,12 +71,42 @@ in
     };
   }
   {
-    name = "the daemon runs by the owner's word alone";
-    expected = [
-      "/home/ada/.local/state/undercroft/lending/allowed"
-      "!/home/ada/.local/state/undercroft/lending/paused"
-    ];
-    actual = service.Unit.ConditionPathExists;
+    name = "the daemon runs once its owner has enrolled, and in a session that has a seat";
+    expected = {
+      file = "/home/ada/.local/state/undercroft/lending/device.nk";
+      seat = [ "graphical-session.target" ];
+      none = [ "default.target" ];
+    };
+    actual = {
+      file = service.Unit.ConditionPathExists;
+      seat = service.Install.WantedBy;
+      none =
+        (homeWith "x86_64-linux" {
+          lend.package = stub;
+          lend.hasSeat = false;
+        }).systemd.user.services.undercroft-lending.Install.WantedBy;
+    };
+  }
+  {
+    name = "what an owner narrows of their own PC is in the policy";
+    expected = {
+      exclusivePrograms = [ "steam" ];
+      caFile = "/etc/ssl/cellar.crt";
+      mainsOnly = true;
+    };
+    actual =
+      let
+        policy = builtins.fromJSON (
+          file (homeWith "x86_64-linux" {
+            lend.exclusivePrograms = [ "steam" ];
+            lend.caFile = "/etc/ssl/cellar.crt";
+          }) "lending.json"
+        );
+      in
+      {
+        inherit (policy) caFile;
+        inherit (policy.when) exclusivePrograms mainsOnly;
+      };
   }
   {
     name = "what is lent is bounded by the kernel";
@@ -89,10 +119,9 @@ in
     };
   }
   {
-    name = "launchd looks at the same two files";
+    name = "launchd looks at the same file";
     expected = {
-      "/Users/ada/.local/state/undercroft/lending/allowed" = true;
-      "/Users/ada/.local/state/undercroft/lending/paused" = false;
+      "/Users/ada/.local/state/undercroft/lending/device.nk" = true;
     };
     actual = mac.launchd.agents.undercroft-lending.config.KeepAlive.PathState;
   }
