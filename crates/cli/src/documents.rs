@@ -38,6 +38,7 @@ pub(crate) const DOCUMENTS: &[Named] = &[
     ("journal", schema::<Journal>),
     ("lend-audit-verify", schema::<LendAudit>),
     ("lend-cancel", schema::<LendOneJob>),
+    ("lend-demo", schema::<ServerLine>),
     ("lend-doctor", schema::<owner::Doctor>),
     ("lend-jobs", schema::<LendJobs>),
     ("lend-key", schema::<LendKey>),
