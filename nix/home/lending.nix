@@ -112,8 +112,8 @@ in
           Nice = 19;
           IOSchedulingClass = "idle";
           OOMScoreAdjust = 1000;
-          # The owner's stop is a stop: what doesn't end is ended. The daemon alone is told, and ends
-          # its jobs: one that got that signal would be taken for one that has come to its own end.
+          # The owner's stop is a stop: what doesn't end is ended. The daemon alone is told, and
+          # ends its jobs: one that got that signal would be taken for one that has come to its end.
           KillMode = "mixed";
           TimeoutStopSec = 15;
           NoNewPrivileges = true;
