@@ -28,6 +28,8 @@ const REPEATS: usize = 2;
 const SEEDS: u32 = 1_000;
 /// How many entries the journal has that is opened.
 const ENTRIES: u32 = 1_000_000;
+/// How often it is opened: three threads share two processors, and one run differs from the next by a third.
+const JOURNAL_REPEATS: usize = 3;
 /// The inventory that is scaled.
 const INVENTORY: &str = "examples/basement/undercroft.toml";
 
@@ -120,11 +122,19 @@ fn seeds() -> Result<Vec<Value>, Failed> {
 fn journal() -> Result<Vec<Value>, Failed> {
     let program = example("undercroft-journal", "bench_journal")?;
     let entries = ENTRIES.to_string();
-    let line = Step::new("measure the journal", &program)
-        .args([INVENTORY, &entries])
-        .output()?;
-    println!("{}", line.trim());
-    Ok(vec![json(&line)?])
+    let took = |line: &Value| line.get("ours_ms").and_then(Value::as_f64);
+    let mut best: Option<Value> = None;
+    for _ in 0..JOURNAL_REPEATS {
+        let line = Step::new("measure the journal", &program)
+            .args([INVENTORY, &entries])
+            .output()?;
+        println!("{}", line.trim());
+        let line = json(&line)?;
+        if best.as_ref().is_none_or(|best| took(&line) < took(best)) {
+            best = Some(line);
+        }
+    }
+    Ok(best.into_iter().collect())
 }
 
 /// Measures so often, each time in a process of its own, and gives the line with the least time.
