@@ -48,7 +48,7 @@ const SABOTAGES: [Sabotage; 11] = [
         file: "crates/steps/src/script/disko.rs",
         from: "                name(&marked, machine)?;\n",
         to: "                let _ = marked;\n",
-        noticed_as: "Liveness",
+        noticed_as: "RefusalIsTrue",
     },
     Sabotage {
         what: "what is laid out counts as mounted",

@@ -170,8 +170,14 @@ impl<S: Sign + Verify> Device<S> {
         self.started.is_none()
     }
 
+    /// What its jobs use. One that is only wiped any more uses nothing: the server has its end, and hands out the next.
     pub(super) fn used(&self) -> Used {
-        let assignments = self.held.values().filter_map(Held::assignment);
+        let is_over = |held: &Held| {
+            let is_clean = matches!(held.phase, Phase::Reporting { is_clean: true, .. });
+            is_clean || matches!(held.phase, Phase::Wiping { .. } | Phase::Receipt { .. })
+        };
+        let held = self.held.values().filter(|held| !is_over(held));
+        let assignments = held.filter_map(Held::assignment);
         assignments.fold(Used::default(), |used, a| used.with(&a.job.limits))
     }
 

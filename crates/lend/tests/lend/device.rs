@@ -295,3 +295,20 @@ fn whoever_takes_work_by_the_time_of_an_answer_asks_again_at_once() {
     let last = pc.wants.last().unwrap();
     assert!(last.turn > turn && last.takes_work, "{last:?}");
 }
+
+#[test]
+fn the_next_job_has_room_while_the_last_one_is_wiped() {
+    let mut pc = Pc::lent();
+    let first = pc.runs("first");
+    let exit = Exit::Done {
+        output: Digest::of(b"made"),
+        bytes: 4,
+    };
+    let holding = first.clone();
+    pc.step(Input::Ended { holding, exit });
+    let turn = pc.outs.last().unwrap().turn;
+    let say = OutSay::Recorded;
+    pc.step(Input::OutAnswered(OutAnswer { turn, say }));
+    assert_eq!(pc.others.last(), Some(&Effect::Wipe(first)));
+    pc.runs("second");
+}
