@@ -11,6 +11,7 @@ use undercroft_lend::{
 use crate::{
     bus::Bus,
     device_keys::NkeyVerify,
+    lines::{is_torn, parse},
     server::{KeptError, ledger_of},
 };
 
@@ -76,36 +77,22 @@ pub fn audit(device: DeviceName, records: &[Record], keys: &Keys) -> Result<Audi
 /// When a line is neither.
 pub fn read(text: &str) -> Result<Vec<Record>, NoLedger> {
     let mut records = Vec::new();
-    let is_whole = text.is_empty() || text.ends_with('\n');
-    let count = text.lines().count();
-    for (index, line) in text.lines().enumerate() {
-        let number = index.saturating_add(1);
-        // Of a device's own file: the end of the last line is absent, or never reached the disk.
-        let is_last = number == count && !line.starts_with('{');
-        if is_last && (line.contains('\0') || !is_whole && number > 1) {
-            break;
-        }
-        let wrong = |detail: String| NoLedger::Line {
-            line: number,
+    // A record begins with `{`, and a device's entry with a checksum.
+    let is_device = !text.starts_with('{');
+    let mut lines = text.split_inclusive('\n').enumerate().peekable();
+    while let Some((index, line)) = lines.next() {
+        let read = match is_device {
+            true if lines.peek().is_none() && index > 0 && is_torn(line.as_bytes()) => break,
+            true => parse::<Entry>(line.as_bytes()).map(|entry| match entry {
+                Entry::Record(record) => Some(record),
+                Entry::Began { .. } | Entry::Ended { .. } => None,
+            }),
+            false => serde_json::from_str(line).map_err(|error| error.to_string()),
+        };
+        records.extend(read.map_err(|detail| NoLedger::Line {
+            line: index.saturating_add(1),
             detail,
-        };
-        let (sum, json) = match line.split_once(' ') {
-            Some((sum, json)) if sum.len() == 8 && !line.starts_with('{') => (Some(sum), json),
-            _ => (None, line),
-        };
-        if let Some(sum) = sum {
-            let found = format!("{:08x}", crc32fast::hash(json.as_bytes()));
-            if found != sum {
-                return Err(wrong("its checksum is another".to_owned()));
-            }
-            match serde_json::from_str(json) {
-                Ok(Entry::Record(record)) => records.push(record),
-                Ok(Entry::Began { .. } | Entry::Ended { .. }) => {}
-                Err(error) => return Err(wrong(error.to_string())),
-            }
-        } else {
-            records.push(serde_json::from_str(json).map_err(|error| wrong(error.to_string()))?);
-        }
+        })?);
     }
     Ok(records)
 }

@@ -133,10 +133,8 @@ impl Lines {
             if bytes == 0 {
                 break;
             }
-            // Only the last line can be torn: its end is absent, or there are bytes in it that never reached the disk.
-            let is_last = reader.fill_buf().map_err(io("read"))?.is_empty();
-            let is_torn = is_last && (line.last() != Some(&b'\n') || line.contains(&0));
-            if is_torn {
+            // Only the last line can be torn.
+            if is_torn(&line) && reader.fill_buf().map_err(io("read"))?.is_empty() {
                 break;
             }
             let taken = parse(&line).and_then(|value| take(end, value));
@@ -243,10 +241,15 @@ fn line(value: &impl Serialize) -> io::Result<Vec<u8>> {
     Ok(line)
 }
 
-fn parse<T: DeserializeOwned>(line: &[u8]) -> Result<T, String> {
+/// Whether a last line was never written whole: its end is absent, or there are bytes in it that never reached the disk.
+pub(crate) fn is_torn(line: &[u8]) -> bool {
+    line.last() != Some(&b'\n') || line.contains(&0)
+}
+
+pub(crate) fn parse<T: DeserializeOwned>(line: &[u8]) -> Result<T, String> {
     let line = line
         .strip_suffix(b"\n")
-        .ok_or_else(|| format!("it is longer than {LINE_BYTES_MAX} bytes"))?;
+        .ok_or_else(|| format!("it has no end, or is longer than {LINE_BYTES_MAX} bytes"))?;
     let (sum, json) = line.split_at_checked(9).ok_or("it is too short")?;
     if sum != format!("{:08x} ", crc32fast::hash(json)).as_bytes() {
         return Err("its checksum is another".to_owned());

@@ -31,7 +31,7 @@ use undercroft_model::advice::{Advice, ErrorKind};
 use undercroft_process::clock::now;
 
 use crate::{
-    bus::{Bus, BusError, BusLink, BusSettings},
+    bus::{Bus, BusError, BusLink, BusSettings, Inbox},
     device_keys::NkeyVerify,
     keys::UserKey,
 };
@@ -131,6 +131,8 @@ enum Back {
         how: Stored,
     },
     Input(Input),
+    /// Something was changed in the store, by this server or by another.
+    Changed(Changed),
     /// The store didn't do something, which is asked for again.
     NotKept(KeptError),
     Refused {
@@ -235,7 +237,9 @@ pub async fn serve(
         open_jobs: hub.machine.jobs().filter(|job| !job.is_over()).count(),
         metrics,
     });
-    hub.run(messages, watch, came_back, asked, stop).await;
+    let follows = tokio::spawn(follow(watch, hub.kept.clone(), hub.back.clone()));
+    hub.run(messages, came_back, asked, stop).await;
+    follows.abort();
     hub.bus.close().await;
     Ok(())
 }
@@ -273,13 +277,11 @@ impl Hub {
     async fn run(
         &mut self,
         mut messages: stream::SelectAll<Subscriber>,
-        watch: Watch,
         mut came_back: mpsc::Receiver<Back>,
         mut asked: mpsc::Receiver<Asked>,
         stop: impl Future<Output = ()>,
     ) {
         let mut stop = std::pin::pin!(stop);
-        let mut watch = Some(watch);
         let mut link = self.bus.link();
         self.step(Input::Tick);
         loop {
@@ -288,7 +290,6 @@ impl Hub {
                 () = &mut stop => return,
                 Some(back) = came_back.recv() => self.came_back(back),
                 Some(message) = messages.next() => self.heard(message),
-                changed = next_of(&mut watch, &self.kept) => self.changed(changed),
                 Some(tell) = asked.recv() => {
                     let is_up = *self.bus.link().borrow() == BusLink::Up;
                     let text = self.counts.text(self.machine.jobs(), is_up, now().mono_ms);
@@ -333,10 +334,13 @@ impl Hub {
             ["lend", kind, name, ..] => (*kind, *name),
             _ => return,
         };
-        let inbox = inbox_of(kind, sender);
-        let is_theirs = to.strip_prefix(inbox.as_str());
-        if !is_theirs.is_some_and(|rest| rest.starts_with('.')) {
-            let why = format!("the answer is to go elsewhere than into {inbox}");
+        let inbox = match kind {
+            "submit" => Some(Inbox::Submitter(sender.to_owned())),
+            _ => sender.parse().ok().map(Inbox::Device),
+        };
+        let rest = inbox.and_then(|inbox| to.strip_prefix(inbox.prefix().as_str()));
+        if !rest.is_some_and(|rest| rest.starts_with('.')) {
+            let why = format!("the answer is to go elsewhere than into the inbox of {sender}");
             self.refuse(&subject, RefusedFor::Inbox, why);
             return;
         }
@@ -512,6 +516,7 @@ impl Hub {
         match back {
             Back::Stored { ticket, how } => self.stored(ticket, how),
             Back::Input(input) => self.step(input),
+            Back::Changed(Changed { key, found }) => self.step(Input::Loaded { key, found }),
             Back::NotKept(error) => self.tell(ServerEvent::Store {
                 detail: error.to_string(),
             }),
@@ -566,42 +571,32 @@ impl Hub {
         }
         self.step(Input::Stored { ticket, how });
     }
-
-    /// Something was changed, by this server or by another.
-    fn changed(&mut self, changed: Result<Changed, KeptError>) {
-        match changed {
-            Ok(Changed { key, found }) => self.step(Input::Loaded { key, found }),
-            Err(error) => self.tell(ServerEvent::Store {
-                detail: error.to_string(),
-            }),
-        }
-    }
 }
 
-/// Where whoever speaks on a subject may have their answers: NATS lets nobody else listen there.
-fn inbox_of(kind: &str, sender: &str) -> String {
-    match kind {
-        "submit" => format!("_INBOX_submit_{sender}"),
-        _ => format!("_INBOX_{sender}"),
-    }
-}
-
-/// The next change in the store. A watch that has ended is begun anew.
-async fn next_of(watch: &mut Option<Watch>, kept: &Kept) -> Result<Changed, KeptError> {
+/// Hands over what changes in the store, until nobody takes it any more. A watch that has ended is begun anew.
+async fn follow(mut watch: Watch, kept: Kept, back: mpsc::Sender<Back>) {
     loop {
-        let Some(open) = watch else {
+        while let Some(Ok(entry)) = watch.next().await {
+            let changed = match store::read_entry(&entry) {
+                Ok(Some(changed)) => Back::Changed(changed),
+                Ok(None) => continue,
+                Err(error) => Back::NotKept(error),
+            };
+            if back.send(changed).await.is_err() {
+                return;
+            }
+        }
+        watch = loop {
             tokio::time::sleep(Duration::from_millis(WATCH_AGAIN_MS)).await;
-            *watch = Some(kept.watch().await?);
-            continue;
-        };
-        match open.next().await {
-            Some(Ok(entry)) => {
-                if let Some(changed) = store::read_entry(&entry)? {
-                    return Ok(changed);
+            match kept.watch().await {
+                Ok(watch) => break watch,
+                Err(error) => {
+                    if back.send(Back::NotKept(error)).await.is_err() {
+                        return;
+                    }
                 }
             }
-            Some(Err(_)) | None => *watch = None,
-        }
+        };
     }
 }
 

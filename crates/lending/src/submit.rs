@@ -8,6 +8,7 @@ use std::{
     fs::File,
     io::{self, Read as _, Seek as _, SeekFrom, Write},
     path::{Path, PathBuf},
+    sync::atomic::{AtomicBool, Ordering},
 };
 
 use bytes::Bytes;
@@ -173,6 +174,8 @@ pub struct Submitting {
     bus: Bus,
     subject: String,
     patience: Patience,
+    /// Whether the server was there: where it never was, nobody waits for it.
+    was_heard: AtomicBool,
 }
 
 impl Submitting {
@@ -181,6 +184,7 @@ impl Submitting {
         Self {
             bus,
             subject: format!("lend.submit.{name}"),
+            was_heard: AtomicBool::new(false),
             patience: Patience {
                 answer_ms: ANSWER_MS_MAX,
                 tries: TRIES_MAX,
@@ -408,7 +412,7 @@ impl Submitting {
                     last = Some(error);
                     continue;
                 }
-                Err(error @ BusError::Nobody { .. }) => {
+                Err(error @ BusError::Nobody { .. }) if self.was_heard.load(Ordering::Relaxed) => {
                     last = Some(error);
                     tokio::time::sleep(NOBODY_REST).await;
                     continue;
@@ -416,6 +420,7 @@ impl Submitting {
                 Err(error) => return Err(error.into()),
             };
             last = None;
+            self.was_heard.store(true, Ordering::Relaxed);
             let (said, after_ms) = match wire::read_with_bytes::<SubmitAnswer>(&answer) {
                 Ok((SubmitAnswer::Refused { why }, _)) => return Err(SubmitError::Refused { why }),
                 Ok((SubmitAnswer::Again { after_ms }, _)) => (None, after_ms),

@@ -139,8 +139,9 @@ async fn try_bring(
         // Where it counts already nothing is written over it. A device has to bring what another brought all the
         // same: whoever just knows a digest has nothing.
         let is_same = found.at == at && found.digest == part.digest;
-        let is_tenants = matches!(owner, Owner::Submitter { label, .. } if found.label >= *label);
-        if is_same && found.label >= owner.label() || is_tenants {
+        let is_tenants = matches!(owner, Owner::Submitter { .. });
+        let counts = (is_same || is_tenants) && found.label >= owner.label();
+        if counts && kept.is_there(&found).await? {
             return Ok(Brought::Said(BringSay::Whole));
         }
     }

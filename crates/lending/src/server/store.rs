@@ -295,19 +295,19 @@ impl Kept {
         Ok(Some(records))
     }
 
-    /// Where a tenant's content lies, where all of it is still there.
+    /// Where a tenant's content lies.
     pub(crate) async fn whole(
         &self,
         tenant: &Tenant,
         digest: &Digest,
     ) -> Result<Option<Whole>, KeptError> {
         let found = self.indexed(&content_key(tenant, digest)).await?;
-        let Some((whole, _)) = found else {
-            return Ok(None);
-        };
-        // Parts are taken out from the first on, by hand or by whoever keeps house.
-        let first = self.part(&whole.at, 0).await?;
-        Ok(first.map(|_| whole))
+        Ok(found.map(|(whole, _)| whole))
+    }
+
+    /// Whether what counts as whole is still there: parts can be taken out by hand, from the first on.
+    pub(crate) async fn is_there(&self, whole: &Whole) -> Result<bool, KeptError> {
+        Ok(self.part(&whole.at, 0).await?.is_some())
     }
 
     /// Where the end of a job's log lies.
@@ -334,11 +334,10 @@ impl Kept {
         whole: &Whole,
     ) -> Result<bool, KeptError> {
         let key = content_key(tenant, &whole.digest);
-        let known = self.whole(tenant, &whole.digest).await?;
-        let revision = self
-            .indexed(&key)
-            .await?
-            .map_or(0, |(_, revision)| revision);
+        let (known, revision) = match self.indexed(&key).await? {
+            Some((known, revision)) => (self.is_there(&known).await?.then_some(known), revision),
+            None => (None, 0),
+        };
         let next = match known {
             Some(known) if known.label >= whole.label => return Ok(known.at == whole.at),
             Some(known) => Whole {

@@ -129,9 +129,14 @@ impl Hub {
         tokio::spawn(async move {
             let mut have = Vec::new();
             for digest in digests {
-                match kept.whole(&tenant, &digest).await {
-                    Ok(Some(_)) => have.push(digest),
-                    Ok(None) => {}
+                let found = match kept.whole(&tenant, &digest).await {
+                    Ok(Some(whole)) => kept.is_there(&whole).await,
+                    Ok(None) => Ok(false),
+                    Err(error) => Err(error),
+                };
+                match found {
+                    Ok(true) => have.push(digest),
+                    Ok(false) => {}
                     Err(error) => {
                         let answer = SubmitAnswer::Again { after_ms: AGAIN_MS };
                         send_message(&bus, to, &answer);
