@@ -69,7 +69,7 @@ let
       };
     }
   ];
-  builders = builtins.fromJSON lends.nix.settings.external-builders;
+  builders = builtins.fromJSON (builtins.unsafeDiscardStringContext lends.nix.settings.external-builders);
   unit = lends.systemd.services.undercroft-lend-server.serviceConfig;
 in
 [
