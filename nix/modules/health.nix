@@ -21,7 +21,8 @@ let
         description = ''
           Bash that exits 0 when it holds, and otherwise says on its output what doesn't. It runs as
           root, may be run at any time, and must change nothing. Programs are named by their store
-          path, or come from `path`.
+          path, or come from `path`. It exits 75 where it asked another machine and nobody answered:
+          that is reported, and no generation is left for it.
         '';
       };
       path = lib.mkOption {

@@ -181,6 +181,19 @@ in
       randomizedDelaySec = mkDefault "6h";
     };
 
+    undercroft.health.checks.network = {
+      description = "The machine has its address.";
+      path = [ pkgs.iproute2 ];
+      script = ''
+        ${lib.toShellVars {
+          ADDRESS = cfg.address;
+          INTERFACE = if cfg.interface != null then cfg.interface else "";
+          MAC = if cfg.macs != [ ] then lib.toLower (lib.head cfg.macs) else "";
+        }}
+        ${builtins.readFile ./scripts/health-network.sh}
+      '';
+    };
+
     # NixOS has time-sync.target and nothing that waits before it: a unit that comes after it comes
     # at once. This one waits, for what can't do with a wrong clock (certificates of the next year,
     # on a machine without a battery) and asks for it; without an answer that goes on all the same.

@@ -5,8 +5,8 @@ let
   node = config.undercroft.node;
   isK3s = cfg.distribution == "k3s";
   inherit ((import ../../lib).onMachine) joined;
+  inherit ((import ../../lib).kubernetes) apiUrl;
   kubectl = if isK3s then "${cfg.package}/bin/k3s kubectl" else "${cfg.package}/bin/kubectl";
-  # The node's own identity: it may read itself, and a node that was thrown out can't.
   kubeconfig =
     if isK3s then
       "/var/lib/rancher/k3s/agent/kubelet.kubeconfig"
@@ -18,24 +18,20 @@ in
     undercroft.health.checks = {
       kubernetes = {
         description = "The node is Ready in the cluster.";
-        timeoutSec = 20;
+        timeoutSec = 40;
         script = ''
-          # Before its turn to join the machine is as it should be without a cluster.
-          [ -e ${joined} ] || { echo "has not joined yet"; exit 0; }
-          systemctl is-active --quiet ${if isK3s then "k3s" else "kubelet"}.service || {
-            echo "${if isK3s then "k3s" else "kubelet"}.service isn't running"
-            exit 1
-          }
-          ready=$(${kubectl} --kubeconfig ${kubeconfig} --request-timeout=10s get node ${lib.escapeShellArg node.name} \
-            -o 'jsonpath={.status.conditions[?(@.type=="Ready")].status} {.status.conditions[?(@.type=="Ready")].message}') || exit 1
-          case $ready in
-          True*) ;;
-          *) echo "Ready is $ready"; exit 1 ;;
-          esac
+          ${lib.toShellVars {
+            UNIT = if isK3s then "k3s.service" else "kubelet.service";
+            KUBECTL = kubectl;
+            KUBELET_CONFIG = kubeconfig;
+            UNDERCROFT_NODE = node.name;
+            JOINED = joined;
+            SERVERS = toString (map apiUrl (lib.attrValues cfg.servers));
+            SOLE_SERVER = if cfg.role == "server" && lib.attrNames cfg.servers == [ node.name ] then "1" else "";
+          }}
+          ${builtins.readFile ../scripts/health-kubernetes.sh}
         '';
       };
-      # A power cut in the middle of a write leaves empty files, and what reads them says anything
-      # but that.
       certificates = {
         description = "No certificate or key of Kubernetes is an empty file.";
         script = ''

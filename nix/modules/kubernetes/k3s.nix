@@ -64,10 +64,16 @@ in
 
     systemd.services.k3s = {
       environment = lib.mkIf (!cfg.founder) { UNDERCROFT_SERVER = cfg.joinServer; };
-      # mkForce, as the module of nixpkgs sets one file or none.
-      serviceConfig.EnvironmentFile = lib.mkForce (
-        [ "-${onMachine.joinEnv}" ] ++ lib.optional (ownFile != null) ownFile
-      );
+      serviceConfig = {
+        # mkForce, as the module of nixpkgs sets one file or none.
+        EnvironmentFile = lib.mkForce (
+          [ "-${onMachine.joinEnv}" ] ++ lib.optional (ownFile != null) ownFile
+        );
+        # A server says that it is up when its API is, for which etcd needs a majority. The machine's
+        # own start would wait for that with it, its health would never be looked at, and the limit of
+        # a trial would take the other servers' silence for this machine's fault.
+        Type = lib.mkForce "exec";
+      };
       after = [
         "sops-install-secrets.service"
         "time-sync.target"

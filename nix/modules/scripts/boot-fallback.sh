@@ -22,7 +22,7 @@ jq -n --arg entry "$selected" --arg to "$default" --arg boot_id "$(cat "$root/pr
     --argjson at_s "$(date +%s)" \
     --argjson health "$(json_of "$run/health.json")" \
     '{entry: $entry, to: $to, boot_id: $boot_id, at_s: $at_s,
-      failed: [$health.checks[]? | select(.ok | not) | {name, output}]}' \
+      failed: [$health.checks[]? | select(.ok or .gates == false or .answered == false | not) | {name, output}]}' \
     >"$state/fell-back.json.new" && mv -f "$state/fell-back.json.new" "$state/fell-back.json"
 sync
 say "$selected isn't healthy; going back to $default"

@@ -4,8 +4,11 @@
 #     undercroft-health --once             run every check once and print the result
 #     undercroft-health --wait SECONDS     repeat until every check passes, SECONDS at most
 #
-# The result is JSON in $UNDERCROFT_RUN/health.json, written whole or not at all. Exit 0: every
-# check that gates passed. Exit 1: one didn't. Exit 64: wrong usage.
+# The result is JSON in $UNDERCROFT_RUN/health.json, written whole or not at all. Exit 0: no check
+# that gates was failed. Exit 1: one was. Exit 64: wrong usage.
+#
+# A check that ends with 75 asked somebody else, and nobody answered: that says nothing of this
+# machine. It is waited for as long as there is time, and holds nothing against the machine then.
 set -u
 
 checks=${UNDERCROFT_HEALTH_CHECKS:?the file that lists the checks}
@@ -14,6 +17,8 @@ run=${UNDERCROFT_RUN:-$root/run/undercroft}
 node=${UNDERCROFT_NODE:-$(uname -n)}
 # Between two rounds, in seconds.
 pause=${UNDERCROFT_HEALTH_PAUSE_S:-5}
+# EX_TEMPFAIL of sysexits.h, by which a check says that nobody answered.
+silence=75
 # What is kept of a check's output, in bytes from its end.
 output_bytes=600
 
@@ -67,8 +72,9 @@ round() {
         # A check that left no code was killed with its shell.
         jq -c --argjson place "$each" \
             --argjson code "$(cat "$work/$each.code" 2>/dev/null || echo 255)" \
+            --argjson silence "$silence" \
             --rawfile output "$work/$each.end" \
-            '.checks[$place] | {name, description, gates, ok: ($code == 0), exit_code: $code, output: ($output | rtrimstr("\n"))}' \
+            '.checks[$place] | {name, description, gates, ok: ($code == 0), answered: ($code != $silence), exit_code: $code, output: ($output | rtrimstr("\n"))}' \
             "$checks" >>"$results" || return 1
     done
 
@@ -88,21 +94,26 @@ round() {
             generation: $generation,
             checked_at_s: $checked_at_s,
             healthy: all(.[]; .ok),
-            gate: all(.[]; .ok or (.gates | not)),
+            gate: all(.[]; .ok or (.gates and .answered | not)),
+            unanswered: [.[] | select(.answered | not) | .name],
             checks: .
         }' "$results" >"$run/health.json.new" || return 1
     mv -f "$run/health.json.new" "$run/health.json"
+    # The machine may yet be answered: what it waits for is every check that gates.
+    all=$(jq 'all(.checks[]; .ok or (.gates | not))' "$run/health.json")
     jq -e .gate "$run/health.json" >/dev/null
 }
 
 until_s=$((SECONDS + wait_s))
 while :; do
+    passed=''
+    all=''
     if round; then
         passed=1
+    fi
+    if [ "$all" = true ] || [ "$SECONDS" -ge "$until_s" ]; then
         break
     fi
-    passed=
-    [ "$SECONDS" -lt "$until_s" ] || break
     sleep "$pause"
 done
 

@@ -160,6 +160,37 @@ in
     actual = joiner.systemd.services.k3s.unitConfig.ConditionPathExists;
   }
   {
+    name = "a server that waits for others' votes doesn't hold the machine's start up";
+    expected = [
+      "exec"
+      "exec"
+    ];
+    actual = map (config: config.systemd.services.k3s.serviceConfig.Type) [
+      founder
+      agent
+    ];
+  }
+  {
+    name = "health asks every server, and only a cluster's sole one answers for itself";
+    expected = [
+      true
+      false
+      false
+      true
+    ];
+    actual =
+      let
+        script = config: config.undercroft.health.checks.kubernetes.script;
+        sole = config: lib.any (mark: has "SOLE_SERVER=${mark}" (script config)) [ "1" "'1'" ];
+      in
+      [
+        (has "https://10.0.0.11:6443 https://10.0.0.12:6443 https://10.0.0.13:6443" (script agent))
+        (sole founder)
+        (sole agent)
+        (sole (cluster { founder = true; servers.box-01 = "10.0.0.11"; } [ ]))
+      ];
+  }
+  {
     name = "nothing starts a join at boot, but what is asked to";
     expected = [
       [ ]

@@ -347,6 +347,7 @@ in
     expected = [
       "mirror"
       "mounts"
+      "network"
       "space"
       "zfs"
     ];

@@ -141,7 +141,9 @@ fn a_generation_on_trial_that_is_unhealthy_is_left_and_says_why() {
     set_variable(&machine, "LoaderEntrySelected", "nixos-generation-3.conf");
     machine.write(
         "run/undercroft/health.json",
-        r#"{"checks": [{"name": "gpu", "ok": false, "output": "1 of 2"}, {"name": "mounts", "ok": true, "output": ""}]}"#,
+        r#"{"checks": [{"name": "gpu", "ok": false, "output": "1 of 2"}, {"name": "mounts", "ok": true, "output": ""},
+            {"name": "mirror", "ok": false, "gates": false, "output": "degraded"},
+            {"name": "kubernetes", "ok": false, "gates": true, "answered": false, "output": "nobody"}]}"#,
     );
     succeeded(&machine.run(&["boot-lib", "boot-fallback"], &[]));
     assert!(

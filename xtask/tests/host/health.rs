@@ -48,7 +48,7 @@ fn a_machine_is_healthy_when_every_check_passes() {
     assert_eq!(report["boot_id"], "0a1b");
     assert_eq!(
         report["checks"][1],
-        json!({"name": "cards", "description": "About cards.", "gates": true, "ok": true, "exit_code": 0, "output": "two"})
+        json!({"name": "cards", "description": "About cards.", "gates": true, "ok": true, "answered": true, "exit_code": 0, "output": "two"})
     );
     // What is printed is what is written.
     let printed: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
@@ -123,6 +123,42 @@ fn a_machine_is_waited_for_and_given_up_in_the_end() {
     let machine = with_checks(&[("never", true, "echo no; exit 1")]);
     let said = failed(&machine.run(&["health"], &["--wait", "1"]));
     assert!(said.contains("never: no"), "{said}");
+}
+
+#[test]
+fn silence_is_reported_and_holds_nothing_against_the_machine() {
+    if !programs_are_here(&["jq", "timeout"]) {
+        return;
+    }
+    let checks = [
+        ("disks", true, "exit 0"),
+        ("api", true, "echo nobody answered; exit 75"),
+    ];
+    let machine = with_checks(&checks);
+    succeeded(&machine.run(&["health"], &["--once"]));
+    let report = machine.json("run/undercroft/health.json");
+    assert_eq!(
+        (
+            &report["healthy"],
+            &report["gate"],
+            &report["unanswered"],
+            &report["checks"][1]["answered"]
+        ),
+        (&json!(false), &json!(true), &json!(["api"]), &json!(false))
+    );
+    // It is waited for while there is time, and said in the end.
+    let said = succeeded(&machine.run(&["health"], &["--wait", "1"]));
+    assert!(said.contains("api: nobody answered"), "{said}");
+    // Whoever answers before that ends the wait.
+    let third =
+        "echo x >>$UNDERCROFT_ROOT/looks; [ $(wc -l <$UNDERCROFT_ROOT/looks) -ge 3 ] || exit 75";
+    let machine = with_checks(&[("api", true, third)]);
+    succeeded(&machine.run(&["health"], &["--wait", "60"]));
+    assert_eq!(machine.read("looks").lines().count(), 3);
+    assert_eq!(machine.json("run/undercroft/health.json")["healthy"], true);
+    // What the machine knows by itself counts beside it.
+    let machine = with_checks(&[("api", true, "exit 75"), ("disks", true, "exit 1")]);
+    failed(&machine.run(&["health"], &["--once"]));
 }
 
 #[test]
