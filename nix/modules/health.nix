@@ -99,6 +99,13 @@ in
       default = { };
       description = "What is checked, by name.";
     };
+    space = lib.mkOption {
+      type = lib.types.attrsOf (lib.types.ints.between 1 100);
+      description = "Percents of a file system at which it counts as full, by a folder on it.";
+      example = {
+        "/srv" = 90;
+      };
+    };
     spareMounts = lib.mkOption {
       type = lib.types.listOf lib.types.str;
       default = [ ];
@@ -154,12 +161,12 @@ in
         description = "No file system of the system's own is full.";
         gates = false;
         script = ''
-          df --output=pcent,target / /nix /boot /var 2>/dev/null | sort --unique | awk '
-            NR > 0 && $1 ~ /%$/ && $1 + 0 >= 95 { print $2 " is " $1 " full"; bad = 1 }
-            END { exit bad }'
+          SPACE=${lib.escapeShellArg (toString (lib.mapAttrsToList (at: percent: "${at}=${toString percent}") cfg.space))}
+          ${builtins.readFile ./scripts/health-space.sh}
         '';
       };
     };
+    undercroft.health.space = lib.genAttrs [ "/" "/nix" "/boot" "/var" ] (_: lib.mkDefault 95);
 
     environment.systemPackages = [ command ];
     systemd.tmpfiles.rules = [ "d /run/undercroft 0755 root root -" ];

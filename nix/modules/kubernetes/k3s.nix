@@ -73,6 +73,17 @@ in
         # own start would wait for that with it, its health would never be looked at, and the limit of
         # a trial would take the other servers' silence for this machine's fault.
         Type = lib.mkForce "exec";
+        ExecStartPre = [
+          (pkgs.writeShellScript "undercroft-k3s-heal" ''
+            export PATH=${
+              lib.makeBinPath [
+                pkgs.coreutils
+                pkgs.findutils
+              ]
+            }
+            ${builtins.readFile ../scripts/k3s-heal.sh}
+          '')
+        ];
       };
       after = [
         "sops-install-secrets.service"

@@ -4,6 +4,9 @@
 data=$root/var/lib/rancher/k3s
 token=${UNDERCROFT_TOKEN_FILE:-}
 server_url=${UNDERCROFT_SERVER:-}
+# Beside the datastore, from when its API was ready for the first time.
+served=$data/server/undercroft-served
+discarded=$run/cluster/datastore-discarded
 
 last_words() {
     journalctl --unit k3s.service --lines 3 --output cat --no-pager 2>/dev/null | tail -c 600 | tr '\n' ';'
@@ -14,6 +17,7 @@ is_in() {
     local config=$data/agent/kubelet.kubeconfig
     if [ "$UNDERCROFT_ROLE" = server ]; then
         k3s kubectl --kubeconfig "$root/etc/rancher/k3s/k3s.yaml" --request-timeout=5s get --raw /readyz || return 1
+        [ -e "$served" ] || { : >"$served" && sync "$served"; }
     fi
     k3s kubectl --kubeconfig "$config" --request-timeout=5s get node "$UNDERCROFT_NODE"
 }
@@ -38,9 +42,24 @@ place_authorities() {
 }
 
 place() {
-    [ -e "$2" ] && return
+    [ -s "$2" ] && return
     need_file "$1" "the founder makes the cluster from it; run undercroft secrets check"
-    install -m "$3" "$1" "$2" || fail "can't write $2"
+    install_whole "$3" "$1" "$2"
+}
+
+# A founder that was cut off in its first seconds has a datastore without what k3s begins with. k3s won't
+# go on with it and makes no other, at any start. Nothing is in it as long as its API was never ready; it
+# is taken away once in a boot, as what fails twice has another reason.
+discard_unserved() {
+    [ -n "$UNDERCROFT_FOUNDER" ] && [ ! -e "$marker" ] && [ ! -e "$served" ] && [ ! -e "$discarded" ] || return 0
+    journalctl --unit k3s.service --boot --lines 20 --output cat --no-pager 2>/dev/null |
+        grep --quiet "no bootstrap data found" || return 0
+    : >"$discarded"
+    systemctl stop k3s.service || fail "k3s.service can't be stopped"
+    refuse_second_cluster
+    say "k3s was cut off before its datastore had anything in it; it begins with a new one"
+    rm -rf "$data/server/db"
+    systemctl start --no-block k3s.service || fail "k3s.service can't be started"
 }
 
 begin
@@ -69,5 +88,5 @@ fi
 # Not waited for here: until it is in, k3s tries again by itself, and its own start has no limit.
 systemctl reset-failed k3s.service 2>/dev/null || true
 systemctl start --no-block k3s.service || fail "k3s.service can't be started"
-wait_for "k3s" is_in
+meanwhile=discard_unserved wait_for "k3s" is_in
 finish

@@ -21,7 +21,7 @@ is_in() {
 
 place() {
     need_file "$1" "run undercroft secrets check"
-    install -D -m "$3" "$1" "$2" || fail "can't write $2"
+    install_whole "$3" "$1" "$2"
 }
 
 # Every server has the authorities from the secrets: kubeadm leaves those that are there, and

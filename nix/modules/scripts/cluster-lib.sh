@@ -48,11 +48,12 @@ refuse_second_cluster() {
     done
 }
 
-# Waits until a command succeeds, for what is left of the limit.
+# Waits until a command succeeds, for what is left of the limit. $meanwhile is done before each pause.
 wait_for() {
     local what=$1
     shift
     until "$@" >/dev/null 2>&1; do
+        "${meanwhile:-:}"
         [ "$SECONDS" -lt "$UNDERCROFT_JOIN_LIMIT_S" ] ||
             fail "$what: not within $UNDERCROFT_JOIN_LIMIT_S s; $(last_words)"
         sleep "${UNDERCROFT_PAUSE_S:-3}"
@@ -61,6 +62,13 @@ wait_for() {
 
 need_file() {
     [ -s "$1" ] || fail "$1 is missing or empty: $2"
+}
+
+# install_whole MODE FROM TO: the file is there whole, on the disk, or not at all. A power cut in the
+# middle of a write leaves an empty file under the name that is written to.
+install_whole() {
+    { install -D -m "$1" "$2" "$3.new" && sync "$3.new" && mv -f "$3.new" "$3" && sync "${3%/*}"; } ||
+        fail "can't write $3"
 }
 
 begin() {

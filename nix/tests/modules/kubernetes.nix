@@ -191,6 +191,25 @@ in
       ];
   }
   {
+    name = "what a power cut left empty goes before k3s starts, and health speaks before the kubelet evicts";
+    expected = [
+      true
+      [ 80 95 ]
+      [ 80 95 ]
+      false
+    ];
+    actual =
+      let
+        limits = config: path: [ config.undercroft.health.space.${path} config.undercroft.health.space."/boot" ];
+      in
+      [
+        (lib.any (has "k3s-heal") (map toString agent.systemd.services.k3s.serviceConfig.ExecStartPre))
+        (limits agent "/var/lib/rancher")
+        (limits admAgent "/var/lib/containerd")
+        agent.undercroft.health.checks.certificates.gates
+      ];
+  }
+  {
     name = "nothing starts a join at boot, but what is asked to";
     expected = [
       [ ]

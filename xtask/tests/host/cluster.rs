@@ -4,12 +4,12 @@ use std::process::Command;
 
 use crate::{Machine, failed, programs_are_here, succeeded};
 
-const K3S: [&str; 2] = ["cluster-lib", "cluster-join-k3s"];
+pub(crate) const K3S: [&str; 2] = ["cluster-lib", "cluster-join-k3s"];
 const KUBEADM: [&str; 2] = ["cluster-lib", "cluster-join-kubeadm"];
 
 /// A machine on which the distribution's programs do what they are asked, and servers answer at
 /// the addresses that are listed in the file `answering`.
-fn machine(role: &str, founder: bool) -> Machine {
+pub(crate) fn machine(role: &str, founder: bool) -> Machine {
     let machine = Machine::new();
     machine.write("answering", "");
     // The last word is the URL.
@@ -79,7 +79,7 @@ fn machine(role: &str, founder: bool) -> Machine {
         .with("UNDERCROFT_PAUSE_S", "0.1")
 }
 
-fn state(machine: &Machine) -> (String, String) {
+pub(crate) fn state(machine: &Machine) -> (String, String) {
     let report = machine.json("run/undercroft/cluster.json");
     let text = |key: &str| report[key].as_str().unwrap().to_owned();
     (text("state"), text("reason"))

@@ -14,6 +14,7 @@ mod hardware;
 mod health;
 mod home;
 mod overlay;
+mod power_cut;
 mod silence;
 mod snapshots;
 
