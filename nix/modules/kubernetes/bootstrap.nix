@@ -46,6 +46,7 @@ let
         cfg.serverUrl
       else
         apiUrl (toString cfg.founderAddress);
+    UNDERCROFT_VERSION_PROGRAM = "${cfg.versionProgram}";
     UNDERCROFT_TOKEN_FILE = if cfg.tokenFile != null then cfg.tokenFile else "";
     UNDERCROFT_VIP = "${if cfg.kubeVip.manifest != null then cfg.kubeVip.manifest else ""}";
     UNDERCROFT_VIP_FOUNDING = "${

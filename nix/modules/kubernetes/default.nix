@@ -24,6 +24,7 @@ in
     ./kube-vip.nix
     ./kubeadm.nix
     ./snapshots.nix
+    ./version.nix
   ];
 
   options.undercroft.kubernetes = {

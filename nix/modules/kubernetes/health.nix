@@ -31,6 +31,7 @@ in
             KUBELET_CONFIG = kubeconfig;
             UNDERCROFT_NODE = node.name;
             JOINED = joined;
+            VERSION_PROGRAM = "${cfg.versionProgram}";
             SERVERS = toString (map apiUrl (lib.attrValues cfg.servers));
             SOLE_SERVER = if cfg.role == "server" && lib.attrNames cfg.servers == [ node.name ] then "1" else "";
           }}

@@ -63,6 +63,7 @@ discard_unserved() {
 }
 
 begin
+refuse_older_minor
 if [ ! -e "$marker" ]; then
     [ -n "$token" ] || fail "this machine has no token for the cluster: set up secrets, or undercroft.kubernetes.tokenFile"
     need_file "$root$token" "it is the token by which this machine joins"

@@ -134,6 +134,7 @@ join() {
 }
 
 begin
+refuse_older_minor
 # systemd ends what takes too long.
 trap 'fail "it was stopped after $SECONDS s; the last that kubeadm said: $(tail -n 1 "$log" 2>/dev/null)"' TERM
 if [ ! -e "$marker" ]; then

@@ -26,7 +26,7 @@ leave_etcd() {
 
 leave_etcd
 kubeadm reset --force --cri-socket unix:///run/containerd/containerd.sock >&2 || fail "kubeadm reset failed"
-rm -rf "$root/etc/cni/net.d" "$state"
+rm -rf "$root/etc/cni/net.d" "$state" "$root/var/lib/kubelet/undercroft-kubernetes-version"
 rm -f "$starting"
 # It counts as done while it is active, and is to be done again.
 systemctl stop "$unit" 2>/dev/null || true

@@ -60,6 +60,13 @@ wait_for() {
     done
 }
 
+# Of an older minor than the one that ran on this machine's data the unit would stay stopped.
+refuse_older_minor() {
+    local why
+    [ -n "${UNDERCROFT_VERSION_PROGRAM:-}" ] || return 0
+    why=$("$UNDERCROFT_VERSION_PROGRAM" look) || fail "$why"
+}
+
 need_file() {
     [ -s "$1" ] || fail "$1 is missing or empty: $2"
 }

@@ -22,6 +22,7 @@ all_s=25
     echo "has not joined yet"
     exit 0
 }
+[ -z "${VERSION_PROGRAM:-}" ] || "$VERSION_PROGRAM" look || exit 1
 state=$(systemctl show --property=ActiveState --value "$unit")
 case $state in
 active) ;;

@@ -210,6 +210,21 @@ in
       ];
   }
   {
+    name = "the version that runs is kept beside the data, and an older minor isn't started on them";
+    expected = [
+      true
+      true
+      true
+      true
+    ];
+    actual = [
+      (has "undercroft-kubernetes-version start" founder.systemd.services.k3s.serviceConfig.ExecCondition)
+      (has "undercroft-kubernetes-version start" admAgent.systemd.services.kubelet.serviceConfig.ExecCondition)
+      (has "KUBERNETES_DATA=" (textOf founder.undercroft.kubernetes.versionProgram))
+      (has "VERSION_PROGRAM=" agent.undercroft.health.checks.kubernetes.script)
+    ];
+  }
+  {
     name = "nothing starts a join at boot, but what is asked to";
     expected = [
       [ ]

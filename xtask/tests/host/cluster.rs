@@ -5,7 +5,7 @@ use std::process::Command;
 use crate::{Machine, failed, programs_are_here, succeeded};
 
 pub(crate) const K3S: [&str; 2] = ["cluster-lib", "cluster-join-k3s"];
-const KUBEADM: [&str; 2] = ["cluster-lib", "cluster-join-kubeadm"];
+pub(crate) const KUBEADM: [&str; 2] = ["cluster-lib", "cluster-join-kubeadm"];
 
 /// A machine on which the distribution's programs do what they are asked, and servers answer at
 /// the addresses that are listed in the file `answering`.

@@ -17,6 +17,7 @@ mod overlay;
 mod power_cut;
 mod silence;
 mod snapshots;
+mod versions;
 
 use std::{
     ffi::OsStr,
