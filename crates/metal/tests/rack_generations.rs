@@ -51,12 +51,13 @@ const PACKAGES: [&str; 8] = [
     "systemd-boot-efi",
 ];
 /// Programs with the names under which the units' scripts call them.
-const PROGRAMS: [&str; 21] = [
+const PROGRAMS: [&str; 22] = [
     "usr/bin/bash",
     "usr/bin/bootctl",
     "usr/bin/cat",
     "usr/bin/date",
     "usr/bin/jq",
+    "usr/bin/ln",
     "usr/bin/mkdir",
     "usr/bin/mktemp",
     "usr/bin/mv",
@@ -91,6 +92,8 @@ mount -t efivarfs efivarfs /sys/firmware/efi/efivars
 until [ -b /dev/vda2 ]; do usleep 20000; done
 mount -t vfat -o umask=0077 /dev/vda1 /boot
 mount -t ext4 /dev/vda2 /var/lib
+mkdir -p /var/lib/nix-var /nix/var
+mount -o bind /var/lib/nix-var /nix/var
 exec /usr/lib/systemd/systemd
 "#;
 /// The one check of the machine's health.
@@ -157,6 +160,10 @@ fn add_scripts(archive: &mut Archive) {
     archive.file("test/check", 0o755, CHECK);
     archive.file("test/bin/bootctl", 0o755, BOOTCTL);
     archive.file("test/agent", 0o755, AGENT);
+    for generation in GENERATIONS {
+        let init = format!("{}/init", system(generation).trim_start_matches('/'));
+        archive.file(&init, 0o755, "");
+    }
 }
 
 /// systemd's own units, ours, and those that bring the agent.
@@ -273,10 +280,18 @@ fn initrd(set: &PartSet, kernel: &Kernel) -> Vec<u8> {
     archive.write()
 }
 
+/// What the machine is said to have in its store; all of them are this one ramdisk.
+const GENERATIONS: std::ops::RangeInclusive<u32> = 1..=5;
+
+fn system(generation: u32) -> String {
+    format!("/nix/store/nixos-system-{generation}")
+}
+
 fn entry(generation: u32, test: &str) -> String {
+    let system = system(generation);
     format!(
         "title Generation {generation}\nlinux /kernel\ninitrd /initrd\n\
-         options console=ttyS0 quiet loglevel=1 panic=1 systemd.show_status=no \
+         options init={system}/init console=ttyS0 quiet loglevel=1 panic=1 systemd.show_status=no \
          systemd.log_target=kmsg undercroft.test={test}\n"
     )
 }
@@ -379,8 +394,13 @@ struct Trial {
 impl Trial {
     /// Waits until the machine has booted a generation and its boot is judged; gives the report.
     async fn booted(&mut self, generation: u32, state: &str) -> Value {
-        self.agent.ready().await;
         let entry = format!("nixos-generation-{generation}.conf");
+        self.booted_by(&entry, generation, state).await
+    }
+
+    /// The same, of a generation whose entry has a name of its own.
+    async fn booted_by(&mut self, entry: &str, generation: u32, state: &str) -> Value {
+        self.agent.ready().await;
         let selected = format!(
             "tail -c +5 /sys/firmware/efi/efivars/LoaderEntrySelected-{VENDOR} | tr -d '\\000'"
         );
@@ -398,6 +418,8 @@ impl Trial {
         let report: Value = serde_json::from_str(&report).expect(&report);
         assert_eq!(report["selected"], entry, "{report}");
         assert_eq!(report["state"], state, "{report}");
+        assert_eq!(report["system"], system(generation), "{report}");
+        assert_eq!(report["proven"], system(generation), "{report}");
         report
     }
 
@@ -510,5 +532,17 @@ async fn a_generation_is_tried_once_and_kept_only_when_it_came_up_healthy() {
     let report = trial.booted(4, "proven").await;
     assert_eq!(report["default"], "nixos-generation-4.conf");
     assert_eq!(report["fell_back"], Value::Null);
+
+    // What proved itself is known by its system: its entry gets another name before the next one is
+    // tried, and it is gone back to all the same.
+    let renamed = "nixos-4f2a.conf";
+    let entries = "/boot/loader/entries";
+    let rename = format!("mv {entries}/nixos-generation-4.conf {entries}/{renamed}");
+    trial.agent.ok(&rename).await;
+    trial.install(5, "ill").await;
+    trial.agent.ready().await;
+    let report = trial.booted_by(renamed, 4, "proven").await;
+    assert_eq!(report["default"], renamed);
+    assert_eq!(report["fell_back"]["system"], system(5));
     trial.rack.end().await;
 }
