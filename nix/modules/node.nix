@@ -171,7 +171,8 @@ in
     networking.timeServers = mkIf (cfg.ntp != [ ]) (mkDefault cfg.ntp);
 
     # Nobody logs in to clear away old generations. One that was the current one 30 days ago stays,
-    # and the running one, the booted one and the one that last proved itself (boot.nix) do in any case.
+    # and the running one, the booted one and the one that last proved itself (boot.nix) do in any
+    # case.
     nix.gc = {
       automatic = mkDefault true;
       dates = mkDefault "weekly";

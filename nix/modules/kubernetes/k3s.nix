@@ -69,9 +69,9 @@ in
         EnvironmentFile = lib.mkForce (
           [ "-${onMachine.joinEnv}" ] ++ lib.optional (ownFile != null) ownFile
         );
-        # A server says that it is up when its API is, for which etcd needs a majority. The machine's
-        # own start would wait for that with it, its health would never be looked at, and the limit of
-        # a trial would take the other servers' silence for this machine's fault.
+        # A server says that it is up when its API is, for which etcd needs a majority. The
+        # machine's own start would wait for that with it, its health would never be looked at, and
+        # the limit of a trial would take the other servers' silence for this machine's fault.
         Type = lib.mkForce "exec";
         ExecStartPre = [
           (pkgs.writeShellScript "undercroft-k3s-heal" ''

@@ -1,5 +1,5 @@
-# Which Kubernetes ran on this machine's data last. A generation that is gone back to may have an older
-# minor: it never starts it on a newer one's data.
+# Which Kubernetes ran on this machine's data last. A generation that is gone back to may have an
+# older minor: it never starts it on a newer one's data.
 {
   config,
   lib,
