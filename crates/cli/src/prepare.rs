@@ -63,6 +63,10 @@ pub(crate) struct Selection {
     /// Wipe this machine and install it anew, though it was installed before
     #[arg(long, value_name = "NODE", value_delimiter = ',', add = ArgValueCompleter::new(complete::nodes))]
     pub(crate) reinstall: Vec<NodeName>,
+    /// Take this machine as it is: somebody else has installed it, with its host key. It is proved to run what it
+    /// should, and is never written to
+    #[arg(long, value_name = "NODE", value_delimiter = ',', conflicts_with = "inspect_only", add = ArgValueCompleter::new(complete::nodes))]
+    pub(crate) adopt: Vec<NodeName>,
     /// Boot the machines, have them approved and compare them with the inventory, and write nothing
     /// to them
     #[arg(long, conflicts_with = "reinstall")]
@@ -156,7 +160,7 @@ impl Selection {
         inventory: &Inventory,
         words: &[String],
     ) -> Result<Option<BTreeSet<NodeName>>, CliError> {
-        for name in &self.reinstall {
+        for name in self.reinstall.iter().chain(&self.adopt) {
             project.node(inventory, name)?;
         }
         let words: Vec<String> = self.only.iter().chain(words).cloned().collect();
@@ -180,6 +184,16 @@ impl Selection {
         if let Some(name) = self.reinstall.iter().find(left_out) {
             return Err(CliError::usage(format!(
                 "--reinstall names {name}, which --only leaves out"
+            )));
+        }
+        if let Some(name) = self.adopt.iter().find(left_out) {
+            return Err(CliError::usage(format!(
+                "--adopt names {name}, which --only leaves out"
+            )));
+        }
+        if let Some(name) = self.adopt.iter().find(|name| self.reinstall.contains(name)) {
+            return Err(CliError::usage(format!(
+                "--adopt and --reinstall both name {name}: it is taken as it is, or wiped"
             )));
         }
         Ok(only)

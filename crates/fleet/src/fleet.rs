@@ -255,9 +255,25 @@ impl Fleet {
         prepared: &Prepared,
         view: &FleetView,
     ) -> Result<Observation, FleetError> {
+        self.observe_adopting(only, &BTreeSet::new(), prepared, view)
+            .await
+    }
+
+    /// The same, and looks at those of `adopt` also where no plan ever had them.
+    ///
+    /// # Errors
+    /// When a host key's file can't be read.
+    pub async fn observe_adopting(
+        &self,
+        only: Option<&BTreeSet<NodeName>>,
+        adopt: &BTreeSet<NodeName>,
+        prepared: &Prepared,
+        view: &FleetView,
+    ) -> Result<Observation, FleetError> {
         Ok(observe(Looking {
             inventory: &self.settings.inventory,
             only,
+            adopt,
             view,
             host_keys: &prepared.host_keys,
             identity: &prepared.operator.private_file,

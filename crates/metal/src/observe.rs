@@ -33,6 +33,8 @@ pub struct Looking<'a> {
     pub inventory: &'a Inventory,
     /// Those that are looked at; `None` for all. The cluster is asked through any of its servers.
     pub only: Option<&'a BTreeSet<NodeName>>,
+    /// Those that are looked at also where no plan ever had them, since somebody else has installed them.
+    pub adopt: &'a BTreeSet<NodeName>,
     /// What the journal says of them.
     pub view: &'a FleetView,
     /// Their host keys.
@@ -67,15 +69,17 @@ pub async fn observe(looking: Looking<'_>) -> Result<Observation, KeyError> {
             continue;
         }
         let known = looking.view.nodes.get(name);
+        let adopt = looking.adopt.contains(name);
         let look = Look {
             name: name.clone(),
             address: node.address,
-            installed: looking.view.installed().contains_key(name),
-            proved_up: looking
-                .view
-                .installed()
-                .get(name)
-                .is_some_and(|installed| installed.proved_up),
+            installed: adopt || looking.view.installed().contains_key(name),
+            proved_up: adopt
+                || looking
+                    .view
+                    .installed()
+                    .get(name)
+                    .is_some_and(|installed| installed.proved_up),
             report: known.and_then(|view| view.facts.report.clone()),
             approved: known.is_some_and(|view| {
                 let approval = view
@@ -110,6 +114,7 @@ pub async fn observe(looking: Looking<'_>) -> Result<Observation, KeyError> {
 struct Look {
     name: NodeName,
     address: std::net::Ipv4Addr,
+    /// Whether it was installed, by a plan or by somebody else.
     installed: bool,
     proved_up: bool,
     report: Option<InstallerReport>,

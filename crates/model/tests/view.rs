@@ -246,6 +246,21 @@ fn what_was_installed_outlives_its_plan() {
     assert!(!view.installed()[&a].proved_up);
 }
 
+#[test]
+fn what_somebody_else_has_installed_is_known_once_it_was_proved() {
+    // A plan that lays out nothing.
+    let mut records = begun();
+    for step in 0..2 {
+        records.extend([started(step.into(), step), done(step.into(), step)]);
+    }
+    let view = FleetView::fold(&entries(records.clone()));
+    assert!(view.installed().is_empty());
+    records.extend([started(2, 2), done(2, 2)]);
+    let view = FleetView::fold(&entries(records));
+    let installed = &view.installed()[&name("a")];
+    assert!(installed.proved_up && installed.disks.is_empty());
+}
+
 fn any_record() -> impl Strategy<Value = Record> {
     let op = 0..6u64;
     let step = 0..8u32;

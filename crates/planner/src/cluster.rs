@@ -152,7 +152,7 @@ impl Drafting<'_> {
             let node = self.inventory.nodes.get(name)?;
             let report = self.reports.get(name)?;
             role(self.inventory, node)?;
-            report.status.is_planned().then_some(())
+            report.status.takes_part().then_some(())
         };
         let names = self.inventory.nodes.keys();
         names

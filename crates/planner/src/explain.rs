@@ -85,6 +85,7 @@ fn headline(report: &PlanReport) -> String {
         (s.install, "to install"),
         (s.reinstall, "to wipe and install anew"),
         (s.join, "to take their part in the cluster"),
+        (s.adopt, "to prove, which run what they should"),
         (s.converged, "up to date"),
         (s.differs, "running another system"),
         (s.unreachable, "not answering"),
@@ -113,6 +114,7 @@ fn install(
     let how = match report.status {
         NodeStatus::Reinstall => "  (wiped although it was installed)",
         NodeStatus::Join => "  (runs what it should, and takes its part in the cluster)",
+        NodeStatus::Adopt => "  (runs what it should, which no run has proved yet)",
         _ => "",
     };
     writeln!(out, "\n{name}  {}{how}", planned.address)?;
@@ -161,9 +163,11 @@ fn phrase(action: &Action) -> String {
 
 fn left_alone(status: &NodeStatus) -> Option<String> {
     match status {
-        NodeStatus::Install | NodeStatus::Reinstall | NodeStatus::Join | NodeStatus::Converged => {
-            None
-        }
+        NodeStatus::Install
+        | NodeStatus::Reinstall
+        | NodeStatus::Join
+        | NodeStatus::Adopt
+        | NodeStatus::Converged => None,
         NodeStatus::Differs {
             booted,
             current,

@@ -273,7 +273,7 @@ pub fn resumes<'a>(
         return Err(None);
     }
     let options = &scope.options;
-    if scope.replan || !options.reinstall.is_empty() {
+    if scope.replan || !options.reinstall.is_empty() || !options.adopt.is_empty() {
         return Err(Some(Replaced::Asked));
     }
     if let Some(RunEnd::Complete | RunEnd::Incomplete) = view.run.as_ref().and_then(|run| run.end) {
@@ -326,7 +326,9 @@ fn left_out(
     }
     let digest = inventory.digest();
     for name in asked(inventory, scope) {
-        if !inventory.nodes.contains_key(&name) || scope.options.reinstall.contains(&name) {
+        let options = &scope.options;
+        let is_named = options.reinstall.contains(&name) || options.adopt.contains(&name);
+        if !inventory.nodes.contains_key(&name) || is_named {
             continue;
         }
         if let Some(refused) = view.refused().get(&name) {
@@ -350,7 +352,7 @@ fn left_out(
 /// Why a machine without steps waits, if it does.
 fn waiting(name: &NodeName, status: &NodeStatus, observation: &Observation) -> Option<Waiting> {
     match status {
-        NodeStatus::Install | NodeStatus::Reinstall | NodeStatus::Join => None,
+        NodeStatus::Install | NodeStatus::Reinstall | NodeStatus::Join | NodeStatus::Adopt => None,
         NodeStatus::Converged => {
             let age_ms = observation.nodes.get(name).and_then(|seen| seen.age_ms);
             let fresh = age_ms.is_some_and(|age_ms| age_ms <= LOOK_AGE_MS_MAX);

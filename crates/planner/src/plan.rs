@@ -31,6 +31,9 @@ pub struct PlanOptions {
     pub only: Option<BTreeSet<NodeName>>,
     /// Machines to wipe and install anew although they run, or were once up.
     pub reinstall: BTreeSet<NodeName>,
+    /// Machines that somebody else has installed, to be taken as they are: each is proved to run what it should, and
+    /// is never installed by this plan.
+    pub adopt: BTreeSet<NodeName>,
     /// Whether machines are only booted, approved and inspected: nothing is written to them, and
     /// nothing needs to have been built for them.
     pub inspect_only: bool,
@@ -105,12 +108,14 @@ pub fn plan_digested(
     for (name, node) in &inventory.nodes {
         let reinstall = options.reinstall.contains(name);
         let asked = options.only.as_ref().is_none_or(|only| only.contains(name));
-        if !asked && !reinstall {
+        let adopt = options.adopt.contains(name);
+        if !asked && !reinstall && !adopt {
             summary.left_out += 1;
             continue;
         }
         let asked = NodeScope {
             reinstall,
+            adopt,
             inspect_only: options.inspect_only,
             until: options.until,
             all_reinstalled: &options.reinstall,
@@ -119,6 +124,12 @@ pub fn plan_digested(
             NodeVerdict::LeaveAlone(report) => report,
             NodeVerdict::Install(install, report) => {
                 let planned = chain::build(inventory, name, node, &install, &mut steps);
+                nodes.insert(name.clone(), planned);
+                report
+            }
+            NodeVerdict::Adopt(delivery, generation, report) => {
+                let planned =
+                    chain::build_running(inventory, name, node, &delivery, generation, &mut steps);
                 nodes.insert(name.clone(), planned);
                 report
             }
@@ -182,7 +193,8 @@ fn limits(inventory: &Inventory, has_cluster: bool) -> PlanLimits {
 
 /// The machines that were asked for and that the inventory doesn't know, each once.
 fn unknown(inventory: &Inventory, options: &PlanOptions) -> Vec<NodeName> {
-    let asked = options.only.iter().flatten().chain(&options.reinstall);
+    let named = options.reinstall.iter().chain(&options.adopt);
+    let asked = options.only.iter().flatten().chain(named);
     let unknown: BTreeSet<&NodeName> = asked
         .filter(|name| !inventory.nodes.contains_key(*name))
         .collect();

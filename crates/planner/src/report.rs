@@ -15,6 +15,9 @@ pub enum NodeStatus {
     Reinstall,
     /// It runs what it should, and its part in the cluster is missing or isn't known.
     Join,
+    /// It runs what it should, and no run has proved that: somebody else installed it, or the journal was lost. That is
+    /// proved and written down, and nothing else is done.
+    Adopt,
     /// It runs what it should.
     Converged,
     /// It runs another system than the one that was built. It is left alone: replacing a running
@@ -47,6 +50,11 @@ pub enum NodeStatus {
 impl NodeStatus {
     /// Whether the machine has steps in the plan.
     pub fn is_planned(&self) -> bool {
+        self.takes_part() || matches!(self, Self::Adopt)
+    }
+
+    /// Whether it is to have a part in the cluster by this plan.
+    pub(crate) fn takes_part(&self) -> bool {
         self.is_installed() || matches!(self, Self::Join)
     }
 
@@ -140,6 +148,9 @@ pub struct PlanSummary {
     pub reinstall: usize,
     /// Those that run what they should and only take their part in the cluster.
     pub join: usize,
+    /// Those that run what they should, which is proved and written down.
+    #[serde(default)]
+    pub adopt: usize,
     /// Those that run what they should.
     pub converged: usize,
     /// Those that run something else, and are left alone.
@@ -187,6 +198,7 @@ impl PlanSummary {
             NodeStatus::Install => &mut self.install,
             NodeStatus::Reinstall => &mut self.reinstall,
             NodeStatus::Join => &mut self.join,
+            NodeStatus::Adopt => &mut self.adopt,
             NodeStatus::Converged => &mut self.converged,
             NodeStatus::Differs { .. } => &mut self.differs,
             NodeStatus::Unreachable { .. } => &mut self.unreachable,

@@ -24,6 +24,8 @@ const NEXT_BUILD: &str = "mend what its build says; `undercroft plan` builds it 
 pub(crate) struct NodeScope<'a> {
     /// It is wiped although it runs.
     pub(crate) reinstall: bool,
+    /// It is taken as it is.
+    pub(crate) adopt: bool,
     /// It is only looked at.
     pub(crate) inspect_only: bool,
     /// The state beyond which it isn't brought.
@@ -36,6 +38,8 @@ pub(crate) enum NodeVerdict {
     LeaveAlone(NodeReport),
     /// It runs what it should, was installed so many times, and joins.
     Join(SystemToInstall, u32, NodeReport),
+    /// It runs what it should, was installed so many times, and that is proved.
+    Adopt(SystemToInstall, u32, NodeReport),
     Install(Install, NodeReport),
 }
 
@@ -48,6 +52,7 @@ pub(crate) fn judge(
 ) -> NodeVerdict {
     let NodeScope {
         reinstall,
+        adopt,
         inspect_only,
         until,
         all_reinstalled,
@@ -67,9 +72,21 @@ pub(crate) fn judge(
         if converged && missing && joins && !inspect_only {
             return join(inventory, observation, name, node, generation);
         }
+        let proves = !inspect_only && until.is_none_or(|until| until >= NodeState::Up);
+        if converged && !was_up && proves {
+            return match system(observation, name, node, &mut Vec::new()) {
+                Some(system) => {
+                    NodeVerdict::Adopt(system, generation, NodeReport::new(NodeStatus::Adopt))
+                }
+                None => NodeVerdict::LeaveAlone(left),
+            };
+        }
         return NodeVerdict::LeaveAlone(left);
     }
 
+    if adopt {
+        return NodeVerdict::LeaveAlone(not_adopted(name, node, found, observation));
+    }
     let mut reasons = Vec::new();
     if joins && !inspect_only {
         reasons = members::refusals(inventory, observation, name, node, all_reinstalled);
@@ -88,7 +105,7 @@ pub(crate) fn judge(
         ));
     }
     if was_up && !reinstall {
-        let old = before.iter().flat_map(|before| &before.disks);
+        let old = before.map_or(&[] as &[PlannedDisk], |before| &before.disks);
         reasons.extend(other_layouts(name, old, &disks));
     }
     if let Found::Installer { report } = found {
@@ -108,6 +125,32 @@ pub(crate) fn judge(
     };
     let report = installed_anew(node, asked, before, &install);
     NodeVerdict::Install(install, report)
+}
+
+/// Why a machine that was to be taken as it is can't be.
+fn not_adopted(
+    name: &NodeName,
+    node: &Node,
+    found: &Found,
+    observation: &Observation,
+) -> NodeReport {
+    let address = node.address;
+    let block = match found {
+        Found::Installer { .. } => Block::new(
+            "it was to be taken as it is, and an installer runs on it",
+            format!("let it boot from its disk; or leave out --adopt {name}, which installs it"),
+        ),
+        _ if !observation.host_keys.contains_key(name) => Block::new(
+            "it was to be taken as it is, and no host key was made for it that it could be known by",
+            "`undercroft up` makes it; in a repository that should have it, `git status` says what \
+             became of secrets/host-keys",
+        ),
+        _ => Block::new(
+            format!("it was to be taken as it is, and nobody has looked at {address}"),
+            format!("name it: `undercroft plan --adopt {name}` looks at it"),
+        ),
+    };
+    NodeReport::blocked(vec![block])
 }
 
 fn quarantined(foreign: Block) -> NodeReport {
@@ -145,17 +188,23 @@ fn installed_anew(
 }
 
 /// Why disks of a machine that was up aren't laid out anew, although the inventory wants them otherwise.
-fn other_layouts<'a>(
-    name: &NodeName,
-    old: impl Iterator<Item = &'a PlannedDisk>,
-    new: &[PlannedDisk],
-) -> Vec<Block> {
+fn other_layouts(name: &NodeName, old: &[PlannedDisk], new: &[PlannedDisk]) -> Vec<Block> {
+    if old.is_empty() {
+        return vec![Block::new(
+            "it was up with disks that no plan has laid out, which may hold data; to wipe them, name the machine \
+             with --reinstall",
+            format!(
+                "let it boot from its disk, or wipe it: `undercroft up --reinstall {name}`"
+            ),
+        )];
+    }
     let changed = |old: &&PlannedDisk| {
         let other =
             |new: &PlannedDisk| new.identity == old.identity && new.table_guid != old.table_guid;
         old.role.is_wiped() && new.iter().any(other)
     };
-    old.filter(changed)
+    old.iter()
+        .filter(changed)
         .map(|old| {
             let why = format!(
                 "it was up with another layout of the disk with {}, which may hold data; to wipe \
@@ -199,7 +248,7 @@ fn join(
     generation: u32,
 ) -> NodeVerdict {
     let mut reasons = Vec::from_iter(members::founds_second(inventory, observation, name));
-    match delivery(inventory, observation, name, node, &mut reasons) {
+    match system(observation, name, node, &mut reasons) {
         Some(delivery) if reasons.is_empty() => {
             NodeVerdict::Join(delivery, generation, NodeReport::new(NodeStatus::Join))
         }
@@ -207,9 +256,8 @@ fn join(
     }
 }
 
-/// What is to be put on a machine, or the reasons why that can't be done.
-fn delivery(
-    inventory: &Inventory,
+/// What a machine is to run and to be known by, or the reasons why that isn't known.
+fn system(
     observation: &Observation,
     name: &NodeName,
     node: &Node,
@@ -245,6 +293,21 @@ fn delivery(
              became of secrets/host-keys",
         ));
     }
+    Some(SystemToInstall {
+        target: target?.clone(),
+        host_key_fingerprint: host_key?.clone(),
+    })
+}
+
+/// What is to be put on a machine, or the reasons why that can't be done.
+fn delivery(
+    inventory: &Inventory,
+    observation: &Observation,
+    name: &NodeName,
+    node: &Node,
+    reasons: &mut Vec<Block>,
+) -> Option<SystemToInstall> {
+    let system = system(observation, name, node, reasons);
     if node.firmware == Firmware::Bios {
         reasons.push(Block::new(
             "its firmware is \"bios\": such a machine boots the installer, but no system can be \
@@ -264,10 +327,7 @@ fn delivery(
             "set `layout = \"ext4\"`, or `builder = \"flake\"` under [fleet]",
         ));
     }
-    Some(SystemToInstall {
-        target: target?.clone(),
-        host_key_fingerprint: host_key?.clone(),
-    })
+    system
 }
 
 /// Why a machine is left alone, if what was found of it says so, and what to do about it.

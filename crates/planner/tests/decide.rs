@@ -104,7 +104,7 @@ fn each_reason_to_wait_has_its_type_and_none_is_called_well() {
     ];
     for (found, unbuilt, is) in cases {
         let mut observation = prepared(&inventory);
-        see(&mut observation, "n00000", running("n00000"));
+        see_up(&mut observation, "n00000");
         see(&mut observation, "n00001", found.clone());
         observation.installed.insert(name("n00001"), was_up.clone());
         if let Some(why) = unbuilt {
@@ -123,7 +123,7 @@ fn each_reason_to_wait_has_its_type_and_none_is_called_well() {
 fn nothing_to_do_is_said_only_of_what_was_looked_at_lately() {
     let inventory = inventory(1);
     let mut observation = prepared(&inventory);
-    see(&mut observation, "n00000", running("n00000"));
+    see_up(&mut observation, "n00000");
     for (age_ms, well) in [
         (Some(0), true),
         (Some(LOOK_AGE_MS_MAX), true),

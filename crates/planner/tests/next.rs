@@ -90,7 +90,11 @@ fn asked() -> Vec<PlanOptions> {
         inspect_only: true,
         ..PlanOptions::default()
     };
-    vec![PlanOptions::default(), reinstall, inspect_only]
+    let adopt = PlanOptions {
+        adopt: BTreeSet::from([name(NODE)]),
+        ..PlanOptions::default()
+    };
+    vec![PlanOptions::default(), reinstall, inspect_only, adopt]
 }
 
 #[test]
@@ -140,7 +144,7 @@ fn every_verdict_has_a_next_step() {
             }
         }
     }
-    // All of them were met: install, reinstall, join, converged, differs, unreachable, quarantined, blocked.
-    assert_eq!(kinds.len(), 8, "{kinds:?}");
+    // All of them were met: install, reinstall, join, adopt, converged, differs, unreachable, quarantined, blocked.
+    assert_eq!(kinds.len(), 9, "{kinds:?}");
     assert!(said.len() >= 15, "{said:?}");
 }

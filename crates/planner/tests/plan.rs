@@ -14,7 +14,7 @@ mod verdicts;
 
 use std::collections::BTreeSet;
 
-use fleet::{installer, inventory, inventory_with, name, prepared, report, running, see, target};
+use fleet::{installer, inventory, inventory_with, name, prepared, report, running, see, see_up, target};
 use proptest::prelude::*;
 use undercroft_model::{
     Action, ApprovalMode, Found, Installed, NodeState, Observation, Plan, System,
@@ -111,7 +111,7 @@ fn a_converged_fleet_gives_an_empty_plan() {
     let inventory = inventory(3);
     let mut observation = prepared(&inventory);
     for node in ["n00000", "n00001", "n00002"] {
-        see(&mut observation, node, running(node));
+        see_up(&mut observation, node);
     }
     let (plan, report) = planned(&inventory, &observation);
     assert!(plan.is_empty() && plan.nodes.is_empty() && report.is_converged());
@@ -246,8 +246,8 @@ fn a_machine_that_never_came_up_is_planned_again_with_the_same_tables() {
 fn a_running_machine_is_wiped_only_when_it_is_named() {
     let inventory = inventory(2);
     let mut observation = prepared(&inventory);
-    see(&mut observation, "n00000", running("n00000"));
-    see(&mut observation, "n00001", running("n00001"));
+    see_up(&mut observation, "n00000");
+    see_up(&mut observation, "n00001");
     let (plan, report) = plan_with(&inventory, &observation, None, &reinstall("n00001"));
     assert_eq!(check(&plan), []);
     assert_eq!(plan.nodes.keys().collect::<Vec<_>>(), [&name("n00001")]);
@@ -384,7 +384,7 @@ fn only_some_machines_are_planned_when_asked() {
     assert_eq!(report.summary.left_out, 2);
     // What isn't there isn't as it should be, though all the others are.
     let mut observation = prepared(&inventory);
-    see(&mut observation, "n00002", running("n00002"));
+    see_up(&mut observation, "n00002");
     let (plan, report) = plan_with(&inventory, &observation, None, &options);
     assert!(plan.is_empty() && !report.is_converged());
 }
@@ -464,11 +464,11 @@ fn data_disks_are_not_wiped_and_kept_disks_are_no_part_of_it() {
 fn a_plan_reads_well() {
     let inventory = inventory(5);
     let mut observation = prepared(&inventory);
-    see(&mut observation, "n00001", running("n00001"));
+    see_up(&mut observation, "n00001");
     observation.host_keys.remove(&name("n00002"));
     let reason = "connection refused".to_owned();
     see(&mut observation, "n00003", Found::Unreachable { reason });
-    see(&mut observation, "n00004", running("n00004"));
+    see_up(&mut observation, "n00004");
     let (plan, report) = plan_with(&inventory, &observation, None, &reinstall("n00004"));
     let text = explain(&plan, &report);
     let id: String = plan.id.0.chars().take(12).collect();
@@ -552,7 +552,11 @@ proptest! {
                 prop_assert!(target & key);
                 let idle = matches!(found, Found::Nothing if !was_up);
                 let installer = matches!(found, Found::Installer { .. });
-                prop_assert!(*again || idle || installer);
+                let writes = report.nodes[&node].status.is_installed();
+                prop_assert!(!writes || *again || idle || installer);
+                let of_node = plan.steps.iter().filter(|step| step.node == node);
+                let destroys = of_node.clone().any(|step| !step.destroys.is_empty());
+                prop_assert_eq!(destroys, writes);
             }
         }
     }

@@ -36,10 +36,11 @@ pub(super) fn private_dir() -> io::Result<TempDir> {
 /// Writes the known-hosts file and the configuration of a connection.
 pub(super) fn write(dir: &Path, endpoint: &Endpoint, identity: &Path) -> io::Result<()> {
     let known_hosts = dir.join(KNOWN_HOSTS_FILE);
-    write_private(
-        &known_hosts,
-        &format!("{} {}\n", endpoint.name, endpoint.host_key),
-    )?;
+    let keys = std::iter::once(&endpoint.host_key).chain(&endpoint.also);
+    let lines: String = keys
+        .map(|key| format!("{} {key}\n", endpoint.name))
+        .collect();
+    write_private(&known_hosts, &lines)?;
     write_private(&dir.join(witness::SCRIPT_FILE), witness::SCRIPT)?;
     write_private(
         &dir.join(CONFIG_FILE),

@@ -70,8 +70,11 @@ pub struct Endpoint {
     pub user: String,
     /// How to become root.
     pub escalation: Escalation,
-    /// The only key that is accepted.
+    /// The only key that is accepted, but for `also`.
     pub host_key: HostKey,
+    /// Another key of the same machine that is accepted: that of its installer, where nobody can say which of its two
+    /// systems runs by now.
+    pub also: Option<HostKey>,
 }
 
 impl Endpoint {
@@ -84,6 +87,7 @@ impl Endpoint {
             user: "root".to_owned(),
             escalation: Escalation::None,
             host_key,
+            also: None,
         }
     }
 }

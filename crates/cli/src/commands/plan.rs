@@ -80,8 +80,9 @@ pub(crate) fn run(ui: Ui, at: Option<&Path>, args: &PlanArgs) -> Result<Done, Cl
             .look(only.as_ref())
             .await
             .map_err(|e| CliError::from(&e))?;
+        let adopt = args.selection.adopt.iter().cloned().collect();
         let observation = fleet
-            .observe(only.as_ref(), &prepared, &view)
+            .observe_adopting(only.as_ref(), &adopt, &prepared, &view)
             .await
             .map_err(|e| CliError::from(&e))?;
         let inventory = &fleet.settings().inventory;
@@ -123,6 +124,7 @@ pub(crate) fn scope(
         options: PlanOptions {
             only: only.cloned(),
             reinstall: selection.reinstall.iter().cloned().collect(),
+            adopt: selection.adopt.iter().cloned().collect(),
             inspect_only: selection.inspect_only,
             until: selection.until.map(Until::state),
         },

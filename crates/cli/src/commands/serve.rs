@@ -71,6 +71,10 @@ pub(crate) fn run(ui: Ui, at: Option<&Path>, args: &ServeArgs) -> Result<Done, C
         return Err(CliError::usage("a service reinstalls nothing")
             .hint("Use `undercroft up --reinstall NODE`."));
     }
+    if !args.selection.adopt.is_empty() {
+        return Err(CliError::usage("a service adopts nothing by name")
+            .hint("Use `undercroft up --adopt NODE` once."));
+    }
     let options = args.install.options()?;
     let place = prepare::place(&project, &inventory, only.as_ref(), true)?;
     if let Place::Here = place {

@@ -33,8 +33,9 @@ const SSH_FAILED: i32 = 255;
 /// Log in to a machine as root, or run a command there
 ///
 /// The connection is pinned: to the host key that was made for the machine once it is installed,
-/// and to the key that was approved while its installer runs. The key to log in with is the
-/// fleet's own. The exit code is that of the command.
+/// and while its installer runs to the key that was approved, or to either, as somebody else may
+/// have installed it since. The key to log in with is the fleet's own. The exit code is that of the
+/// command.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct SshArgs {
@@ -61,12 +62,15 @@ pub(crate) fn run(ui: Ui, at: Option<&Path>, args: &SshArgs) -> Result<Done, Cli
     let node = project.node(&inventory, &args.node)?;
     let view = fold(&project)?;
     let view = view.as_ref().and_then(|view| view.nodes.get(&args.node));
-    let (address, host_key) = match installer(view, args.installer)? {
-        Some(found) => found,
-        None => (
-            IpAddr::V4(node.address),
-            installed(&project, &inventory, &args.node, view)?,
-        ),
+    let own = || installed(&project, &inventory, &args.node, view);
+    let own_address = IpAddr::V4(node.address);
+    let (address, host_key, also) = match installer(view, args.installer)? {
+        // It may have left its installer without us: whoever installed it has put its own key there.
+        Some((address, key)) if address == own_address && !args.installer => {
+            (address, key, own().ok())
+        }
+        Some((address, key)) => (address, key, None),
+        None => (own_address, own()?, None),
     };
     let key = OperatorKey::find(&project.state())
         .map_err(|e| CliError::from(&e))?
@@ -74,8 +78,12 @@ pub(crate) fn run(ui: Ui, at: Option<&Path>, args: &SshArgs) -> Result<Done, Cli
             CliError::failed("no key to log in with was made for this fleet yet")
                 .hint("`undercroft up` makes it, and has the machines let it in.")
         })?;
-    let expected = host_key.fingerprint();
-    let endpoint = Endpoint::root(args.node.as_str(), address, host_key);
+    let expected = match &also {
+        Some(also) => format!("{} or {}", host_key.fingerprint(), also.fingerprint()),
+        None => host_key.fingerprint(),
+    };
+    let mut endpoint = Endpoint::root(args.node.as_str(), address, host_key);
+    endpoint.also = also;
     let connection = Connection::prepare(endpoint, &key.private_file)
         .map_err(|e| CliError::from_error(Kind::Failed, &e))?;
     let mut words: Vec<OsString> = connection
@@ -96,7 +104,7 @@ pub(crate) fn run(ui: Ui, at: Option<&Path>, args: &SshArgs) -> Result<Done, Cli
     let code = crate::runtime::block_on(wait(command))?;
     if code == SSH_FAILED {
         ui.hint(&format!(
-            "Only the host key {expected} is accepted from {} at {address}. `undercroft doctor {}` \
+            "No host key but {expected} is accepted from {} at {address}. `undercroft doctor {}` \
              shows what is known of it.",
             args.node, args.node
         ));

@@ -162,7 +162,9 @@ impl Up<'_> {
             .extend(journal.store())
             .map_err(|e| CliError::from(&e))?;
         self.progress.past(known.view());
-        let mut replan = self.args.replan || !self.args.selection.reinstall.is_empty();
+        let selection = &self.args.selection;
+        let named = !selection.reinstall.is_empty() || !selection.adopt.is_empty();
+        let mut replan = self.args.replan || named;
         loop {
             let view = known.view();
             let Some(prepared) = signals.unless_asked(self.prepare()).await else {
@@ -229,7 +231,7 @@ impl Up<'_> {
     ) -> Result<Begin, CliError> {
         let observation = self
             .fleet
-            .observe(self.only.as_ref(), prepared, view)
+            .observe_adopting(self.only.as_ref(), &scope.options.adopt, prepared, view)
             .await
             .map_err(|e| CliError::from(&e))?;
         let inventory = &self.fleet.settings().inventory;

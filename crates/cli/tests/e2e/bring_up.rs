@@ -115,13 +115,7 @@ fn three_machines_in_parallel_and_then_a_changed_host_key() {
 
     // The repository says that the two have each other's keys: each answers under a key that isn't
     // the one that was made for it, and nothing of theirs is trusted, and nothing is wiped.
-    let keys = fleet.folder.join("secrets/host-keys");
-    for half in ["age", "pub"] {
-        let file = |name: &str| keys.join(format!("{name}.{half}"));
-        std::fs::rename(file("virtio-1"), file("aside")).unwrap();
-        std::fs::rename(file("virtio-2"), file("virtio-1")).unwrap();
-        std::fs::rename(file("aside"), file("virtio-2")).unwrap();
-    }
+    swap_keys(&fleet, "virtio-1", "virtio-2");
     let ssh = fleet.call(&["ssh", "virtio-2", "--", "true"]);
     assert!(
         !ssh.status.success() && ssh.text.contains("was proved to have the host key"),
@@ -141,4 +135,54 @@ fn three_machines_in_parallel_and_then_a_changed_host_key() {
         1,
         "a machine with a foreign key was wiped"
     );
+    swap_keys(&fleet, "virtio-1", "virtio-2");
+    assert_adopted(&mut fleet, &nodes);
+}
+
+fn swap_keys(fleet: &Fleet, one: &str, other: &str) {
+    let keys = fleet.folder.join("secrets/host-keys");
+    for half in ["age", "pub"] {
+        let file = |name: &str| keys.join(format!("{name}.{half}"));
+        std::fs::rename(file(one), file("aside")).unwrap();
+        std::fs::rename(file(other), file(one)).unwrap();
+        std::fs::rename(file("aside"), file(other)).unwrap();
+    }
+}
+
+/// The journal is lost, so that nobody knows who has installed these machines: they are taken as they are.
+fn assert_adopted(fleet: &mut Fleet, nodes: &[Node]) {
+    let names: Vec<&str> = nodes.iter().map(|node| node.name).collect();
+    let written = |fleet: &Fleet| -> Vec<u64> {
+        let each = nodes.iter();
+        each.map(|node| fleet.disk_written_bytes(node)).collect()
+    };
+    for entry in std::fs::read_dir(fleet.folder.join(".undercroft")).unwrap() {
+        let path = entry.unwrap().path();
+        let is_journal = |name: &str| name.starts_with("journal");
+        if path.file_name().and_then(|name| name.to_str()).is_some_and(is_journal) {
+            std::fs::remove_file(path).unwrap();
+        }
+    }
+    let lost = fleet.call(&["status"]);
+    assert!(lost.text.contains("unknown"), "{}", lost.text);
+    let before = written(fleet);
+    let named = names.join(",");
+    let plan = fleet.call(&["plan", "--adopt", &named]);
+    assert_eq!(plan.status.code(), Some(2), "{}", plan.text);
+    assert!(plan.text.contains("steps     prove\n"), "{}", plan.text);
+    let up = fleet.call(&["up", "--yes", "--adopt", &named]);
+    assert!(up.status.success(), "{}", up.text);
+    assert_up(fleet, nodes);
+    for name in &names {
+        assert_eq!(wipes(fleet, name), 0, "{name}");
+    }
+    // What their systems write by themselves is little; a disk that was laid out has its table anew.
+    let grown = std::iter::zip(before, written(fleet));
+    for (before, after) in grown {
+        assert!(after - before < 64 << 20, "{before} {after}");
+    }
+    let plan = fleet.call(&["plan"]);
+    assert_eq!(plan.status.code(), Some(0), "{}", plan.text);
+    let who = fleet.call(&["ssh", "virtio-1", "--", "true"]);
+    assert!(who.status.success(), "{}", who.text);
 }

@@ -265,6 +265,11 @@ impl Hands for Rc<Played> {
             let key = format!("SHA256:key-of-{node}");
             observation.host_keys.insert(node.clone(), key);
             let found = self.found.borrow().get(node).cloned();
+            if matches!(found, Some(Found::Running { .. })) {
+                // It is no stranger: a run has proved it before.
+                let installed = observation.installed.entry(node.clone()).or_default();
+                installed.proved_up = true;
+            }
             let seen = NodeObservation {
                 age_ms: found.is_some().then_some(0),
                 found: found.unwrap_or(Found::Nothing),

@@ -142,6 +142,7 @@ impl Site {
         let looking = Looking {
             inventory,
             only: None,
+            adopt: &BTreeSet::new(),
             view,
             host_keys: &host_keys,
             identity: &operator.private_file,

@@ -85,6 +85,7 @@ async fn look_only(
     observe(Looking {
         inventory,
         only,
+        adopt: &BTreeSet::new(),
         view,
         host_keys: &host_keys,
         identity: &operator.private_file,

@@ -193,8 +193,12 @@ impl FleetView {
         view.settle(plan, || planned, open, stopped);
         if let Outcome::Done { evidence } = outcome
             && matches!(evidence, Evidence::Up { .. } | Evidence::Joined { .. })
-            && let Some(installed) = self.installed.get_mut(&step.node)
         {
+            // What somebody else installed is known from here on, without its disks.
+            let installed = self.installed.entry(step.node.clone()).or_insert_with(|| Installed {
+                generation: planned.map_or(0, |planned| planned.generation),
+                ..Installed::default()
+            });
             installed.proved_up |= matches!(evidence, Evidence::Up { .. });
             let joined = matches!(evidence, Evidence::Joined { .. });
             installed.joined |= joined;

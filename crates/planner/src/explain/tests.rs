@@ -68,6 +68,7 @@ fn the_headline_counts_what_there_is_and_nothing_else() {
         install: 1,
         reinstall: 2,
         join: 3,
+        adopt: 10,
         converged: 4,
         differs: 5,
         unreachable: 6,
@@ -77,8 +78,8 @@ fn the_headline_counts_what_there_is_and_nothing_else() {
     };
     assert_eq!(
         headline(&report(all)),
-        "1 to install, 2 to wipe and install anew, 3 to take their part in the cluster, 4 up to date, \
-         5 running another system, 6 not answering, 7 quarantined, 8 blocked, 9 not asked for"
+        "1 to install, 2 to wipe and install anew, 3 to take their part in the cluster, \
+         10 to prove, which run what they should, 4 up to date, 5 running another system, 6 not answering, 7 quarantined, 8 blocked, 9 not asked for"
     );
     let one = PlanSummary {
         blocked: 1,
@@ -98,6 +99,7 @@ fn whatever_is_left_alone_is_said_with_its_reason() {
     for (status, said) in [
         (NodeStatus::Install, None),
         (NodeStatus::Reinstall, None),
+        (NodeStatus::Adopt, None),
         (NodeStatus::Join, None),
         (NodeStatus::Converged, None),
         (differs("/a"), Some("it runs /a, and /c was built")),

@@ -10,6 +10,7 @@ fn verdict(report: &PlanReport) -> &'static str {
         NodeStatus::Install => "install",
         NodeStatus::Reinstall => "reinstall",
         NodeStatus::Join => "join",
+        NodeStatus::Adopt => "adopt",
         NodeStatus::Converged => "converged",
         NodeStatus::Differs { .. } => "differs",
         NodeStatus::Unreachable { .. } => "unreachable",
@@ -44,6 +45,11 @@ fn what_is_found_and_what_was_there_before_decide() {
         installer(stranger)
     };
     let again = "reinstall";
+    let (fresh, _) = planned(&inventory, &prepared(&inventory));
+    let disks = match &fresh.steps[3].action {
+        Action::Partition { disks, .. } => disks.clone(),
+        other => panic!("{other:?}"),
+    };
     for (found, never, planned_before, was_up, named) in [
         (Found::Nothing, "install", "install", "unreachable", again),
         (
@@ -76,8 +82,8 @@ fn what_is_found_and_what_was_there_before_decide() {
         ),
         (
             runs(&own, &own),
-            "converged",
-            "converged",
+            "adopt",
+            "adopt",
             "converged",
             again,
         ),
@@ -103,6 +109,7 @@ fn what_is_found_and_what_was_there_before_decide() {
             if let Some(proved_up) = proved_up {
                 let installed = Installed {
                     proved_up,
+                    disks: disks.clone(),
                     ..Installed::default()
                 };
                 observation.installed.insert(name("n00000"), installed);
@@ -114,6 +121,94 @@ fn what_is_found_and_what_was_there_before_decide() {
         check(Some(false), &PlanOptions::default(), planned_before);
         check(Some(true), &PlanOptions::default(), was_up);
         check(Some(true), &reinstall("n00000"), named);
+    }
+}
+
+/// Somebody else has installed it: it is proved, written down, and never laid out by a plan that nobody asked to.
+#[test]
+fn what_somebody_else_has_installed_is_proved_once_and_never_wiped_unasked() {
+    let inventory = inventory(1);
+    let own = target(&name("n00000")).toplevel;
+    let mut observation = prepared(&inventory);
+    see(&mut observation, "n00000", runs(&own, &own));
+    let (plan, report) = planned(&inventory, &observation);
+    assert_eq!(verdict(&report), "adopt");
+    let verbs: Vec<&str> = plan.steps.iter().map(|step| step.action.verb()).collect();
+    assert_eq!(verbs, ["prove"]);
+    assert!(plan.steps[0].probe_first && plan.steps[0].destroys.is_empty());
+    assert_eq!(check(&plan), []);
+    // Asked for less than that, nothing is proved.
+    let less = PlanOptions {
+        until: Some(NodeState::Installed),
+        ..PlanOptions::default()
+    };
+    let (plan, _) = plan_with(&inventory, &observation, None, &less);
+    assert!(plan.is_empty());
+
+    // Once it is known, and its installer is there again, only a person's word wipes what no plan has laid out.
+    let known = Installed {
+        proved_up: true,
+        ..Installed::default()
+    };
+    observation.installed.insert(name("n00000"), known);
+    see(&mut observation, "n00000", installer(super::report(&inventory, "n00000")));
+    let (plan, report) = planned(&inventory, &observation);
+    assert!(plan.is_empty());
+    assert!(reasons(&report, "n00000").contains("no plan has laid out"), "{report:?}");
+    let (plan, _) = plan_with(&inventory, &observation, None, &reinstall("n00000"));
+    assert!(!plan.is_empty());
+}
+
+/// Who is to be taken as it is isn't installed, whatever is found.
+#[test]
+fn what_is_to_be_taken_as_it_is_is_never_installed() {
+    let inventory = inventory(1);
+    let own = target(&name("n00000")).toplevel;
+    let adopt = PlanOptions {
+        adopt: [name("n00000")].into(),
+        ..PlanOptions::default()
+    };
+    for (found, wanted) in [
+        (runs(&own, &own), "adopt"),
+        (runs("/nix/store/x", "/nix/store/x"), "differs"),
+        (Found::Nothing, "blocked"),
+        (installer(super::report(&inventory, "n00000")), "blocked"),
+        (
+            Found::Unreachable {
+                reason: "no route".to_owned(),
+            },
+            "unreachable",
+        ),
+        (
+            Found::ForeignHostKey {
+                fingerprint: "SHA256:x".to_owned(),
+            },
+            "quarantined",
+        ),
+    ] {
+        let mut observation = prepared(&inventory);
+        see(&mut observation, "n00000", found.clone());
+        let before = [None, Some(false)];
+        for proved_up in before {
+            observation.installed = proved_up
+                .map(|proved_up| {
+                    let known = Installed {
+                        proved_up,
+                        ..Installed::default()
+                    };
+                    (name("n00000"), known)
+                })
+                .into_iter()
+                .collect();
+            let (plan, report) = plan_with(&inventory, &observation, None, &adopt);
+            let wanted = match (&found, proved_up) {
+                // It was begun by a plan and never came up: it is taken as it is all the same.
+                (Found::Unreachable { .. }, Some(false)) => "blocked",
+                _ => wanted,
+            };
+            assert_eq!(verdict(&report), wanted, "{found:?} {proved_up:?}");
+            assert_eq!(plan.is_empty(), wanted != "adopt", "{found:?}");
+        }
     }
 }
 
