@@ -1,6 +1,8 @@
 //! What counts at the end of a rehearsal: who is as it should be, who can't be, and why.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+
+use undercroft_model::{Action, NodeName, NodePlan};
 
 use super::Checked;
 use crate::{checkers::Rule, state::RehearsalState};
@@ -46,7 +48,20 @@ impl RehearsalState<'_> {
             return self.broken(Rule::FailureReported, message);
         }
         let plan = self.replan()?;
-        if let Some(name) = plan.nodes.keys().find(|name| converged.contains(*name)) {
+        let kept = self.shared.borrow().journal.is_kept();
+        let proved = if kept {
+            self.read(|folded| folded.view.installed().clone())?
+        } else {
+            BTreeMap::new()
+        };
+        // What no run has proved is proved by the next, and nothing else is done to it.
+        let again = |(name, node): (&NodeName, &NodePlan)| {
+            let was_proved = proved.get(name).is_some_and(|before| before.proved_up);
+            let mut steps = node.steps.iter().filter_map(|id| plan.step(*id));
+            let only_proves = steps.all(|step| matches!(step.action, Action::Prove { .. }));
+            (converged.contains(name) && (was_proved || !only_proves)).then(|| name.clone())
+        };
+        if let Some(name) = plan.nodes.iter().find_map(again) {
             let message = format!("{name} is as it should be, and is planned for again");
             return self.broken(Rule::EmptyReplan, message);
         }
