@@ -84,9 +84,17 @@ pub fn read<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Unreadable> {
 
 /// Writes a message.
 pub fn write<T: Serialize>(message: &T) -> Vec<u8> {
+    #[derive(Serialize)]
+    struct Written<'a, T> {
+        version: u32,
+        message: &'a T,
+    }
+    let written = Written {
+        version: VERSION,
+        message,
+    };
     // Strings, numbers and maps with keys of text can always be written.
-    serde_json::to_vec(&serde_json::json!({ "version": VERSION, "message": message }))
-        .unwrap_or_default()
+    serde_json::to_vec(&written).unwrap_or_default()
 }
 
 /// A job that a device holds, and which time that it was handed out.

@@ -162,7 +162,6 @@ async fn a_command_runs_under_the_pinned_key_and_gives_its_exit_code() {
 
 #[tokio::test]
 async fn a_changed_host_key_is_refused_and_both_fingerprints_are_shown() {
-        also: None,
     let Some(server) = Sshd::start("ed25519") else {
         return;
     };
