@@ -62,7 +62,13 @@ impl Digest {
 impl fmt::Display for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // Digests are written many times for each job: digit by digit, the formatter would be asked 32 times.
-        let digit = |half: u8| char::from(if half < 10 { b'0' + half } else { b'a' - 10 + half });
+        let digit = |half: u8| {
+            char::from(if half < 10 {
+                b'0' + half
+            } else {
+                b'a' - 10 + half
+            })
+        };
         let mut text = String::with_capacity(71);
         text.push_str("sha256:");
         for byte in self.0 {

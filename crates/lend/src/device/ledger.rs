@@ -98,6 +98,9 @@ impl<S: Sign + Verify> Device<S> {
                 saying => {
                     self.to_say.push_front((record.claim.said, saying));
                     self.say_again_ms = Some(now.mono_ms.saturating_add(RETRY_MS_MIN));
+                    if self.is_revoked {
+                        self.overrule();
+                    }
                 }
             },
             other => {

@@ -70,14 +70,19 @@ impl<S: Sign + Verify> Device<S> {
         self.is_revoked = true;
         let why = "its owner lends nothing any more";
         self.let_go_of_unbegun(why);
-        // What they agreed to before and isn't written yet is overruled. Written behind an earlier revocation, it would be
-        // lent by again after a restart.
-        self.to_say
-            .retain(|(said, _)| !matches!(said, Said::Granted { .. } | Said::Narrowed { .. }));
         for held in self.held.values_mut() {
             let why = why.to_owned();
             Self::kill(held, Ended::Returned { why }, effects);
         }
+        self.overrule();
+    }
+
+    /// Of what the owner has said and isn't on its way to the disk, their revocation alone is left, where there is
+    /// something to revoke. What they agreed to before, written behind an earlier revocation, would be lent by again
+    /// after a restart; a revocation of what was never written is one of nothing, and no ledger takes it.
+    pub(super) fn overrule(&mut self) {
+        self.to_say
+            .retain(|(_, saying)| !matches!(saying, Saying::Owner));
         if self.will_lend() {
             self.to_say.push_back((Said::Revoked, Saying::Owner));
         }

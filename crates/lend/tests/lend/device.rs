@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use undercroft_lend::{
     Digest, Epoch,
     device::{
-        Device, Effect, Exit, Hindrance, Input, OwnerSays, Restored, Settings, UNBEGUN_REST_MS_MAX,
-        UNBEGUN_REST_MS_MIN,
+        Device, Effect, Exit, Hindrance, Input, OwnerSays, RETRY_MS_MAX, Restored, Settings,
+        UNBEGUN_REST_MS_MAX, UNBEGUN_REST_MS_MIN,
     },
     job::{Job, Limits, Runtime},
     offer::Offer,
@@ -269,6 +269,44 @@ fn what_an_owner_has_agreed_to_before_they_revoke_is_not_written_afterwards() {
     let after = step(Input::Kept(*ticket));
     assert!(!after.iter().any(|effect| is_kept(&effect)), "{after:?}");
     assert!(device.ledger().consent().is_none() && !device.is_revoking());
+}
+
+/// Seeds 110007372 and 110011786 with many faults: the revocation of an agreement that a full disk kept out of the ledger
+/// stayed, and was written where there was nothing to revoke.
+#[test]
+fn nothing_is_revoked_that_a_full_disk_has_kept_out_of_the_ledger() {
+    let grants = || {
+        let offer = Box::new(offer());
+        Input::Owner(OwnerSays::Grant {
+            offer,
+            until_ms: None,
+        })
+    };
+    let revokes = || Input::Owner(OwnerSays::Revoke);
+    let ticket = |effects: &[Effect]| match effects.iter().filter(is_kept).collect::<Vec<_>>()[..] {
+        [Effect::Keep { ticket, .. }] => *ticket,
+        _ => panic!("{effects:?}"),
+    };
+    for agrees_again in [true, false] {
+        let Pc {
+            mut device,
+            mut now,
+            ..
+        } = Pc::lent();
+        let revoked = ticket(&device.step(now, revokes()));
+        device.step(now, Input::Kept(revoked));
+        let granted = ticket(&device.step(now, grants()));
+        device.step(now, revokes());
+        if agrees_again {
+            device.step(now, grants());
+        }
+        device.step(now, Input::NotKept(granted));
+        device.step(now, revokes());
+        now.mono_ms += 10 * RETRY_MS_MAX;
+        let after = device.step(now, Input::Tick);
+        assert!(!after.iter().any(|effect| is_kept(&effect)), "{after:?}");
+        assert!(device.ledger().consent().is_none() && !device.is_revoking());
+    }
 }
 
 fn is_kept(effect: &&Effect) -> bool {
