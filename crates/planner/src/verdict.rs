@@ -193,9 +193,7 @@ fn other_layouts(name: &NodeName, old: &[PlannedDisk], new: &[PlannedDisk]) -> V
         return vec![Block::new(
             "it was up with disks that no plan has laid out, which may hold data; to wipe them, name the machine \
              with --reinstall",
-            format!(
-                "let it boot from its disk, or wipe it: `undercroft up --reinstall {name}`"
-            ),
+            format!("let it boot from its disk, or wipe it: `undercroft up --reinstall {name}`"),
         )];
     }
     let changed = |old: &&PlannedDisk| {

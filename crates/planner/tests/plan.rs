@@ -14,7 +14,9 @@ mod verdicts;
 
 use std::collections::BTreeSet;
 
-use fleet::{installer, inventory, inventory_with, name, prepared, report, running, see, see_up, target};
+use fleet::{
+    installer, inventory, inventory_with, name, prepared, report, running, see, see_up, target,
+};
 use proptest::prelude::*;
 use undercroft_model::{
     Action, ApprovalMode, Found, Installed, NodeState, Observation, Plan, System,

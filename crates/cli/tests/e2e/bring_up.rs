@@ -159,7 +159,11 @@ fn assert_adopted(fleet: &mut Fleet, nodes: &[Node]) {
     for entry in std::fs::read_dir(fleet.folder.join(".undercroft")).unwrap() {
         let path = entry.unwrap().path();
         let is_journal = |name: &str| name.starts_with("journal");
-        if path.file_name().and_then(|name| name.to_str()).is_some_and(is_journal) {
+        if path
+            .file_name()
+            .and_then(|name| name.to_str())
+            .is_some_and(is_journal)
+        {
             std::fs::remove_file(path).unwrap();
         }
     }

@@ -195,10 +195,13 @@ impl FleetView {
             && matches!(evidence, Evidence::Up { .. } | Evidence::Joined { .. })
         {
             // What somebody else installed is known from here on, without its disks.
-            let installed = self.installed.entry(step.node.clone()).or_insert_with(|| Installed {
-                generation: planned.map_or(0, |planned| planned.generation),
-                ..Installed::default()
-            });
+            let installed = self
+                .installed
+                .entry(step.node.clone())
+                .or_insert_with(|| Installed {
+                    generation: planned.map_or(0, |planned| planned.generation),
+                    ..Installed::default()
+                });
             installed.proved_up |= matches!(evidence, Evidence::Up { .. });
             let joined = matches!(evidence, Evidence::Joined { .. });
             installed.joined |= joined;

@@ -80,13 +80,7 @@ fn what_is_found_and_what_was_there_before_decide() {
             "install",
             again,
         ),
-        (
-            runs(&own, &own),
-            "adopt",
-            "adopt",
-            "converged",
-            again,
-        ),
+        (runs(&own, &own), "adopt", "adopt", "converged", again),
         (
             runs("/nix/store/x", &own),
             "differs",
@@ -151,10 +145,17 @@ fn what_somebody_else_has_installed_is_proved_once_and_never_wiped_unasked() {
         ..Installed::default()
     };
     observation.installed.insert(name("n00000"), known);
-    see(&mut observation, "n00000", installer(super::report(&inventory, "n00000")));
+    see(
+        &mut observation,
+        "n00000",
+        installer(super::report(&inventory, "n00000")),
+    );
     let (plan, report) = planned(&inventory, &observation);
     assert!(plan.is_empty());
-    assert!(reasons(&report, "n00000").contains("no plan has laid out"), "{report:?}");
+    assert!(
+        reasons(&report, "n00000").contains("no plan has laid out"),
+        "{report:?}"
+    );
     let (plan, _) = plan_with(&inventory, &observation, None, &reinstall("n00000"));
     assert!(!plan.is_empty());
 }
