@@ -42,6 +42,22 @@ pub struct PlanOptions {
     pub until: Option<NodeState>,
 }
 
+impl PlanOptions {
+    /// What is asked for of one machine; nothing, where it isn't named.
+    fn of(&self, name: &NodeName) -> Option<NodeScope<'_>> {
+        let reinstall = self.reinstall.contains(name);
+        let adopt = self.adopt.contains(name);
+        let is_asked = self.only.as_ref().is_none_or(|only| only.contains(name));
+        (is_asked || reinstall || adopt).then_some(NodeScope {
+            reinstall,
+            adopt,
+            inspect_only: self.inspect_only,
+            until: self.until,
+            all_reinstalled: &self.reinstall,
+        })
+    }
+}
+
 /// Plans for all machines of the inventory. `parent` is the plan that this one replaces.
 pub fn plan(
     inventory: &Inventory,
@@ -106,19 +122,9 @@ pub fn plan_digested(
     let (mut reports, mut running) = (BTreeMap::new(), BTreeMap::new());
     let mut summary = PlanSummary::default();
     for (name, node) in &inventory.nodes {
-        let reinstall = options.reinstall.contains(name);
-        let asked = options.only.as_ref().is_none_or(|only| only.contains(name));
-        let adopt = options.adopt.contains(name);
-        if !asked && !reinstall && !adopt {
+        let Some(asked) = options.of(name) else {
             summary.left_out += 1;
             continue;
-        }
-        let asked = NodeScope {
-            reinstall,
-            adopt,
-            inspect_only: options.inspect_only,
-            until: options.until,
-            all_reinstalled: &options.reinstall,
         };
         let report = match verdict::judge(inventory, observation, name, node, asked) {
             NodeVerdict::LeaveAlone(report) => report,

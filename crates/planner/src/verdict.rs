@@ -67,21 +67,7 @@ pub(crate) fn judge(
     if !reinstall
         && let Some(left) = leave_alone(name, node, found, target, before.is_some(), was_up)
     {
-        let converged = left.status == NodeStatus::Converged;
-        let missing = !members::is_converged(inventory, observation, name, node, until);
-        if converged && missing && joins && !inspect_only {
-            return join(inventory, observation, name, node, generation);
-        }
-        let proves = !inspect_only && until.is_none_or(|until| until >= NodeState::Up);
-        if converged && !was_up && proves {
-            return match system(observation, name, node, &mut Vec::new()) {
-                Some(system) => {
-                    NodeVerdict::Adopt(system, generation, NodeReport::new(NodeStatus::Adopt))
-                }
-                None => NodeVerdict::LeaveAlone(left),
-            };
-        }
-        return NodeVerdict::LeaveAlone(left);
+        return as_it_is(inventory, observation, name, node, asked, left);
     }
 
     if adopt {
@@ -125,6 +111,34 @@ pub(crate) fn judge(
     };
     let report = installed_anew(node, asked, before, &install);
     NodeVerdict::Install(install, report)
+}
+
+/// What is done with a machine that isn't installed by this plan.
+fn as_it_is(
+    inventory: &Inventory,
+    observation: &Observation,
+    name: &NodeName,
+    node: &Node,
+    asked: NodeScope<'_>,
+    left: NodeReport,
+) -> NodeVerdict {
+    if left.status != NodeStatus::Converged || asked.inspect_only {
+        return NodeVerdict::LeaveAlone(left);
+    }
+    let before = observation.installed.get(name);
+    let generation = before.map_or(0, |before| before.generation);
+    let reaches = |state| asked.until.is_none_or(|until| until >= state);
+    let missing = !members::is_converged(inventory, observation, name, node, asked.until);
+    if missing && reaches(NodeState::Joined) {
+        return join(inventory, observation, name, node, generation);
+    }
+    let is_proved = before.is_some_and(|before| before.proved_up);
+    match system(observation, name, node, &mut Vec::new()) {
+        Some(system) if !is_proved && reaches(NodeState::Up) => {
+            NodeVerdict::Adopt(system, generation, NodeReport::new(NodeStatus::Adopt))
+        }
+        _ => NodeVerdict::LeaveAlone(left),
+    }
 }
 
 /// Why a machine that was to be taken as it is can't be.
