@@ -412,7 +412,7 @@ impl Trial {
         );
         let report = "/run/undercroft/boot.json";
         let wait = format!(
-            "timeout 60 sh -c 'until [ -s {report} ]; do sleep 0.1; done' || dmesg; cat {report}"
+            "timeout 180 sh -c 'until [ -s {report} ]; do sleep 0.1; done' || dmesg; cat {report}"
         );
         let report = self.agent.ok(&wait).await;
         let report: Value = serde_json::from_str(&report).expect(&report);
