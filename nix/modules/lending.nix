@@ -101,6 +101,10 @@ in
         The most that content may take in JetStream, in GiB; only where it isn't there yet. It has to be below
         `undercroft.nats.maxStore`.
       '';
+      keepS = plain types.ints.positive 604800 ''
+        Seconds for which content is kept after the last job that reads it or made it has ended. Results are gone after
+        that.
+      '';
     };
   };
 
@@ -140,6 +144,8 @@ in
             (credential "key")
             "--content-gib"
             (toString server.contentGib)
+            "--keep-s"
+            (toString server.keepS)
           ]
           ++ lib.optionals (server.caFile != null) [
             "--ca"

@@ -11,6 +11,7 @@ mod metrics;
 mod rules;
 mod store;
 mod submitters;
+mod sweep;
 
 use std::{collections::BTreeMap, future::Future, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -37,6 +38,7 @@ use crate::{
 };
 use metrics::{Asked, Counts, SEEN_MS_MAX};
 use store::{Changed, Kept};
+use sweep::{Ends, Judge, Swept};
 
 pub use content::Scan;
 pub(crate) use content::Scanning;
@@ -44,7 +46,7 @@ pub use event::{RefusedFor, ServerEvent, ServerLine};
 pub use rules::{
     BadFleetFile, FleetFile, KnownSubmitter, LendingFleet, NoLending, devices, runtime,
 };
-pub use store::{KeptError, StoreSettings};
+pub use store::{KEEP_MS, KeptError, StoreSettings};
 
 /// Pieces of work beside the state machine's at once: reads and writes of content, and looks at labels. Each holds
 /// at most a part in memory.
@@ -135,6 +137,10 @@ enum Back {
     Changed(Changed),
     /// The store didn't do something, which is asked for again.
     NotKept(KeptError),
+    /// A sweep asks what jobs need.
+    Judge(Judge),
+    /// A sweep has ended.
+    Swept(Swept),
     Refused {
         subject: Subject,
         reason: RefusedFor,
@@ -168,6 +174,7 @@ struct Hub {
     key: Arc<UserKey>,
     bus: Bus,
     kept: Kept,
+    ends: Ends,
     scan: Scan,
     counts: Counts,
     replies: BTreeMap<Reply, Waits>,
@@ -192,7 +199,10 @@ pub async fn serve(
 ) -> Result<(), LendServerError> {
     let bus = Bus::connect(&settings.bus).await?;
     let kept = Kept::open(bus.client().clone(), &settings.store).await?;
+    let kept_bytes = kept.taken_bytes().await?;
     let (stored, watch) = kept.load().await?;
+    let mut ends = Ends::default();
+    stored.iter().for_each(|changed| ends.note(changed));
     let (ask, asked) = mpsc::channel(1);
     let metrics = match settings.metrics {
         Some(at) => {
@@ -210,7 +220,7 @@ pub async fn serve(
             devices: settings.fleet.devices.clone(),
         },
         NkeyVerify,
-        stored,
+        stored.into_iter().filter_map(|changed| changed.found),
         now(),
     );
     let messages = listen(&bus).await?;
@@ -221,8 +231,12 @@ pub async fn serve(
         key: settings.bus.key,
         bus,
         kept,
+        ends,
         scan: settings.scan,
-        counts: Counts::default(),
+        counts: Counts {
+            kept_bytes,
+            ..Counts::default()
+        },
         replies: BTreeMap::new(),
         next_reply: 0,
         storing: BTreeMap::new(),
@@ -238,8 +252,10 @@ pub async fn serve(
         metrics,
     });
     let follows = tokio::spawn(follow(watch, hub.kept.clone(), hub.back.clone()));
+    let sweeps = tokio::spawn(sweep::sweep_on(hub.kept.clone(), hub.back.clone()));
     hub.run(messages, came_back, asked, stop).await;
     follows.abort();
+    sweeps.abort();
     hub.bus.close().await;
     Ok(())
 }
@@ -516,7 +532,13 @@ impl Hub {
         match back {
             Back::Stored { ticket, how } => self.stored(ticket, how),
             Back::Input(input) => self.step(input),
-            Back::Changed(Changed { key, found }) => self.step(Input::Loaded { key, found }),
+            Back::Changed(changed) => {
+                self.ends.note(&changed);
+                let Changed { key, found, .. } = changed;
+                self.step(Input::Loaded { key, found });
+            }
+            Back::Judge(judge) => self.judge(judge),
+            Back::Swept(swept) => self.swept(&swept),
             Back::NotKept(error) => self.tell(ServerEvent::Store {
                 detail: error.to_string(),
             }),

@@ -21,4 +21,5 @@ mod site;
 #[expect(dead_code, reason = "shared with other tests, which use all of it")]
 #[path = "../support/mod.rs"]
 mod support;
+mod sweep;
 mod work;

@@ -99,11 +99,17 @@ impl Site {
 
     /// Starts the server of lending, and waits until it is ready.
     pub(crate) fn server(&self) -> Process {
+        self.server_with(&[])
+    }
+
+    /// One with further arguments.
+    pub(crate) fn server_with(&self, args: &[&str]) -> Process {
         let mut command =
             self.sandbox
                 .command(["lend", "server", "--json", "--metrics", "127.0.0.1:0"]);
         command.arg("--key").arg(self.file("server.nk"));
         command.arg("--ca").arg(self.nats.ca());
+        command.args(args);
         let server = Process::start(command);
         server.wait_for(|line| line.contains("\"ready\""));
         server

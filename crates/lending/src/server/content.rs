@@ -133,7 +133,7 @@ async fn try_bring(
             made: Made::Log,
             ..
         } => kept.log(&holding.job).await?,
-        _ => kept.whole(owner.tenant(), &part.digest).await?,
+        _ => kept.claim(owner.tenant(), &part.digest).await?,
     };
     if let Some(found) = known.filter(|found| found.total == part.total) {
         // Where it counts already nothing is written over it. A device has to bring what another brought all the
@@ -213,7 +213,7 @@ async fn look(
         Owner::Device { .. } => None,
     };
     for number in 0..parts(part.total) {
-        let Some(bytes) = kept.part(at, number).await? else {
+        let Some(bytes) = kept.fresh_part(at, number).await? else {
             return Ok(Looked::Absent { number });
         };
         hash.update(&bytes);

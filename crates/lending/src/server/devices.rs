@@ -108,7 +108,7 @@ impl Hub {
         let reply = self.waits(to.clone(), None);
         let (kept, back, bus) = (self.kept.clone(), self.back.clone(), self.bus.clone());
         tokio::spawn(async move {
-            let say = match kept.whole(&tenant, &output).await {
+            let say = match kept.claim(&tenant, &output).await {
                 Ok(Some(whole)) if whole.total == bytes => {
                     let input = Input::Out { reply, device, out };
                     let _ = back.send(Back::Input(input)).await;

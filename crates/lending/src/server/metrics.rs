@@ -34,6 +34,9 @@ pub(crate) struct Counts {
     pub(crate) waited: u64,
     pub(crate) bytes_in: u64,
     pub(crate) bytes_out: u64,
+    /// What all content takes, when it was looked at last.
+    pub(crate) kept_bytes: u64,
+    pub(crate) removed_bytes: u64,
     pub(crate) seen_ms: BTreeMap<DeviceName, u64>,
 }
 
@@ -71,6 +74,12 @@ impl Counts {
         let there = there.filter(|at| mono_ms.saturating_sub(**at) <= SEEN_MS_MAX);
         out.head("devices", "gauge", "Devices heard of lately.");
         out.row("devices", "", &there.count());
+        out.head(
+            "content_kept_bytes",
+            "gauge",
+            "Bytes of content that is kept.",
+        );
+        out.row("content_kept_bytes", "", &self.kept_bytes);
         self.counters(&mut out);
         out.0
     }
@@ -117,6 +126,12 @@ impl Counts {
             "{direction=\"out\"}",
             &self.bytes_out,
         );
+        out.head(
+            "content_removed_bytes_total",
+            "counter",
+            "Bytes of content taken out that nobody needed any more.",
+        );
+        out.row("content_removed_bytes_total", "", &self.removed_bytes);
     }
 }
 

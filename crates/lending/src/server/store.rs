@@ -10,6 +10,9 @@
 //! A record of a ledger lies under its own digest, so that none is ever replaced by another; which of them count
 //! follows from the head in `lend-state`, which is set only if what lies there is what it was made from.
 
+mod names;
+mod old;
+
 use std::time::Duration;
 
 use async_nats::jetstream::{
@@ -29,6 +32,12 @@ use undercroft_lend::{
     wire::PART_BYTES,
 };
 
+use names::{content_key, key_of, log_key, name_of, record_key};
+use old::{NatsClock, millis};
+
+pub(crate) use names::{IndexKey, PartsOf, hex};
+pub(crate) use old::OldIn;
+
 /// The version of what is kept.
 const VERSION: u32 = 1;
 /// How long an answer of JetStream is waited for, in milliseconds. What isn't answered by then may have happened
@@ -41,6 +50,8 @@ const VALUE_BYTES_MAX: i32 = 256 * 1024;
 const RECORDS_BYTES_MAX: i64 = 512 * 1024 * 1024;
 /// The most that may be kept of which content is whole, in bytes: 400,000 files.
 const INDEX_BYTES_MAX: i64 = 128 * 1024 * 1024;
+/// How long content is kept after the last job that needs it has ended, as it comes, in milliseconds: a week.
+pub const KEEP_MS: u64 = 7 * 24 * 3600 * 1000;
 
 /// Why the store can't be used.
 #[derive(Debug, thiserror::Error)]
@@ -87,6 +98,9 @@ pub struct StoreSettings {
     pub replicas: usize,
     /// The most that all content may take, in bytes.
     pub content_bytes_max: i64,
+    /// How long content is kept after the last job that needs it has ended, or after it was brought for none, in
+    /// milliseconds. What is brought for longer than half of that is brought anew.
+    pub keep_ms: u64,
 }
 
 /// Where content lies that is whole.
@@ -103,9 +117,20 @@ pub(crate) struct Whole {
     pub(crate) label: Label,
 }
 
+/// What the index says.
+struct Indexed {
+    whole: Whole,
+    revision: u64,
+    /// When it was written last, by NATS' clock.
+    at_ms: u64,
+}
+
 /// What the server keeps.
 #[derive(Debug, Clone)]
 pub(crate) struct Kept {
+    context: jetstream::Context,
+    clock: NatsClock,
+    keep_ms: u64,
     state: Bucket,
     records: Bucket,
     index: Bucket,
@@ -140,6 +165,9 @@ impl Kept {
             records: open(RECORDS).await?,
             index: open(INDEX).await?,
             parts: open(PARTS).await?,
+            context: context.clone(),
+            clock: NatsClock::default(),
+            keep_ms: u64::MAX,
         })
     }
 
@@ -162,11 +190,14 @@ impl Kept {
             records: open(RECORDS, VALUE_BYTES_MAX, RECORDS_BYTES_MAX).await?,
             index: open(INDEX, VALUE_BYTES_MAX, INDEX_BYTES_MAX).await?,
             parts: open(PARTS, part_bytes, settings.content_bytes_max).await?,
+            context: context.clone(),
+            clock: NatsClock::default(),
+            keep_ms: settings.keep_ms,
         })
     }
 
     /// All that is kept of jobs and ledgers, and then what changes there.
-    pub(crate) async fn load(&self) -> Result<(Vec<(Value, u64)>, Watch), KeptError> {
+    pub(crate) async fn load(&self) -> Result<(Vec<Changed>, Watch), KeptError> {
         let failed = |detail: String| KeptError::Bucket {
             tried: "read",
             bucket: STATE.to_owned(),
@@ -185,9 +216,7 @@ impl Kept {
                 return Err(failed("it ended while it was read".to_owned()));
             };
             let entry = entry.map_err(|e| failed(e.to_string()))?;
-            if let Some(changed) = read_entry(&entry)? {
-                all.extend(changed.found);
-            }
+            all.extend(read_entry(&entry)?);
             if entry.seen_current {
                 break;
             }
@@ -295,14 +324,14 @@ impl Kept {
         Ok(Some(records))
     }
 
-    /// Where a tenant's content lies.
+    /// Where a tenant's content lies, for a look at it.
     pub(crate) async fn whole(
         &self,
         tenant: &Tenant,
         digest: &Digest,
     ) -> Result<Option<Whole>, KeptError> {
         let found = self.indexed(&content_key(tenant, digest)).await?;
-        Ok(found.map(|(whole, _)| whole))
+        Ok(found.map(|found| found.whole))
     }
 
     /// Whether what counts as whole is still there: parts can be taken out by hand, from the first on.
@@ -313,15 +342,18 @@ impl Kept {
     /// Where the end of a job's log lies.
     pub(crate) async fn log(&self, job: &JobId) -> Result<Option<Whole>, KeptError> {
         let found = self.indexed(&log_key(job)).await?;
-        Ok(found.map(|(whole, _)| whole))
+        Ok(found.map(|found| found.whole))
     }
 
-    /// What the index says, with its revision.
-    async fn indexed(&self, key: &str) -> Result<Option<(Whole, u64)>, KeptError> {
+    async fn indexed(&self, key: &str) -> Result<Option<Indexed>, KeptError> {
         let entry = self.index.entry(key).await;
         let entry = entry.map_err(|error| failed("read", INDEX, &error))?;
         match entry.filter(|entry| entry.operation == Operation::Put) {
-            Some(entry) => Ok(Some((read(INDEX, key, &entry.value)?, entry.revision))),
+            Some(entry) => Ok(Some(Indexed {
+                whole: read(INDEX, key, &entry.value)?,
+                revision: entry.revision,
+                at_ms: millis(entry.created),
+            })),
             None => Ok(None),
         }
     }
@@ -334,17 +366,20 @@ impl Kept {
         whole: &Whole,
     ) -> Result<bool, KeptError> {
         let key = content_key(tenant, &whole.digest);
-        let (known, revision) = match self.indexed(&key).await? {
-            Some((known, revision)) => (self.is_there(&known).await?.then_some(known), revision),
-            None => (None, 0),
-        };
-        let next = match known {
-            Some(known) if known.label >= whole.label => return Ok(known.at == whole.at),
-            Some(known) => Whole {
-                label: whole.label,
-                ..known
-            },
-            None => whole.clone(),
+        let found = self.indexed(&key).await?;
+        let revision = found.as_ref().map_or(0, |found| found.revision);
+        let next = match found {
+            Some(found) if self.is_there(&found.whole).await? => {
+                let label = found.whole.label.max(whole.label);
+                if label == found.whole.label && !self.is_half_over(found.at_ms) {
+                    return Ok(found.whole.at == whole.at);
+                }
+                Whole {
+                    label,
+                    ..found.whole
+                }
+            }
+            _ => whole.clone(),
         };
         // Whoever was faster with another label has it said again.
         let set = self.index.update(&key, write(&next), revision).await;
@@ -436,38 +471,6 @@ async fn open_bucket(
     }
 }
 
-fn name_of(key: &Key) -> String {
-    match key {
-        Key::Job(id) => format!("job.{id}"),
-        Key::Ledger(device) => format!("ledger.{device}"),
-    }
-}
-
-fn content_key(tenant: &Tenant, digest: &Digest) -> String {
-    format!("{tenant}.{}", hex(digest))
-}
-
-fn log_key(job: &JobId) -> String {
-    // No tenant's name has a `_` in it.
-    format!("_log.{job}")
-}
-
-fn record_key(record: &Record) -> String {
-    let claim = &record.claim;
-    format!(
-        "{}.{}.{}",
-        claim.device,
-        claim.number,
-        hex(&record.digest())
-    )
-}
-
-/// A digest without its algorithm: a key of JetStream has no colon.
-pub(crate) fn hex(digest: &Digest) -> String {
-    let text = digest.to_string();
-    text.strip_prefix("sha256:").unwrap_or(&text).to_owned()
-}
-
 fn write<T: Serialize>(value: &T) -> Bytes {
     // Strings, numbers and maps with keys of text can always be written.
     serde_json::to_vec(&Versioned {
@@ -506,15 +509,13 @@ pub(crate) struct Changed {
     pub(crate) key: Key,
     /// What, with its revision; `None` for nothing any more.
     pub(crate) found: Option<(Value, u64)>,
+    /// Since when, by NATS' clock, in milliseconds since the Unix epoch.
+    pub(crate) at_ms: u64,
 }
 
 /// What an entry says; `None` where its key is somebody else's.
 pub(crate) fn read_entry(entry: &Entry) -> Result<Option<Changed>, KeptError> {
-    let key = match entry.key.split_once('.') {
-        Some(("job", id)) => id.parse().ok().map(Key::Job),
-        Some(("ledger", device)) => device.parse().ok().map(Key::Ledger),
-        _ => None,
-    };
+    let key = key_of(&entry.key);
     let Some(key) = key else { return Ok(None) };
     let value = match &key {
         _ if entry.operation != Operation::Put => None,
@@ -530,5 +531,6 @@ pub(crate) fn read_entry(entry: &Entry) -> Result<Option<Changed>, KeptError> {
     Ok(Some(Changed {
         key,
         found: value.map(|value| (value, entry.revision)),
+        at_ms: millis(entry.created),
     }))
 }

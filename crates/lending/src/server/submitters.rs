@@ -129,7 +129,7 @@ impl Hub {
         tokio::spawn(async move {
             let mut have = Vec::new();
             for digest in digests {
-                let found = match kept.whole(&tenant, &digest).await {
+                let found = match kept.claim(&tenant, &digest).await {
                     Ok(Some(whole)) => kept.is_there(&whole).await,
                     Ok(None) => Ok(false),
                     Err(error) => Err(error),
@@ -216,7 +216,7 @@ impl Hub {
             let runs = draw(&key, &submission.id, submission.rerun_percent.unwrap_or(0));
             let mut labels: BTreeMap<Digest, Label> = BTreeMap::new();
             for digest in submission.inputs.values().chain([&submission.artefact]) {
-                match kept.whole(&known.tenant, digest).await {
+                match kept.claim(&known.tenant, digest).await {
                     Ok(Some(whole)) => {
                         labels.insert(*digest, whole.label);
                     }
@@ -273,6 +273,7 @@ impl Hub {
             State::Done { output, .. } => Some(*output),
             _ => None,
         };
+        let nothing = self.nothing_of(record, made);
         let Some(permit) = self.room(subject) else {
             send_message(&self.bus, to, &SubmitAnswer::Again { after_ms: AGAIN_MS });
             return;
@@ -298,8 +299,7 @@ impl Hub {
                     let _ = back.send(Back::Bytes { read: 0, sent }).await;
                 }
                 Ok(None) => {
-                    let why = format!("{job} has no {} there", made.as_str());
-                    send_message(&bus, to, &SubmitAnswer::Refused { why });
+                    send_message(&bus, to, &SubmitAnswer::Refused { why: nothing });
                 }
                 Err(error) => {
                     let answer = SubmitAnswer::Again { after_ms: AGAIN_MS };

@@ -10,7 +10,7 @@ use undercroft_lending::{
     accounts::Accounts,
     bus::{BusSettings, Inbox},
     keys::UserKey,
-    server::{LendingFleet, ServerSettings, StoreSettings, serve},
+    server::{KEEP_MS, LendingFleet, ServerSettings, StoreSettings, serve},
 };
 
 use self::{
@@ -82,6 +82,7 @@ pub(super) fn run(ui: Ui, at: Option<&Path>, args: &DemoArgs) -> Result<Done, Cl
         store: StoreSettings {
             replicas: 1,
             content_bytes_max: CONTENT_BYTES_MAX,
+            keep_ms: KEEP_MS,
         },
         metrics: None,
         scan,

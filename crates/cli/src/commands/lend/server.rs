@@ -11,7 +11,8 @@ use undercroft_lending::{
     bus::Inbox,
     keys::UserKey,
     server::{
-        FleetFile, LendingFleet, ServerEvent, ServerLine, ServerSettings, StoreSettings, serve,
+        FleetFile, KEEP_MS, LendingFleet, ServerEvent, ServerLine, ServerSettings, StoreSettings,
+        serve,
     },
 };
 use undercroft_model::{document::Version, inventory::Inventory};
@@ -28,6 +29,8 @@ use crate::{
 
 /// Bytes of a GiB.
 const GIB: i64 = 1024 * 1024 * 1024;
+/// The longest that content is kept, in seconds: a hundred years.
+const KEEP_S_MAX: u64 = 100 * 365 * 24 * 3600;
 /// The largest file that the flake's word is read from, in bytes.
 const CONFIG_BYTES_MAX: usize = 4 * 1024 * 1024;
 
@@ -56,6 +59,16 @@ pub(crate) struct ServerArgs {
     /// The most that content may take in JetStream, in GiB; only where it isn't there yet
     #[arg(long, value_name = "GIB", default_value_t = 8, value_parser = clap::value_parser!(i64).range(1..=65_536))]
     content_gib: i64,
+    /// Seconds for which content is kept after the last job that reads it or made it has ended: results, logs, and what
+    /// jobs read. What takes longer than half of that to bring has to be brought anew [default: a week]
+    #[arg(
+        long,
+        value_name = "SECONDS",
+        default_value_t = KEEP_MS / 1000,
+        hide_default_value = true,
+        value_parser = clap::value_parser!(u64).range(1..=KEEP_S_MAX)
+    )]
+    keep_s: u64,
     /// Print lines as JSON
     #[arg(long)]
     json: bool,
@@ -94,6 +107,7 @@ pub(super) fn run(ui: Ui, at: Option<&Path>, args: &ServerArgs) -> Result<Done, 
         store: StoreSettings {
             replicas: usize::from(args.replicas),
             content_bytes_max: args.content_gib.saturating_mul(GIB),
+            keep_ms: args.keep_s.saturating_mul(1000),
         },
         metrics: args.metrics,
         scan,
