@@ -16,7 +16,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::{facts::FACTS_DIR, settings::Settings};
 use undercroft_build::system::SystemBuilder;
-use undercroft_folder::state::STATE_FOLDER;
+use undercroft_folder::{named::read_text_bounded, state::STATE_FOLDER};
 
 /// The most files and folders that are looked at. Above it, systems are built in each round: Nix then
 /// finds out by itself what has changed.
@@ -129,13 +129,10 @@ impl Stamp {
         self.file(&git)?;
         if git.is_file() {
             // A worktree's folder lies elsewhere.
-            let size = fs::metadata(&git).map_or(0, |found| found.len());
-            if size > GITDIR_BYTES_MAX {
-                return None;
-            }
-            let text = fs::read_to_string(&git).ok()?;
+            let text = read_text_bounded(&git, GITDIR_BYTES_MAX).ok()?;
             git = root.join(text.strip_prefix("gitdir: ")?.trim_end());
-            let common = fs::read_to_string(git.join("commondir")).unwrap_or_default();
+            let common =
+                read_text_bounded(&git.join("commondir"), GITDIR_BYTES_MAX).unwrap_or_default();
             if !common.is_empty() {
                 self.tree(&git.join(common.trim_end()).join("refs"))?;
                 self.file(&git.join(common.trim_end()).join("packed-refs"))?;

@@ -18,7 +18,7 @@ use crate::{
 pub use undercroft_lend::consent::{Keys, PublicKey, Record};
 
 /// The largest file that is gone through, in bytes: a million records.
-pub const FILE_BYTES_MAX: usize = 1 << 30;
+pub const FILE_BYTES_MAX: u64 = 1 << 30;
 
 /// What a ledger comes to that holds.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,6 +1,6 @@
 //! The connection to NATS: one for a process, with a key of its own, and small.
 
-use std::{net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{io, net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use async_nats::{
     Client, ConnectErrorKind, ConnectOptions, Event, RequestErrorKind, ServerAddr, ServerError,
@@ -8,9 +8,10 @@ use async_nats::{
 use bytes::Bytes;
 use secrecy::ExposeSecret as _;
 use tokio::sync::watch;
+use undercroft_folder::named::read_bounded;
 use undercroft_model::{
     DeviceName,
-    advice::{Advice, ErrorKind},
+    advice::{Advice, ErrorKind, kind_of_io},
 };
 
 use crate::keys::UserKey;
@@ -31,6 +32,9 @@ const WAITING_TO_SEND_MAX: usize = 128;
 const WAITING_TO_BE_READ_MAX: usize = 1024;
 /// How much is read from the socket at once, in bytes.
 const READ_BYTES: u16 = 8 * 1024;
+
+/// The largest file of authorities, in bytes: those of a whole operating system are a fifth of that.
+const CA_BYTES_MAX: u64 = 1024 * 1024;
 
 /// How to reach the server, and as whom.
 #[derive(Debug, Clone)]
@@ -96,6 +100,14 @@ pub enum BusError {
         /// The server.
         url: String,
     },
+    /// The file with the authority is too large for one.
+    #[error("can't read {}: {source}", path.display())]
+    Authority {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
     /// Nobody answers there.
     #[error("no NATS server can be reached at {url}: {detail}")]
     Unreachable {
@@ -148,6 +160,7 @@ impl Advice for BusError {
     fn kind(&self) -> ErrorKind {
         match self {
             Self::Url { .. } | Self::Plain { .. } => ErrorKind::Input,
+            Self::Authority { source, .. } => kind_of_io(source),
             Self::Unreachable { .. }
             | Self::Tls { .. }
             | Self::Refused { .. }
@@ -178,7 +191,7 @@ impl Advice for BusError {
             Self::Nobody { .. } => {
                 "`undercroft lend server` doesn't run, or is in another account than this key."
             }
-            Self::Send { .. } => return None,
+            Self::Send { .. } | Self::Authority { .. } => return None,
         };
         Some(hint.to_owned())
     }
@@ -241,6 +254,14 @@ impl Bus {
                 std::future::ready(())
             });
         if let Some(file) = &settings.ca_file {
+            // NATS' client would read it whole, however large it is. One that isn't there yet it waits for.
+            let read = read_bounded(file, CA_BYTES_MAX);
+            if let Err(source) = read
+                && source.kind() == io::ErrorKind::FileTooLarge
+            {
+                let path = file.clone();
+                return Err(BusError::Authority { path, source });
+            }
             options = options.add_root_certificates(file.clone());
         }
         if waits {

@@ -28,7 +28,7 @@ use crate::{
     server::{Scan, Scanning},
 };
 
-pub use file::{BadJobFile, JobFile};
+pub use file::{BadJobFile, JOB_FILE_BYTES_MAX, JobFile};
 pub use undercroft_lend::wire::Made;
 pub use view::{LendJob, LendJobState};
 

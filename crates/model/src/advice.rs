@@ -56,7 +56,9 @@ pub fn with_hint(error: &impl Advice) -> String {
 /// The kind of a failure to use a file: what isn't there was named wrongly.
 pub fn kind_of_io(source: &io::Error) -> ErrorKind {
     match source.kind() {
-        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => ErrorKind::Input,
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory | io::ErrorKind::FileTooLarge => {
+            ErrorKind::Input
+        }
         _ => ErrorKind::Failed,
     }
 }

@@ -16,7 +16,6 @@
 mod agreed;
 mod change;
 mod error;
-mod files;
 mod identity;
 mod operator;
 mod readers;

@@ -158,3 +158,46 @@ fn one_error(sandbox: &Sandbox, what: &str) {
         );
     }
 }
+
+#[test]
+fn files_of_lending_that_are_too_large_are_refused_unread() {
+    /// What a command may have of memory here, in KiB: whoever reads one of these whole has too little.
+    const MEMORY_KIB: &str = "6000000";
+    let sandbox = Sandbox::new();
+    let file = std::fs::File::create(sandbox.dir().join("huge")).unwrap();
+    file.set_len(10_000_000_000).unwrap();
+    let key = undercroft_lending::keys::UserKey::read_or_make(&sandbox.dir().join("key.nk"));
+    let public = key.unwrap().0.public().0;
+    let audit =
+        format!("lend audit verify huge --device desk --device-key {public} --owner-key {public}");
+    // The second has no end, and doesn't say how large it is. A ledger's limit is a GiB, which takes long to read.
+    for file in ["huge", "/dev/zero"] {
+        let settings = format!("lend build --config {file} {file}");
+        for line in [
+            format!("lend submit {file} --key key.nk"),
+            format!("lend server --config {file} --key key.nk"),
+            format!("lend server --config {file} --key {file}"),
+            format!("lend jobs --as ci --nats nats://127.0.0.1:1 --key {file}"),
+            format!("lend jobs --as ci --nats nats://127.0.0.1:1 --key key.nk --ca {file}"),
+            format!("lend offers --config {file}"),
+            settings,
+            audit.clone(),
+        ] {
+            let mut shell = sandbox.shell();
+            shell.args(["-c", "ulimit -v \"$0\" && exec \"$@\"", MEMORY_KIB]);
+            shell.arg(env!("CARGO_BIN_EXE_undercroft"));
+            shell.args(line.split(' '));
+            let ran = sandbox.finish(&mut shell);
+            let says = [
+                "it is larger than",
+                "is longer than",
+                "is no file with a key",
+            ];
+            assert!(
+                ran.code == 65 && says.iter().any(|says| ran.err.contains(says)),
+                "{line}: {}",
+                ran.text()
+            );
+        }
+    }
+}

@@ -8,6 +8,7 @@ use std::{
 };
 
 use serde::Deserialize;
+use undercroft_folder::named::read_text_bounded;
 use undercroft_lend::build::{BUILD_FOLDER, PATHS_MAX, STORE, in_store, is_store_name};
 
 use super::settings::NixSettings;
@@ -82,12 +83,7 @@ impl NixRequest {
             path: path.to_owned(),
             source,
         };
-        let mut text = String::new();
-        File::open(path)
-            .map_err(failed)?
-            .take(REQUEST_BYTES_MAX)
-            .read_to_string(&mut text)
-            .map_err(failed)?;
+        let text = read_text_bounded(path, REQUEST_BYTES_MAX).map_err(failed)?;
         Self::parse(&text).map_err(|detail| BadRequest::Malformed {
             path: path.to_owned(),
             detail,

@@ -1,12 +1,12 @@
 //! How a machine's builds of Nix are lent, as `nix/modules/lent-builds.nix` writes it.
 
 use std::{
-    fs::File,
-    io::{self, Read as _},
+    io,
     path::{Path, PathBuf},
 };
 
 use serde::{Deserialize, Serialize};
+use undercroft_folder::named::read_text_bounded;
 use undercroft_lend::job::Limits;
 use undercroft_model::{SubmitterName, Tenant, document::Version};
 
@@ -99,12 +99,7 @@ impl NixSettings {
             path: path.to_owned(),
             source,
         };
-        let mut text = String::new();
-        File::open(path)
-            .map_err(failed)?
-            .take(SETTINGS_BYTES_MAX)
-            .read_to_string(&mut text)
-            .map_err(failed)?;
+        let text = read_text_bounded(path, SETTINGS_BYTES_MAX).map_err(failed)?;
         Self::parse(&text).map_err(|detail| NixSettingsError::Malformed {
             path: path.to_owned(),
             detail,

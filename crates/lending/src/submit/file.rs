@@ -11,6 +11,9 @@ use undercroft_lend::{
     job::{ARGUMENTS_MAX, INPUTS_MAX, Limits, Runtime, SUBMISSION_BYTES_MAX, Submission},
 };
 
+/// The largest file of a job, in bytes: it is sent as one message.
+pub const JOB_FILE_BYTES_MAX: u64 = SUBMISSION_BYTES_MAX as u64;
+
 /// A job's file.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -13,11 +13,11 @@ use age::{
 };
 use zeroize::Zeroizing;
 
-use super::{
-    error::{KEY_FILE_BYTES_MAX, KeyError},
-    files::read_bounded,
+use super::error::{KEY_FILE_BYTES_MAX, KeyError};
+use undercroft_folder::{
+    confined::{Confined, Modes},
+    named::read_bounded,
 };
-use undercroft_folder::confined::{Confined, Modes};
 
 /// The identity that is made where the inventory names no operators, in the state directory.
 pub const OPERATOR_IDENTITY_FILE: &str = "operator-identity.txt";
@@ -68,7 +68,11 @@ impl IdentitySource {
                 .read(OPERATOR_IDENTITY_FILE, KEY_FILE_BYTES_MAX)?
                 .unwrap_or_default()
         } else {
-            read_bounded(file, KEY_FILE_BYTES_MAX)?
+            read_bounded(file, KEY_FILE_BYTES_MAX).map_err(|source| KeyError::Io {
+                what: "read",
+                path: file.to_owned(),
+                source,
+            })?
         };
         parse_identity(file, &Zeroizing::new(bytes))
     }

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
+use undercroft_folder::named::read_text_bounded;
 use undercroft_lending::{
     audit::{FILE_BYTES_MAX, Keys, PublicKey, Record, audit, fetch, read},
     bus::{Bus, Inbox},
@@ -107,10 +108,8 @@ pub(super) fn run(ui: Ui, at: Option<&Path>, args: &AuditArgs) -> Result<Done, C
 }
 
 fn of_file(file: &Path) -> Result<Vec<Record>, CliError> {
-    let text = std::fs::read_to_string(file).map_err(|e| CliError::file("read", file, &e))?;
-    if text.len() > FILE_BYTES_MAX {
-        return Err(CliError::input(format!("{} is too large", file.display())));
-    }
+    let text =
+        read_text_bounded(file, FILE_BYTES_MAX).map_err(|e| CliError::file("read", file, &e))?;
     read(&text).map_err(|e| CliError::input(format!("{} is no ledger", file.display())).because(&e))
 }
 

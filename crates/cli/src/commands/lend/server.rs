@@ -7,6 +7,7 @@ use std::{
 
 use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
+use undercroft_folder::named::read_bounded;
 use undercroft_lending::{
     bus::Inbox,
     keys::UserKey,
@@ -32,7 +33,7 @@ const GIB: i64 = 1024 * 1024 * 1024;
 /// The longest that content is kept, in seconds: a hundred years.
 const KEEP_S_MAX: u64 = 100 * 365 * 24 * 3600;
 /// The largest file that the flake's word is read from, in bytes.
-const CONFIG_BYTES_MAX: usize = 4 * 1024 * 1024;
+const CONFIG_BYTES_MAX: u64 = 4 * 1024 * 1024;
 
 /// Hand work out to lent PCs: the one process beside NATS that keeps jobs, leases and results
 ///
@@ -131,10 +132,8 @@ fn fleet(
         let fleet = LendingFleet::of(&inventory).map_err(|e| CliError::from(&e))?;
         return Ok((fleet, Some(inventory)));
     };
-    let bytes = std::fs::read(path).map_err(|e| CliError::file("read", path, &e))?;
-    if bytes.len() > CONFIG_BYTES_MAX {
-        return Err(CliError::input(format!("{} is too large", path.display())));
-    }
+    let bytes =
+        read_bounded(path, CONFIG_BYTES_MAX).map_err(|e| CliError::file("read", path, &e))?;
     let fleet = FleetFile::read(&bytes).map_err(|e| {
         CliError::input(format!("{} can't be used", path.display()))
             .because(&e)

@@ -8,7 +8,10 @@ use std::{
 
 use clap::Args;
 use tempfile::NamedTempFile;
-use undercroft_lending::submit::{JobFile, LendJob, LendJobState, Made, SubmitError, Submitting};
+use undercroft_folder::named::read_text_bounded;
+use undercroft_lending::submit::{
+    JOB_FILE_BYTES_MAX, JobFile, LendJob, LendJobState, Made, SubmitError, Submitting,
+};
 use undercroft_model::{JobId, document::Version};
 
 use super::reach::SubmitterArgs;
@@ -136,8 +139,8 @@ fn told(error: &SubmitError) -> CliError {
 }
 
 pub(super) fn submit(ui: Ui, at: Option<&Path>, args: &SubmitArgs) -> Result<Done, CliError> {
-    let text =
-        std::fs::read_to_string(&args.file).map_err(|e| CliError::file("read", &args.file, &e))?;
+    let text = read_text_bounded(&args.file, JOB_FILE_BYTES_MAX)
+        .map_err(|e| CliError::file("read", &args.file, &e))?;
     let file = JobFile::read(&text).map_err(|source| {
         told(&SubmitError::JobFile {
             path: args.file.clone(),
