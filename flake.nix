@@ -38,9 +38,20 @@
       homeModules.default = ./nix/home;
       darwinModules.default = ./nix/darwin;
 
-      packages = nixpkgs.lib.genAttrs systems (system: {
-        undercroft-installer = import ./nix/installer-image.nix { inherit nixpkgs system; };
-      });
+      packages = nixpkgs.lib.genAttrs systems (
+        system:
+        let
+          pkgs = nixpkgs.legacyPackages.${system};
+          undercroft = pkgs.callPackage ./nix/packages/undercroft.nix { };
+        in
+        {
+          inherit undercroft;
+          lending-server-image = pkgs.callPackage ./nix/packages/lending-server-image.nix {
+            inherit undercroft;
+          };
+          undercroft-installer = import ./nix/installer-image.nix { inherit nixpkgs system; };
+        }
+      );
 
       devShells = nixpkgs.lib.genAttrs systems (
         system:

@@ -164,10 +164,22 @@ in
     )
   );
 
-  packages = lib.genAttrs [ "x86_64-linux" "aarch64-linux" ] (system: {
-    # The installer that the machines boot over the network.
-    undercroft-installer = import ./installer-image.nix { inherit nixpkgs system; };
-  });
+  packages = lib.genAttrs [ "x86_64-linux" "aarch64-linux" ] (
+    system:
+    let
+      pkgs = nixpkgs.legacyPackages.${system};
+      undercroft = pkgs.callPackage ./packages/undercroft.nix { };
+    in
+    {
+      inherit undercroft;
+      # The server of lending, for the cluster.
+      lending-server-image = pkgs.callPackage ./packages/lending-server-image.nix {
+        inherit undercroft;
+      };
+      # The installer that the machines boot over the network.
+      undercroft-installer = import ./installer-image.nix { inherit nixpkgs system; };
+    }
+  );
 
   devShells = lib.genAttrs systems (system: {
     default = import ./dev-shell.nix { pkgs = nixpkgs.legacyPackages.${system}; };

@@ -38,7 +38,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("netboot", &["model"]),
     ("sops", &[]),
     ("testkit", &[]),
-    ("render", &["model"]),
+    ("render", &["lend", "model"]),
     ("process", &["model"]),
     ("folder", &["model"]),
     ("ssh", &["model", "process"]),

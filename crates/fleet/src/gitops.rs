@@ -48,6 +48,7 @@ impl Sources {
         let mut problems = Vec::new();
         let lock = read_lock(files, &mut problems)?.map(|mut lock| {
             lock.complete(&Lock::defaults());
+            lock.complete_for(inventory);
             lock
         });
         let overrides = read_overrides(files, &mut problems)?;

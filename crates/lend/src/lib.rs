@@ -13,9 +13,11 @@
 //!                          store                 entries on disk
 //! ```
 
+pub mod accounts;
 pub mod build;
 pub mod consent;
 pub mod device;
+pub mod fleet;
 mod ids;
 pub mod job;
 pub mod offer;

@@ -127,7 +127,8 @@ impl UserKey {
         }
         let mode = stat.st_mode & 0o7777;
         // What systemd hands to a service as a credential is root's, and an access list lets that service alone
-        // read it, which shows as the group's right.
+        // read it, which shows as the group's right. What a kubelet hands to a pod is root's, too, and its group the
+        // pod's own.
         let is_credential = stat.st_uid == 0 && mode == 0o440;
         if mode & 0o077 != 0 && !is_credential {
             return Err(SeedError::Open {

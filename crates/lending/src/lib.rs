@@ -2,7 +2,8 @@
 //!
 //! Decisions are `lend`'s. This crate carries them out: sockets, files, keys, clocks and programs.
 
-pub mod accounts;
+pub use undercroft_lend::accounts;
+
 pub mod audit;
 pub mod bus;
 mod clock;

@@ -8,7 +8,6 @@ mod content;
 mod devices;
 mod event;
 mod metrics;
-mod rules;
 mod store;
 mod submitters;
 mod sweep;
@@ -36,17 +35,16 @@ use crate::{
     device_keys::NkeyVerify,
     keys::UserKey,
 };
-use metrics::{Asked, Counts, SEEN_MS_MAX};
+use metrics::{Asked, Counts, Numbers, SEEN_MS_MAX};
 use store::{Changed, Kept};
 use sweep::{Ends, Judge, Swept};
 
 pub use content::Scan;
 pub(crate) use content::Scanning;
 pub use event::{RefusedFor, ServerEvent, ServerLine};
-pub use rules::{
-    BadFleetFile, FleetFile, KnownSubmitter, LendingFleet, NoLending, devices, runtime,
-};
+pub use metrics::MetricsAt;
 pub use store::{KEEP_MS, KeptError, StoreSettings};
+pub use undercroft_lend::fleet::{FleetFile, LendingFleet, devices};
 
 /// Pieces of work beside the state machine's at once: reads and writes of content, and looks at labels. Each holds
 /// at most a part in memory.
@@ -72,8 +70,8 @@ pub struct ServerSettings {
     pub bus: BusSettings,
     /// How its buckets are made.
     pub store: StoreSettings,
-    /// Where its numbers are given, on the loopback interface.
-    pub metrics: Option<SocketAddr>,
+    /// Where its numbers are given, and how it is.
+    pub metrics: Option<MetricsAt>,
     /// What looks for secrets in what is brought.
     pub scan: Scan,
 }
@@ -205,9 +203,10 @@ pub async fn serve(
     stored.iter().for_each(|changed| ends.note(changed));
     let (ask, asked) = mpsc::channel(1);
     let metrics = match settings.metrics {
-        Some(at) => {
+        Some(asked_for) => {
+            let at = asked_for.at;
             let failed = |source| LendServerError::Metrics { at, source };
-            let listener = metrics::listen(at).await.map_err(failed)?;
+            let listener = metrics::listen(asked_for).await.map_err(failed)?;
             let address = listener.local_addr().map_err(failed)?;
             tokio::spawn(metrics::serve(listener, ask));
             Some(address.to_string())
@@ -310,7 +309,7 @@ impl Hub {
                     let is_up = *self.bus.link().borrow() == BusLink::Up;
                     let text = self.counts.text(self.machine.jobs(), is_up, now().mono_ms);
                     // Who asked may have gone.
-                    let _ = tell.send(text);
+                    let _ = tell.send(Numbers { text, is_connected: is_up });
                 }
                 Ok(()) = link.changed() => {
                     let event = match &*link.borrow_and_update() {

@@ -7,6 +7,12 @@ pub const ARGOCD_NAMESPACE: &str = "argocd";
 pub const ROOT_APPLICATION: &str = "root";
 /// Secret with Argo CD's credentials for the repository.
 pub const REPOSITORY_SECRET: &str = "fleet-repository";
+/// Namespace of the message system, and of the server of lending beside it.
+pub const NATS_NAMESPACE: &str = "nats";
+/// Secret with the key of the server of lending.
+pub const LENDING_SERVER_SECRET: &str = "lending-server";
+/// The key of that Secret that has the seed.
+pub const LENDING_SERVER_KEY: &str = "server.nk";
 /// Namespace of everything that watches the cluster.
 pub const MONITORING_NAMESPACE: &str = "monitoring";
 /// Secret with the name and password of Grafana's administrator.

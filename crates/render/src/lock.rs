@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, fmt::Write as _};
 
 use serde::{Deserialize, Serialize};
+use undercroft_model::inventory::{Component, Inventory};
 
 use crate::{Minor, Problem, problem::toml_problem};
 
@@ -115,6 +116,25 @@ impl Lock {
                 self.components.insert(name.clone(), locked.clone());
             }
         }
+    }
+
+    /// Takes over what the inventory says of images: where one that isn't published lies. In another place than before
+    /// it begins with this program's own version, and without a digest.
+    pub fn complete_for(&mut self, inventory: &Inventory) {
+        let Some(image) = &inventory.lending.server_image else {
+            return;
+        };
+        let name = Component::LendingServer.as_str();
+        let locked = self.components.get(name);
+        if locked.and_then(|locked| locked.image.as_ref()) == Some(image) {
+            return;
+        }
+        let locked = Locked {
+            image: Some(image.clone()),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            ..Locked::default()
+        };
+        self.components.insert(name.to_owned(), locked);
     }
 
     /// Notes the version of Kubernetes that a tree was rendered for, so that a later render knows

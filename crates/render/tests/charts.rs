@@ -295,7 +295,7 @@ fn prometheus_watches_what_there_is() {
 }
 
 #[test]
-fn nats_knows_its_clients_by_their_certificates() {
+fn nats_knows_its_clients_by_their_keys_and_the_clusters_own_by_their_certificates() {
     let Some(objects) = ours(&k3s(), "nats") else {
         return;
     };
@@ -305,7 +305,10 @@ fn nats_knows_its_clients_by_their_certificates() {
         .to_owned();
     for part in [
         "\"verify_and_map\": true",
-        "\"user\": \"gateway.client.nats\"",
+        "\"user\": \"apps.client.nats\"",
+        "\"nkey\": \"UCZ6VTJTIM5TDNJFENIQGLE3HZ5C46VHOOGV33G7BXLMMJUAQU6ANX4L\"",
+        "\"sync_interval\": \"always\"",
+        "\"allowed_connection_types\"",
         "\"system_account\": \"SYS\"",
         "\"ca_file\": \"/etc/nats-ca-cert/ca.crt\"",
     ] {

@@ -32,9 +32,11 @@ fn with(
     let overrides = overrides
         .iter()
         .map(|(name, value)| ((*name).to_owned(), value.clone()));
+    let mut lock = Lock::defaults();
+    lock.complete_for(inventory);
     render(&RenderInput {
         inventory,
-        lock: &Lock::defaults(),
+        lock: &lock,
         apps,
         overrides: &overrides.collect(),
         dev: None,
@@ -97,7 +99,10 @@ fn no_component_with_data_can_be_taken_out_by_a_line() {
         let without = GITOPS.replace(&format!("\"{name}\","), "");
         // What needs it goes with it, as its owner would do.
         let without = match name {
-            "cert-manager" => without.replace("\"nats\",", ""),
+            "nats" => without.replace("\"lending-server\",", ""),
+            "cert-manager" => without
+                .replace("\"nats\",", "")
+                .replace("\"lending-server\",", ""),
             "loki" => without.replace("\"alloy\",", ""),
             _ => without,
         };

@@ -20,14 +20,14 @@ use std::collections::BTreeSet;
 use k8s_openapi::api::{
     apps::v1::{DaemonSet, Deployment, StatefulSet},
     core::v1::{ConfigMap, Namespace, Pod, Service, ServiceAccount},
-    networking::v1::Ingress,
+    networking::v1::{Ingress, NetworkPolicy},
     node::v1::RuntimeClass,
     rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding},
     storage::v1::StorageClass,
 };
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
-use undercroft_render::{Lock, Locked, Tree};
+use undercroft_render::{Locked, Tree};
 
 fn again<T: DeserializeOwned + Serialize>(object: &Value) -> Value {
     let typed: T = serde_json::from_value(object.clone())
@@ -45,6 +45,7 @@ fn through_its_type(object: &Value) -> Option<Value> {
         "Deployment" => again::<Deployment>(object),
         "Ingress" => again::<Ingress>(object),
         "Namespace" => again::<Namespace>(object),
+        "NetworkPolicy" => again::<NetworkPolicy>(object),
         "Pod" => again::<Pod>(object),
         "Role" => again::<Role>(object),
         "RoleBinding" => again::<RoleBinding>(object),
@@ -59,7 +60,8 @@ fn through_its_type(object: &Value) -> Option<Value> {
 
 /// A tree that has the boards' plugin too.
 fn with_boards() -> Tree {
-    let mut lock = Lock::defaults();
+    let fleet = support::fleet("k3s", support::GITOPS);
+    let mut lock = support::lock_for(&fleet);
     let locked = Locked {
         image: Some("registry.cellar.example/hat-device-plugin".to_owned()),
         version: "0.1.0".to_owned(),
@@ -67,7 +69,7 @@ fn with_boards() -> Tree {
     };
     lock.components
         .insert("hat-device-plugin".to_owned(), locked);
-    support::try_tree(&support::fleet("k3s", support::GITOPS), &lock, false).unwrap()
+    support::try_tree(&fleet, &lock, false).unwrap()
 }
 
 #[test]
@@ -89,7 +91,7 @@ fn every_object_has_the_fields_of_its_kind_and_no_other() {
             }
         }
     }
-    assert_eq!(kinds.len(), 14, "{kinds:?}");
+    assert_eq!(kinds.len(), 15, "{kinds:?}");
 }
 
 #[test]
@@ -187,7 +189,9 @@ fn our_objects_fit_the_definitions_that_the_charts_bring() {
             "ClusterSecretStore",
             "ExternalSecret",
             "PodMonitor",
-            "ScrapeConfig"
+            "PrometheusRule",
+            "ScrapeConfig",
+            "ServiceMonitor"
         ]
     );
 }

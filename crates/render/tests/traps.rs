@@ -17,8 +17,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
 use support::{GITOPS, fleet, must, object, objects, one_machine, tree};
+use undercroft_lend::{accounts::Accounts, consent::PublicKey};
 use undercroft_model::inventory::{GPU_PROFILE_LABEL, LONGHORN_DISK_ANNOTATION};
-use undercroft_render::{Lock, Locked, Problem, RenderInput, Tree, render, yaml};
+use undercroft_render::{Locked, Problem, RenderInput, Tree, render, yaml};
 
 fn k3s() -> Tree {
     tree(&fleet("k3s", GITOPS), false)
@@ -33,7 +34,7 @@ fn overridden(component: &str, over: Value) -> Vec<Problem> {
     let inventory = fleet("k3s", GITOPS);
     render(&RenderInput {
         inventory: &inventory,
-        lock: &Lock::defaults(),
+        lock: &support::lock_for(&inventory),
         apps: &[],
         overrides: &BTreeMap::from([(component.to_owned(), over)]),
         dev: None,
@@ -165,7 +166,8 @@ fn pages_need_an_address() {
     let text = GITOPS.to_owned();
     let mut inventory = fleet("k3s", &text);
     inventory.kubernetes.load_balancer_cidrs.clear();
-    let problems = support::try_tree(&inventory, &Lock::defaults(), false).unwrap_err();
+    let problems =
+        support::try_tree(&inventory, &support::lock_for(&inventory), false).unwrap_err();
     assert_eq!(
         codes(&problems),
         ["no-ingress-address", "no-headscale-address"]
@@ -419,7 +421,7 @@ fn components_for_hardware_are_only_where_the_hardware_is() {
     assert!(object(&one, "DaemonSet", "hat-device-plugin").is_none());
     // None is published yet, so that the boards' plugin waits for a lock file that names one.
     assert!(object(&k3s(), "DaemonSet", "hat-device-plugin").is_none());
-    let mut lock = Lock::defaults();
+    let mut lock = support::lock_for(&fleet("k3s", GITOPS));
     let locked = Locked {
         image: Some("registry.cellar.example/hat-device-plugin".to_owned()),
         version: "0.1.0".to_owned(),
@@ -508,22 +510,47 @@ fn loki_has_a_schema_and_no_gigabytes_of_cache() {
 fn lenders_are_confined_to_their_account_and_nobody_is_anonymous() {
     let tree = k3s();
     let nats = must(&tree, "nats");
-    assert_eq!(
-        nats["config"]["nats"]["tls"]["merge"]["verify_and_map"],
-        true
-    );
+    // Lent PCs have keys and no certificates, and a port asks all for a certificate or none.
+    let by_key = &nats["config"]["nats"]["tls"]["merge"];
+    assert_eq!(by_key, &json!({ "timeout": 5 }));
+    let by_certificate = &nats["config"]["websocket"]["tls"]["merge"];
+    assert_eq!(by_certificate, &json!({ "verify_and_map": true }));
     let accounts = nats["config"]["merge"]["accounts"].as_object().unwrap();
-    assert_eq!(
-        accounts["LEND"]["users"],
-        json!([{ "user": "gateway.client.nats" }])
-    );
+    let inventory = fleet("k3s", GITOPS);
+    let server = inventory.lending.server_key.clone().map(PublicKey);
+    assert_eq!(accounts["LEND"], Accounts::of(&inventory, server).account());
+    let users = accounts["LEND"]["users"].as_array().unwrap();
+    assert_eq!(users.len(), 3);
+    for user in users {
+        // The server's alone may do everything.
+        let is_server = user["nkey"] == json!(inventory.lending.server_key);
+        assert_eq!(user.get("permissions").is_none(), is_server, "{user}");
+        assert!(user.get("user").is_none(), "{user}");
+    }
+    // A name without a password counts where its certificate is asked for, and nowhere else.
+    for account in ["APPS", "SYS"] {
+        for user in accounts[account]["users"].as_array().unwrap() {
+            assert_eq!(user["allowed_connection_types"], json!(["WEBSOCKET"]));
+        }
+    }
     assert!(nats["config"]["merge"].get("no_auth_user").is_none());
+    assert_eq!(
+        nats["config"]["jetstream"]["merge"]["sync_interval"],
+        "always"
+    );
     let certificate = object(&tree, "Certificate", "nats-server-tls").unwrap();
     let names = certificate["spec"]["dnsNames"].as_array().unwrap();
     assert!(names.contains(&json!("nats.cellar.example")));
     // Without lending there is no such account.
     let without = must(&tree_of_one(), "nats");
     assert!(without["config"]["merge"]["accounts"].get("LEND").is_none());
+    assert!(without["config"].get("websocket").is_none());
+    assert_eq!(
+        without["config"]["nats"]["tls"]["merge"]["verify_and_map"],
+        true
+    );
+    let apps = &without["config"]["merge"]["accounts"]["APPS"]["users"];
+    assert_eq!(apps, &json!([{ "user": "apps.client.nats" }]));
 }
 
 #[test]
@@ -576,8 +603,9 @@ fn headscale_has_an_address_and_a_certificate_of_its_own() {
     }
     let mut inventory = fleet("k3s", GITOPS);
     inventory.network.overlay.server_url = Some("https://headscale.cellar.example:8443".to_owned());
-    let refused =
-        |inventory| codes(&support::try_tree(inventory, &Lock::defaults(), false).unwrap_err());
+    let refused = |inventory| {
+        codes(&support::try_tree(inventory, &support::lock_for(inventory), false).unwrap_err())
+    };
     assert_eq!(refused(&inventory), ["headscale-url"]);
     let mut inventory = fleet(
         "k3s",
@@ -606,6 +634,6 @@ fn headscale_in_the_cluster_is_what_the_inventory_says_of_the_overlay() {
     inventory.network.overlay.base_domain = None;
     assert_eq!(dns(&inventory), (false.into(), "".into()));
     inventory.network.overlay.derp = true;
-    let refused = support::try_tree(&inventory, &Lock::defaults(), false).unwrap_err();
+    let refused = support::try_tree(&inventory, &support::lock_for(&inventory), false).unwrap_err();
     assert_eq!(codes(&refused), ["headscale-derp"]);
 }

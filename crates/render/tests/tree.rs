@@ -46,7 +46,8 @@ fn inventory(text: &str) -> Inventory {
 }
 
 fn rendered(inventory: &Inventory, dev: Option<&str>) -> Result<Tree, Vec<Problem>> {
-    let lock = Lock::defaults();
+    let mut lock = Lock::defaults();
+    lock.complete_for(inventory);
     render(&RenderInput {
         inventory,
         lock: &lock,
@@ -233,6 +234,10 @@ fn text(choices: &Choices, shuffle: u64) -> String {
             ][choices.sharing],
         ),
         "[classes.pi]\nkind = \"pi\"\nrole = \"agent\"\nhats = [\"hailo-8\"]\n".to_owned(),
+        "[lending]\nenabled = true\nnats_url = \"tls://nats.cellar.example:4222\"\n\
+         server_key = \"UCZ6VTJTIM5TDNJFENIQGLE3HZ5C46VHOOGV33G7BXLMMJUAQU6ANX4L\"\n\
+         server_image = \"registry.cellar.example/lending-server\"\n"
+            .to_owned(),
     ];
     let mut number = 0;
     for (class, count) in [
@@ -259,7 +264,7 @@ fn text(choices: &Choices, shuffle: u64) -> String {
     keyed.into_iter().map(|(_, table)| table + "\n").collect()
 }
 
-const COMPONENTS: [&str; 12] = [
+const COMPONENTS: [&str; 13] = [
     "cilium",
     "longhorn",
     "nvidia-device-plugin",
@@ -270,6 +275,7 @@ const COMPONENTS: [&str; 12] = [
     "loki",
     "alloy",
     "nats",
+    "lending-server",
     "hat-device-plugin",
     "kubevirt",
 ];

@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 use undercroft_model::inventory::{Inventory, parse};
-use undercroft_render::{Context, Lock, yaml};
+use undercroft_render::{Context, yaml};
 
 /// Longhorn keeps so many replicas of NATS' volumes, since NATS keeps its own three copies.
 const SINGLE: u32 = 1;
@@ -53,7 +53,7 @@ fn sizes(value: &Value, out: &mut Vec<u32>) {
 }
 
 fn volumes(inventory: &Inventory) -> Vec<Volume> {
-    let lock = Lock::defaults();
+    let lock = support::lock_for(inventory);
     let cx = Context::new(inventory, &lock);
     let mut all = Vec::new();
     for (path, text) in support::tree(inventory, false).files {

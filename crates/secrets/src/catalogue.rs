@@ -109,6 +109,8 @@ const RESTART_SERVERS: &str = "Give the running cluster the new token first, wit
 /// and pkg/server/handlers/token.go).
 const AGENT_TOKEN_AFTER: &str = "`undercroft up` brings it to the machines; agents that run stay joined. Then restart k3s on one server and rotate k3s/server_token there as well: that alone tells the datastore, and a server that starts a second time before that refuses to (rancher/rke2#5785).";
 const CA_AFTER: &str = "A running cluster keeps its old authority until `k3s certificate rotate-ca` (or kubeadm's certificate procedure) has been carried out on a server; every certificate and kubeconfig changes with it.";
+/// Name of the seed of the server of lending in the cluster.
+pub(super) const LENDING_SERVER_SEED: &str = "lending/server_seed";
 const APPLY: &str = "`undercroft up` puts it into the cluster.";
 
 /// The CAs of k3s: the names of their files below `server/tls`, and the common name's start.
@@ -346,6 +348,15 @@ fn operators_secrets(inventory: &Inventory) -> Vec<Secret> {
             Make::Password,
             "the password of Grafana's user admin",
             APPLY,
+        ));
+    }
+    // A Vault has its own entry for this one, too.
+    if uses(Component::LendingServer) && inventory.secrets.backend != SecretsBackend::Vault {
+        secrets.push(secret(
+            LENDING_SERVER_SEED,
+            Make::NatsSeed(NatsKind::User),
+            "by which NATS knows the server of lending",
+            "Make its public half, which `undercroft secrets list --public` prints, `server_key` of [lending]; then `undercroft up` puts it into the cluster. Until both are there the server is refused.",
         ));
     }
     if uses(Component::Nats) || inventory.lending.enabled {

@@ -7,11 +7,15 @@ use undercroft_model::{
     inventory::{Component, Inventory, SecretsBackend},
     objects::{
         ARGOCD_NAMESPACE, GRAFANA_PASSWORD_KEY, GRAFANA_SECRET, GRAFANA_USER_KEY,
-        MONITORING_NAMESPACE, REPOSITORY_SECRET,
+        LENDING_SERVER_KEY, LENDING_SERVER_SECRET, MONITORING_NAMESPACE, NATS_NAMESPACE,
+        REPOSITORY_SECRET,
     },
 };
 
-use super::{SecretsError, Vault, catalogue::is_ssh};
+use super::{
+    SecretsError, Vault,
+    catalogue::{LENDING_SERVER_SEED, is_ssh},
+};
 
 /// A Kubernetes Secret that is to be in the cluster.
 #[derive(Debug)]
@@ -77,6 +81,21 @@ pub fn kubernetes_secrets(
                 (GRAFANA_PASSWORD_KEY, password),
             ]
             .into(),
+        });
+    }
+    if inventory
+        .gitops
+        .components
+        .contains(&Component::LendingServer)
+        && inventory.secrets.backend != SecretsBackend::Vault
+        && let Some(seed) = vault.get(LENDING_SERVER_SEED)?
+    {
+        secrets.push(KubernetesSecret {
+            namespace: NATS_NAMESPACE,
+            name: LENDING_SERVER_SECRET,
+            kind: "Opaque",
+            labels: BTreeMap::new(),
+            data: [(LENDING_SERVER_KEY, seed)].into(),
         });
     }
     debug_assert!(

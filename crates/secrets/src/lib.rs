@@ -27,7 +27,7 @@ pub use self::{
     check::SecretsFinding,
     kubernetes::{KubernetesSecret, kubernetes_secrets},
     rules::RULES_FILE,
-    vault::{Changed, Edit, Initialised, Rekeyed, Vault},
+    vault::{Changed, Edit, Initialised, PublicHalf, Rekeyed, Vault},
 };
 use crate::keys::KeyError;
 use undercroft_folder::confined::ConfinedError;

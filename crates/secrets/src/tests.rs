@@ -10,7 +10,7 @@ use std::{
 use age::secrecy::ExposeSecret as _;
 use undercroft_model::{
     Severity,
-    inventory::{self, Inventory, SecretsBackend},
+    inventory::{self, Component, Inventory, SecretsBackend},
 };
 
 use super::*;
@@ -443,6 +443,41 @@ fn the_clusters_own_secrets_are_made_of_the_files() {
     );
     let shown = format!("{secrets:?}");
     assert!(!shown.contains(&text(&vault, "grafana/admin_password")));
+}
+
+#[test]
+fn the_server_of_lending_has_a_key_whose_public_half_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut inventory = inventory_with("k3s", NODES);
+    inventory.gitops.components.push(Component::LendingServer);
+    let vault = vault(dir.path(), &inventory);
+    vault.init(NOW_S).unwrap();
+    let secrets = kubernetes_secrets(&inventory, &vault).unwrap();
+    let secret = secrets.iter().find(|s| s.name == "lending-server").unwrap();
+    assert_eq!(secret.namespace, "nats");
+    let seed = secret.data["server.nk"].expose_secret();
+    let halves = vault.public_halves().unwrap();
+    let half = halves
+        .iter()
+        .find(|half| half.name == "lending/server_seed")
+        .unwrap();
+    let key = nkeys::KeyPair::from_seed(seed).unwrap();
+    assert_eq!(key.public_key(), half.line);
+    assert!(half.line.starts_with('U'), "{}", half.line);
+    assert_eq!(half.goes, "as `server_key` of [lending]");
+    // A Vault has it instead.
+    inventory.secrets.backend = SecretsBackend::Vault;
+    let secrets = kubernetes_secrets(&inventory, &vault).unwrap();
+    assert!(!secrets.iter().any(|s| s.name == "lending-server"));
+    let named = |inventory: &Inventory| {
+        let files = catalogue(inventory);
+        files
+            .iter()
+            .any(|file| file.secrets.iter().any(|s| s.name == "lending/server_seed"))
+    };
+    assert!(!named(&inventory));
+    inventory.secrets.backend = SecretsBackend::SealedSecrets;
+    assert!(named(&inventory));
 }
 
 /// Without its tokens no machine joins, and without its key Argo CD reads nothing: neither can wait for what runs in the

@@ -24,7 +24,7 @@ pub use self::change::{Changed, Edit, Initialised, Rekeyed};
 #[cfg(test)]
 pub(super) use self::open::in_writing_order;
 pub(super) use self::open::{Open, source_of};
-use super::{Audience, Make, SecretFile, SecretsError, catalogue, make};
+use super::{Audience, Make, NatsKind, SecretFile, SecretsError, catalogue, make};
 use crate::keys::{Consent, HOST_KEYS_DIR, HostKeys, Identities, IdentitySource};
 use undercroft_folder::confined::{Confined, Modes};
 
@@ -33,6 +33,17 @@ const MODES: Modes = Modes {
     file: 0o644,
     ..Modes::PRIVATE
 };
+
+/// The public half of a key that somebody else must know.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PublicHalf {
+    /// Name of the secret.
+    pub name: String,
+    /// The public half, on one line.
+    pub line: String,
+    /// Where it belongs, as a phrase.
+    pub goes: &'static str,
+}
 
 /// A fleet's secrets, in its repository.
 #[derive(Debug)]
@@ -307,24 +318,39 @@ impl Vault {
         Ok(None)
     }
 
-    /// The public halves of SSH keys that another server must know, by name.
+    /// The public halves of keys that somebody else must know, by name: a git server, or NATS.
     ///
     /// # Errors
     /// When a file can't be opened, or holds no key.
-    pub fn public_halves(&self) -> Result<Vec<(String, String)>, SecretsError> {
+    pub fn public_halves(&self) -> Result<Vec<PublicHalf>, SecretsError> {
         let mut halves = Vec::new();
-        let secrets = self.files.iter().flat_map(|file| &file.secrets);
-        for secret in secrets.filter(|secret| secret.make == Make::SshKey) {
+        let ours = |file: &&SecretFile| matches!(file.audience, Audience::Operators);
+        let secrets = self.files.iter().filter(ours);
+        for secret in secrets.flat_map(|file| &file.secrets) {
+            let (public, goes): (fn(&str) -> Result<String, String>, _) = match secret.make {
+                Make::SshKey => (
+                    ssh_public_half,
+                    "for the git server's deploy keys (read-only)",
+                ),
+                Make::NatsSeed(NatsKind::User) => {
+                    (nats_public_half, "as `server_key` of [lending]")
+                }
+                _ => continue,
+            };
             let Some(private) = self.get(&secret.name)? else {
                 continue;
             };
-            let line = ssh_key::PrivateKey::from_openssh(private.expose_secret())
-                .and_then(|key| key.public_key().to_openssh())
-                .map_err(|e| SecretsError::Unmakable {
+            let line = public(private.expose_secret().trim()).map_err(|detail| {
+                SecretsError::Unmakable {
                     name: format!("the public half of {}", secret.name),
-                    detail: e.to_string(),
-                })?;
-            halves.push((secret.name.clone(), line));
+                    detail,
+                }
+            })?;
+            halves.push(PublicHalf {
+                name: secret.name.clone(),
+                line,
+                goes,
+            });
         }
         Ok(halves)
     }
@@ -426,6 +452,17 @@ impl Vault {
             .replace(name, sealed.write().as_bytes(), MODES)?;
         Ok(())
     }
+}
+
+fn ssh_public_half(private: &str) -> Result<String, String> {
+    ssh_key::PrivateKey::from_openssh(private)
+        .and_then(|key| key.public_key().to_openssh())
+        .map_err(|e| e.to_string())
+}
+
+fn nats_public_half(seed: &str) -> Result<String, String> {
+    let key = nkeys::KeyPair::from_seed(seed).map_err(|e| e.to_string())?;
+    Ok(key.public_key())
 }
 
 /// `FILE:NAME` or `NAME`.

@@ -310,11 +310,14 @@ fn init(ui: Ui, project: &OwnedProject, vault: &Vault, json: bool) -> Result<Don
         return Ok(Done::Well);
     }
     tell_made(ui, &done, published)?;
-    for (name, line) in vault.public_halves().map_err(|e| CliError::from(&e))? {
-        if done.made.iter().any(|made| made.name == name) {
+    for half in vault.public_halves().map_err(|e| CliError::from(&e))? {
+        if done.made.iter().any(|made| made.name == half.name) {
             ui.line(&format!(
-                "{} the public half of {name}, for the git server's deploy keys (read-only):\n  {line}",
-                paint(HINT, "register")
+                "{} the public half of {}, {}:\n  {}",
+                paint(HINT, "register"),
+                half.name,
+                half.goes,
+                half.line
             ))?;
         }
     }
@@ -430,8 +433,8 @@ fn rows(vault: &Vault) -> Result<Vec<SecretRow>, CliError> {
 
 fn show(ui: Ui, vault: &Vault, args: &ListArgs) -> Result<Done, CliError> {
     if args.public {
-        for (name, line) in vault.public_halves().map_err(|e| CliError::from(&e))? {
-            ui.line(&format!("{}\n  {line}", paint(BOLD, &name)))?;
+        for half in vault.public_halves().map_err(|e| CliError::from(&e))? {
+            ui.line(&format!("{}\n  {}", paint(BOLD, &half.name), half.line))?;
         }
         return Ok(Done::Well);
     }

@@ -69,6 +69,7 @@ pub(crate) fn run(ui: Ui, at: Option<&Path>, args: &UpdateArgs) -> Result<Done, 
     let there = files.is_file(LOCK_FILE).map_err(|e| CliError::from(&e))?;
     let written = lock.print();
     lock.complete(&Lock::defaults());
+    lock.complete_for(&inventory);
     let wanted = wanted(&lock, &args.components)?;
     let kubernetes = inventory.kubernetes.version.as_deref();
     let minor = kubernetes

@@ -8,6 +8,7 @@
     reason = "a test's helpers end the test where something is missing"
 )]
 
+mod container;
 mod kills;
 mod lender;
 mod nats;

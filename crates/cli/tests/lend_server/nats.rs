@@ -12,8 +12,7 @@ use std::{
 
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use serde_json::{Value, json};
-use undercroft_lend::consent::PublicKey;
-use undercroft_lending::accounts;
+use undercroft_lend::{accounts, consent::PublicKey};
 
 /// How long a server may take to greet; it takes some 100 ms.
 const GREETS_WITHIN: Duration = Duration::from_secs(30);
@@ -166,16 +165,24 @@ impl Drop for Nats {
     }
 }
 
-fn certificates(folder: &Path) {
+/// The name by which NATS is called in a cluster, and what the certificate of a cluster's own program says.
+pub(crate) const SERVICE: &str = "nats.nats.svc.cluster.local";
+pub(crate) const CLIENT: &str = "apps.client.nats";
+
+/// An authority, and certificates of a server (`tls`) and of a client (`client`).
+pub(crate) fn certificates(folder: &Path) {
     let ca_key = KeyPair::generate().unwrap();
     let mut ca = CertificateParams::new(Vec::new()).unwrap();
     ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let ca_cert = ca.self_signed(&ca_key).unwrap();
     let issuer = Issuer::new(ca, ca_key);
-    let key = KeyPair::generate().unwrap();
-    let params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
-    let cert = params.signed_by(&key, &issuer).unwrap();
     fs::write(folder.join("ca.crt"), ca_cert.pem()).unwrap();
-    fs::write(folder.join("tls.crt"), cert.pem()).unwrap();
-    fs::write(folder.join("tls.key"), key.serialize_pem()).unwrap();
+    for (name, hosts) in [("tls", &["localhost", SERVICE][..]), ("client", &[CLIENT])] {
+        let key = KeyPair::generate().unwrap();
+        let hosts: Vec<String> = hosts.iter().map(|host| (*host).to_owned()).collect();
+        let params = CertificateParams::new(hosts).unwrap();
+        let cert = params.signed_by(&key, &issuer).unwrap();
+        fs::write(folder.join(format!("{name}.crt")), cert.pem()).unwrap();
+        fs::write(folder.join(format!("{name}.key")), key.serialize_pem()).unwrap();
+    }
 }

@@ -156,7 +156,12 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    pub(crate) fn start(mut command: Command) -> Self {
+    pub(crate) fn start(command: Command) -> Self {
+        Self::start_with_pid(command).0
+    }
+
+    /// The same, with the process' id.
+    pub(crate) fn start_with_pid(mut command: Command) -> (Self, u32) {
         command.stdout(Stdio::piped()).stderr(Stdio::inherit());
         let mut child = command.spawn().unwrap();
         let lines = Arc::new(Mutex::new(Vec::new()));
@@ -166,7 +171,8 @@ impl Process {
                 to.lock().unwrap().push(line);
             }
         });
-        Self { child, lines }
+        let pid = child.id();
+        (Self { child, lines }, pid)
     }
 
     pub(crate) fn lines(&self) -> Vec<String> {

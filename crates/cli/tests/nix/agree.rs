@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
-use undercroft_lending::server::{FleetFile, LendingFleet};
+use undercroft_lend::fleet::{FleetFile, LendingFleet};
 use undercroft_model::inventory::{self, API_PORT, DiskRole, Distribution, Inventory, Role};
 
 use crate::support::{asked_of_nix, evaluate, examples, nix_is_here, pure_half, repository};

@@ -10,6 +10,8 @@ mod derived;
 #[cfg(test)]
 mod golden;
 #[cfg(test)]
+mod image;
+#[cfg(test)]
 mod on_machine;
 #[cfg(test)]
 mod pure;

@@ -52,6 +52,7 @@ pub fn version_diagnostics(
 
 fn version_problems(inventory: &Inventory, mut lock: Lock) -> Vec<Problem> {
     lock.complete(&Lock::defaults());
+    lock.complete_for(inventory);
     check_versions(inventory, &lock)
 }
 

@@ -1,4 +1,5 @@
-//! What the server counts, in Prometheus' text format, for whoever asks on the loopback interface.
+//! What the server counts, in Prometheus' text format, and how it is, for whoever may ask: on the loopback interface,
+//! or where an operator says so.
 
 use std::{collections::BTreeMap, fmt::Write as _, io, net::SocketAddr, time::Duration};
 
@@ -155,18 +156,34 @@ impl Text {
     }
 }
 
-/// Somebody asks for the numbers.
-pub(crate) type Asked = oneshot::Sender<String>;
+/// Where numbers are given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MetricsAt {
+    /// The address.
+    pub at: SocketAddr,
+    /// Whether it may be another than one of the loopback interface, as nobody is asked who they are.
+    pub beyond_loopback: bool,
+}
 
-/// Listens where numbers are asked for, which is this machine alone.
-pub(crate) async fn listen(at: SocketAddr) -> io::Result<TcpListener> {
-    if !at.ip().is_loopback() {
+/// What whoever asks is told.
+#[derive(Debug)]
+pub(crate) struct Numbers {
+    pub(crate) text: String,
+    pub(crate) is_connected: bool,
+}
+
+/// Somebody asks for the numbers.
+pub(crate) type Asked = oneshot::Sender<Numbers>;
+
+/// Listens where numbers are asked for.
+pub(crate) async fn listen(asked_for: MetricsAt) -> io::Result<TcpListener> {
+    if !asked_for.at.ip().is_loopback() && !asked_for.beyond_loopback {
         return Err(io::Error::new(
             io::ErrorKind::InvalidInput,
-            "numbers name devices and tenants, and are given on the loopback interface alone",
+            "numbers say how much is lent, and are given on the loopback interface alone unless --metrics-beyond-loopback says otherwise",
         ));
     }
-    TcpListener::bind(at).await
+    TcpListener::bind(asked_for.at).await
 }
 
 /// Answers those who ask, until the server ends.
@@ -191,6 +208,24 @@ pub(crate) async fn serve(listener: TcpListener, ask: mpsc::Sender<Asked>) {
     }
 }
 
+/// What may be asked for.
+const PATHS: [&[u8]; 3] = [b"/metrics", b"/livez", b"/readyz"];
+
+/// What is said to one of [`PATHS`], by what the server itself said. That NATS is away is no reason to begin the
+/// server anew, which comes back by itself; it is one to say that it does nothing now.
+fn said(path: &[u8], told: Option<Numbers>) -> (&'static str, String) {
+    match told {
+        None => (UNAVAILABLE, "the server ends\n".to_owned()),
+        Some(numbers) if path == b"/metrics" => ("200 OK", numbers.text),
+        Some(numbers) if path == b"/readyz" && !numbers.is_connected => {
+            (UNAVAILABLE, "NATS is away\n".to_owned())
+        }
+        Some(_) => ("200 OK", "ok\n".to_owned()),
+    }
+}
+
+const UNAVAILABLE: &str = "503 Service Unavailable";
+
 async fn answer(mut stream: tokio::net::TcpStream, ask: mpsc::Sender<Asked>) -> io::Result<()> {
     let mut head = Vec::new();
     let mut chunk = [0; 1024];
@@ -201,13 +236,16 @@ async fn answer(mut stream: tokio::net::TcpStream, ask: mpsc::Sender<Asked>) -> 
         }
         head.extend_from_slice(chunk.get(..read).unwrap_or_default());
     }
-    let is_metrics = head.starts_with(b"GET /metrics ");
-    let (status, body) = if is_metrics {
+    let path = head.split(|byte| *byte == b' ').nth(1).unwrap_or_default();
+    let (status, body) = if !head.starts_with(b"GET ") || !PATHS.contains(&path) {
+        (
+            "404 Not Found",
+            "there are /metrics, /livez and /readyz\n".to_owned(),
+        )
+    } else {
         let (tell, told) = oneshot::channel();
         let _ = ask.send(tell).await;
-        ("200 OK", told.await.unwrap_or_default())
-    } else {
-        ("404 Not Found", "there is /metrics\n".to_owned())
+        said(path, told.await.ok())
     };
     let response = format!(
         "HTTP/1.1 {status}\r\nContent-Type: text/plain; version=0.0.4\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
@@ -215,4 +253,74 @@ async fn answer(mut stream: tokio::net::TcpStream, ask: mpsc::Sender<Asked>) -> 
     );
     stream.write_all(response.as_bytes()).await?;
     stream.shutdown().await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn numbers_stay_on_this_machine_unless_somebody_says_otherwise() {
+        let listens = async |at: &str, beyond_loopback: bool| {
+            let at = at.parse().unwrap();
+            let asked_for = MetricsAt {
+                at,
+                beyond_loopback,
+            };
+            listen(asked_for).await.is_ok()
+        };
+        assert!(listens("127.0.0.1:0", false).await);
+        assert!(!listens("0.0.0.0:0", false).await);
+        assert!(listens("0.0.0.0:0", true).await);
+    }
+
+    /// Asks for a path, and is told what the server's loop says; it says nothing where it has ended.
+    async fn asks(path: &str, is_connected: Option<bool>) -> String {
+        let asked_for = MetricsAt {
+            at: "127.0.0.1:0".parse().unwrap(),
+            beyond_loopback: false,
+        };
+        let listener = listen(asked_for).await.unwrap();
+        let at = listener.local_addr().unwrap();
+        let (ask, mut asked) = mpsc::channel::<Asked>(1);
+        let serves = tokio::spawn(serve(listener, ask));
+        let answers = tokio::spawn(async move {
+            while let Some(tell) = asked.recv().await {
+                let Some(is_connected) = is_connected else {
+                    return;
+                };
+                let text = "jobs 3\n".to_owned();
+                let _ = tell.send(Numbers { text, is_connected });
+            }
+        });
+        let mut stream = tokio::net::TcpStream::connect(at).await.unwrap();
+        let request = format!("GET {path} HTTP/1.1\r\nHost: here\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        serves.abort();
+        answers.abort();
+        answer
+    }
+
+    #[tokio::test]
+    async fn a_server_without_nats_is_alive_and_not_ready() {
+        for (path, is_connected, begins, ends) in [
+            ("/livez", Some(true), "HTTP/1.1 200 ", "ok\n"),
+            ("/livez", Some(false), "HTTP/1.1 200 ", "ok\n"),
+            ("/readyz", Some(true), "HTTP/1.1 200 ", "ok\n"),
+            ("/readyz", Some(false), "HTTP/1.1 503 ", "NATS is away\n"),
+            ("/metrics", Some(false), "HTTP/1.1 200 ", "jobs 3\n"),
+            ("/livez", None, "HTTP/1.1 503 ", "the server ends\n"),
+            ("/metrics", None, "HTTP/1.1 503 ", "the server ends\n"),
+            ("/metricsx", Some(true), "HTTP/1.1 404 ", "/readyz\n"),
+            ("/", Some(true), "HTTP/1.1 404 ", "/readyz\n"),
+        ] {
+            let answer = asks(path, is_connected).await;
+            assert!(
+                answer.starts_with(begins) && answer.ends_with(ends),
+                "{path} {is_connected:?}: {answer}"
+            );
+        }
+    }
 }

@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use async_nats::{Message, Subject};
 use undercroft_lend::{
     Digest, JobId, SubmitterName, Tenant,
+    fleet::KnownSubmitter,
     job::{self, Label, NotLent, SUBMISSION_BYTES_MAX, Submission},
     server::{
         Input,
@@ -22,7 +23,6 @@ use super::{
     Back, Hub,
     content::{self, AGAIN_MS, Owner},
     event::RefusedFor,
-    rules::KnownSubmitter,
     send, send_message,
 };
 

@@ -75,6 +75,8 @@ forms! {
         "^([01][0-9]|2[0-3]):[0-5][0-9]-([01][0-9]|2[0-3]):[0-5][0-9]$", is_hours;
     NKEY: "the public nkey of a user: U and 55 characters of A-Z and 2-7, with their checksum",
         "^U[A-Z2-7]{55}$", is_user_nkey;
+    IMAGE: "a container image with its registry and without a tag, such as registry.example/undercroft/lending-server",
+        r"^[A-Za-z0-9.-]+(:[0-9]{1,5})?(/[a-z0-9]+([._-]+[a-z0-9]+)*)+$", is_image;
     EMAIL: "an address for electronic mail",
         r"^[^\s@]+@[^\s@]+$", |t| matches!(t.split_once('@'),
             Some((user, host)) if !user.is_empty() && !t.contains(char::is_whitespace) && is_domain(host));
@@ -133,6 +135,33 @@ fn crc16(bytes: &[u8]) -> u16 {
             (crc << 1) ^ if crc & 0x8000 == 0 { 0 } else { 0x1021 }
         })
     })
+}
+
+/// A name in a registry, by the distribution specification's grammar. The registry is always said: whose Docker Hub
+/// would be is nobody's guess.
+fn is_image(text: &str) -> bool {
+    let Some((authority, name)) = text.split_once('/') else {
+        return false;
+    };
+    let (host, port) = match authority.split_once(':') {
+        Some((host, port)) => (host, Some(port)),
+        None => (authority, None),
+    };
+    let part_ok = |part: &str| {
+        let ends =
+            |c: Option<char>| c.is_some_and(|c| c.is_ascii_lowercase() || c.is_ascii_digit());
+        ends(part.chars().next())
+            && ends(part.chars().last())
+            && part
+                .bytes()
+                .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"._-".contains(&b))
+    };
+    let is_registry = host.contains('.') || port.is_some() || host == "localhost";
+    is_registry
+        && is_domain(&host.to_ascii_lowercase())
+        && port.is_none_or(|port| port.parse::<u16>().is_ok_and(|port| port > 0))
+        && text.len() <= 255
+        && name.split('/').all(part_ok)
 }
 
 fn is_release(text: &str) -> bool {

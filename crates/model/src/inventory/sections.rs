@@ -273,6 +273,8 @@ choice! {
         Alloy = "alloy",
         /// The message system that lending runs on.
         Nats = "nats",
+        /// The server of lending, beside NATS.
+        LendingServer = "lending-server",
         /// The overlay's control server, inside the cluster.
         Headscale = "headscale",
         /// The device plugin for the AI hats of this project.
@@ -407,6 +409,9 @@ section! {
         submitters: BTreeMap<SubmitterName, Submitter>;
         /// The public nkey of the server of lending, `undercroft lend server`.
         server_key: Option<String> => Rule::Text(&forms::NKEY);
+        /// Where the flake's container image of that server was pushed to, for the component `lending-server`. Its tag
+        /// and digest stand in `undercroft.lock`.
+        server_image: Option<String> => Rule::Text(&forms::IMAGE);
         /// Seconds for which a lease holds without renewal.
         lease_s: u32 = 60 => Rule::Range(10, 3600);
         /// Seconds between two renewals of a lease.

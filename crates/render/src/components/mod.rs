@@ -9,6 +9,7 @@ mod grafana;
 mod hats;
 mod headscale;
 mod kubevirt;
+mod lending_server;
 mod local_path;
 mod loki;
 mod longhorn;
@@ -60,6 +61,7 @@ pub(crate) fn all(cx: &Context<'_>) -> Result<Vec<Component>, Vec<Problem>> {
             C::Loki => Ok(loki::loki(cx)),
             C::Alloy => Ok(alloy::alloy(cx)),
             C::Nats => Ok(nats::nats(cx)),
+            C::LendingServer => lending_server::lending_server(cx),
             C::Headscale => headscale::headscale(cx),
             C::HatDevicePlugin => hats::hat_device_plugin(cx),
             C::Kubevirt => kubevirt::kubevirt(cx),

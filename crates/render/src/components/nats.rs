@@ -1,9 +1,12 @@
 //! NATS with JetStream: the message system that lending runs on.
 //!
-//! Nobody is anonymous and no password is kept anywhere: who may do what follows from the
-//! certificate of the client, which cert-manager makes.
+//! Nobody is anonymous and no password is kept anywhere. The cluster's own programs are known by their certificates,
+//! which cert-manager makes; those who lend, bring work or hand it out by their keys, as outside of the cluster. A port
+//! either asks everybody for a certificate or nobody, so that with lending the cluster's programs have one of their own.
 
 use serde_json::{Map, Value, json};
+use undercroft_lend::{accounts::Accounts, consent::PublicKey};
+use undercroft_model::objects::NATS_NAMESPACE as NAMESPACE;
 
 use super::common::{
     CLUSTER_ISSUER, has_longhorn, has_prometheus, late_kind, pod_security, resources,
@@ -12,11 +15,14 @@ use super::common::{
 use super::longhorn::SINGLE_REPLICA;
 use crate::{Chart, Component, Context, ManifestObject};
 
-const NAMESPACE: &str = "nats";
-/// Secret with the servers' certificate.
-const SERVER_TLS: &str = "nats-server-tls";
+pub(super) const NAME: &str = "nats";
+/// Secret with the servers' certificate, and that of the authority that signed it.
+pub(super) const SERVER_TLS: &str = "nats-server-tls";
+const PORT: u16 = 4222;
 /// Servers of a cluster: JetStream keeps three copies, and one may be away.
 const SERVERS: u32 = 3;
+/// How long a client's handshake may take, in seconds.
+const TLS_S: u32 = 5;
 /// Account of the cluster's own programs, beside lending's.
 const APPS_ACCOUNT: &str = "APPS";
 const SYSTEM_ACCOUNT: &str = "SYS";
@@ -34,22 +40,22 @@ pub(super) fn nats(cx: &Context<'_>) -> Component {
         manifests: certificates(cx),
         requires,
         after: vec!["prometheus"],
-        ..Component::new(
-            "nats",
-            "The message system that lending runs on.",
-            NAMESPACE,
-        )
+        ..Component::new(NAME, "The message system that lending runs on.", NAMESPACE)
     }
 }
 
 /// The identities that the cluster's own programs have: name of the client certificate, account.
-fn identities<'a>(cx: &Context<'a>) -> Vec<(&'static str, &'a str)> {
-    let mut identities = vec![("admin", SYSTEM_ACCOUNT), ("apps", APPS_ACCOUNT)];
-    let lending = &cx.inventory.lending;
-    if lending.enabled {
-        identities.push(("gateway", &lending.account));
-    }
-    identities
+const IDENTITIES: [(&str, &str); 2] = [("admin", SYSTEM_ACCOUNT), ("apps", APPS_ACCOUNT)];
+
+/// Where the cluster's own programs reach it.
+pub(super) fn inner_url(cx: &Context<'_>) -> String {
+    let domain = &cx.inventory.kubernetes.cluster_domain;
+    format!("tls://{NAME}.{NAMESPACE}.svc.{domain}:{PORT}")
+}
+
+/// On how many servers a stream is kept.
+pub(super) fn replicas(cx: &Context<'_>) -> u32 {
+    if clustered(cx) { SERVERS } else { 1 }
 }
 
 /// The name that a client's certificate carries and that NATS knows it by.
@@ -70,16 +76,7 @@ fn values(cx: &Context<'_>) -> Value {
     } else {
         storage_class(cx)
     };
-    let mut accounts: Map<String, Value> = Map::new();
-    for (name, account) in identities(cx) {
-        let mut entry = json!({ "users": [{ "user": identity_host(name) }] });
-        if account != SYSTEM_ACCOUNT
-            && let Value::Object(entry) = &mut entry
-        {
-            entry.insert("jetstream".to_owned(), "enabled".into());
-        }
-        accounts.insert(account.to_owned(), entry);
-    }
+    let lends = cx.inventory.lending.enabled;
     let tls = json!({ "enabled": true, "secretName": SERVER_TLS });
     let mut values = json!({
         "tlsCA": { "enabled": true, "secretName": SERVER_TLS },
@@ -98,10 +95,10 @@ fn values(cx: &Context<'_>) -> Value {
                 "tls": {
                     "enabled": true,
                     "secretName": SERVER_TLS,
-                    "merge": { "verify_and_map": true },
+                    "merge": if lends { json!({ "timeout": TLS_S }) } else { by_certificate() },
                 },
             },
-            "merge": { "accounts": accounts, "system_account": SYSTEM_ACCOUNT },
+            "merge": { "accounts": accounts(cx), "system_account": SYSTEM_ACCOUNT },
         },
         "container": { "merge": { "resources": resources("100m", "256Mi", "1Gi") } },
         // A shell with the servers' rights isn't kept running for nothing.
@@ -116,6 +113,20 @@ fn values(cx: &Context<'_>) -> Value {
             },
         },
     });
+    if lends {
+        crate::values::merge(
+            &mut values,
+            &json!({ "config": {
+                // What was acknowledged outlives a power cut of the whole room, too: as it comes, NATS syncs every
+                // two minutes.
+                "jetstream": { "merge": { "sync_interval": "always" } },
+                "websocket": {
+                    "enabled": true,
+                    "tls": { "enabled": true, "secretName": SERVER_TLS, "merge": by_certificate() },
+                },
+            } }),
+        );
+    }
     if published(cx) {
         // Lenders' PCs are outside of the cluster.
         crate::values::merge(
@@ -124,6 +135,39 @@ fn values(cx: &Context<'_>) -> Value {
         );
     }
     values
+}
+
+/// A port at which a client is who its certificate says.
+fn by_certificate() -> Value {
+    json!({ "verify_and_map": true })
+}
+
+/// Who may connect, and to what.
+fn accounts(cx: &Context<'_>) -> Map<String, Value> {
+    let lending = &cx.inventory.lending;
+    let mut accounts = Map::new();
+    for (name, account) in IDENTITIES {
+        let mut user = json!({ "user": identity_host(name) });
+        if lending.enabled
+            && let Value::Object(user) = &mut user
+        {
+            // Where nobody is asked for a certificate, whoever says this name would be believed.
+            user.insert("allowed_connection_types".to_owned(), json!(["WEBSOCKET"]));
+        }
+        let mut entry = json!({ "users": [user] });
+        if account != SYSTEM_ACCOUNT
+            && let Value::Object(entry) = &mut entry
+        {
+            entry.insert("jetstream".to_owned(), "enabled".into());
+        }
+        accounts.insert(account.to_owned(), entry);
+    }
+    if lending.enabled {
+        let server = lending.server_key.clone().map(PublicKey);
+        let lent = Accounts::of(cx.inventory, server).account();
+        accounts.insert(lending.account.clone(), lent);
+    }
+    accounts
 }
 
 /// Whether NATS has an address on the LAN.
@@ -171,7 +215,7 @@ fn certificates(cx: &Context<'_>) -> Vec<ManifestObject> {
         ManifestObject::new("certificates.yaml", server)
             .comment("The servers' certificate, for clients and among each other."),
     ];
-    for (name, account) in identities(cx) {
+    for (name, account) in IDENTITIES {
         let object = certificate(
             &format!("nats-{name}-tls"),
             &[identity_host(name)],

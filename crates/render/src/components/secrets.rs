@@ -2,7 +2,13 @@
 //! the cluster: the bootstrap delivers the secrets that Undercroft knows by name.
 
 use serde_json::{Value, json};
-use undercroft_model::objects::{GRAFANA_PASSWORD_KEY, GRAFANA_SECRET, GRAFANA_USER_KEY};
+use undercroft_model::{
+    inventory,
+    objects::{
+        GRAFANA_PASSWORD_KEY, GRAFANA_SECRET, GRAFANA_USER_KEY, LENDING_SERVER_KEY,
+        LENDING_SERVER_SECRET, NATS_NAMESPACE,
+    },
+};
 
 use super::common::{MONITORING, late_kind_in_wave, pod_security, resources};
 use crate::{Chart, Component, Context, ManifestObject, ObjectId, Problem};
@@ -105,7 +111,7 @@ fn manifests(cx: &Context<'_>, url: &str) -> Vec<ManifestObject> {
             "The Vault trusts the operator's ServiceAccount, so that no token is kept anywhere.",
         ),
     ];
-    if cx.wants(undercroft_model::inventory::Component::Grafana) {
+    if cx.wants(inventory::Component::Grafana) {
         manifests.push(ManifestObject::new(
             "grafana.yaml",
             external(
@@ -113,6 +119,17 @@ fn manifests(cx: &Context<'_>, url: &str) -> Vec<ManifestObject> {
                 MONITORING,
                 "grafana/admin",
                 &[GRAFANA_USER_KEY, GRAFANA_PASSWORD_KEY],
+            ),
+        ));
+    }
+    if cx.wants(inventory::Component::LendingServer) && !cx.is_dev() {
+        manifests.push(ManifestObject::new(
+            "lending.yaml",
+            external(
+                LENDING_SERVER_SECRET,
+                NATS_NAMESPACE,
+                "lending/server",
+                &[LENDING_SERVER_KEY],
             ),
         ));
     }

@@ -44,6 +44,25 @@ base_domain = "net.cellar.example"
 enabled = true
 nats_url = "tls://nats.cellar.example:4222"
 tenants = ["research"]
+server_key = "UCZ6VTJTIM5TDNJFENIQGLE3HZ5C46VHOOGV33G7BXLMMJUAQU6ANX4L"
+server_image = "registry.cellar.example/lending-server"
+
+[lending.submitters.ci]
+nkey = "UANRLCBZ7CVDHHUJXNILCYB6SDWGRYH5KVS74EFHZMZHFH6564DQVGKZ"
+tenant = "research"
+brings = "public"
+
+[users.kim]
+
+[pcs.kims]
+os = "linux"
+system = "x86_64-linux"
+users = ["kim"]
+
+[pcs.kims.lend]
+enabled = true
+nkey = "UD664QYNIC6VPXXKYGDM3F4QAM6Q6BXZBGUIA3T443TRPK34PVICTSWH"
+owner_key = "UBGBAKLJP3RVQ4K5HIKKFLOYC7CLAFSRIQG6QCBXD54BMWWJBXCYCPAP"
 
 [classes.control]
 kind = "control"
@@ -138,7 +157,7 @@ repository = "https://git.cellar.example/fleet.git"
 ingress_domain = "apps.cellar.example"
 components = [
   "cilium", "longhorn", "nvidia-device-plugin", "node-feature-discovery", "cert-manager",
-  "prometheus", "grafana", "loki", "alloy", "nats", "headscale", "hat-device-plugin", "kubevirt",
+  "prometheus", "grafana", "loki", "alloy", "nats", "lending-server", "headscale", "hat-device-plugin", "kubevirt",
 ]
 "#;
 
@@ -178,7 +197,14 @@ pub(crate) fn try_tree(
 
 /// The tree of an inventory with the versions that the program brings.
 pub(crate) fn tree(inventory: &Inventory, dev: bool) -> Tree {
-    try_tree(inventory, &Lock::defaults(), dev).unwrap_or_else(|problems| panic!("{problems:?}"))
+    try_tree(inventory, &lock_for(inventory), dev).unwrap_or_else(|problems| panic!("{problems:?}"))
+}
+
+/// The versions that the program brings, and where the inventory says that an image is.
+pub(crate) fn lock_for(inventory: &Inventory) -> Lock {
+    let mut lock = Lock::defaults();
+    lock.complete_for(inventory);
+    lock
 }
 
 /// The trees that between them hold every component and every branch in it, by name.

@@ -67,7 +67,7 @@ pub(super) fn run(ui: Ui, at: Option<&Path>, args: &DemoArgs) -> Result<Done, Cl
         .map_err(|e| CliError::file("use", dir, &e))?;
     let fleet = LendingFleet::of(&inventory).map_err(|e| CliError::from(&e))?;
     let key = UserKey::read(&dir.join(SERVER_KEY_FILE)).map_err(|e| CliError::from(&e))?;
-    let accounts = Accounts::of(&inventory, key.public());
+    let accounts = Accounts::of(&inventory, Some(key.public()));
     let url = inventory.lending.nats_url.clone().unwrap_or_default();
     let bus = BusSettings {
         url: url.clone(),

@@ -12,8 +12,8 @@ use undercroft_lending::{
     bus::Inbox,
     keys::UserKey,
     server::{
-        FleetFile, KEEP_MS, LendingFleet, ServerEvent, ServerLine, ServerSettings, StoreSettings,
-        serve,
+        FleetFile, KEEP_MS, LendingFleet, MetricsAt, ServerEvent, ServerLine, ServerSettings,
+        StoreSettings, serve,
     },
 };
 use undercroft_model::{document::Version, inventory::Inventory};
@@ -51,9 +51,12 @@ pub(crate) struct ServerArgs {
     /// What the flake made of the inventory, on a machine without the repository
     #[arg(long, value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
     config: Option<PathBuf>,
-    /// Give numbers in Prometheus' format at this address of the loopback interface
+    /// Give numbers in Prometheus' format at this address of the loopback interface, and /livez and /readyz
     #[arg(long, value_name = "ADDRESS:PORT")]
     metrics: Option<SocketAddr>,
+    /// Let --metrics be an address that others reach, who are asked for no password
+    #[arg(long, requires = "metrics")]
+    metrics_beyond_loopback: bool,
     /// On how many servers of a NATS cluster everything is kept; only where it isn't there yet
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=5))]
     replicas: u8,
@@ -110,7 +113,10 @@ pub(super) fn run(ui: Ui, at: Option<&Path>, args: &ServerArgs) -> Result<Done, 
             content_bytes_max: args.content_gib.saturating_mul(GIB),
             keep_ms: args.keep_s.saturating_mul(1000),
         },
-        metrics: args.metrics,
+        metrics: args.metrics.map(|at| MetricsAt {
+            at,
+            beyond_loopback: args.metrics_beyond_loopback,
+        }),
         scan,
     };
     let json = args.json;
@@ -137,7 +143,7 @@ fn fleet(
     let fleet = FleetFile::read(&bytes).map_err(|e| {
         CliError::input(format!("{} can't be used", path.display()))
             .because(&e)
-            .hint("Let the flake of the same version write it: `undercroft.lendServer`.")
+            .hint("Let the flake or `undercroft render` of the same version write it.")
     })?;
     Ok((fleet, None))
 }

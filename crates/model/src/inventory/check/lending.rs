@@ -2,7 +2,7 @@
 
 use super::state::{Check, Seen};
 use crate::inventory::{
-    Lending,
+    Component, Lending,
     words::{listed, nearest},
 };
 
@@ -38,6 +38,26 @@ pub(super) fn check(c: &mut Check<'_, '_>) {
     }
     submitters(c, lending);
     keys(c, lending);
+    in_the_cluster(c, lending);
+}
+
+/// The server's image is the component's alone. What the component needs of the inventory is asked for when the tree is
+/// rendered: its key comes from the secrets, which are made from an inventory that has no key yet.
+fn in_the_cluster(c: &mut Check<'_, '_>, lending: &Lending) {
+    let draft = c.draft;
+    let component = Component::LendingServer;
+    let is_listed = draft
+        .gitops
+        .as_ref()
+        .is_none_or(|gitops| gitops.components.contains(&component));
+    if lending.server_image.is_some() && !is_listed && c.whole("gitops", "components") {
+        c.warning(
+            "without-effect",
+            &["lending", "server_image"],
+            format!("`{component}` is not among the components, and nothing else uses its image"),
+            format!("Add \"{component}\" to `gitops.components`, or take `server_image` out."),
+        );
+    }
 }
 
 fn submitters(c: &mut Check<'_, '_>, lending: &Lending) {

@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
-use undercroft_lend::{DeviceName, SubmitterName, consent::PublicKey};
 use undercroft_model::inventory::Inventory;
+
+use crate::{DeviceName, SubmitterName, consent::PublicKey};
 
 /// Who may connect, by their public keys.
 #[derive(Debug, Clone, Default)]
@@ -18,8 +19,8 @@ pub struct Accounts {
 }
 
 impl Accounts {
-    /// Those of an inventory, with a server of this key.
-    pub fn of(inventory: &Inventory, server: PublicKey) -> Self {
+    /// Those of an inventory, with a server of this key, or with none yet.
+    pub fn of(inventory: &Inventory, server: Option<PublicKey>) -> Self {
         let pcs = inventory.pcs.iter().filter(|(_, pc)| pc.lend.enabled);
         let devices = pcs.filter_map(|(name, pc)| {
             let key = PublicKey(pc.lend.nkey.clone()?);
@@ -31,12 +32,17 @@ impl Accounts {
             submitters: submitters
                 .map(|(name, who)| (name.clone(), PublicKey(who.nkey.clone())))
                 .collect(),
-            servers: vec![server],
+            servers: server.into_iter().collect(),
         }
     }
 
-    /// The `accounts` of NATS' configuration.
+    /// The `accounts` of NATS' configuration, where nobody else has one.
     pub fn render(&self) -> Value {
+        json!({ "LEND": self.account(), "SYS": { "users": [] } })
+    }
+
+    /// The account that lent work is confined to.
+    pub fn account(&self) -> Value {
         let servers = self.servers.iter().map(|key| json!({ "nkey": key.0 }));
         let devices = self.devices.iter().map(|(name, key)| {
             json!({ "nkey": key.0, "permissions": {
@@ -53,6 +59,6 @@ impl Accounts {
             } })
         });
         let users: Vec<Value> = servers.chain(devices).chain(submitters).collect();
-        json!({ "LEND": { "jetstream": "enabled", "users": users }, "SYS": { "users": [] } })
+        json!({ "jetstream": "enabled", "users": users })
     }
 }

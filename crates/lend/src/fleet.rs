@@ -1,14 +1,16 @@
-//! What the server goes by: the inventory's word on devices, submitters and limits.
+//! What a server of lending goes by: the inventory's word on devices, submitters and limits, as it is and in the file
+//! that a server without the repository is given.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
-use undercroft_lend::{
+use undercroft_model::inventory::{self, Inventory, Sensitivity};
+
+use crate::{
     DeviceName, SubmitterName, Tenant,
     consent::{Keys, PublicKey},
     job::{Label, Rules, Runtime},
 };
-use undercroft_model::inventory::{self, Inventory, Sensitivity};
 
 /// Whoever brings work.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -124,7 +126,8 @@ fn label(sensitivity: Sensitivity) -> Label {
     }
 }
 
-/// The form in which a machine without the repository is told: what the flake writes.
+/// The form in which a server without the repository is told: what the flake writes for a machine, and the rendered
+/// tree has for the cluster.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FleetFile {
@@ -192,7 +195,39 @@ pub enum BadFleetFile {
 }
 
 impl FleetFile {
-    /// Reads a file that the flake wrote.
+    /// What a server goes by, as such a file says it.
+    pub fn of(fleet: &LendingFleet) -> Self {
+        let rules = &fleet.rules;
+        let devices = fleet.devices.iter().map(|(name, keys)| {
+            let keys = FileKeys {
+                nkey: keys.device.0.clone(),
+                owner_key: keys.owner.0.clone(),
+            };
+            (name.clone(), keys)
+        });
+        let submitters = fleet.submitters.iter().map(|(name, known)| {
+            let submitter = FileSubmitter {
+                tenant: known.tenant.clone(),
+                brings: known.brings,
+            };
+            (name.clone(), submitter)
+        });
+        Self {
+            version: FILE_VERSION,
+            fleet: fleet.name.clone(),
+            devices: devices.collect(),
+            submitters: submitters.collect(),
+            tenants: rules.tenants.clone(),
+            runtimes: rules.runtimes.clone(),
+            max_sensitivity: label(rules.max_sensitivity),
+            // A lease is whole seconds, as it comes from the inventory or from such a file.
+            lease_s: u32::try_from(fleet.lease_ms / 1000).unwrap_or(u32::MAX),
+            attempts: rules.attempts_max,
+            job_wall_s: rules.wall_s_max,
+        }
+    }
+
+    /// Reads a file that the flake, or the rendered tree, has.
     ///
     /// # Errors
     /// When it is none.
@@ -233,5 +268,28 @@ impl FleetFile {
             },
             lease_ms: u64::from(file.lease_s).saturating_mul(1000),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_says_what_the_inventory_says() {
+        let text = "[fleet]\nname = \"lent\"\n[network]\nnode_cidr = \"10.0.0.0/24\"\nserver_address = \"10.0.0.1\"\n\
+             [users.kim]\n[lending]\nenabled = true\nnats_url = \"tls://nats.lent.example:4222\"\nlease_s = 90\n\
+             tenants = [\"research\"]\nruntimes = [\"oci\", \"process\"]\nmax_sensitivity = \"internal\"\n\
+             [lending.submitters.ci]\nnkey = \"UANRLCBZ7CVDHHUJXNILCYB6SDWGRYH5KVS74EFHZMZHFH6564DQVGKZ\"\ntenant = \"research\"\n\
+             [pcs.kims]\nos = \"linux\"\nsystem = \"x86_64-linux\"\nusers = [\"kim\"]\n\
+             lend = { enabled = true, nkey = \"UD664QYNIC6VPXXKYGDM3F4QAM6Q6BXZBGUIA3T443TRPK34PVICTSWH\", \
+             owner_key = \"UBGBAKLJP3RVQ4K5HIKKFLOYC7CLAFSRIQG6QCBXD54BMWWJBXCYCPAP\" }\n";
+        let parsed = inventory::parse("undercroft.toml", text.as_bytes());
+        let inventory = parsed.inventory.expect("an inventory");
+        let fleet = LendingFleet::of(&inventory).unwrap();
+        assert_eq!((fleet.devices.len(), fleet.submitters.len()), (1, 1));
+        let file = serde_json::to_vec(&FleetFile::of(&fleet)).unwrap();
+        let read = FleetFile::read(&file).unwrap();
+        assert_eq!(format!("{read:?}"), format!("{fleet:?}"));
     }
 }
