@@ -36,6 +36,9 @@ const MODES: Modes = Modes {
 
 /// The public half of a key that somebody else must know.
 #[derive(Debug, Clone, PartialEq, Eq)]
+/// How a public half is made of a private key.
+type PublicOf = fn(&str) -> Result<String, String>;
+
 pub struct PublicHalf {
     /// Name of the secret.
     pub name: String,
@@ -327,7 +330,7 @@ impl Vault {
         let ours = |file: &&SecretFile| matches!(file.audience, Audience::Operators);
         let secrets = self.files.iter().filter(ours);
         for secret in secrets.flat_map(|file| &file.secrets) {
-            let (public, goes): (fn(&str) -> Result<String, String>, _) = match secret.make {
+            let (public, goes): (PublicOf, _) = match secret.make {
                 Make::SshKey => (
                     ssh_public_half,
                     "for the git server's deploy keys (read-only)",
