@@ -28,12 +28,15 @@ const EDGES: &[(&str, &[&str])] = &[
     ("simkit", &[]),
     ("sim", &["engine", "model", "planner", "simkit", "steps"]),
     ("lend", &["model"]),
+    ("metrics", &[]),
     ("nar", &[]),
     ("sandbox", &["model", "nar", "process"]),
     ("jobrun", &["nar", "sandbox"]),
     (
         "lending",
-        &["folder", "lend", "model", "nar", "process", "sandbox"],
+        &[
+            "folder", "lend", "metrics", "model", "nar", "process", "sandbox",
+        ],
     ),
     ("netboot", &["model"]),
     ("sops", &[]),
@@ -63,8 +66,8 @@ const EDGES: &[(&str, &[&str])] = &[
     (
         "fleet",
         &[
-            "build", "engine", "folder", "journal", "kube", "metal", "model", "netboot", "planner",
-            "process", "render", "secrets",
+            "build", "engine", "folder", "journal", "kube", "metal", "metrics", "model", "netboot",
+            "planner", "process", "render", "secrets",
         ],
     ),
     (

@@ -27,6 +27,7 @@ use undercroft_lend::{
     },
     wire::{self, Unreadable, submit::SubmitAnswer},
 };
+use undercroft_metrics::{Asked, Numbers};
 use undercroft_model::advice::{Advice, ErrorKind};
 use undercroft_process::clock::now;
 
@@ -35,7 +36,7 @@ use crate::{
     device_keys::NkeyVerify,
     keys::UserKey,
 };
-use metrics::{Asked, Counts, Numbers, SEEN_MS_MAX};
+use metrics::{Counts, SEEN_MS_MAX};
 use store::{Changed, Kept};
 use sweep::{Ends, Judge, Swept};
 
@@ -208,7 +209,7 @@ pub async fn serve(
             let failed = |source| LendServerError::Metrics { at, source };
             let listener = metrics::listen(asked_for).await.map_err(failed)?;
             let address = listener.local_addr().map_err(failed)?;
-            tokio::spawn(metrics::serve(listener, ask));
+            tokio::spawn(undercroft_metrics::serve(listener, ask));
             Some(address.to_string())
         }
         None => None,
@@ -309,7 +310,8 @@ impl Hub {
                     let is_up = *self.bus.link().borrow() == BusLink::Up;
                     let text = self.counts.text(self.machine.jobs(), is_up, now().mono_ms);
                     // Who asked may have gone.
-                    let _ = tell.send(Numbers { text, is_connected: is_up });
+                    let not_ready = (!is_up).then_some("NATS is away");
+                    let _ = tell.send(Numbers { text, not_ready });
                 }
                 Ok(()) = link.changed() => {
                     let event = match &*link.borrow_and_update() {

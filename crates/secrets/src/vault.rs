@@ -34,11 +34,11 @@ const MODES: Modes = Modes {
     ..Modes::PRIVATE
 };
 
-/// The public half of a key that somebody else must know.
-#[derive(Debug, Clone, PartialEq, Eq)]
 /// How a public half is made of a private key.
 type PublicOf = fn(&str) -> Result<String, String>;
 
+/// The public half of a key that somebody else must know.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PublicHalf {
     /// Name of the secret.
     pub name: String,
