@@ -40,7 +40,11 @@ pub enum AlarmKind {
 }
 
 impl AlarmKind {
-    fn as_str(self) -> &'static str {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Report, Self::Script, Self::Console, Self::Flood];
+
+    /// The kind in a word, the one that JSON has.
+    pub fn as_str(self) -> &'static str {
         match self {
             Self::Report => "report",
             Self::Script => "script",
@@ -50,9 +54,7 @@ impl AlarmKind {
     }
 
     fn parse(text: &str) -> Option<Self> {
-        [Self::Report, Self::Script, Self::Console, Self::Flood]
-            .into_iter()
-            .find(|kind| kind.as_str() == text)
+        Self::ALL.into_iter().find(|kind| kind.as_str() == text)
     }
 }
 

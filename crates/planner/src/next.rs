@@ -103,6 +103,34 @@ pub enum Waiting {
 }
 
 impl Waiting {
+    /// All that [`Waiting::word`] gives.
+    pub const WORDS: [&'static str; 9] = [
+        "failed-build",
+        "blocked",
+        "unreachable",
+        "quarantined",
+        "differs",
+        "refused",
+        "next-try",
+        "not-looked-at",
+        "unknown",
+    ];
+
+    /// What it waits for in a word, the one that JSON has.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::FailedBuild { .. } => "failed-build",
+            Self::Blocked { .. } => "blocked",
+            Self::Unreachable { .. } => "unreachable",
+            Self::Quarantined { .. } => "quarantined",
+            Self::Differs { .. } => "differs",
+            Self::Refused { .. } => "refused",
+            Self::NextTry(_) => "next-try",
+            Self::NotLookedAt { .. } => "not-looked-at",
+            Self::Unknown => "unknown",
+        }
+    }
+
     /// The reason in one line, without the machine's name.
     pub fn sentence(&self) -> String {
         match self {

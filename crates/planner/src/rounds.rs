@@ -71,6 +71,7 @@ pub struct Rounds {
     whole: Option<Retry>,
     /// Machines whose systems can't be built, with what they were to be built from.
     builds: BTreeMap<NodeName, Retry>,
+    builds_failed: u64,
     /// Machines that failed in runs.
     machines: BTreeMap<NodeName, Retry>,
     inventory: Option<String>,
@@ -87,6 +88,7 @@ impl Rounds {
             interval_ms,
             whole: None,
             builds: BTreeMap::new(),
+            builds_failed: 0,
             machines: BTreeMap::new(),
             inventory: None,
             inputs: None,
@@ -133,11 +135,18 @@ impl Rounds {
         match failed {
             None => drop(self.builds.remove(node)),
             Some(why) => {
+                self.builds_failed = self.builds_failed.saturating_add(1);
                 let before = self.builds.get(node);
                 let retry = Retry::after(before, now_ms, self.interval_ms, why);
                 self.builds.insert(node.clone(), retry);
             }
         }
+    }
+
+    /// How many machines' systems can't be built now, and how many builds have failed in all.
+    pub fn builds(&self) -> (u64, u64) {
+        let now = u64::try_from(self.builds.len()).unwrap_or(u64::MAX);
+        (now, self.builds_failed)
     }
 
     /// The machines that failed lately and aren't tried again yet.
