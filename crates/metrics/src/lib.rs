@@ -7,4 +7,4 @@ mod listen;
 mod text;
 
 pub use listen::{ASK_MS_MAX, ASKING_MAX, Asked, HEAD_BYTES_MAX, Numbers, serve};
-pub use text::{Kind, Text, seconds};
+pub use text::{NumberKind, Text, seconds};

@@ -5,7 +5,7 @@ use std::fmt::{Display, Write as _};
 
 /// What a family of numbers is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub enum NumberKind {
     /// It goes up and down.
     Gauge,
     /// It only goes up while the program runs.
@@ -14,7 +14,7 @@ pub enum Kind {
     Summary,
 }
 
-impl Kind {
+impl NumberKind {
     fn as_str(self) -> &'static str {
         match self {
             Self::Gauge => "gauge",
@@ -41,7 +41,7 @@ impl Text {
     }
 
     /// A family begins: its name, what it is, and what it says in a sentence.
-    pub fn family(&mut self, name: &str, kind: Kind, help: &str) {
+    pub fn family(&mut self, name: &str, kind: NumberKind, help: &str) {
         let (prefix, kind) = (self.prefix, kind.as_str());
         let help = help.replace('\\', "\\\\").replace('\n', "\\n");
         // Writing to a String can't fail.
@@ -69,7 +69,7 @@ impl Text {
     }
 
     /// A family of one number.
-    pub fn one(&mut self, name: &str, kind: Kind, help: &str, value: impl Display) {
+    pub fn one(&mut self, name: &str, kind: NumberKind, help: &str, value: impl Display) {
         self.family(name, kind, help);
         self.number(name, &[], value);
     }
@@ -98,12 +98,12 @@ mod tests {
     #[test]
     fn families_are_written_as_prometheus_reads_them() {
         let mut text = Text::new("cellar");
-        text.one("up", Kind::Gauge, "Whether it\nis \\ there.", 1);
-        text.family("bottles_total", Kind::Counter, "Bottles, by shelf.");
+        text.one("up", NumberKind::Gauge, "Whether it\nis \\ there.", 1);
+        text.family("bottles_total", NumberKind::Counter, "Bottles, by shelf.");
         for shelf in ["left", "the \"good\" one\\\n"] {
             text.number("bottles_total", &[("shelf", shelf), ("of", "wine")], 2);
         }
-        text.family("wait_seconds", Kind::Summary, "How long.");
+        text.family("wait_seconds", NumberKind::Summary, "How long.");
         text.number("wait_seconds_sum", &[], seconds(61_007));
         text.number("wait_seconds_count", &[], 3);
         assert_eq!(

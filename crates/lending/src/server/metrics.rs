@@ -8,7 +8,7 @@ use undercroft_lend::{
     DeviceName,
     server::record::{JobRecord, State},
 };
-use undercroft_metrics::{Kind, Text, seconds};
+use undercroft_metrics::{NumberKind, Text, seconds};
 
 use super::event::RefusedFor;
 
@@ -56,13 +56,13 @@ impl Counts {
             *states.entry(state).or_default() += 1;
         }
         let mut out = Text::new("undercroft_lend");
-        out.family("jobs", Kind::Gauge, "Jobs by state.");
+        out.family("jobs", NumberKind::Gauge, "Jobs by state.");
         for (state, count) in &states {
             out.number("jobs", &[("state", state)], count);
         }
         out.one(
             "connected",
-            Kind::Gauge,
+            NumberKind::Gauge,
             "Whether NATS is there.",
             u8::from(is_connected),
         );
@@ -70,13 +70,13 @@ impl Counts {
         let there = there.filter(|at| mono_ms.saturating_sub(**at) <= SEEN_MS_MAX);
         out.one(
             "devices",
-            Kind::Gauge,
+            NumberKind::Gauge,
             "Devices heard of lately.",
             there.count(),
         );
         out.one(
             "content_kept_bytes",
-            Kind::Gauge,
+            NumberKind::Gauge,
             "Bytes of content that is kept.",
             self.kept_bytes,
         );
@@ -87,7 +87,7 @@ impl Counts {
     fn counters(&self, out: &mut Text) {
         out.family(
             "refused_total",
-            Kind::Counter,
+            NumberKind::Counter,
             "Messages refused, by reason.",
         );
         for reason in RefusedFor::ALL {
@@ -96,7 +96,7 @@ impl Counts {
         }
         out.family(
             "stored_total",
-            Kind::Counter,
+            NumberKind::Counter,
             "Changes asked of the store, by answer.",
         );
         for (how, count) in ["yes", "conflict", "unknown"].iter().zip(self.stored) {
@@ -104,20 +104,20 @@ impl Counts {
         }
         out.one(
             "assigned_total",
-            Kind::Counter,
+            NumberKind::Counter,
             "Times that jobs were handed out.",
             self.assigned,
         );
         out.family(
             "wait_seconds",
-            Kind::Summary,
+            NumberKind::Summary,
             "From submission to the first assignment.",
         );
         out.number("wait_seconds_sum", &[], seconds(self.waited_ms));
         out.number("wait_seconds_count", &[], self.waited);
         out.family(
             "content_bytes_total",
-            Kind::Counter,
+            NumberKind::Counter,
             "Bytes of content, by direction.",
         );
         for (direction, bytes) in [("in", self.bytes_in), ("out", self.bytes_out)] {
@@ -125,7 +125,7 @@ impl Counts {
         }
         out.one(
             "content_removed_bytes_total",
-            Kind::Counter,
+            NumberKind::Counter,
             "Bytes of content that no job needed any more.",
             self.removed_bytes,
         );
