@@ -92,6 +92,7 @@ enum Group {
     Nats,
     Headscale,
     ArgoCd,
+    Prometheus,
 }
 
 /// A program to build.
@@ -209,6 +210,16 @@ const PEERS: &[Peer] = &[
         group: Group::Headscale,
         for_tests: false,
         why: "reads the overlay's policy",
+    },
+    Peer {
+        // Its module's versions are 0.3xx for releases 3.x. It takes minutes to build, for one test.
+        name: "promtool",
+        version: "0.305.0",
+        module: "github.com/prometheus/prometheus",
+        package: "github.com/prometheus/prometheus/cmd/promtool",
+        group: Group::Prometheus,
+        for_tests: false,
+        why: "reads the rules over the controller's numbers, and tries them",
     },
     Peer {
         // All of Argo CD is this one program, which goes by the name that it is called by. It takes
@@ -388,6 +399,7 @@ impl Group {
             Self::Nats => "nats",
             Self::Headscale => "headscale",
             Self::ArgoCd => "argo-cd",
+            Self::Prometheus => "prometheus",
         }
     }
 
@@ -431,7 +443,7 @@ impl Group {
                 let own = own.map(|(module, version)| (module.to_owned(), version.to_owned()));
                 own.chain(staging(ARGO_CD_KUBERNETES)).collect()
             }
-            Self::Sops | Self::Kwok | Self::Nats | Self::Headscale => Vec::new(),
+            Self::Sops | Self::Kwok | Self::Nats | Self::Headscale | Self::Prometheus => Vec::new(),
         }
     }
 

@@ -154,6 +154,9 @@ section! {
         dhcp_range: Option<DhcpRange>;
         /// TCP port of the HTTP server.
         http_port: u16 = 8080 => Rule::Range(1, 65_535);
+        /// TCP port at `server_address` at which `undercroft serve` gives its numbers to
+        /// Prometheus. Without it, it gives none, and the tree has no rules of it.
+        metrics_port: Option<u16> => Rule::Range(1, 65_535);
         /// The overlay network over which people reach the fleet.
         overlay: Overlay;
     }

@@ -6,9 +6,12 @@ use undercroft_model::{
     objects::{GRAFANA_PASSWORD_KEY, GRAFANA_SECRET, GRAFANA_USER_KEY},
 };
 
-use super::common::{
-    INGRESS_CLASS, MONITORING, has_prometheus, ingress_annotations, ingress_domain, pod_security,
-    resources, storage_class, storage_component,
+use super::{
+    common::{
+        INGRESS_CLASS, MONITORING, has_prometheus, ingress_annotations, ingress_domain,
+        pod_security, resources, storage_class, storage_component,
+    },
+    controller,
 };
 use crate::{Chart, Component, Context};
 
@@ -20,6 +23,11 @@ pub(super) fn grafana(cx: &Context<'_>) -> Component {
             values: values(cx),
             known: include_str!("values/grafana.paths"),
         }),
+        // Without Prometheus there is nothing that it could show.
+        manifests: controller::dashboard(cx)
+            .filter(|_| has_prometheus(cx))
+            .into_iter()
+            .collect(),
         requires: storage_component(cx),
         after: vec![
             "prometheus",

@@ -5,6 +5,7 @@ mod argo_cd;
 mod cert_manager;
 mod cilium;
 mod common;
+mod controller;
 mod grafana;
 mod hats;
 mod headscale;

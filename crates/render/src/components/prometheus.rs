@@ -3,9 +3,12 @@
 use serde_json::{Value, json};
 use undercroft_model::{inventory, on_machine::NODE_EXPORTER_PORT};
 
-use super::common::{
-    MONITORING, claim_template, has_longhorn, late_kind, pod_security, resources, storage_class,
-    storage_component,
+use super::{
+    common::{
+        MONITORING, claim_template, has_longhorn, late_kind, pod_security, resources,
+        storage_class, storage_component,
+    },
+    controller,
 };
 use crate::{Chart, Component, Context, ManifestObject, ObjectId};
 
@@ -137,6 +140,7 @@ fn manifests(cx: &Context<'_>) -> Vec<ManifestObject> {
     if !cx.is_dev() {
         monitors.push(machines(cx));
     }
+    monitors.extend(controller::watched(cx));
     monitors
 }
 

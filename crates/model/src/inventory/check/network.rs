@@ -129,6 +129,14 @@ fn own(c: &mut Check<'_, '_>, network: &Network) {
         inside(c, &net, &["network", "gateway"], gateway);
         // A gateway that is the server itself is fine: the operator's machine then routes.
     }
+    if network.metrics_port == Some(network.http_port) {
+        c.error(
+            "port-twice",
+            &["network", "metrics_port"],
+            "numbers can't be given at the port of the HTTP server that machines boot from",
+            "Give each a port of its own.",
+        );
+    }
     let kubernetes = c.draft.kubernetes.as_ref();
     if let Some(vip) = kubernetes.and_then(|k| k.virtual_ip) {
         let path = &["kubernetes", "virtual_ip"];
