@@ -7,7 +7,7 @@ use schemars::{JsonSchema, Schema};
 use serde::{Deserialize, Serialize};
 use undercroft_build::installer::InstallerImage;
 use undercroft_fleet::{
-    documents::{EventLine, PlanDocument, ProgressLine, Status, SummaryLine, UpLine},
+    documents::{EventLine, Notice, PlanDocument, ProgressLine, Status, SummaryLine, UpLine},
     releases::ComponentUpdate,
 };
 use undercroft_journal::{Alarm, PendingReport, TimelineRow};
@@ -62,6 +62,7 @@ pub(crate) const DOCUMENTS: &[Named] = &[
     ("secrets-rekey", schema::<SecretsRekey>),
     ("secrets-rotate", schema::<SecretsRotate>),
     ("serve", schema::<UpLine>),
+    ("serve-notice", schema::<Notice>),
     ("status", schema::<Status>),
     ("summary", schema::<SummaryLine>),
     ("up", schema::<UpLine>),

@@ -17,6 +17,7 @@ mod cli {
     mod reads;
     mod render;
     mod secrets;
+    mod service;
     mod signals;
     mod update;
 }

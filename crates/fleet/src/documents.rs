@@ -2,11 +2,15 @@
 //! data that is written and read alike; see [`undercroft_model::document`] for what their versions mean.
 
 mod lines;
+mod notice;
 mod plan;
 mod status;
 
+pub(crate) use status::installed_state;
+
 pub use self::{
     lines::{EventLine, ProgressLine, Summary, SummaryLine, UpLine},
+    notice::{NOTICE_WAITS_MAX, Notice},
     plan::PlanDocument,
     status::{Controller, JournalHead, NodeLine, Status},
 };

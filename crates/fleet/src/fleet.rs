@@ -3,7 +3,10 @@
 use std::collections::BTreeSet;
 
 use undercroft_journal::{FleetJournal, StoreError};
-use undercroft_metal::observe::{Looking, observe};
+use undercroft_metal::{
+    observe::{Looking, observe},
+    world::ProgressSink,
+};
 use undercroft_model::{
     NodeName, Observation,
     advice::{Advice, ErrorKind, FileFailure},
@@ -94,6 +97,17 @@ impl Fleet {
     pub fn agreeing(mut self, consent: Consent) -> Self {
         self.consent = consent;
         self
+    }
+
+    /// The same fleet, whose progress goes elsewhere.
+    pub(crate) fn telling(&self, progress: ProgressSink) -> Self {
+        Self {
+            settings: Settings {
+                progress,
+                ..self.settings.clone()
+            },
+            consent: self.consent.clone(),
+        }
     }
 
     /// What it was told.

@@ -23,18 +23,23 @@ mod inputs;
 mod known;
 pub mod narrate;
 mod netboot;
+mod notify;
+mod numbers;
 mod open;
 mod pi_files;
 mod prefetch;
 mod project;
+mod pulse;
 pub mod releases;
 mod run;
 pub mod select;
 mod serve;
 mod service;
 mod settings;
+mod standing;
 mod systems;
 pub mod verdict;
+mod webhook;
 
 pub use self::{
     cluster::ClusterError,
@@ -43,15 +48,21 @@ pub use self::{
     fleet::{Fleet, FleetError, Prepared},
     known::Known,
     netboot::{BootError, BootServers, config_of as boot_config, table as boot_table},
+    notify::{Notifier, NotifyError},
     open::OpenError,
     pi_files::PiError,
     prefetch::PrefetchError,
     project::{INVENTORY_FILE, Project, ProjectError, cache_dir},
-    run::{Finished, INTERRUPT_WAIT, Run, RunError, carry_out},
+    pulse::{BUILD_SILENCE_MS_MAX, LOCAL_MS_MAX, LOOK_MS_MAX, REST_MARGIN_MS, RUN_SILENCE_MS_MAX},
+    run::{Alive, Finished, INTERRUPT_WAIT, Run, RunError, carry_out},
     serve::{ServeError, Served},
     service::{Intent, Refused, Service, serve},
     settings::{InstallerChoice, Settings},
+    standing::{Course, ToldWait},
     systems::{KeptSystems, Systems},
+    webhook::{
+        POST_MS_MAX, QUEUE_MAX, RETRY_MS_MAX, RETRY_MS_MIN, TRIES_MAX, Webhook, WebhookError,
+    },
 };
 // What a fleet's own methods take and give, so that nobody needs the crates beneath for it.
 pub use undercroft_build::system::SystemBuilder;

@@ -129,7 +129,12 @@ pub struct Run<'a> {
     /// Set to true where something else is wanted by now: nothing further is begun, what runs comes to its
     /// end, and then the run is over. `None`: nobody will.
     pub wind_down: Option<watch::Receiver<bool>>,
+    /// Called whenever something has happened, and once a minute when nothing has: the run goes on.
+    pub alive: Option<Alive>,
 }
+
+/// Takes a run's signs of life.
+pub type Alive = Arc<dyn Fn() + Send + Sync>;
 
 /// Carries a plan out until it is done, can't go on, or is interrupted. `observer` is shown every
 /// entry of the journal when it is durable.
@@ -150,6 +155,7 @@ pub async fn carry_out(
         cluster,
         interrupt,
         wind_down,
+        alive,
     } = run;
     let settings = fleet.settings();
     // Better now than when a disk is wiped already.
@@ -208,6 +214,7 @@ pub async fn carry_out(
         events,
         interrupt,
         wind_down,
+        alive,
         log: BootLog::default(),
         served: settings.inventory.nodes.keys().cloned().collect(),
     }
@@ -228,6 +235,7 @@ struct Loop {
     events: broadcast::Receiver<NetbootEvent>,
     interrupt: watch::Receiver<bool>,
     wind_down: Option<watch::Receiver<bool>>,
+    alive: Option<Alive>,
     log: BootLog,
     /// All machines that the boot servers serve.
     served: Vec<NodeName>,
@@ -251,6 +259,9 @@ impl Loop {
             }
             if give_up.is_some_and(|at| Instant::now() >= at) {
                 return Err(RunError::NotEnding);
+            }
+            if let Some(alive) = &self.alive {
+                alive();
             }
             let tick = self.next_tick(give_up);
             let event = tokio::select! {

@@ -4,7 +4,10 @@
 //! done is behind [`Hands`]; this is the order of it. Nothing that fails ends the service but a journal that
 //! can't be believed.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use undercroft_engine::{Engine, ResumeError};
 use undercroft_model::{
@@ -17,7 +20,14 @@ use undercroft_planner::{
     MachineEnd, Next, PlanReport, Replaced, Rounds, Scope, Waits, next, resumes,
 };
 
-use crate::{fleet::FleetError, known::Known, run::Finished, service::Refused};
+use crate::{
+    fleet::FleetError,
+    known::Known,
+    pulse::Part,
+    run::Finished,
+    service::Refused,
+    standing::{Board, Course},
+};
 use undercroft_journal::{FleetJournal, StoreError};
 
 /// Why a service has ended by itself.
@@ -118,7 +128,7 @@ pub(crate) trait Hands {
     /// Milliseconds of a clock that never goes back.
     fn now_ms(&self) -> u64;
     /// Reads the inventory anew; gives it, and the machines that are asked for.
-    fn read(&mut self) -> Result<(std::sync::Arc<Inventory>, Option<BTreeSet<NodeName>>), Left>;
+    fn read(&mut self) -> Result<(Arc<Inventory>, Option<BTreeSet<NodeName>>), Left>;
     /// Opens the journal, which a run that could not be begun has closed.
     fn journal(&mut self) -> Result<FleetJournal, Left>;
     /// Has the boot servers serve that inventory. `changed`: it is another than before.
@@ -163,11 +173,20 @@ pub(crate) struct Serving<H> {
     /// The fold of the journal, extended by what is new.
     known: Known,
     served: Served,
+    /// Where others see how it stands.
+    board: Arc<Board>,
 }
 
 impl<H: Hands> Serving<H> {
-    pub(crate) fn new(hands: H, interval_ms: u64, scope: Scope, journal: FleetJournal) -> Self {
+    pub(crate) fn new(
+        hands: H,
+        interval_ms: u64,
+        scope: Scope,
+        journal: FleetJournal,
+        board: Arc<Board>,
+    ) -> Self {
         Self {
+            board,
             hands,
             rounds: Rounds::new(interval_ms),
             scope,
@@ -187,6 +206,7 @@ impl<H: Hands> Serving<H> {
                 Ok(after) => {
                     self.rounds.settled("failure");
                     let rest_ms = self.rounds.over(now_ms, None);
+                    self.board.over(&self.rounds, None);
                     match after {
                         After::Rest => rest_ms,
                         After::AtOnce => 0,
@@ -197,6 +217,7 @@ impl<H: Hands> Serving<H> {
                 Err(Left::Refused(refused)) => {
                     let rest_ms = self.rounds.over(now_ms, Some(&refused.message));
                     let text = refused.sentence();
+                    self.board.over(&self.rounds, Some(&text));
                     if self.rounds.says("failure", &text, now_ms) {
                         let again = rest_ms / 1000;
                         let text = format!(
@@ -207,6 +228,7 @@ impl<H: Hands> Serving<H> {
                     rest_ms
                 }
             };
+            self.board.pulse.begin(Part::Rest(rest_ms));
             if !self.hands.rest(self.journal.as_ref(), rest_ms).await {
                 break;
             }
@@ -215,7 +237,10 @@ impl<H: Hands> Serving<H> {
     }
 
     async fn round(&mut self) -> Result<After, Left> {
+        self.board.pulse.begin(Part::Read);
         let (inventory, only) = self.hands.read()?;
+        self.board
+            .change(|standing| standing.inventory = Some(Arc::clone(&inventory)));
         let nodes: BTreeSet<NodeName> = inventory.nodes.keys().cloned().collect();
         let changed = self.rounds.inventory(&inventory.digest(), &nodes);
         if changed {
@@ -229,7 +254,9 @@ impl<H: Hands> Serving<H> {
         let Some(journal) = &self.journal else {
             return Ok(After::Rest);
         };
+        self.board.pulse.begin(Part::BootServers);
         self.hands.boot_servers(journal, changed).await?;
+        self.board.pulse.begin(Part::Build);
         let prepared = self.hands.prepare(journal, &mut self.rounds).await?;
         self.scope.options.only = only;
         self.scope.held = self.rounds.held(self.hands.now_ms());
@@ -241,16 +268,19 @@ impl<H: Hands> Serving<H> {
                 ..Observation::default()
             }
         } else {
+            self.board.pulse.begin(Part::Look);
             self.hands
                 .observe(journal, &prepared, self.known.view())
                 .await?
         };
+        self.board.pulse.begin(Part::Decide);
         let next = next(self.known.view(), &observation, &inventory, &self.scope);
         let next = next.map_err(|fault| Refused {
             message: fault.to_string(),
             hint: Some("nothing was done; this is a bug of Undercroft's".to_owned()),
         })?;
         self.show(&next, &inventory);
+        self.decided(&next, &inventory);
         let engine = match next {
             Next::Nothing { .. } | Next::Wait { .. } => return Ok(After::Rest),
             Next::Resume { .. } => self.resumed()?,
@@ -276,14 +306,33 @@ impl<H: Hands> Serving<H> {
     fn extend(&mut self) -> Result<(), Left> {
         if let Some(journal) = &self.journal {
             self.known.extend(journal.store())?;
+            self.board.saw(self.known.view());
+            self.board
+                .looked_up(journal.store(), undercroft_process::clock::wall_ms_now());
         }
         Ok(())
+    }
+
+    /// Writes down what is decided.
+    fn decided(&self, next: &Next, inventory: &Inventory) {
+        self.board.change(|standing| {
+            standing.waits = next.waits().cloned().unwrap_or_default();
+            standing.course = match next {
+                Next::Resume { .. } | Next::CarryOut { .. } => Course::Working,
+                Next::Wait { .. } => Course::Waiting,
+                Next::Nothing { report, .. } => {
+                    standing.sentence = well(report, inventory);
+                    Course::Well
+                }
+            };
+        });
     }
 
     async fn carry(&mut self, prepared: H::Prepared, engine: Engine) -> Result<After, Left> {
         let Some(journal) = self.journal.take() else {
             return Ok(After::Rest);
         };
+        self.board.pulse.begin(Part::Run);
         let planned: BTreeSet<NodeName> = engine.plan().nodes.keys().cloned().collect();
         let ran = self
             .hands

@@ -1,8 +1,13 @@
 //! Netboot and reconcile as a service, with the real fleet.
 
-use std::{collections::BTreeMap, collections::BTreeSet, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+    sync::Arc,
+    time::Duration,
+};
 
-use tokio::{sync::watch, time::Instant};
+use tokio::{sync::watch, task::JoinSet, time::Instant};
 use undercroft_engine::Engine;
 use undercroft_model::{
     Entry, NodeName, Observation, SystemTarget, advice::Advice, inventory::Inventory,
@@ -17,9 +22,13 @@ use crate::{
     facts::write_facts,
     fleet::{Fleet, FleetError, Prepared},
     netboot::BootServers,
-    run::{Finished, Run, RunError, carry_out},
+    notify::Notifier,
+    numbers,
+    run::{Alive, Finished, Run, RunError, carry_out},
     serve::{Hands, Left, ServeError, Served, Serving, is_another},
+    standing::Board,
     systems::KeptSystems,
+    webhook::Webhook,
 };
 use undercroft_journal::FleetJournal;
 use undercroft_metal::world::RunProgress;
@@ -109,6 +118,12 @@ pub struct Service<I, O> {
     pub observer: O,
     /// Set to true to end.
     pub interrupt: watch::Receiver<bool>,
+    /// Who supervises it, where somebody does.
+    pub notifier: Option<Notifier>,
+    /// Where it gives its numbers; without it, where the inventory says at the start.
+    pub metrics: Option<SocketAddr>,
+    /// Who is told when what it waits for changes.
+    pub webhook: Option<Webhook>,
 }
 
 impl<I, O> std::fmt::Debug for Service<I, O> {
@@ -140,8 +155,34 @@ where
         intent,
         observer,
         interrupt,
+        notifier,
+        metrics,
+        webhook,
     } = service;
-    let nodes = fleet.settings().inventory.nodes.keys().cloned().collect();
+    let board = Arc::new(Board::default());
+    let mut beside = JoinSet::new();
+    let notifier = notifier.map(Arc::new);
+    if let Some(notifier) = &notifier {
+        // Nothing that fails from here on ends it.
+        notifier.ready();
+        beside.spawn(Arc::clone(notifier).tell(Arc::clone(&board), interrupt.clone()));
+    }
+    let settings = fleet.settings();
+    let progress = Arc::clone(&settings.progress);
+    let say = move |text: &str| {
+        progress(RunProgress::Line {
+            node: None,
+            text: text.to_owned(),
+        });
+    };
+    if let Some(at) = metrics.or_else(|| metrics_address(&settings.inventory)) {
+        beside.spawn(numbers::give(at, Arc::clone(&board), say.clone()));
+    }
+    if let Some(webhook) = webhook {
+        let name = settings.inventory.fleet.name.clone();
+        beside.spawn(webhook.tell(name, Arc::clone(&board), say));
+    }
+    let nodes = settings.inventory.nodes.keys().cloned().collect();
     let hands = RealHands {
         fleet,
         only: None,
@@ -154,9 +195,22 @@ where
         started: Instant::now(),
         intent,
         observer,
+        board: Arc::clone(&board),
     };
     let interval_ms = u64::try_from(interval.as_millis()).unwrap_or(u64::MAX);
-    Serving::new(hands, interval_ms, scope, journal).go().await
+    let mut serving = Serving::new(hands, interval_ms, scope, journal, board);
+    let served = serving.go().await;
+    if let Some(notifier) = &notifier {
+        notifier.stopping();
+    }
+    served
+}
+
+/// Where the inventory says that numbers are given.
+fn metrics_address(inventory: &Inventory) -> Option<SocketAddr> {
+    let network = &inventory.network;
+    let port = network.metrics_port?;
+    Some(SocketAddr::from((network.server_address, port)))
 }
 
 /// Does some work, looks beside it whether something else is wanted by now, and tells that once.
@@ -191,6 +245,7 @@ struct RealHands<I, O> {
     started: Instant,
     intent: I,
     observer: O,
+    board: Arc<Board>,
 }
 
 /// What goes on beside all work: the boot servers, and whether somebody wants an end.
@@ -229,6 +284,23 @@ impl Watch {
         {
             Netboot::stop(netboot).await;
         }
+    }
+}
+
+impl<I, O> RealHands<I, O> {
+    /// What takes the signs of life of long work.
+    fn alive(&self) -> Alive {
+        let board = Arc::clone(&self.board);
+        Arc::new(move || board.pulse.beat())
+    }
+
+    /// The fleet, of which each line that is told is a sign of life.
+    fn told(&self) -> Fleet {
+        let (alive, progress) = (self.alive(), Arc::clone(&self.fleet.settings().progress));
+        self.fleet.telling(Arc::new(move |told| {
+            alive();
+            progress(told);
+        }))
     }
 }
 
@@ -278,7 +350,8 @@ where
             return Ok(());
         }
         let (_, operator) = self.fleet.keys()?;
-        let start = BootServers::start(&self.fleet, &operator);
+        let fleet = self.told();
+        let start = BootServers::start(&fleet, &operator);
         let started = self.watch.beside(Some(journal), start).await;
         let started = started.ok_or(Left::Interrupted)?;
         self.watch.servers = Some(started.map_err(RunError::from)?);
@@ -291,9 +364,8 @@ where
         rounds: &mut Rounds,
     ) -> Result<Prepared, Left> {
         let (now_ms, only) = (self.now_ms(), self.only.as_ref());
-        let work = self
-            .fleet
-            .prepare_kept(only, &mut self.kept, rounds, now_ms);
+        let fleet = self.told();
+        let work = fleet.prepare_kept(only, &mut self.kept, rounds, now_ms);
         let done = self.watch.beside(Some(journal), work).await;
         Ok(done.ok_or(Left::Interrupted)??)
     }
@@ -332,8 +404,13 @@ where
             cluster,
             interrupt: self.watch.interrupt.clone(),
             wind_down: Some(wind_down),
+            alive: Some(self.alive()),
         };
-        let work = carry_out(run, self.observer.clone());
+        let (board, mut observer) = (Arc::clone(&self.board), self.observer.clone());
+        let work = carry_out(run, move |entry: &Entry| {
+            board.entry(entry);
+            observer(entry);
+        });
         let (inventory, only) = (&self.fleet.settings().inventory, &self.only);
         let is_other = || {
             // What can't be read now is said by the next round.

@@ -1,9 +1,14 @@
 //! `undercroft serve`.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use clap::Args;
-use undercroft_fleet::{Intent, Refused, Served, Service, serve};
+use undercroft_fleet::{Intent, Notifier, Refused, Served, Service, Webhook, serve};
 use undercroft_model::Entry;
 use undercroft_planner::{PlanOptions, Scope};
 use undercroft_secrets::keys::Consent;
@@ -35,6 +40,9 @@ use crate::{
 /// The inventory is read before each look, and every few seconds while a plan is carried out. Where it has
 /// changed, nothing further of that plan is begun; what runs comes to its end, and the next plan is made at
 /// once.
+///
+/// As a service of systemd with Type=notify it says when it works, in one sentence why nothing moves, and,
+/// with WatchdogSec=, that its rounds go on.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct ServeArgs {
@@ -46,6 +54,18 @@ pub(crate) struct ServeArgs {
     /// Seconds from the end of one look to the next
     #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     interval: u64,
+    /// Give numbers in Prometheus' format at this address, instead of the inventory's
+    /// `network.metrics_port` at `network.server_address`
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    metrics: Option<SocketAddr>,
+    /// Post a notice there when what is waited for changes, on a failure, and when all goes on again;
+    /// `{secret}` in it stands for the secret
+    #[arg(long, value_name = "URL")]
+    webhook: Option<String>,
+    /// File with the secret of the webhook, that nobody else can read; without `{secret}` in the URL it
+    /// is sent as a bearer's token
+    #[arg(long, value_name = "FILE", requires = "webhook", value_hint = clap::ValueHint::FilePath)]
+    webhook_secret: Option<PathBuf>,
     #[command(flatten)]
     selection: Selection,
     #[command(flatten)]
@@ -58,7 +78,8 @@ pub(crate) struct ServeArgs {
 const EXAMPLES: &str = "\
 Examples:
   undercroft serve --yes
-  undercroft serve --yes --json >> /var/log/undercroft.jsonl";
+  undercroft serve --yes --json >> /var/log/undercroft.jsonl
+  undercroft serve --yes --webhook https://hooks.example/{secret} --webhook-secret hook.txt";
 
 pub(crate) fn run(ui: Ui, at: Option<&Path>, args: &ServeArgs) -> Result<Done, CliError> {
     let Begun {
@@ -76,6 +97,9 @@ pub(crate) fn run(ui: Ui, at: Option<&Path>, args: &ServeArgs) -> Result<Done, C
             .hint("Use `undercroft up --adopt NODE` once."));
     }
     let options = args.install.options()?;
+    let notifier = Notifier::from_environment()
+        .map_err(|e| CliError::failed("the supervisor can't be told how it goes").because(&e))?;
+    let webhook = webhook(args)?;
     let place = prepare::place(&project, &inventory, only.as_ref(), true)?;
     if let Place::Here = place {
         ports::refuse_closed(&inventory, "serve")?;
@@ -139,6 +163,9 @@ pub(crate) fn run(ui: Ui, at: Option<&Path>, args: &ServeArgs) -> Result<Done, C
                 intent: move || read.intent(),
                 observer: move |entry: &Entry| shown.entry(entry),
                 interrupt: signals.asked(),
+                notifier,
+                metrics: args.metrics,
+                webhook,
             };
             let served = serve(fleet, journal, service)
                 .await
@@ -147,6 +174,18 @@ pub(crate) fn run(ui: Ui, at: Option<&Path>, args: &ServeArgs) -> Result<Done, C
         };
         signals.unless_insisted(work).await
     })
+}
+
+/// Who is told by a notice.
+fn webhook(args: &ServeArgs) -> Result<Option<Webhook>, CliError> {
+    let Some(url) = &args.webhook else {
+        return Ok(None);
+    };
+    let secret = args.webhook_secret.as_deref().map(Webhook::secret);
+    let secret = secret.transpose().map_err(|e| CliError::from(&e))?;
+    Webhook::new(url, secret)
+        .map(Some)
+        .map_err(|e| CliError::from(&e))
 }
 
 /// A service that was told to stop has done what it was told.

@@ -210,6 +210,7 @@ impl Up<'_> {
                 cluster,
                 interrupt: signals.asked(),
                 wind_down: None,
+                alive: None,
             };
             let finished = carry_out(run, move |entry| shown.entry(entry)).await;
             self.progress.end();

@@ -98,6 +98,15 @@ impl NodeLine {
     }
 }
 
+/// How far earlier plans have brought a machine that the latest one doesn't have.
+pub(crate) fn installed_state(view: &FleetView, name: &NodeName) -> NodeState {
+    match view.installed().get(name) {
+        Some(installed) if installed.joined => NodeState::Joined,
+        Some(installed) if installed.proved_up => NodeState::Up,
+        _ => NodeState::Unknown,
+    }
+}
+
 impl Status {
     /// The status of all machines that the inventory or the accepted plan has.
     pub fn of(
@@ -109,11 +118,7 @@ impl Status {
     ) -> Self {
         let mut nodes = BTreeMap::new();
         for name in inventory.iter().flat_map(|i| i.nodes.keys()) {
-            let state = match view.installed().get(name) {
-                Some(installed) if installed.joined => NodeState::Joined,
-                Some(installed) if installed.proved_up => NodeState::Up,
-                _ => NodeState::Unknown,
-            };
+            let state = installed_state(view, name);
             let status = None;
             nodes.insert(name.clone(), NodeLine::Other { state, status });
         }

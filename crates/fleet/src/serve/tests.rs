@@ -357,7 +357,7 @@ async fn served(played: &Rc<Played>) -> (Serving<Rc<Played>>, Served) {
         unattended: true,
         ..Scope::default()
     };
-    let mut serving = Serving::new(Rc::clone(played), MINUTE_MS, scope, journal);
+    let mut serving = Serving::new(Rc::clone(played), MINUTE_MS, scope, journal, Arc::default());
     let served = serving.go().await.unwrap();
     (serving, served)
 }
