@@ -25,6 +25,8 @@
       modules = {
         # All concerns of a node; ./nix/modules has them one by one.
         default = ./nix/modules;
+        # `undercroft serve` as a service; it needs none of the others.
+        controller = ./nix/modules/controller.nix;
       };
     in
     {

@@ -4,6 +4,7 @@
   imports = [
     ./boot.nix
     ./compat.nix
+    ./controller.nix
     ./disks.nix
     ./gpu.nix
     ./hats.nix

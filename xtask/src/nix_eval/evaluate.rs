@@ -99,6 +99,15 @@ pub(super) fn units(asked: &Asked, release: &str) -> Result<Value, Failed> {
     json_of(with_trees(asked, "units.nix", release), "the units")
 }
 
+/// The controller's unit as NixOS writes it, `nix/tests/controller.nix`.
+#[cfg(test)]
+pub(super) fn controller_unit(asked: &Asked, release: &str) -> Result<Value, Failed> {
+    json_of(
+        with_trees(asked, "controller.nix", release),
+        "the controller's unit",
+    )
+}
+
 pub(super) fn json_of(mut command: Command, what: &str) -> Result<Value, Failed> {
     let output = command
         .output()

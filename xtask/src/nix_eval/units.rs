@@ -12,9 +12,9 @@ use serde_json::Value;
 
 use super::{
     asked::{Asked, find_trees, parse, trees_folder},
-    evaluate::{json_of, nix, strings},
+    evaluate::{controller_unit, json_of, nix, strings},
 };
-use crate::run::which;
+use crate::run::{repo_root, which};
 
 /// Where the distribution has systemd's own units, which those of a machine come beside.
 const UPSTREAM: &str = "/lib/systemd/system";
@@ -152,4 +152,70 @@ fn systemd_takes_every_unit_and_their_order() {
             assert!(complaints(folder.path(), &own).contains("cycle"));
         }
     }
+}
+
+/// The exposure that `systemd-analyze security` gives the controller's unit at most, in tenths: what is left are
+/// the network, which it is there for, and two capabilities.
+const EXPOSURE_TENTHS_MAX: u32 = 20;
+
+fn golden_controller() -> PathBuf {
+    repo_root().join("nix/tests/golden/undercroft-controller.service")
+}
+
+#[test]
+fn the_controllers_unit_is_as_nixos_writes_it() {
+    let Some(asked) = asked() else { return };
+    let unit = controller_unit(&asked, "25.11").unwrap();
+    let text = format!("{}\n", unit["text"].as_str().unwrap().trim_end());
+    if std::env::var_os("UNDERCROFT_WRITE_GOLDEN").is_some() {
+        fs::write(golden_controller(), &text).unwrap();
+    }
+    assert_eq!(
+        fs::read_to_string(golden_controller()).unwrap(),
+        text,
+        "if the change is meant: UNDERCROFT_WRITE_GOLDEN=1 cargo test -p xtask controllers_unit"
+    );
+}
+
+/// What systemd says of the controller's unit with one line of it changed: of its keys, and how exposed it is.
+fn judged(from: &str, to: &str) -> Option<(String, u32)> {
+    let text = fs::read_to_string(golden_controller()).unwrap();
+    assert!(text.contains(from), "{from}");
+    let text = text.replacen(from, to, 1);
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path().join("undercroft-controller.service");
+    fs::write(&at, inert("undercroft-controller.service", &text, false)).unwrap();
+    let said = complaints(folder.path(), std::slice::from_ref(&at));
+    let output = Command::new("systemd-analyze")
+        .args(["security", "--offline=true", "--no-pager"])
+        .arg(&at)
+        .output()
+        .unwrap();
+    let table = String::from_utf8_lossy(&output.stdout).into_owned();
+    // "→ Overall exposure level for undercroft-controller.service: 1.9 OK"
+    let level = table.lines().find_map(|line| line.split_once("service: "));
+    let Some((_, level)) = level else {
+        println!("SKIPPED: this systemd-analyze judges no unit offline");
+        return None;
+    };
+    let number: f64 = level.split_whitespace().next().unwrap().parse().unwrap();
+    Some((said, (number * 10.0).round() as u32))
+}
+
+#[test]
+fn systemd_takes_the_controllers_unit_and_finds_it_confined() {
+    if which("systemd-analyze").is_none() || !Path::new(UPSTREAM).is_dir() {
+        println!("SKIPPED: systemd-analyze or systemd's own units aren't here");
+        return;
+    }
+    let Some((said, exposure)) = judged("Type=notify", "Type=notify") else {
+        return;
+    };
+    assert_eq!(said, "");
+    assert!(exposure <= EXPOSURE_TENTHS_MAX, "{exposure}");
+    // Both find something where there is something to find.
+    let (said, _) = judged("WatchdogSec=", "WatchdogSecond=").unwrap();
+    assert!(said.contains("WatchdogSecond"), "{said}");
+    let (_, open) = judged("ProtectSystem=strict\n", "ProtectSystem=no\n").unwrap();
+    assert!(open > exposure, "{open} and {exposure}");
 }
