@@ -89,7 +89,9 @@ async fn answer(mut stream: TcpStream, ask: mpsc::Sender<Asked>) -> io::Result<(
         head.extend_from_slice(chunk.get(..read).unwrap_or_default());
     }
     let path = String::from_utf8_lossy(&head);
-    let path = path.strip_prefix("GET ").and_then(|rest| rest.split(' ').next());
+    let path = path
+        .strip_prefix("GET ")
+        .and_then(|rest| rest.split(' ').next());
     let path = path.map(|path| path.split('?').next().unwrap_or(path));
     let (status, body) = match path.filter(|path| PATHS.contains(path)) {
         Some(path) => {
@@ -161,8 +163,18 @@ mod tests {
             ("/livez", None, "HTTP/1.1 200 ", "ok\n"),
             ("/livez", Some("NATS is away"), "HTTP/1.1 200 ", "ok\n"),
             ("/readyz", None, "HTTP/1.1 200 ", "ok\n"),
-            ("/readyz", Some("NATS is away"), "HTTP/1.1 503 ", "NATS is away\n"),
-            ("/metrics", Some("NATS is away"), "HTTP/1.1 200 ", "jobs 3\n"),
+            (
+                "/readyz",
+                Some("NATS is away"),
+                "HTTP/1.1 503 ",
+                "NATS is away\n",
+            ),
+            (
+                "/metrics",
+                Some("NATS is away"),
+                "HTTP/1.1 200 ",
+                "jobs 3\n",
+            ),
         ] {
             let (at, mut asked) = started().await;
             tokio::spawn(async move {
