@@ -5,7 +5,7 @@
 //! of a round has been silent for longer than it may be.
 
 use std::{
-    ffi::{OsStr, OsString},
+    ffi::OsStr,
     io,
     os::{
         linux::net::SocketAddrExt as _,
@@ -176,24 +176,25 @@ fn watchdog_of(usec: Option<&OsStr>, pid: Option<&OsStr>, own: u32) -> Option<Du
     (usec > 0).then(|| Duration::from_micros(usec))
 }
 
-/// An abstract name or a path as it stands in the environment.
-#[cfg(test)]
-fn shown(address: &SocketAddr) -> OsString {
-    match (address.as_pathname(), address.as_abstract_name()) {
-        (Some(path), _) => path.into(),
-        (_, Some(name)) => [OsStr::new("@"), OsStr::from_bytes(name)]
-            .into_iter()
-            .collect(),
-        _ => OsString::new(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::ffi::OsString;
+
     use undercroft_planner::Rounds;
 
     use super::*;
     use crate::{pulse::Part, standing::Course};
+
+    /// An abstract name or a path as it stands in the environment.
+    fn shown(address: &SocketAddr) -> OsString {
+        match (address.as_pathname(), address.as_abstract_name()) {
+            (Some(path), _) => path.into(),
+            (_, Some(name)) => [OsStr::new("@"), OsStr::from_bytes(name)]
+                .into_iter()
+                .collect(),
+            _ => OsString::new(),
+        }
+    }
 
     /// A supervisor's socket, and its address as the environment has it.
     fn supervisor(at: &SocketAddr) -> (UnixDatagram, OsString) {

@@ -156,7 +156,7 @@ pub(crate) async fn give(at: SocketAddr, board: Arc<Board>, say: impl Fn(&str)) 
     beside.spawn(undercroft_metrics::serve(listener, ask));
     while let Some(tell) = asked.recv().await {
         // Whoever asked may have gone.
-        let _ = tell.send(text(&board));
+        let _ = tell.send(text(&board).into());
     }
 }
 

@@ -398,11 +398,9 @@ impl RenderedNats {
         loop {
             let read = from.read(&mut chunk).unwrap_or(0);
             heard.extend_from_slice(&chunk[..read]);
-            let text = String::from_utf8_lossy(&heard).into_owned();
+            let text = String::from_utf8_lossy(&heard);
             if read == 0 || text.contains("PONG\r\n") || text.contains("-ERR") {
-                let _ = child.kill();
-                let _ = child.wait();
-                return text;
+                break;
             }
             // NATS takes no frame before it has answered the handshake.
             if !has_said && text.contains("\r\n\r\n") {
@@ -410,6 +408,9 @@ impl RenderedNats {
                 let _ = to.write_all(&frame);
             }
         }
+        let _ = child.kill();
+        let _ = child.wait();
+        String::from_utf8_lossy(&heard).into_owned()
     }
 }
 
