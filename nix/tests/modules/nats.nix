@@ -69,7 +69,9 @@ let
       };
     }
   ];
-  builders = builtins.fromJSON (builtins.unsafeDiscardStringContext lends.nix.settings.external-builders);
+  builders = builtins.fromJSON (
+    builtins.unsafeDiscardStringContext lends.nix.settings.external-builders
+  );
   unit = lends.systemd.services.undercroft-lend-server.serviceConfig;
 in
 [

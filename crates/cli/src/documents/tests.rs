@@ -29,7 +29,7 @@ fn every_command_with_json_has_a_schema_and_no_schema_is_of_nothing() {
     let mut commands = BTreeSet::new();
     commands_with_json(&Cli::command(), "", &mut commands);
     assert!(commands.len() > 20, "{commands:?}");
-    let parts = ["progress", "summary"].map(str::to_owned);
+    let parts = ["progress", "serve-notice", "summary"].map(str::to_owned);
     commands.extend(parts);
     let named: BTreeSet<String> = DOCUMENTS.iter().map(|(n, _)| (*n).to_owned()).collect();
     assert_eq!(named, commands);
