@@ -230,9 +230,9 @@ mod tests {
         let names = tree.match_indices("undercroft_serve_");
         names
             .map(|(at, _)| {
-                let rest = &tree[at..];
+                let rest = tree.get(at..).unwrap();
                 let end = rest.find(|c: char| !c.is_ascii_lowercase() && c != '_');
-                &rest[..end.unwrap_or(rest.len())]
+                rest.get(..end.unwrap_or(rest.len())).unwrap()
             })
             .collect()
     }

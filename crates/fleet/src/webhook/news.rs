@@ -81,7 +81,8 @@ mod tests {
         let both = [("box-1", "unreachable"), ("box-2", "approval")];
         let tried = [("box-1", "next-try")];
         let mut news = News::default();
-        let steps: [(Course, &[(&str, &str)], bool); 16] = [
+        type Waits<'a> = &'a [(&'a str, &'a str)];
+        let steps: [(Course, Waits<'_>, bool); 16] = [
             (Starting, &[], false),
             // That all is well is no news to who was told nothing else.
             (Well, &[], false),
