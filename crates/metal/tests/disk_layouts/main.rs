@@ -332,7 +332,8 @@ async fn a_mirror_has_a_boot_partition_on_each_disk_and_asks_for_its_pool() {
         let device = esp["device"].as_str().unwrap();
         let options = esp["options"].as_array().unwrap();
         let options: Vec<&str> = options.iter().map(|o| o.as_str().unwrap()).collect();
-        assert_eq!(options.contains(&"nofail"), place > 0);
+        // Either disk may be gone, and the machine boots from the other.
+        assert!(options.contains(&"nofail"), "{path}: {options:?}");
         let agent = &mut guest.agent;
         agent
             .ok(&format!("mount -t vfat {device} /mnt && umount /mnt"))

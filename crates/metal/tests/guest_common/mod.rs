@@ -164,10 +164,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Agent<S> {
         self.until("\n").await;
     }
 
-    /// Gives a command without waiting for its end.
+    /// Gives a command without waiting for its end. The agent reads a line at a time: one of several is given as the
+    /// text that a shell makes it of.
     pub(crate) async fn send(&mut self, command: &str) {
-        assert!(!command.contains('\n'), "{command:?} is more than a line");
-        let line = format!("{command}\n");
+        let line = if command.contains('\n') {
+            let text = command.replace('\\', "\\\\").replace('\n', "\\n");
+            let text = text.replace('\'', "'\\''");
+            format!("eval \"$(printf '%b' '{text}')\"\n")
+        } else {
+            format!("{command}\n")
+        };
         self.port
             .write_all(line.as_bytes())
             .await
