@@ -308,11 +308,11 @@ fn working(view: &FleetView) -> String {
             parts.push(format!("{count} {what}"));
         }
     }
-    format!(
-        "a plan of {} machines is carried out: {}",
-        view.nodes.len(),
-        parts.join(", ")
-    )
+    let of = match view.nodes.len() {
+        1 => "one machine".to_owned(),
+        many => format!("{many} machines"),
+    };
+    format!("a plan of {of} is carried out: {}", parts.join(", "))
 }
 
 /// A sentence with the first of those who wait.
