@@ -11,6 +11,7 @@
 
 mod access;
 mod apply;
+mod drift;
 mod error;
 mod etcd;
 mod health;
@@ -29,6 +30,7 @@ use kube::{
 pub use self::{
     access::Access,
     apply::{Applied, Apply},
+    drift::{NamedApplication, NodeWithCordon},
     error::{FieldOwner, KubeError},
     etcd::etcd_members,
     health::{application, condition, rollout},

@@ -20,7 +20,7 @@ const PAGES_MAX: u32 = 20;
 const K3S_NAMESPACE: &str = "kube-system";
 
 /// What a Node's object says.
-fn node_seen(object: &DynamicObject) -> NodeSeen {
+pub(super) fn node_seen(object: &DynamicObject) -> NodeSeen {
     let meta = &object.metadata;
     let ready = condition(&object.data, "Ready");
     let taints = object

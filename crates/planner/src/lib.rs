@@ -21,6 +21,7 @@ mod chain;
 mod check;
 mod cluster;
 mod dependents;
+pub mod drift;
 mod estimate;
 mod explain;
 mod install;

@@ -11,6 +11,7 @@
 
 mod bench;
 mod disk_keys;
+mod drift;
 mod identity;
 #[path = "../namespace_common/mod.rs"]
 mod namespace_common;

@@ -97,7 +97,7 @@ async fn look_only(
 
 /// How far a journal has come.
 #[derive(Debug, Clone, Copy, PartialEq)]
-enum Past {
+pub(crate) enum Past {
     /// It was planned, and nothing was ever heard of it.
     Planned,
     /// Its installer reported in, and nobody approved it.
@@ -108,7 +108,7 @@ enum Past {
     WasUp,
 }
 
-fn journal(plan: &Plan, report: &InstallerReport, past: Past) -> FleetView {
+pub(crate) fn journal(plan: &Plan, report: &InstallerReport, past: Past) -> FleetView {
     let step = |verb: &str| {
         let steps = plan.steps.iter();
         steps.clone().find(|s| s.action.verb() == verb).unwrap().id
