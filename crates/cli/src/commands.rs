@@ -6,6 +6,7 @@ mod completions;
 mod console;
 mod dev;
 mod doctor;
+mod drift;
 mod events;
 mod init;
 mod installer;
@@ -97,6 +98,7 @@ pub(crate) enum Command {
     Ssh(ssh::SshArgs),
     Secrets(secrets::SecretsArgs),
     Doctor(doctor::DoctorArgs),
+    Drift(drift::DriftArgs),
     Lend(lend::LendArgs),
     Rack(rack::RackArgs),
     Installer(installer::InstallerArgs),
@@ -154,6 +156,7 @@ pub(crate) fn run(ui: Ui, cli: Cli) -> Result<Done, CliError> {
         Command::Ssh(args) => ssh::run(ui, at, &args),
         Command::Secrets(args) => secrets::run(ui, at, &args),
         Command::Doctor(args) => doctor::run(ui, at, &args),
+        Command::Drift(args) => drift::run(ui, at, &args),
         Command::Lend(args) => lend::run(ui, at, &args),
         Command::Rack(args) => rack::run(ui, at, &args),
         Command::Installer(args) => installer::run(ui, &args),

@@ -7,7 +7,9 @@ use schemars::{JsonSchema, Schema};
 use serde::{Deserialize, Serialize};
 use undercroft_build::installer::InstallerImage;
 use undercroft_fleet::{
-    documents::{EventLine, Notice, PlanDocument, ProgressLine, Status, SummaryLine, UpLine},
+    documents::{
+        Drift, EventLine, Notice, PlanDocument, ProgressLine, Status, SummaryLine, UpLine,
+    },
     releases::ComponentUpdate,
 };
 use undercroft_journal::{Alarm, PendingReport, TimelineRow};
@@ -32,6 +34,7 @@ pub(crate) const DOCUMENTS: &[Named] = &[
     ("check", schema::<Checked>),
     ("dev-config", schema::<DevConfig>),
     ("doctor", schema::<Doctor>),
+    ("drift", schema::<Drift>),
     ("events", schema::<EventLine>),
     ("installer-build", schema::<Image>),
     ("installer-path", schema::<Image>),

@@ -11,6 +11,21 @@ const PROGRAM_FOLDERS: [&str; 4] = [
     "/usr/sbin",
 ];
 
+/// Who runs this, for what is kept as somebody's word.
+pub(crate) fn who() -> String {
+    // Root that became somebody by sudo is that somebody from then on.
+    let is_told =
+        |name: &str, value: &str| !value.is_empty() && (name, value) != ("SUDO_USER", "root");
+    ["SUDO_USER", "USER", "LOGNAME"]
+        .iter()
+        .find_map(|name| {
+            std::env::var(name)
+                .ok()
+                .filter(|value| is_told(name, value))
+        })
+        .unwrap_or_else(|| format!("uid {}", rustix::process::getuid().as_raw()))
+}
+
 /// A user, as the system knows one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Person {

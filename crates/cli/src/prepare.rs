@@ -152,6 +152,22 @@ pub(crate) struct Begun {
 }
 
 impl Selection {
+    /// What a command selects that looks at machines and plans nothing.
+    pub(crate) fn to_look(flake: Option<PathBuf>, identity: Vec<PathBuf>, generation: u32) -> Self {
+        Self {
+            only: Vec::new(),
+            reinstall: Vec::new(),
+            adopt: Vec::new(),
+            inspect_only: false,
+            until: None,
+            flake,
+            store_paths: Vec::new(),
+            disko_devices: Vec::new(),
+            identity,
+            generation,
+        }
+    }
+
     /// The machines that `--only` and the command's own words name; `None` for all. Whatever is named
     /// must be there.
     fn only(

@@ -16,6 +16,7 @@ mod boot_log;
 mod cluster;
 mod disk_keys;
 pub mod documents;
+pub mod drift;
 mod facts;
 mod fleet;
 pub mod gitops;

@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{net::TcpListener, sync::mpsc, task::JoinSet};
 use undercroft_journal::AlarmKind;
 use undercroft_metrics::{Asked, NumberKind, Text, seconds};
-use undercroft_planner::Waiting;
+use undercroft_planner::{Waiting, drift::DriftKind};
 
 use crate::standing::{APPROVAL, Board, Course};
 
@@ -19,6 +19,7 @@ fn text(board: &Board) -> String {
     let mut out = Text::new("undercroft_serve");
     machines(board, &mut out);
     rounds(board, &mut out);
+    drift(board, &mut out);
     let standing = board.standing();
     out.family(
         "alarms",
@@ -78,6 +79,31 @@ fn machines(board: &Board, out: &mut Text) {
     for (reason, count) in waiting {
         out.number("waiting", &[("reason", reason)], count);
     }
+}
+
+fn drift(board: &Board, out: &mut Text) {
+    let standing = board.standing();
+    out.family(
+        "drift",
+        NumberKind::Gauge,
+        "Findings of two looks that nobody has said are meant, by kind.",
+    );
+    for kind in DriftKind::ALL {
+        let count = standing.drift.get(&kind).copied().unwrap_or(0);
+        out.number("drift", &[("kind", kind.as_str())], count);
+    }
+    out.one(
+        "drift_held",
+        NumberKind::Gauge,
+        "Findings that somebody has said are meant.",
+        standing.drift_held,
+    );
+    out.one(
+        "drift_unseen",
+        NumberKind::Gauge,
+        "What the latest look for drift could not see.",
+        standing.drift_unseen,
+    );
 }
 
 fn rounds(board: &Board, out: &mut Text) {
@@ -199,6 +225,8 @@ mod tests {
             );
             standing.alarms.insert(AlarmKind::Flood, 2);
             standing.journal_bytes = 4096;
+            standing.drift.insert(DriftKind::Cordon, 3);
+            standing.drift_held = 1;
         });
         let text = text(&board);
         for line in [
@@ -216,6 +244,10 @@ mod tests {
             "undercroft_serve_builds_failed_total 1",
             "undercroft_serve_faults_total 0",
             "undercroft_serve_alarms{kind=\"flood\"} 2",
+            "undercroft_serve_drift{kind=\"cordon\"} 3",
+            "undercroft_serve_drift{kind=\"unit\"} 0",
+            "undercroft_serve_drift_held 1",
+            "undercroft_serve_drift_unseen 0",
             "undercroft_serve_journal_entries 0",
             "undercroft_serve_journal_bytes 4096",
         ] {

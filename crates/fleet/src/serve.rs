@@ -17,7 +17,7 @@ use undercroft_model::{
     view::{FleetView, NodeStatus},
 };
 use undercroft_planner::{
-    MachineEnd, Next, PlanReport, Replaced, Rounds, Scope, Waits, next, resumes,
+    MachineEnd, Next, PlanReport, Replaced, Rounds, Scope, Waits, drift::DriftReport, next, resumes,
 };
 
 use crate::{
@@ -148,6 +148,15 @@ pub(crate) trait Hands {
         prepared: &Self::Prepared,
         view: &FleetView,
     ) -> Result<Observation, Left>;
+    /// Looks at what has drifted, and says what has by now; `None` where nobody looks.
+    async fn drift(
+        &mut self,
+        _journal: &FleetJournal,
+        _prepared: &Self::Prepared,
+        _view: &FleetView,
+    ) -> Option<Result<DriftReport, Refused>> {
+        None
+    }
     /// Carries a plan out.
     async fn run(
         &mut self,
@@ -282,11 +291,43 @@ impl<H: Hands> Serving<H> {
         self.show(&next, &inventory);
         self.decided(&next, &inventory);
         let engine = match next {
-            Next::Nothing { .. } | Next::Wait { .. } => return Ok(After::Rest),
+            Next::Nothing { .. } | Next::Wait { .. } => {
+                self.look_for_drift(&prepared).await;
+                return Ok(After::Rest);
+            }
             Next::Resume { .. } => self.resumed()?,
             Next::CarryOut { plan, .. } => self.begun(*plan)?,
         };
         self.carry(prepared, engine).await
+    }
+
+    /// Looks at what has drifted, says what is news of it, and writes it down. That it can't be looked at fails no
+    /// round: the machines are kept all the same.
+    async fn look_for_drift(&mut self, prepared: &H::Prepared) {
+        let Some(journal) = &self.journal else {
+            return;
+        };
+        self.board.pulse.begin(Part::Look);
+        let looked = self.hands.drift(journal, prepared, self.known.view());
+        let lines = match looked.await {
+            None => return,
+            Some(Ok(report)) => {
+                self.board.drifted(&report);
+                drift_lines(&report)
+            }
+            Some(Err(refused)) => {
+                let text = format!("what has drifted can't be told: {}", refused.sentence());
+                vec![text]
+            }
+        };
+        let now_ms = self.hands.now_ms();
+        if lines.is_empty() {
+            self.rounds.settled("drift");
+        } else if self.rounds.says("drift", &lines.join("\n"), now_ms) {
+            for line in &lines {
+                self.hands.say(None, line);
+            }
+        }
     }
 
     fn begun(&self, plan: Plan) -> Result<Engine, Left> {
@@ -469,6 +510,36 @@ impl<H: Hands> Serving<H> {
     pub(crate) fn view(&self) -> &FleetView {
         self.known.view()
     }
+}
+
+/// Findings that a service says one by one; of the others it says how many they are.
+const DRIFT_SAID_MAX: usize = 20;
+
+/// What is said of what has drifted; nothing where nothing has.
+fn drift_lines(report: &DriftReport) -> Vec<String> {
+    let drifted: Vec<_> = report.findings.iter().filter(|f| f.is_drift()).collect();
+    if drifted.is_empty() {
+        return Vec::new();
+    }
+    let mut lines = vec![format!(
+        "{} drifted: `undercroft drift` says what to try",
+        match drifted.len() {
+            1 => "one thing has".to_owned(),
+            n => format!("{n} things have"),
+        }
+    )];
+    for finding in drifted.iter().take(DRIFT_SAID_MAX) {
+        let on = finding
+            .node
+            .as_ref()
+            .map_or("the cluster", NodeName::as_str);
+        lines.push(format!("{on}: {}", finding.sentence));
+    }
+    let more = drifted.len().saturating_sub(DRIFT_SAID_MAX);
+    if more > 0 {
+        lines.push(format!("and {more} more"));
+    }
+    lines
 }
 
 fn replaced(why: Option<Replaced>) -> Option<&'static str> {

@@ -14,7 +14,7 @@ use undercroft_model::{
     view::FleetView,
 };
 use undercroft_netboot::Netboot;
-use undercroft_planner::{Rounds, Scope};
+use undercroft_planner::{Rounds, Scope, drift::DriftReport};
 
 use crate::{
     between::{Between, interrupted},
@@ -383,6 +383,21 @@ where
         let work = self.fleet.observe(self.only.as_ref(), prepared, view);
         let done = self.watch.beside(Some(journal), work).await;
         Ok(done.ok_or(Left::Interrupted)??)
+    }
+
+    async fn drift(
+        &mut self,
+        journal: &FleetJournal,
+        prepared: &Prepared,
+        view: &FleetView,
+    ) -> Option<Result<DriftReport, Refused>> {
+        let work = self
+            .fleet
+            .look_for_drift(self.only.as_ref(), prepared, view);
+        let look = self.watch.beside(Some(journal), work).await?;
+        let now_ms = undercroft_process::clock::wall_ms_now();
+        let report = look.and_then(|look| self.fleet.drifted(prepared, &look, now_ms));
+        Some(report.map_err(|error| Refused::from(&error)))
     }
 
     async fn run(

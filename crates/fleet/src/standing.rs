@@ -14,7 +14,10 @@ use undercroft_model::{
     text::visible_line,
     view::{self, FleetView},
 };
-use undercroft_planner::{Rounds, Waiting, Waits};
+use undercroft_planner::{
+    Rounds, Waiting, Waits,
+    drift::{DriftKind, DriftReport},
+};
 
 use crate::{documents::installed_state, pulse::Pulse};
 
@@ -99,6 +102,11 @@ pub(crate) struct Standing {
     pub(crate) alarms: BTreeMap<AlarmKind, u64>,
     /// Size of the journal's files.
     pub(crate) journal_bytes: u64,
+    /// What has drifted by kind, by the latest look that could be taken in; nothing before the first.
+    pub(crate) drift: BTreeMap<DriftKind, u64>,
+    /// Findings that are held, and parts that could not be seen.
+    pub(crate) drift_held: u64,
+    pub(crate) drift_unseen: u64,
 }
 
 /// A machine that isn't gone on with.
@@ -122,6 +130,8 @@ pub(crate) struct Told {
     /// One sentence: why nothing moves, or what does.
     pub(crate) sentence: String,
     pub(crate) waits: Vec<ToldWait>,
+    /// What has drifted, by the words of its kinds; kinds of which nothing has aren't there.
+    pub(crate) drift: BTreeMap<String, u64>,
 }
 
 /// Where the rounds write down how they stand.
@@ -185,6 +195,17 @@ impl Board {
                     *standing.alarms.entry(alarm.kind).or_default() += 1;
                 }
             }
+        });
+    }
+
+    /// What a look at what has drifted came to.
+    pub(crate) fn drifted(&self, report: &DriftReport) {
+        let count = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
+        let held = report.findings.iter().filter(|f| f.hold.is_some()).count();
+        self.change(|standing| {
+            standing.drift = report.counts();
+            standing.drift_held = count(held);
+            standing.drift_unseen = count(report.unseen.len());
         });
     }
 
@@ -260,6 +281,12 @@ impl Board {
             course: standing.course,
             sentence: visible_line(&sentence.replace('\n', " ")),
             waits,
+            drift: standing
+                .drift
+                .iter()
+                .filter(|(_, n)| **n > 0)
+                .map(|(k, n)| (k.to_string(), *n))
+                .collect(),
         }
     }
 }

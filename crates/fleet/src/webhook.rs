@@ -184,6 +184,7 @@ impl Queue {
             sentence: new.told.sentence,
             waits,
             more_waits: u64::try_from(more).unwrap_or(u64::MAX),
+            drift: new.told.drift,
             missed: 0,
         });
         if self.notices.len() > QUEUE_MAX {

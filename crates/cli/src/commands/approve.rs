@@ -21,6 +21,7 @@ use crate::{
     done::Done,
     error::{CliError, Kind},
     journal::{fold, look},
+    people,
     project::OwnedProject,
     style::{BOLD, GOOD, paint},
     text::{Table, ago, duration},
@@ -85,17 +86,7 @@ pub(crate) fn run(ui: Ui, at: Option<&Path>, args: &ApproveArgs) -> Result<Done,
             }
         },
     };
-    // Root that became somebody by sudo is that somebody from then on.
-    let is_told =
-        |name: &str, value: &str| !value.is_empty() && (name, value) != ("SUDO_USER", "root");
-    let by = ["SUDO_USER", "USER", "LOGNAME"]
-        .iter()
-        .find_map(|name| {
-            std::env::var(name)
-                .ok()
-                .filter(|value| is_told(name, value))
-        })
-        .unwrap_or_else(|| format!("uid {}", rustix::process::getuid().as_raw()));
+    let by = people::who();
     let granted = approval::approve(&state, node, &fingerprint, &by, wall_ms_now())
         .map_err(|e| CliError::from(&e))?;
     ui.note(&format!(

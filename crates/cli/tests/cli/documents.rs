@@ -56,6 +56,7 @@ fn what_is_printed_is_what_its_schema_says() {
         &["journal"],
         &["approve"],
         &["doctor", "vm-01"],
+        &["drift", "--no-build"],
         &["rehearse", "--faults", "many", "--trace"],
         &["rehearse", "--seeds", "2"],
     ] {

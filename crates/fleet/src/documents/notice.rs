@@ -1,5 +1,7 @@
 //! What a service tells somebody's webhook.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use undercroft_model::document::{Document, Version};
 
@@ -28,6 +30,9 @@ pub struct Notice {
     pub waits: Vec<ToldWait>,
     /// How many more there are.
     pub more_waits: u64,
+    /// What has drifted, by the words of its kinds; kinds of which nothing has aren't there.
+    #[serde(default)]
+    pub drift: BTreeMap<String, u64>,
     /// Notices before this one that were given up, as nobody took them.
     pub missed: u64,
 }

@@ -1,6 +1,6 @@
 //! What is news: another reason to wait, a failure, a recovery; and not that one is tried again.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use undercroft_model::NodeName;
 
@@ -15,6 +15,7 @@ pub(crate) struct News {
     course: Course,
     failing: bool,
     waits: BTreeSet<(NodeName, String)>,
+    drift: BTreeMap<String, u64>,
 }
 
 /// Something new.
@@ -45,11 +46,12 @@ impl News {
                 waits
             }
         };
-        if failing == self.failing && waits == self.waits {
+        if failing == self.failing && waits == self.waits && told.drift == self.drift {
             return None;
         }
         let before = std::mem::replace(&mut self.course, told.course);
         (self.failing, self.waits) = (failing, waits);
+        self.drift.clone_from(&told.drift);
         Some(New { before, told })
     }
 }
@@ -71,6 +73,7 @@ mod tests {
                     reason: "a reason".to_owned(),
                 })
                 .collect(),
+            drift: BTreeMap::new(),
         }
     }
 
@@ -111,6 +114,22 @@ mod tests {
                 assert_eq!(new.before, before, "{n}");
                 before = course;
             }
+        }
+    }
+
+    #[test]
+    fn what_has_drifted_is_news_once_and_so_is_its_end() {
+        let mut news = News::default();
+        let well = told(Course::Well, &[]);
+        let mut drifted = well.clone();
+        drifted.drift.insert("cordon".to_owned(), 1);
+        for (told, is_news) in [
+            (&well, false),
+            (&drifted, true),
+            (&drifted, false),
+            (&well, true),
+        ] {
+            assert_eq!(news.of(told.clone()).is_some(), is_news, "{told:?}");
         }
     }
 
