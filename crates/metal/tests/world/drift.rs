@@ -1,6 +1,12 @@
 //! A look at what has drifted, over the real OpenSSH: the script that a machine runs, with a folder that stands for
 //! the machine, and what becomes of a machine that doesn't answer.
 
+#![expect(
+    clippy::indexing_slicing,
+    clippy::string_slice,
+    reason = "in a test a panic is the finding"
+)]
+
 use std::{
     collections::BTreeMap,
     fs,
