@@ -67,6 +67,13 @@ pub(crate) struct Selection {
     /// should, and is never written to
     #[arg(long, value_name = "NODE", value_delimiter = ',', conflicts_with = "inspect_only", add = ArgValueCompleter::new(complete::nodes))]
     pub(crate) adopt: Vec<NodeName>,
+    /// Update machines that run another system than the one that was built, wave by wave: one first, then servers one by
+    /// one, then the others. Each is emptied of pods, restarted, and must be well before the next
+    #[arg(long, conflicts_with_all = ["inspect_only", "until"])]
+    pub(crate) update: bool,
+    /// Let this machine try its system once more, which it has left by itself in an update
+    #[arg(long, value_name = "NODE", value_delimiter = ',', requires = "update", add = ArgValueCompleter::new(complete::nodes))]
+    pub(crate) retry: Vec<NodeName>,
     /// Boot the machines, have them approved and compare them with the inventory, and write nothing
     /// to them
     #[arg(long, conflicts_with = "reinstall")]
@@ -176,7 +183,7 @@ impl Selection {
         inventory: &Inventory,
         words: &[String],
     ) -> Result<Option<BTreeSet<NodeName>>, CliError> {
-        for name in self.reinstall.iter().chain(&self.adopt) {
+        for name in self.reinstall.iter().chain(&self.adopt).chain(&self.retry) {
             project.node(inventory, name)?;
         }
         let words: Vec<String> = self.only.iter().chain(words).cloned().collect();

@@ -73,6 +73,24 @@ fn refute(
         ) => refute_key(host_key_fingerprint, shown)
             .or_else(|| refute_system(toplevel, booted_system))
             .or_else(|| still_the_installer(facts, boot_id)),
+        (Action::Fetch { .. }, Evidence::Fetched { .. })
+        | (Action::Drain, Evidence::Drained { .. })
+        | (Action::Stage { .. }, Evidence::Staged { .. })
+        | (Action::Release, Evidence::Released { .. }) => None,
+        (Action::Restart { .. }, Evidence::Restarted { boot_id }) => refute_restart(facts, boot_id),
+        (
+            Action::Confirm {
+                toplevel,
+                host_key_fingerprint,
+            },
+            Evidence::Up {
+                booted_system,
+                host_key_fingerprint: shown,
+                boot_id,
+            },
+        ) => refute_key(host_key_fingerprint, shown)
+            .or_else(|| refute_system(toplevel, booted_system))
+            .or_else(|| refute_restart(facts, boot_id)),
         (
             action @ (Action::FoundCluster | Action::JoinCluster { .. }),
             Evidence::Joined {
@@ -151,6 +169,21 @@ fn refute_reboot(facts: &NodeFacts, boot_id: &str) -> Option<Failure> {
             format!("the machine still shows the installer's boot id {boot_id}"),
         )
     })
+}
+
+/// Only in another boot than the one in which it was staged can a machine run what was staged.
+fn refute_restart(facts: &NodeFacts, boot_id: &str) -> Option<Failure> {
+    match facts.staged_boot_id.as_deref() {
+        Some(staged) if staged != boot_id => None,
+        Some(staged) => Some(Failure::new(
+            FailureKind::Transient,
+            format!("the machine still shows the boot id {staged}, in which its system was staged"),
+        )),
+        None => Some(Failure::new(
+            FailureKind::PreconditionLost,
+            "nobody knows in which boot its system was staged",
+        )),
+    }
 }
 
 fn refute_key(planned: &str, shown: &str) -> Option<Failure> {

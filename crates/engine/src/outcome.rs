@@ -125,7 +125,7 @@ impl Engine {
             Outcome::Orphaned => self.todo.push_back(n),
             Outcome::Failed { failure } => match failure.kind {
                 FailureKind::PreconditionLost => self.restart(n, step, failure.clone(), out),
-                FailureKind::Refused | FailureKind::Permanent => {
+                FailureKind::Refused | FailureKind::Refuted | FailureKind::Permanent => {
                     self.fail(n, failure.clone(), out);
                 }
                 FailureKind::Transient | FailureKind::Ambiguous if work == Work::Probe => {

@@ -207,6 +207,17 @@ fn started(step: &Step, work: Work, attempt: u32) -> Sentence {
             Action::Install { .. } => format!("{verb}: host key, profile and boot loader"),
             Action::Reboot { .. } => format!("{verb}: into the installed system"),
             Action::Prove { .. } => format!("{verb}: does it run what was built?"),
+            Action::Fetch { closure_bytes, .. } => match closure_bytes {
+                Some(size) => format!("{verb}: what it lacks of {}", bytes(*size)),
+                None => format!("{verb}: what it lacks of its new system"),
+            },
+            Action::Drain => format!("{verb}: closing it for further pods and evicting its own"),
+            Action::Stage { .. } => format!("{verb}: making its new system the next one to boot"),
+            Action::Restart { .. } => format!("{verb}: into its new system"),
+            Action::Confirm { .. } => {
+                format!("{verb}: waiting until it says that it is well with its new system")
+            }
+            Action::Release => format!("{verb}: opening it for pods again"),
             Action::FoundCluster => format!("{verb}: starting the cluster's first server"),
             Action::JoinCluster {
                 role,
@@ -247,7 +258,7 @@ fn ended(step: &Step, outcome: &Outcome) -> Sentence {
         Outcome::Failed { failure } => Sentence::of(
             &step.node,
             match failure.kind {
-                FailureKind::Refused | FailureKind::Permanent => Tone::Bad,
+                FailureKind::Refused | FailureKind::Refuted | FailureKind::Permanent => Tone::Bad,
                 _ => Tone::Warn,
             },
             format!("{verb} failed: {}", why(failure)),
@@ -296,6 +307,25 @@ fn proof(evidence: &Evidence) -> String {
             format!("installed: the boot loader's default is {default_entry}")
         }
         Evidence::Rebooted { boot_id } => format!("rebooted: boot {boot_id}"),
+        Evidence::Fetched { .. } => "fetched: its store has the new system".to_owned(),
+        Evidence::Drained { evicted: 1 } => "drained: 1 pod was evicted".to_owned(),
+        Evidence::Drained { evicted } => format!("drained: {evicted} pods were evicted"),
+        Evidence::Staged {
+            goes_back_to: Some(system),
+            ..
+        } => format!(
+            "staged: it tries its new system once, and goes back to {system} where it isn't well"
+        ),
+        Evidence::Staged {
+            goes_back_to: None, ..
+        } => "staged: its new system is what it boots from now on".to_owned(),
+        Evidence::Restarted { boot_id } => format!("restarted: boot {boot_id}"),
+        Evidence::Released {
+            still_closed: false,
+        } => "released: it takes pods again".to_owned(),
+        Evidence::Released { still_closed: true } => {
+            "released: it stays closed for pods, as somebody else wants it".to_owned()
+        }
         Evidence::Up {
             booted_system,
             host_key_fingerprint,

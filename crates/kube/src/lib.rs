@@ -11,6 +11,7 @@
 
 mod access;
 mod apply;
+mod drain;
 mod drift;
 mod error;
 mod etcd;

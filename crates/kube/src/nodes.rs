@@ -37,6 +37,11 @@ pub(super) fn node_seen(object: &DynamicObject) -> NodeSeen {
             Some(condition) => condition.why,
             None => "its kubelet has reported nothing yet".to_owned(),
         },
+        closed: object
+            .data
+            .pointer("/spec/unschedulable")
+            .and_then(Value::as_bool)
+            .unwrap_or(false),
         labels: meta.labels.clone().unwrap_or_default(),
         annotations: meta.annotations.clone().unwrap_or_default(),
         taints: taints.into_iter().flatten().map(taint_text).collect(),

@@ -54,6 +54,7 @@ pub async fn observe(looking: Looking<'_>) -> Result<Observation, KeyError> {
     let mut observation = Observation {
         targets: looking.targets.clone(),
         installed: looking.view.installed().clone(),
+        updates: looking.view.updates().clone(),
         ..Observation::default()
     };
     let permits = Arc::new(Semaphore::new(LOOKS_MAX));

@@ -25,6 +25,7 @@ mod nixlog;
 mod options;
 mod progress;
 mod reports;
+mod update;
 
 use std::{collections::BTreeMap, sync::Arc, time::Instant};
 
@@ -182,6 +183,24 @@ async fn carry_out(shared: &Shared, order: Order) -> Outcome {
             _,
         ) => answer::carry_out(&job).await,
         (
+            Action::Fetch {
+                host_key_fingerprint,
+                ..
+            }
+            | Action::Stage {
+                host_key_fingerprint,
+                ..
+            }
+            | Action::Restart {
+                host_key_fingerprint,
+            }
+            | Action::Confirm {
+                host_key_fingerprint,
+                ..
+            },
+            _,
+        ) => Box::pin(update::carry_out(&job, host_key_fingerprint)).await,
+        (
             Action::Prove {
                 toplevel,
                 host_key_fingerprint,
@@ -192,7 +211,9 @@ async fn carry_out(shared: &Shared, order: Order) -> Outcome {
             Action::FoundCluster
             | Action::JoinCluster { .. }
             | Action::AwaitReady { .. }
-            | Action::Bootstrap { .. },
+            | Action::Bootstrap { .. }
+            | Action::Drain
+            | Action::Release,
             work,
         ) => Box::pin(cluster::carry_out(&job, work)).await,
     };

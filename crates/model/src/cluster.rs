@@ -130,6 +130,19 @@ pub struct ClusterNode {
     pub etcd_voter: bool,
     /// Its kubelet's version, such as `v1.34.2+k3s1`.
     pub kubelet_version: String,
+    /// Who has closed it for further pods; `None` where nobody has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub closed_by: Option<ClosedBy>,
+}
+
+/// Who has closed a node for further pods.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum ClosedBy {
+    /// An update of this fleet's, which opens it again.
+    Update,
+    /// Somebody else, who does so themselves.
+    Others,
 }
 
 /// What a look at the cluster's API has shown.

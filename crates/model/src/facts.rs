@@ -14,6 +14,12 @@ pub struct NodeFacts {
     pub approval: Option<Approval>,
     /// The boot id that the last successful step saw.
     pub boot_id: Option<String>,
+    /// The boot in which its next system was staged.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub staged_boot_id: Option<String>,
+    /// The system to which it goes back by itself where it isn't well with that one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub goes_back_to: Option<String>,
     /// The devices of the planned disks, in the plan's order, as the inspection found them.
     pub disk_paths: Vec<String>,
     /// The host key under which the machine was proved to run its own system, since its steps began last. A view has
@@ -56,7 +62,20 @@ impl NodeFacts {
                 self.boot_id = Some(boot_id.clone());
                 self.host_key_fingerprint = Some(host_key_fingerprint.clone());
             }
-            Evidence::Bootstrapped { .. } => {}
+            Evidence::Fetched { boot_id } | Evidence::Restarted { boot_id } => {
+                self.boot_id = Some(boot_id.clone());
+            }
+            Evidence::Staged {
+                boot_id,
+                goes_back_to,
+            } => {
+                self.goes_back_to.clone_from(goes_back_to);
+                self.boot_id = Some(boot_id.clone());
+                self.staged_boot_id = Some(boot_id.clone());
+            }
+            Evidence::Bootstrapped { .. }
+            | Evidence::Drained { .. }
+            | Evidence::Released { .. } => {}
         }
         None
     }

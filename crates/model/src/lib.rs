@@ -18,12 +18,13 @@ mod report;
 mod tagged;
 pub mod text;
 mod unanswered;
+mod updates;
 pub mod view;
 pub mod words;
 
 pub use cluster::{
-    BootstrapPart, ClusterNode, ClusterObservation, ClusterPlan, ClusterRole, GitopsSource,
-    kubernetes_minor,
+    BootstrapPart, ClosedBy, ClusterNode, ClusterObservation, ClusterPlan, ClusterRole,
+    GitopsSource, kubernetes_minor,
 };
 pub use diagnostic::{Diagnostic, Excerpt, Piece, Place, Related, Role, Severity};
 pub use facts::NodeFacts;
@@ -36,7 +37,7 @@ pub use misfit::{DiskMisfit, Misfit, misfits, the_disk};
 pub use observation::{Found, Installed, NodeObservation, Observation};
 pub use plan::{
     Action, ApprovalMode, DiskIdentity, NodePlan, NodeState, PLAN_VERSION, Plan, PlanId,
-    PlanLimits, PlannedDisk, Resource, RetryPolicy, Step, StepId, SystemTarget,
+    PlanLimits, PlannedDisk, Resource, RetryPolicy, Step, StepId, SystemTarget, Wave,
 };
 pub use record::{
     APPROVAL_EXPIRES_MS, Approval, CLOCK_BACK_MS_MAX, Entry, Evidence, FailedCommand, Failure,
@@ -44,3 +45,4 @@ pub use record::{
 };
 pub use report::{INSTALLER_REPORT_VERSION, InstallerReport, ReportedDisk, ReportedFirmware};
 pub use unanswered::NoAnswer;
+pub use updates::{RefutedSystem, Updates};

@@ -21,3 +21,5 @@ pub const GRAFANA_SECRET: &str = "grafana-admin";
 pub const GRAFANA_USER_KEY: &str = "admin-user";
 /// The key of that Secret that has the password.
 pub const GRAFANA_PASSWORD_KEY: &str = "admin-password";
+/// Annotation of a Node that an update has closed for further pods, and opens again: no Node without it is opened.
+pub const CLOSED_ANNOTATION: &str = "undercroft.dev/closed-by-update";

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{ClusterObservation, InstallerReport, NodeName, PlannedDisk, SystemTarget};
+use crate::{ClusterObservation, InstallerReport, NodeName, PlannedDisk, SystemTarget, Updates};
 
 /// What a look at one machine has shown.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
@@ -79,6 +79,9 @@ pub struct Observation {
     /// What the journal says was installed before.
     #[serde(default)]
     pub installed: BTreeMap<NodeName, Installed>,
+    /// How far an update is, by what the journal says.
+    #[serde(default)]
+    pub updates: Updates,
     /// What the cluster's API says; `None` where nobody could ask it, so that whatever may be done
     /// already is looked at first.
     #[serde(default)]

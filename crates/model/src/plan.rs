@@ -178,6 +178,39 @@ pub enum Action {
         /// The fingerprint that the machine must show.
         host_key_fingerprint: String,
     },
+    /// Copy the closure to the machine's own store, while it runs the system that it has.
+    Fetch {
+        /// The system's toplevel.
+        toplevel: String,
+        /// The closure's size in bytes, where known.
+        closure_bytes: Option<u64>,
+        /// The fingerprint that the machine must show.
+        host_key_fingerprint: String,
+    },
+    /// Let no further pod be placed on the machine, and evict those that run there: each as its disruption budget
+    /// allows. What this step has closed it opens again where it comes to no end.
+    Drain,
+    /// Make the system the next one to boot: where the machine tries its systems, for one boot. Read back.
+    Stage {
+        /// The system's toplevel.
+        toplevel: String,
+        /// The fingerprint that the machine must show.
+        host_key_fingerprint: String,
+    },
+    /// Reboot the machine into what was staged, and wait until its boot id is another than at the staging.
+    Restart {
+        /// The fingerprint under which the machine must come back.
+        host_key_fingerprint: String,
+    },
+    /// Wait until the machine itself has found that it is well with the system, or has left it.
+    Confirm {
+        /// The system's toplevel.
+        toplevel: String,
+        /// The fingerprint that the machine must show.
+        host_key_fingerprint: String,
+    },
+    /// Let pods be placed on the machine again, unless somebody else has closed it.
+    Release,
     /// Start the cluster's first server and wait until its API answers and etcd has it as its one
     /// member that votes. Refused where another server of the inventory already answers for a
     /// cluster.
@@ -222,6 +255,12 @@ impl Action {
             Self::Install { .. } => "install",
             Self::Reboot { .. } => "reboot",
             Self::Prove { .. } => "prove",
+            Self::Fetch { .. } => "fetch",
+            Self::Drain => "drain",
+            Self::Stage { .. } => "stage",
+            Self::Restart { .. } => "restart",
+            Self::Confirm { .. } => "confirm",
+            Self::Release => "release",
             Self::FoundCluster => "found",
             Self::JoinCluster { .. } => "join",
             Self::AwaitReady { .. } => "ready",
@@ -237,6 +276,21 @@ impl Action {
                 | Self::JoinCluster { .. }
                 | Self::AwaitReady { .. }
                 | Self::Bootstrap { .. }
+                | Self::Drain
+                | Self::Release
+        )
+    }
+
+    /// Whether it is done to a machine that has a system of its own, which is another by the end of its steps.
+    pub fn updates(&self) -> bool {
+        matches!(
+            self,
+            Self::Fetch { .. }
+                | Self::Drain
+                | Self::Stage { .. }
+                | Self::Restart { .. }
+                | Self::Confirm { .. }
+                | Self::Release
         )
     }
 
@@ -332,6 +386,16 @@ impl NodePlan {
     }
 }
 
+/// The wave of an update that a plan is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+pub struct Wave {
+    /// The digest of the systems that all machines are to run: another one is another update, which begins with a machine
+    /// that is tried first.
+    pub update: String,
+    /// Which wave of it this is, from 1.
+    pub number: u32,
+}
+
 /// The limits that hold for a plan as a whole.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct PlanLimits {
@@ -361,6 +425,9 @@ pub struct Plan {
     /// The cluster that its machines form; `None` where no step is about one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cluster: Option<ClusterPlan>,
+    /// Which wave of an update it is; `None` where no machine is updated.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wave: Option<Wave>,
     /// The machines that it is about.
     pub nodes: BTreeMap<NodeName, NodePlan>,
     /// All steps; a step's id is its index.
@@ -383,6 +450,7 @@ impl Plan {
             inventory_digest: &self.inventory_digest,
             limits: &self.limits,
             cluster: self.cluster.as_ref(),
+            wave: self.wave.as_ref(),
             nodes: &self.nodes,
             steps: &self.steps,
         };
@@ -418,6 +486,8 @@ struct Unnamed<'a> {
     limits: &'a PlanLimits,
     #[serde(skip_serializing_if = "Option::is_none")]
     cluster: Option<&'a ClusterPlan>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    wave: Option<&'a Wave>,
     nodes: &'a BTreeMap<NodeName, NodePlan>,
     steps: &'a [Step],
 }

@@ -158,6 +158,33 @@ pub enum Evidence {
         /// The host key that it showed.
         host_key_fingerprint: String,
     },
+    /// The closure is in the machine's own store, whole.
+    Fetched {
+        /// The boot in which it was seen.
+        boot_id: String,
+    },
+    /// No pod runs on the machine but what belongs to it.
+    Drained {
+        /// How many pods were evicted.
+        evicted: u32,
+    },
+    /// The system is the next one to boot.
+    Staged {
+        /// The boot in which it was staged, which the machine must have left before it can run it.
+        boot_id: String,
+        /// The system to which the machine goes back by itself where it isn't well; `None` where it tries none.
+        goes_back_to: Option<String>,
+    },
+    /// The machine has booted again since the system was staged.
+    Restarted {
+        /// The new boot.
+        boot_id: String,
+    },
+    /// Pods may be placed on the machine again.
+    Released {
+        /// Whether it is still closed, since somebody else has closed it.
+        still_closed: bool,
+    },
     /// The machine is a member of the cluster.
     Joined {
         /// The boot whose kubelet has registered (`status.nodeInfo.bootID`).
@@ -200,6 +227,9 @@ pub enum FailureKind {
     /// The machine isn't who it should be, or would lose what it must not lose. Never tried again
     /// without the operator; the machine is quarantined.
     Refused,
+    /// The machine has tried its new system and left it again by itself. Never tried again with that system unless
+    /// the operator asks, and no other machine is updated meanwhile.
+    Refuted,
     /// Trying again would not help.
     Permanent,
 }

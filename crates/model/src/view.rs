@@ -11,7 +11,9 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Entry, Installed, NodeName, OpId, Plan, PlanId, RunEnd, Step, StepId, SystemTarget};
+use crate::{
+    Entry, Installed, NodeName, OpId, Plan, PlanId, RunEnd, Step, StepId, SystemTarget, Updates,
+};
 
 pub use node::{Current, Failed, NodeStatus, NodeView, Phase, Quarantine, Waits};
 
@@ -76,6 +78,9 @@ pub struct FleetView {
     next_op: u64,
     /// What was installed by all plans so far.
     installed: BTreeMap<NodeName, Installed>,
+    /// How far the latest update is.
+    #[serde(default)]
+    updates: Updates,
     /// The machines that were refused by the latest plan that had them.
     refused: BTreeMap<NodeName, RefusedNode>,
 }
@@ -125,6 +130,11 @@ impl FleetView {
     /// planner must know to recognise its own work.
     pub fn installed(&self) -> &BTreeMap<NodeName, Installed> {
         &self.installed
+    }
+
+    /// How far the latest update is, and which systems machines have left by themselves.
+    pub fn updates(&self) -> &Updates {
+        &self.updates
     }
 
     /// The machines that were refused by the latest plan that had them, so that only a person takes them up

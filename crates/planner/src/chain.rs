@@ -138,7 +138,12 @@ pub(crate) struct Draft {
 }
 
 impl Draft {
-    fn new(action: Action, reaches: NodeState, timeout_s: u32, resource: Option<Resource>) -> Self {
+    pub(crate) fn new(
+        action: Action,
+        reaches: NodeState,
+        timeout_s: u32,
+        resource: Option<Resource>,
+    ) -> Self {
         Self {
             action,
             reaches,
@@ -247,7 +252,7 @@ pub(crate) fn build_running(
     planned
 }
 
-fn node_plan(
+pub(crate) fn node_plan(
     inventory: &Inventory,
     node: &Node,
     target: Option<SystemTarget>,

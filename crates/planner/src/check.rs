@@ -262,7 +262,15 @@ impl<'a> Linter<'a> {
             }
             return;
         }
-        if step.requires >= NodeState::Seen && from.is_none_or(|s| s.reaches > NodeState::Seen) {
+        // A machine that is updated has no installer to go back to.
+        let is_installed = node.steps.iter().any(|id| {
+            let step = self.plan.step(*id);
+            step.is_some_and(|step| matches!(step.action, Action::Approve { .. }))
+        });
+        if is_installed
+            && step.requires >= NodeState::Seen
+            && from.is_none_or(|s| s.reaches > NodeState::Seen)
+        {
             self.at(step, "it restarts after the report that its approval is of");
         }
     }
@@ -271,12 +279,18 @@ impl<'a> Linter<'a> {
         let toplevel = match &step.action {
             Action::CopyClosure { toplevel, .. }
             | Action::Install { toplevel, .. }
+            | Action::Fetch { toplevel, .. }
+            | Action::Stage { toplevel, .. }
+            | Action::Confirm { toplevel, .. }
             | Action::Prove { toplevel, .. } => toplevel,
             Action::NetworkBoot
             | Action::Approve { .. }
             | Action::Inspect { .. }
             | Action::Partition { .. }
             | Action::Reboot { .. }
+            | Action::Drain
+            | Action::Restart { .. }
+            | Action::Release
             | Action::FoundCluster
             | Action::JoinCluster { .. }
             | Action::AwaitReady { .. }

@@ -42,6 +42,35 @@ pub fn node_wants(inventory: &Inventory, name: &NodeName) -> NodeWants {
     }
 }
 
+/// The cluster as a plan's steps know it.
+pub(crate) fn cluster_of(
+    inventory: &Inventory,
+    founder: NodeName,
+    members: BTreeSet<NodeName>,
+) -> ClusterPlan {
+    let kubernetes = &inventory.kubernetes;
+    let address = |name: &NodeName| inventory.nodes.get(name).map(|node| node.address);
+    let servers = inventory.servers().into_iter();
+    ClusterPlan {
+        distribution: kubernetes.distribution,
+        version: kubernetes.version.clone(),
+        servers: servers
+            .filter_map(|name| Some((name.clone(), address(name)?)))
+            .collect(),
+        members,
+        founder,
+        gitops: inventory
+            .gitops
+            .repository
+            .as_ref()
+            .map(|repository| GitopsSource {
+                repository: repository.clone(),
+                revision: inventory.gitops.revision.clone(),
+                path: inventory.gitops.path.clone(),
+            }),
+    }
+}
+
 /// What the cluster's steps are appended to.
 pub(crate) struct Drafting<'a> {
     pub(crate) inventory: &'a Inventory,
@@ -114,26 +143,9 @@ impl Drafting<'_> {
         if founds {
             self.bring_in(&founder, &seen_by);
         }
-        let address = |name: &NodeName| self.inventory.nodes.get(name).map(|node| node.address);
-        (!seen_by.is_empty()).then(|| ClusterPlan {
-            distribution: kubernetes.distribution,
-            version: kubernetes.version.clone(),
-            servers: servers
-                .iter()
-                .filter_map(|name| Some(((*name).clone(), address(name)?)))
-                .collect(),
-            members: self.members_beside(&founder),
-            founder,
-            gitops: self
-                .inventory
-                .gitops
-                .repository
-                .as_ref()
-                .map(|repository| GitopsSource {
-                    repository: repository.clone(),
-                    revision: self.inventory.gitops.revision.clone(),
-                    path: self.inventory.gitops.path.clone(),
-                }),
+        (!seen_by.is_empty()).then(|| {
+            let members = self.members_beside(&founder);
+            cluster_of(self.inventory, founder, members)
         })
     }
 

@@ -15,6 +15,9 @@ const COPY_BYTES_PER_S: u64 = 80_000_000;
 /// The size that a closure is taken to have where it isn't known, in bytes.
 const CLOSURE_BYTES: u64 = 2_000_000_000;
 
+/// A system shares most of its closure with the one before it: one part in so many is taken to be new.
+const CHANGED_SHARE: u64 = 4;
+
 /// How long a step typically takes, in milliseconds. These are guesses of the order of magnitude,
 /// for ordinary servers; a rehearsal gives a distribution.
 pub fn typical_ms(step: &Step) -> u64 {
@@ -29,6 +32,15 @@ pub fn typical_ms(step: &Step) -> u64 {
         }
         Action::Install { .. } => 20_000,
         Action::Reboot { .. } => 90_000,
+        Action::Fetch { closure_bytes, .. } => {
+            let bytes = closure_bytes.unwrap_or(CLOSURE_BYTES) / CHANGED_SHARE;
+            2_000 + bytes.saturating_mul(1000) / COPY_BYTES_PER_S
+        }
+        Action::Drain => 60_000,
+        Action::Stage { .. } => 10_000,
+        Action::Restart { .. } => 90_000,
+        Action::Confirm { .. } => 600_000,
+        Action::Release => 3_000,
         Action::Prove { .. } => 3_000,
         Action::FoundCluster => 60_000,
         Action::JoinCluster { .. } => 45_000,

@@ -86,6 +86,9 @@ fn headline(report: &PlanReport) -> String {
         (s.reinstall, "to wipe and install anew"),
         (s.join, "to take their part in the cluster"),
         (s.adopt, "to prove, which run what they should"),
+        (s.update, "to update"),
+        (s.update_later, "to update later"),
+        (s.release, "to open for pods again"),
         (s.converged, "up to date"),
         (s.differs, "running another system"),
         (s.unreachable, "not answering"),
@@ -115,12 +118,24 @@ fn install(
         NodeStatus::Reinstall => "  (wiped although it was installed)",
         NodeStatus::Join => "  (runs what it should, and takes its part in the cluster)",
         NodeStatus::Adopt => "  (runs what it should, which no run has proved yet)",
+        NodeStatus::Update { .. } => "  (updated)",
+        NodeStatus::Release => "  (an update has closed it for further pods, and came to no end)",
         _ => "",
     };
     writeln!(out, "\n{name}  {}{how}", planned.address)?;
     match &planned.target {
         Some(target) => writeln!(out, "  system    {}", target.toplevel)?,
+        None if report.status == NodeStatus::Release => {}
         None => writeln!(out, "  system    none: it is only looked at")?,
+    }
+    if let NodeStatus::Update {
+        booted, current, ..
+    } = &report.status
+    {
+        match booted == current {
+            true => writeln!(out, "  runs      {booted}")?,
+            false => writeln!(out, "  runs      {current}, and has booted {booted}")?,
+        }
     }
     for disk in &report.destroys {
         writeln!(out, "  wipes     {} ({})", disk.identity, disk.role)?;
@@ -148,6 +163,10 @@ fn phrase(action: &Action) -> String {
             ApprovalMode::Console => "approve (console)".to_owned(),
         },
         Action::Partition { layout, .. } => format!("partition ({layout})"),
+        Action::Fetch {
+            closure_bytes: Some(bytes),
+            ..
+        } => format!("fetch (what it lacks of {})", size(*bytes)),
         Action::CopyClosure {
             closure_bytes: Some(bytes),
             ..
@@ -167,7 +186,10 @@ fn left_alone(status: &NodeStatus) -> Option<String> {
         | NodeStatus::Reinstall
         | NodeStatus::Join
         | NodeStatus::Adopt
+        | NodeStatus::Update { .. }
+        | NodeStatus::Release
         | NodeStatus::Converged => None,
+        NodeStatus::UpdateLater { reason, .. } => Some(format!("to update later: {reason}")),
         NodeStatus::Differs {
             booted,
             current,

@@ -30,6 +30,7 @@ mod next;
 mod plan;
 mod report;
 mod rounds;
+mod update;
 mod verdict;
 
 pub use check::{PlanFinding, check, check_decided};

@@ -85,6 +85,11 @@ pub enum Waiting {
         /// The system that was built.
         target: String,
     },
+    /// It is to be updated, and not now.
+    Update {
+        /// Why not.
+        reason: String,
+    },
     /// It was refused by the latest plan that had it: it isn't who it should be, or would lose what it
     /// must not lose. A person decides.
     Refused {
@@ -104,12 +109,13 @@ pub enum Waiting {
 
 impl Waiting {
     /// All that [`Waiting::word`] gives.
-    pub const WORDS: [&'static str; 9] = [
+    pub const WORDS: [&'static str; 10] = [
         "failed-build",
         "blocked",
         "unreachable",
         "quarantined",
         "differs",
+        "update",
         "refused",
         "next-try",
         "not-looked-at",
@@ -124,6 +130,7 @@ impl Waiting {
             Self::Unreachable { .. } => "unreachable",
             Self::Quarantined { .. } => "quarantined",
             Self::Differs { .. } => "differs",
+            Self::Update { .. } => "update",
             Self::Refused { .. } => "refused",
             Self::NextTry(_) => "next-try",
             Self::NotLookedAt { .. } => "not-looked-at",
@@ -147,6 +154,7 @@ impl Waiting {
                 current,
                 target,
             } => format!("it booted {booted} and runs {current}, and {target} was built"),
+            Self::Update { reason } => format!("it is updated later: {reason}"),
             Self::Refused { reason } => format!("it was refused: {reason}"),
             Self::NextTry(held) => format!("it failed, and is tried again later: {}", held.reason),
             Self::NotLookedAt { .. } => "it was not looked at".to_owned(),
@@ -301,7 +309,8 @@ pub fn resumes<'a>(
         return Err(None);
     }
     let options = &scope.options;
-    if scope.replan || !options.reinstall.is_empty() || !options.adopt.is_empty() {
+    let named = [&options.reinstall, &options.adopt, &options.retry];
+    if scope.replan || named.iter().any(|named| !named.is_empty()) {
         return Err(Some(Replaced::Asked));
     }
     if let Some(RunEnd::Complete | RunEnd::Incomplete) = view.run.as_ref().and_then(|run| run.end) {
@@ -380,7 +389,15 @@ fn left_out(
 /// Why a machine without steps waits, if it does.
 fn waiting(name: &NodeName, status: &NodeStatus, observation: &Observation) -> Option<Waiting> {
     match status {
-        NodeStatus::Install | NodeStatus::Reinstall | NodeStatus::Join | NodeStatus::Adopt => None,
+        NodeStatus::Install
+        | NodeStatus::Reinstall
+        | NodeStatus::Join
+        | NodeStatus::Adopt
+        | NodeStatus::Update { .. }
+        | NodeStatus::Release => None,
+        NodeStatus::UpdateLater { reason, .. } => Some(Waiting::Update {
+            reason: reason.clone(),
+        }),
         NodeStatus::Converged => {
             let age_ms = observation.nodes.get(name).and_then(|seen| seen.age_ms);
             let fresh = age_ms.is_some_and(|age_ms| age_ms <= LOOK_AGE_MS_MAX);

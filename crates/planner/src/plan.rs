@@ -14,6 +14,7 @@ use undercroft_model::{
 use crate::{
     PlanReport, PlanSummary, chain, cluster,
     estimate::{estimate, typical_ms},
+    update::Updating,
     verdict::{self, NodeScope, NodeVerdict},
 };
 
@@ -37,6 +38,10 @@ pub struct PlanOptions {
     /// Whether machines are only booted, approved and inspected: nothing is written to them, and
     /// nothing needs to have been built for them.
     pub inspect_only: bool,
+    /// Whether machines that run another system than the one that was built are updated, wave by wave.
+    pub update: bool,
+    /// Machines that may try a system once more that they have left by themselves.
+    pub retry: BTreeSet<NodeName>,
     /// The state beyond which no machine is brought; `None` brings all of them to their end.
     /// [`NodeState::Up`] leaves the cluster out.
     pub until: Option<NodeState>,
@@ -156,6 +161,19 @@ pub fn plan_digested(
         steps: &mut steps,
     }
     .extend();
+    let updated = Updating {
+        inventory,
+        observation,
+        options,
+        nodes: &mut nodes,
+        reports: &mut reports,
+        steps: &mut steps,
+    }
+    .extend();
+    let (wave, cluster) = match updated {
+        Some((wave, of_update)) => (wave, cluster.or(of_update)),
+        None => (None, cluster),
+    };
     let statuses = reports.values().map(|report| &report.status);
     statuses.for_each(|status| summary.count(status));
     let plan = Decided::of(Plan {
@@ -166,6 +184,7 @@ pub fn plan_digested(
         inventory_digest,
         limits: limits(inventory, cluster.is_some()),
         cluster,
+        wave,
         nodes,
         steps,
     });

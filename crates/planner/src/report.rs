@@ -20,8 +20,29 @@ pub enum NodeStatus {
     Adopt,
     /// It runs what it should.
     Converged,
-    /// It runs another system than the one that was built. It is left alone: replacing a running
-    /// machine's system is no part of an installation.
+    /// It runs another system than the one that was built, and gets that one by this plan.
+    Update {
+        /// The system that it booted.
+        booted: String,
+        /// The system that is active.
+        current: String,
+        /// The system that was built.
+        target: String,
+    },
+    /// It runs another system than the one that was built, and isn't updated by this plan.
+    UpdateLater {
+        /// The system that it booted.
+        booted: String,
+        /// The system that is active.
+        current: String,
+        /// The system that was built.
+        target: String,
+        /// Why not.
+        reason: String,
+    },
+    /// An update has closed it for further pods and came to no end: it is opened again.
+    Release,
+    /// It runs another system than the one that was built, and is left alone: no update was asked for.
     Differs {
         /// The system that it booted.
         booted: String,
@@ -50,7 +71,7 @@ pub enum NodeStatus {
 impl NodeStatus {
     /// Whether the machine has steps in the plan.
     pub fn is_planned(&self) -> bool {
-        self.takes_part() || matches!(self, Self::Adopt)
+        self.takes_part() || matches!(self, Self::Adopt | Self::Update { .. } | Self::Release)
     }
 
     /// Whether it is to have a part in the cluster by this plan.
@@ -153,6 +174,15 @@ pub struct PlanSummary {
     pub adopt: usize,
     /// Those that run what they should.
     pub converged: usize,
+    /// Those that are updated.
+    #[serde(default)]
+    pub update: usize,
+    /// Those that are to be updated by a later plan.
+    #[serde(default)]
+    pub update_later: usize,
+    /// Those that are opened for pods again.
+    #[serde(default)]
+    pub release: usize,
     /// Those that run something else, and are left alone.
     pub differs: usize,
     /// Those that don't answer.
@@ -200,6 +230,9 @@ impl PlanSummary {
             NodeStatus::Join => &mut self.join,
             NodeStatus::Adopt => &mut self.adopt,
             NodeStatus::Converged => &mut self.converged,
+            NodeStatus::Update { .. } => &mut self.update,
+            NodeStatus::UpdateLater { .. } => &mut self.update_later,
+            NodeStatus::Release => &mut self.release,
             NodeStatus::Differs { .. } => &mut self.differs,
             NodeStatus::Unreachable { .. } => &mut self.unreachable,
             NodeStatus::Quarantined { .. } => &mut self.quarantined,

@@ -269,7 +269,7 @@ fn join(
 }
 
 /// What a machine is to run and to be known by, or the reasons why that isn't known.
-fn system(
+pub(crate) fn system(
     observation: &Observation,
     name: &NodeName,
     node: &Node,

@@ -9,6 +9,7 @@
 
 mod ask;
 mod bootstrap;
+mod drain;
 mod etcd;
 mod founding;
 mod health;
@@ -20,7 +21,9 @@ mod status;
 mod step;
 mod talk;
 
-pub use ask::{ClusterAnswer, ClusterAsk, SecretSeen, Workload};
+pub use ask::{
+    ClusterAnswer, ClusterAsk, Eviction, PodKind, PodName, PodSeen, SecretSeen, Workload,
+};
 pub use bootstrap::part_health;
 pub use etcd::{EtcdMember, EtcdMembers};
 pub use health::{ApplicationSeen, Health, Rollout, WorkloadKind};

@@ -112,6 +112,12 @@ impl<'a> Script<'a> {
             | Action::NetworkBoot
             | Action::Approve { .. }
             | Action::Prove { .. }
+            | Action::Fetch { .. }
+            | Action::Drain
+            | Action::Stage { .. }
+            | Action::Restart { .. }
+            | Action::Confirm { .. }
+            | Action::Release
             | Action::FoundCluster
             | Action::JoinCluster { .. }
             | Action::AwaitReady { .. }

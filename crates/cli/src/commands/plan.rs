@@ -125,6 +125,8 @@ pub(crate) fn scope(
             only: only.cloned(),
             reinstall: selection.reinstall.iter().cloned().collect(),
             adopt: selection.adopt.iter().cloned().collect(),
+            update: selection.update,
+            retry: selection.retry.iter().cloned().collect(),
             inspect_only: selection.inspect_only,
             until: selection.until.map(Until::state),
         },

@@ -55,6 +55,9 @@ pub(crate) struct UpArgs {
     json: bool,
 }
 
+/// The most plans that one `up --update` carries out beyond one for each machine: each wave updates one at least.
+const WAVES_SPARE: usize = 4;
+
 const EXAMPLES: &str = "\
 Examples:
   undercroft up
@@ -62,6 +65,7 @@ Examples:
   undercroft up --only gpu,control       all nodes of two classes
   undercroft up --inspect-only           boot the machines and look at them; change nothing
   undercroft up --reinstall vm-02        wipe vm-02 and install it anew
+  undercroft up --update                 give machines that run the systems that were built, wave by wave
   undercroft up --only gpu-01 --store-paths /nix/store/…-disko /nix/store/…-nixos-system-gpu-01 \\
       --disko-devices /dev/disk/by-id/nvme-…
 
@@ -165,6 +169,8 @@ impl Up<'_> {
         let selection = &self.args.selection;
         let named = !selection.reinstall.is_empty() || !selection.adopt.is_empty();
         let mut replan = self.args.replan || named;
+        let nodes = self.fleet.settings().inventory.nodes.len();
+        let mut waves_left = nodes.saturating_add(WAVES_SPARE);
         loop {
             let view = known.view();
             let Some(prepared) = signals.unless_asked(self.prepare()).await else {
@@ -200,6 +206,7 @@ impl Up<'_> {
                 }
             };
             let shown = self.progress.clone();
+            let goes_further = goes_on || self.may_update_more(&mut waves_left);
             let run = Run {
                 fleet: &self.fleet,
                 prepared,
@@ -216,12 +223,18 @@ impl Up<'_> {
             self.progress.end();
             let finished = finished.map_err(|e| CliError::from(&e))?;
             journal = match self.conclude(finished, &mut known)? {
-                // What an earlier `up` had planned is done; there may be more to do by now.
-                (RunEnd::Complete, journal) if goes_on => journal,
+                // What an earlier `up` had planned is done, or a wave of an update; there may be more to do by now.
+                (RunEnd::Complete, journal) if goes_further => journal,
                 (end, _) => return Ok(exit(end)),
             };
             replan = true;
         }
+    }
+
+    /// Whether an update goes on with another wave once this run is complete.
+    fn may_update_more(&self, waves_left: &mut usize) -> bool {
+        *waves_left = waves_left.saturating_sub(1);
+        self.args.selection.update && *waves_left > 0
     }
 
     async fn plan(

@@ -137,6 +137,69 @@ fn three_machines_in_parallel_and_then_a_changed_host_key() {
     );
     swap_keys(&fleet, "virtio-1", "virtio-2");
     assert_adopted(&mut fleet, &nodes);
+    assert_updated(&fleet, &nodes);
+}
+
+/// Other systems are built, and the machines get them wave by wave: one first, and nothing of a disk is laid out anew.
+fn assert_updated(fleet: &Fleet, nodes: &[Node]) {
+    let left = fleet.call(&["plan", "--generation", "2"]);
+    assert!(
+        left.text.contains("running another system"),
+        "{}",
+        left.text
+    );
+    let plan = fleet.call(&["plan", "--update", "--generation", "2"]);
+    assert_eq!(plan.status.code(), Some(2), "{}", plan.text);
+    assert!(
+        plan.text.contains("1 to update, 2 to update later")
+            && plan.text.contains("fetch")
+            && plan.text.contains("is updated first"),
+        "{}",
+        plan.text
+    );
+    let before: Vec<String> = nodes.iter().map(|node| boot_id(fleet, node)).collect();
+    let up = fleet.call(&["up", "--update", "--generation", "2"]);
+    assert!(up.status.success(), "{}", up.text);
+    for (node, before) in std::iter::zip(nodes, before) {
+        assert_ne!(boot_id(fleet, node), before, "{} didn't restart", node.name);
+        assert_eq!(wipes(fleet, node.name), 0, "{}", node.name);
+    }
+    let plan = fleet.call(&["plan", "--update", "--generation", "2"]);
+    assert_eq!(plan.status.code(), Some(0), "{}", plan.text);
+    let waves = accepted_waves(fleet);
+    assert!(
+        waves.first().is_some_and(|wave| wave.len() == 1) && waves.len() == 3,
+        "{waves:?}"
+    );
+}
+
+fn boot_id(fleet: &Fleet, node: &Node) -> String {
+    let words = [
+        "ssh",
+        node.name,
+        "--",
+        "cat",
+        "/proc/sys/kernel/random/boot_id",
+    ];
+    let said = fleet.call(&words);
+    assert!(said.status.success(), "{}", said.text);
+    said.text
+}
+
+/// The machines of each wave of an update that the journal has.
+fn accepted_waves(fleet: &Fleet) -> Vec<Vec<String>> {
+    let plans = fleet
+        .events()
+        .into_iter()
+        .filter(|event| !event["plan"]["wave"].is_null());
+    let names = |event: Value| {
+        let nodes = event["plan"]["nodes"]
+            .as_object()
+            .cloned()
+            .unwrap_or_default();
+        nodes.into_iter().map(|(name, _)| name).collect()
+    };
+    plans.map(names).collect()
 }
 
 fn swap_keys(fleet: &Fleet, one: &str, other: &str) {

@@ -80,6 +80,7 @@ async fn look_through(
             annotations: &wants.annotations,
             taints: &wants.taints,
         });
+        let closed_by = seen.closed_by();
         let seen = ClusterNode {
             boot_id: seen.boot_id,
             ready: seen.ready,
@@ -87,6 +88,7 @@ async fn look_through(
             etcd_voter: members
                 .of(name, node.address)
                 .is_some_and(|member| member.votes() && member.answers()),
+            closed_by,
             kubelet_version: seen.kubelet_version,
         };
         observation.nodes.insert(name.clone(), seen);

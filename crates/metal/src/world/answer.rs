@@ -116,7 +116,7 @@ async fn answer(job: &Job<'_>, installer: &Installer<'_>, ask: &Ask) -> Result<A
             installer.run(&words).await
         }
         Ask::BringScript { path } => {
-            copy::push(job, installer, path, copy::Destination::Installer, None).await
+            copy::push(job, installer, path, copy::Destination::OwnStore, None).await
         }
         Ask::Copy {
             toplevel,

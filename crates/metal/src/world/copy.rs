@@ -25,8 +25,8 @@ use undercroft_steps::{Answer, CopyFailed, MOUNT_POINT};
 pub(super) enum Destination {
     /// The store of the new system, below the mount point.
     NewSystem,
-    /// The installer's own store, in memory.
-    Installer,
+    /// The store of the machine that is asked: an installer's in memory, or that of a machine's own system.
+    OwnStore,
 }
 
 /// Copies a path with all that it refers to.
@@ -37,7 +37,17 @@ pub(super) async fn push(
     destination: Destination,
     total_bytes: Option<u64>,
 ) -> Result<Answer, Failure> {
-    let connection = installer.connection();
+    push_over(job, installer.connection(), path, destination, total_bytes).await
+}
+
+/// The same, over any connection.
+pub(super) async fn push_over(
+    job: &Job<'_>,
+    connection: &Connection,
+    path: &str,
+    destination: Destination,
+    total_bytes: Option<u64>,
+) -> Result<Answer, Failure> {
     let (nix, shown) = command(job, connection, path, destination);
     let mut log = NixLog::default();
     let mut teller = Teller::new(job, total_bytes);
@@ -97,7 +107,7 @@ fn command(
             "ssh://{}?remote-store=local%3Froot%3D{MOUNT_POINT}",
             connection.destination()
         ),
-        Destination::Installer => format!("ssh://{}", connection.destination()),
+        Destination::OwnStore => format!("ssh://{}", connection.destination()),
     };
     let mut args: Vec<String> = [
         "copy",

@@ -60,6 +60,10 @@ section! {
         reboots: u32 = 4 => Rule::Range(1, 10_000);
         /// Agents that may join the cluster at the same time. Servers always join one by one.
         agent_joins: u32 = 16 => Rule::Range(1, 10_000);
+        /// Nodes that may be away at the same time for the sake of an update, those included that are away without it.
+        /// Servers are updated one by one in any case. Without the key it is a quarter of the nodes that aren't servers, at
+        /// least 1.
+        updates: Option<u32> => Rule::Range(1, 10_000);
         /// Nodes that may fail before no further node is started; those under way still finish.
         /// 0 stops at the first failure. Without the key it is a tenth of the nodes, at least 1.
         failure_budget: Option<u32> => Rule::Range(0, 100_000);
@@ -101,6 +105,10 @@ section! {
         reboot_s: u32 = 600 => Rule::Range(1, 86_400);
         /// Proving that the machine runs what was installed.
         prove_s: u32 = 300 => Rule::Range(1, 86_400);
+        /// Evicting the pods of a node that is updated, each as its disruption budget allows.
+        drain_s: u32 = 1800 => Rule::Range(1, 604_800);
+        /// From the restart of a node that is updated to its own word that it is well with the new system, or has left it.
+        confirm_s: u32 = 2400 => Rule::Range(1, 86_400);
         /// From the proof to a joined Kubernetes node.
         join_s: u32 = 900 => Rule::Range(1, 86_400);
         /// From the join to `Ready`.

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// How far a machine has come. The order is the order of a bring-up.
+/// How far a machine has come. The order is the order of a bring-up, and within it that of an update.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, schemars::JsonSchema,
 )]
@@ -22,6 +22,8 @@ pub enum NodeState {
     Partitioned,
     /// The closure is on the disk, whole.
     Copied,
+    /// Of a machine that is updated alone: no pod runs on it but what belongs to it, and none is placed on it.
+    Drained,
     /// Host key, profile and boot loader are in place and were read back.
     Installed,
     /// The machine has a new boot id.
@@ -42,17 +44,20 @@ pub enum NodeState {
     ArgoCdReady,
     /// The founder alone: the root application is synced and healthy.
     Synced,
+    /// Of a machine that is updated alone: it takes pods again.
+    Released,
 }
 
 impl NodeState {
     /// All states, in the order of a bring-up.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 17] = [
         Self::Unknown,
         Self::Seen,
         Self::Approved,
         Self::InstallerReady,
         Self::Partitioned,
         Self::Copied,
+        Self::Drained,
         Self::Installed,
         Self::Rebooted,
         Self::Up,
@@ -62,6 +67,7 @@ impl NodeState {
         Self::SecretsReady,
         Self::ArgoCdReady,
         Self::Synced,
+        Self::Released,
     ];
 
     /// The state's name as people read it and JSON has it.
@@ -73,6 +79,7 @@ impl NodeState {
             Self::InstallerReady => "installer-ready",
             Self::Partitioned => "partitioned",
             Self::Copied => "copied",
+            Self::Drained => "drained",
             Self::Installed => "installed",
             Self::Rebooted => "rebooted",
             Self::Up => "up",
@@ -82,6 +89,7 @@ impl NodeState {
             Self::SecretsReady => "secrets-ready",
             Self::ArgoCdReady => "argocd-ready",
             Self::Synced => "synced",
+            Self::Released => "released",
         }
     }
 }

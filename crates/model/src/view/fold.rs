@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     Action, Entry, Evidence, Failure, FailureKind, Installed, NodePlan, NodeState, OpId, Outcome,
-    Plan, PlannedDisk, Record, Step, StepId, Work, inventory::DiskRole,
+    Plan, PlannedDisk, Record, RefutedSystem, Step, StepId, Work, inventory::DiskRole,
 };
 
 impl FleetView {
@@ -52,7 +52,7 @@ impl FleetView {
                 step,
                 failure,
             } => self
-                .note_refusal(node, failure)
+                .note_refusal(node, failure, wall_ms)
                 .and_then(|()| {
                     self.with_node(node, |view, plan| {
                         view.failed = Some(Failed {
@@ -102,6 +102,9 @@ impl FleetView {
         self.plans = self.plans.saturating_add(1);
         self.run = None;
         self.nodes.clear();
+        if let Some(wave) = &plan.wave {
+            self.updates.planned(wave);
+        }
         for (name, planned) in &plan.nodes {
             self.refused.remove(name);
             let mut view = NodeView::new();
@@ -191,6 +194,9 @@ impl FleetView {
         let planned = plan.nodes.get(&step.node);
         view.op_ended(planned, step, op, outcome, wall_ms)?;
         view.settle(plan, || planned, open, stopped);
+        if let (Action::Confirm { toplevel, .. }, Outcome::Done { .. }) = (&step.action, outcome) {
+            self.updates.confirmed(&step.node, toplevel);
+        }
         if let Outcome::Done { evidence } = outcome
             && matches!(evidence, Evidence::Up { .. } | Evidence::Joined { .. })
         {
@@ -211,7 +217,12 @@ impl FleetView {
     }
 
     /// Keeps what was refused, beyond the plan that refused it.
-    fn note_refusal(&mut self, node: &crate::NodeName, failure: &Failure) -> Option<()> {
+    fn note_refusal(
+        &mut self,
+        node: &crate::NodeName,
+        failure: &Failure,
+        wall_ms: u64,
+    ) -> Option<()> {
         let plan = self.plan.as_deref()?;
         let planned = plan.nodes.get(node)?;
         if failure.kind == FailureKind::Refused {
@@ -221,6 +232,14 @@ impl FleetView {
                 target: planned.target.clone(),
             };
             self.refused.insert(node.clone(), refused);
+        }
+        if let (FailureKind::Refuted, Some(target)) = (failure.kind, &planned.target) {
+            let refuted = RefutedSystem {
+                toplevel: target.toplevel.clone(),
+                reason: failure.message.clone(),
+                wall_ms,
+            };
+            self.updates.refuted.insert(node.clone(), refuted);
         }
         Some(())
     }
@@ -323,6 +342,11 @@ impl NodeView {
             | Evidence::Installed { .. }
             | Evidence::Rebooted { .. }
             | Evidence::Joined { .. }
+            | Evidence::Fetched { .. }
+            | Evidence::Drained { .. }
+            | Evidence::Staged { .. }
+            | Evidence::Restarted { .. }
+            | Evidence::Released { .. }
             | Evidence::Bootstrapped { .. } => {}
         }
     }

@@ -90,7 +90,8 @@ impl<'a> Linter<'a> {
         if holds.is_some() && step.resource != holds {
             self.at(step, "it joins without holding its turn to");
         }
-        if step.requires < NodeState::Up {
+        let opens_alone = matches!(step.action, Action::Drain | Action::Release);
+        if step.requires < NodeState::Up && !opens_alone {
             self.at(step, "it is about the cluster before its machine is up");
         }
         match &step.action {

@@ -10,6 +10,7 @@
 
 mod lints;
 mod members;
+mod updates;
 
 use std::collections::BTreeSet;
 
@@ -92,6 +93,7 @@ fn converged(inventory: &Inventory) -> Observation {
             as_planned: true,
             etcd_voter: servers.contains(node),
             kubelet_version: "v1.34.2+k3s1".to_owned(),
+            closed_by: None,
         };
         cluster.nodes.insert(node.clone(), seen);
     }

@@ -38,10 +38,16 @@ fn rank(action: &Action) -> usize {
         Action::NetworkBoot => 1,
         Action::Approve { .. } | Action::Inspect { .. } => 3,
         Action::Partition { .. } => 5,
-        Action::CopyClosure { .. } => 7,
-        Action::Install { .. } => 9,
-        Action::Reboot { .. } | Action::Prove { .. } => 11,
-        Action::FoundCluster | Action::JoinCluster { .. } | Action::AwaitReady { .. } => 14,
+        Action::CopyClosure { .. } | Action::Fetch { .. } => 7,
+        Action::Install { .. } | Action::Drain | Action::Stage { .. } => 9,
+        Action::Reboot { .. }
+        | Action::Prove { .. }
+        | Action::Restart { .. }
+        | Action::Confirm { .. } => 11,
+        Action::FoundCluster
+        | Action::JoinCluster { .. }
+        | Action::AwaitReady { .. }
+        | Action::Release => 14,
         Action::Bootstrap { .. } => 16,
     }
 }

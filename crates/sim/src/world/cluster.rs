@@ -99,6 +99,7 @@ impl SimWorld {
                 as_planned: known.labelled,
                 etcd_voter: self.cluster.votes(*node) && self.is_healthy(*node),
                 kubelet_version: VERSION.to_owned(),
+                closed_by: None,
             };
             Some((name.clone(), seen))
         };

@@ -186,6 +186,9 @@ impl SimWorld {
                 self.reach_api()?;
                 Ok(self.part_seen(ask))
             }
+            // No pods are simulated.
+            ClusterAsk::Pods => Ok(ClusterAnswer::Pods(Vec::new())),
+            ClusterAsk::Evict { .. } => Ok(ClusterAnswer::Evicted(Vec::new())),
             ClusterAsk::RemoveMember { .. }
             | ClusterAsk::ForgetNode
             | ClusterAsk::StopKubelet
@@ -193,6 +196,8 @@ impl SimWorld {
             | ClusterAsk::HandOver
             | ClusterAsk::StartJoin
             | ClusterAsk::Dress { .. }
+            | ClusterAsk::Close
+            | ClusterAsk::Open
             | ClusterAsk::BringIn { .. } => {
                 self.cluster_changes(node, cx, ask)?;
                 if self.hit(node, FaultKind::SshDies) {

@@ -448,6 +448,12 @@ impl SimWorld {
             Action::NetworkBoot => self.power_cycle_for(op, node),
             Action::Approve { .. } => self.screen_is_read(op, node),
             Action::Prove { .. } => self.await_return(op, node),
+            Action::Fetch { .. }
+            | Action::Drain
+            | Action::Stage { .. }
+            | Action::Restart { .. }
+            | Action::Confirm { .. }
+            | Action::Release => self.has_no_updates(op),
             Action::FoundCluster
             | Action::JoinCluster { .. }
             | Action::AwaitReady { .. }

@@ -16,6 +16,12 @@ impl SimWorld {
             Action::NetworkBoot => self.probe_report(op, node, order),
             Action::Approve { .. } => self.probe_approval(op, node, order),
             Action::Prove { .. } | Action::Reboot { .. } => self.await_return(op, node),
+            Action::Fetch { .. }
+            | Action::Drain
+            | Action::Stage { .. }
+            | Action::Restart { .. }
+            | Action::Confirm { .. }
+            | Action::Release => self.has_no_updates(op),
             Action::FoundCluster
             | Action::JoinCluster { .. }
             | Action::AwaitReady { .. }
@@ -25,6 +31,12 @@ impl SimWorld {
             | Action::CopyClosure { .. }
             | Action::Install { .. } => self.begin_script(op, node, order),
         }
+    }
+
+    /// A rehearsal begins with machines that are switched off, and asks for no update.
+    pub(super) fn has_no_updates(&mut self, op: OpId) {
+        let message = "the simulated machines aren't updated";
+        self.fail(op, 0, undercroft_model::FailureKind::Permanent, message);
     }
 
     fn probe_report(&mut self, op: OpId, node: u32, order: &Order) {

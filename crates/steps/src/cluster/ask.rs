@@ -63,6 +63,17 @@ pub enum ClusterAsk {
         /// Taints, as `key=value:Effect` or `key:Effect`.
         taints: Vec<String>,
     },
+    /// Let no further pod be placed on the machine's Node, for an update.
+    Close,
+    /// Let pods be placed on it again, where an update has closed it.
+    Open,
+    /// The pods that run on it.
+    Pods,
+    /// Evict pods, each as its disruption budget allows.
+    Evict {
+        /// Which.
+        pods: Vec<PodName>,
+    },
     /// Bring in what of a part isn't there.
     BringIn {
         /// The part.
@@ -99,12 +110,16 @@ impl ClusterAsk {
             | Self::HandOver
             | Self::StartJoin
             | Self::Dress { .. }
+            | Self::Close
+            | Self::Open
+            | Self::Evict { .. }
             | Self::BringIn { .. } => true,
             Self::Status
             | Self::OpenApis
             | Self::OtherServers
             | Self::Api
             | Self::Node
+            | Self::Pods
             | Self::Members
             | Self::ReadyPod { .. }
             | Self::Rollout(_)
@@ -126,6 +141,56 @@ pub struct SecretSeen {
     pub is_current: bool,
 }
 
+/// Which pod.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct PodName {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// Its UID: another pod of that name isn't meant.
+    pub uid: String,
+}
+
+impl std::fmt::Display for PodName {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
+/// A pod on a machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PodSeen {
+    /// Which.
+    pub pod: PodName,
+    /// What becomes of it where its machine is emptied.
+    pub kind: PodKind,
+}
+
+/// What becomes of a pod where its machine is emptied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PodKind {
+    /// It belongs to the machine, and stays: a DaemonSet's, or one of the machine's own files.
+    OfMachine,
+    /// It has come to its end.
+    Ended,
+    /// It is ending.
+    Ending,
+    /// It is made anew elsewhere by whoever keeps it.
+    Kept,
+    /// Nobody would make it anew.
+    Lone,
+}
+
+/// What has become of the eviction of a pod.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Eviction {
+    /// Which pod.
+    pub pod: PodName,
+    /// Why it wasn't evicted; `None` where it was.
+    pub refused: Option<String>,
+}
+
 /// What was answered.
 #[derive(Debug, Clone, PartialEq)]
 pub enum ClusterAnswer {
@@ -141,6 +206,10 @@ pub enum ClusterAnswer {
     Node(Option<Arc<NodeSeen>>),
     /// The members of etcd.
     Members(EtcdMembers),
+    /// The pods.
+    Pods(Vec<PodSeen>),
+    /// What has become of each eviction.
+    Evicted(Vec<Eviction>),
     /// Whether it is there.
     There(bool),
     /// A workload's status, if there is such a workload.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use undercroft_model::inventory::Taint;
+use undercroft_model::{ClosedBy, inventory::Taint, objects::CLOSED_ANNOTATION};
 
 /// What a Node's object says.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -19,6 +19,8 @@ pub struct NodeSeen {
     pub ready: bool,
     /// Why it isn't.
     pub why_not: String,
+    /// Whether no further pod is placed on it.
+    pub closed: bool,
     /// Its labels.
     pub labels: BTreeMap<String, String>,
     /// Its annotations.
@@ -39,6 +41,15 @@ pub struct NodeWants<'a> {
 }
 
 impl NodeSeen {
+    /// Who has closed it for further pods, if anybody has.
+    pub fn closed_by(&self) -> Option<ClosedBy> {
+        let by_update = self.annotations.contains_key(CLOSED_ANNOTATION);
+        self.closed.then_some(match by_update {
+            true => ClosedBy::Update,
+            false => ClosedBy::Others,
+        })
+    }
+
     /// Whether its kubelet has reported in that boot of its machine. What it says of another boot is old: Kubernetes
     /// calls a machine that has just lost its power Ready for some while, and one that was installed anew by what it was.
     pub(crate) fn is_of_boot(&self, boot_id: &str) -> bool {

@@ -2,11 +2,12 @@
 
 use std::borrow::Cow;
 
-use undercroft_model::{Action, ClusterRole, Evidence, Failure, FailureKind};
+use undercroft_model::{Action, ClusterRole, Evidence, Failure, FailureKind, Work};
 
 use super::{
     ask::{ClusterAnswer, ClusterAsk},
     bootstrap::bootstrap,
+    drain::{drain, release},
     member::member,
     node::NodeWants,
     ready::ready,
@@ -42,6 +43,8 @@ pub struct ClusterScript {
     answers: Vec<ClusterAnswer>,
     known: Known,
     begun_anew: u32,
+    /// Why the step comes to no end, while what it has begun is undone.
+    gives_up: Option<Failure>,
 }
 
 impl ClusterScript {
@@ -52,6 +55,9 @@ impl ClusterScript {
 
     /// What comes next, that long after the step's start.
     pub fn next(&mut self, cx: &ClusterStep<'_>, elapsed_ms: u64) -> ClusterNext {
+        if let Some(failure) = &self.gives_up {
+            return ClusterNext::Failed(self.undone(failure.clone()));
+        }
         loop {
             let mut talk = Talk::new(&self.answers, &self.known);
             let way = round(cx, &mut talk);
@@ -66,10 +72,13 @@ impl ClusterScript {
                 Halt::Wait(wait) => {
                     self.answers.clear();
                     self.known = next;
-                    return waits(cx, wait, elapsed_ms);
+                    return match waits(cx, wait, elapsed_ms) {
+                        ClusterNext::Failed(failure) => self.give_up(cx, failure),
+                        waits => waits,
+                    };
                 }
                 Halt::NotDone(missing) => return ClusterNext::NotDone(missing),
-                Halt::Failed(failure) => return ClusterNext::Failed(failure),
+                Halt::Failed(failure) => return self.give_up(cx, failure),
                 Halt::Ask(_) | Halt::Anew => {
                     let message = "the step asks without an end: a fault in Undercroft itself";
                     let failure = Failure::new(FailureKind::Permanent, message);
@@ -78,6 +87,33 @@ impl ClusterScript {
             }
             self.answers.clear();
             self.known = next;
+        }
+    }
+}
+
+impl ClusterScript {
+    /// A machine that can't be emptied goes on as it was: what was closed for it is opened again.
+    fn give_up(&mut self, cx: &ClusterStep<'_>, failure: Failure) -> ClusterNext {
+        if !matches!(cx.step.action, Action::Drain) || !self.known.closed || cx.work == Work::Probe
+        {
+            return ClusterNext::Failed(failure);
+        }
+        self.answers.clear();
+        self.gives_up = Some(failure);
+        ClusterNext::Ask(ClusterAsk::Open)
+    }
+
+    /// The failure, with what has become of the machine.
+    fn undone(&self, failure: Failure) -> Failure {
+        match self.answers.last() {
+            Some(ClusterAnswer::Done) => failure,
+            _ => Failure {
+                message: format!(
+                    "{}; the machine couldn't be opened for pods again",
+                    failure.message
+                ),
+                ..failure
+            },
         }
     }
 }
@@ -99,6 +135,8 @@ fn round(cx: &ClusterStep<'_>, talk: &mut Talk<'_>) -> Way<Evidence> {
             ready(cx, &wants, talk)
         }
         Action::Bootstrap { part } => bootstrap(cx, *part, talk),
+        Action::Drain => drain(cx, talk),
+        Action::Release => release(cx, talk),
         Action::NetworkBoot
         | Action::Approve { .. }
         | Action::Inspect { .. }
@@ -106,7 +144,11 @@ fn round(cx: &ClusterStep<'_>, talk: &mut Talk<'_>) -> Way<Evidence> {
         | Action::CopyClosure { .. }
         | Action::Install { .. }
         | Action::Reboot { .. }
-        | Action::Prove { .. } => Err(Halt::Failed(Failure::new(
+        | Action::Prove { .. }
+        | Action::Fetch { .. }
+        | Action::Stage { .. }
+        | Action::Restart { .. }
+        | Action::Confirm { .. } => Err(Halt::Failed(Failure::new(
             FailureKind::Permanent,
             "this is no step of the cluster's",
         ))),

@@ -5,7 +5,7 @@ use std::{borrow::Cow, sync::Arc};
 use undercroft_model::{Failure, FailureKind};
 
 use super::{
-    ask::{ClusterAnswer, ClusterAsk},
+    ask::{ClusterAnswer, ClusterAsk, PodSeen},
     etcd::EtcdMembers,
     node::NodeSeen,
     status::{JoinStatus, OtherServer},
@@ -37,6 +37,10 @@ pub(super) struct Known {
     pub(super) brought_in: bool,
     /// The boot that the machine is in, as it has said itself.
     pub(super) boot_id: Option<String>,
+    /// The machine was closed for further pods.
+    pub(super) closed: bool,
+    /// Pods that were evicted.
+    pub(super) evicted: u32,
     /// How many rounds found something missing.
     pub(super) looks: u32,
 }
@@ -181,6 +185,13 @@ impl<'a> Talk<'a> {
     pub(super) fn node(&mut self) -> Way<Option<&'a Arc<NodeSeen>>> {
         match self.ask(ClusterAsk::Node)? {
             ClusterAnswer::Node(node) => Ok(node.as_ref()),
+            answer => Err(nothing(answer)),
+        }
+    }
+
+    pub(super) fn pods(&mut self) -> Way<&'a [PodSeen]> {
+        match self.ask(ClusterAsk::Pods)? {
+            ClusterAnswer::Pods(pods) => Ok(pods),
             answer => Err(nothing(answer)),
         }
     }

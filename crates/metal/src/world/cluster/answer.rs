@@ -45,6 +45,18 @@ impl Asking<'_> {
                     .map_err(KubeError::into_failure)?;
                 Ok(ClusterAnswer::Node(node.map(Arc::new)))
             }
+            ClusterAsk::Pods => {
+                let api = Box::pin(self.find_api()).await?;
+                let pods = Box::pin(api.cluster.pods_on(self.job.name().as_str())).await;
+                Ok(ClusterAnswer::Pods(pods.map_err(KubeError::into_failure)?))
+            }
+            ClusterAsk::Evict { pods } => {
+                let api = Box::pin(self.find_api()).await?;
+                let evicted = Box::pin(api.cluster.evict(pods)).await;
+                Ok(ClusterAnswer::Evicted(
+                    evicted.map_err(KubeError::into_failure)?,
+                ))
+            }
             ClusterAsk::Members => {
                 let members = Box::pin(self.answering_server()).await?.etcd().await?;
                 Ok(ClusterAnswer::Members(members))
@@ -69,6 +81,8 @@ impl Asking<'_> {
             | ClusterAsk::HandOver
             | ClusterAsk::StartJoin
             | ClusterAsk::Dress { .. }
+            | ClusterAsk::Close
+            | ClusterAsk::Open
             | ClusterAsk::BringIn { .. } => {
                 Box::pin(self.change(ask)).await?;
                 Ok(ClusterAnswer::Done)
@@ -92,6 +106,21 @@ impl Asking<'_> {
                 let api = Box::pin(self.find_api()).await?;
                 let forgotten = Box::pin(api.cluster.forget_node(name)).await;
                 forgotten.map_err(KubeError::into_failure)?;
+            }
+            ClusterAsk::Close | ClusterAsk::Open => {
+                let api = Box::pin(self.find_api()).await?;
+                let (done, text) = match ask {
+                    ClusterAsk::Close => (
+                        Box::pin(api.cluster.close_node(name)).await,
+                        "closed for further pods",
+                    ),
+                    _ => (
+                        Box::pin(api.cluster.open_node(name)).await,
+                        "open for pods again",
+                    ),
+                };
+                done.map_err(KubeError::into_failure)?;
+                said(TimelineSource::Controller, text.to_owned());
             }
             ClusterAsk::StopKubelet => self.own()?.stop_kubelet().await?,
             ClusterAsk::RestartKubelet => {
