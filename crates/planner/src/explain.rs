@@ -53,6 +53,18 @@ fn write(out: &mut String, plan: &Plan, report: &PlanReport) -> std::fmt::Result
     }
     if !plan.is_empty() {
         let limit = |resource| plan.limits.concurrency.get(&resource).copied().unwrap_or(0);
+        if let Some(wave) = &plan.wave {
+            writeln!(
+                out,
+                "\nThis is wave {} of the update. Whatever goes wrong in it ends it, and no other begins before it is well.",
+                wave.number
+            )?;
+            return writeln!(
+                out,
+                "Without trouble it takes about {}.",
+                duration(report.estimate_ms)
+            );
+        }
         writeln!(
             out,
             "\nAt most {} network boots, {} copies and {} reboots at a time. Once more than {} failed, \
