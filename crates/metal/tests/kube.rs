@@ -21,10 +21,10 @@ use serde_json::{Value, json};
 use undercroft_kube::{
     Access, Applied, Apply, Cluster, Helm, HelmChart, KubeError, Manifest, parse,
 };
-use undercroft_model::{FailureKind, inventory};
+use undercroft_model::{ClosedBy, FailureKind, inventory, objects::CLOSED_ANNOTATION};
 use undercroft_secrets::Vault;
 use undercroft_secrets::keys::{Consent, IdentitySource};
-use undercroft_steps::{NodeWants, WorkloadKind};
+use undercroft_steps::{NodeWants, PodKind, PodName, WorkloadKind};
 use undercroft_testkit::{OrSkip as _, charts, peer, repository, skip};
 
 fn manifest(object: Value) -> Manifest {
@@ -270,6 +270,99 @@ async fn a_node_is_dressed_and_forgotten() {
     assert_eq!(absent.unwrap(), None);
     let absent = cluster.application("argocd", "root").await;
     assert_eq!(absent.unwrap(), None);
+}
+
+#[tokio::test]
+async fn a_node_is_closed_emptied_as_budgets_allow_and_opened_again() {
+    let Some(server) = ApiServer::start().await else {
+        return;
+    };
+    let cluster = server.cluster();
+    let owner = json!({ "apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "web", "uid": "1", "controller": true });
+    let pod = json!({
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": { "name": "web-1", "namespace": "default", "labels": { "app": "web" }, "ownerReferences": [owner] },
+        "spec": { "nodeName": "gpu-01", "containers": [{ "name": "web", "image": "example.org/web" }] },
+    });
+    let account = json!({ "apiVersion": "v1", "kind": "ServiceAccount", "metadata": { "name": "default", "namespace": "default" } });
+    let budget = json!({
+        "apiVersion": "policy/v1", "kind": "PodDisruptionBudget",
+        "metadata": { "name": "web", "namespace": "default" },
+        "spec": { "minAvailable": 1, "selector": { "matchLabels": { "app": "web" } } },
+    });
+    let made = node("gpu-01");
+    for object in [made.object, account, pod, budget] {
+        cluster
+            .apply(&manifest(object), "default", Apply::Always)
+            .await
+            .unwrap();
+    }
+    let ready =
+        json!({ "phase": "Running", "conditions": [{ "type": "Ready", "status": "True" }] });
+    server
+        .set_status("v1/Pod", Some("default"), "web-1", ready)
+        .await;
+
+    cluster.close_node("gpu-01").await.unwrap();
+    // What the inventory asks for is put on meanwhile, and takes the mark off no Node.
+    let (none, taints) = (BTreeMap::new(), []);
+    let wants = NodeWants {
+        labels: &none,
+        annotations: &none,
+        taints: &taints,
+    };
+    cluster.dress("gpu-01", &wants).await.unwrap();
+    let seen = cluster.node("gpu-01").await.unwrap().unwrap();
+    assert_eq!(seen.closed_by(), Some(ClosedBy::Update));
+
+    let pods = cluster.pods_on("gpu-01").await.unwrap();
+    assert_eq!(pods.len(), 1);
+    assert_eq!(pods[0].kind, PodKind::Kept);
+    let names = [pods[0].pod.clone()];
+    let refused = cluster.evict(&names).await.unwrap();
+    assert!(
+        refused[0]
+            .refused
+            .as_ref()
+            .is_some_and(|why| why.contains("disruption")),
+        "{refused:?}"
+    );
+    // Another pod of that name isn't meant.
+    let other = PodName {
+        uid: "another".to_owned(),
+        ..names[0].clone()
+    };
+    let allows = json!({
+        "observedGeneration": 1, "disruptionsAllowed": 1, "currentHealthy": 2, "desiredHealthy": 1, "expectedPods": 2,
+    });
+    server
+        .set_status(
+            "policy/v1/PodDisruptionBudget",
+            Some("default"),
+            "web",
+            allows,
+        )
+        .await;
+    let not_it = cluster.evict(&[other]).await.unwrap();
+    assert!(not_it[0].refused.is_some(), "{not_it:?}");
+    let evicted = cluster.evict(&names).await.unwrap();
+    assert_eq!(evicted[0].refused, None);
+    let pods = cluster.pods_on("gpu-01").await.unwrap();
+    assert!(
+        pods.iter().all(|seen| seen.kind == PodKind::Ending),
+        "{pods:?}"
+    );
+
+    cluster.open_node("gpu-01").await.unwrap();
+    let seen = cluster.node("gpu-01").await.unwrap().unwrap();
+    assert_eq!(seen.closed_by(), None);
+    assert!(!seen.annotations.contains_key(CLOSED_ANNOTATION));
+    // What somebody else has closed stays so.
+    let theirs = json!({ "apiVersion": "v1", "kind": "Node", "metadata": { "name": "gpu-01" }, "spec": { "unschedulable": true } });
+    apply_as(&server, "kubectl", &theirs).await;
+    cluster.open_node("gpu-01").await.unwrap();
+    let seen = cluster.node("gpu-01").await.unwrap().unwrap();
+    assert_eq!(seen.closed_by(), Some(ClosedBy::Others));
 }
 
 /// The published chart's archive, as its repository's index names it.
