@@ -73,6 +73,28 @@ fn refute(
         ) => refute_key(host_key_fingerprint, shown)
             .or_else(|| refute_system(toplevel, booted_system))
             .or_else(|| still_the_installer(facts, boot_id)),
+        (action, evidence) if action.updates() => refute_update(action, facts, evidence),
+        (
+            action @ (Action::FoundCluster | Action::JoinCluster { .. }),
+            Evidence::Joined {
+                boot_id,
+                etcd_voters,
+                ..
+            },
+        ) => installers(facts, boot_id).or_else(|| refute_membership(action, *etcd_voters)),
+        (Action::AwaitReady { .. }, Evidence::Ready { boot_id, .. }) => installers(facts, boot_id),
+        (Action::Bootstrap { part }, Evidence::Bootstrapped { part: shown, .. })
+            if part == shown =>
+        {
+            None
+        }
+        (action, _) => Some(of_another_step(action)),
+    }
+}
+
+/// The same of a machine that is updated.
+fn refute_update(action: &Action, facts: &NodeFacts, evidence: &Evidence) -> Option<Failure> {
+    match (action, evidence) {
         (Action::Fetch { .. }, Evidence::Fetched { .. })
         | (Action::Drain, Evidence::Drained { .. })
         | (Action::Stage { .. }, Evidence::Staged { .. })
@@ -91,28 +113,16 @@ fn refute(
         ) => refute_key(host_key_fingerprint, shown)
             .or_else(|| refute_system(toplevel, booted_system))
             .or_else(|| refute_restart(facts, boot_id)),
-        (
-            action @ (Action::FoundCluster | Action::JoinCluster { .. }),
-            Evidence::Joined {
-                boot_id,
-                etcd_voters,
-                ..
-            },
-        ) => installers(facts, boot_id).or_else(|| refute_membership(action, *etcd_voters)),
-        (Action::AwaitReady { .. }, Evidence::Ready { boot_id, .. }) => installers(facts, boot_id),
-        (Action::Bootstrap { part }, Evidence::Bootstrapped { part: shown, .. })
-            if part == shown =>
-        {
-            None
-        }
-        _ => Some(Failure::new(
-            FailureKind::Permanent,
-            format!(
-                "the evidence is of another step than {}",
-                step.action.verb()
-            ),
-        )),
+        _ => Some(of_another_step(action)),
     }
+}
+
+fn of_another_step(action: &Action) -> Failure {
+    let verb = action.verb();
+    Failure::new(
+        FailureKind::Permanent,
+        format!("the evidence is of another step than {verb}"),
+    )
 }
 
 fn refute_report(node: &NodePlan, report: &InstallerReport) -> Option<Failure> {

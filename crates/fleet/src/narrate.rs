@@ -307,25 +307,11 @@ fn proof(evidence: &Evidence) -> String {
             format!("installed: the boot loader's default is {default_entry}")
         }
         Evidence::Rebooted { boot_id } => format!("rebooted: boot {boot_id}"),
-        Evidence::Fetched { .. } => "fetched: its store has the new system".to_owned(),
-        Evidence::Drained { evicted: 1 } => "drained: 1 pod was evicted".to_owned(),
-        Evidence::Drained { evicted } => format!("drained: {evicted} pods were evicted"),
-        Evidence::Staged {
-            goes_back_to: Some(system),
-            ..
-        } => format!(
-            "staged: it tries its new system once, and goes back to {system} where it isn't well"
-        ),
-        Evidence::Staged {
-            goes_back_to: None, ..
-        } => "staged: its new system is what it boots from now on".to_owned(),
-        Evidence::Restarted { boot_id } => format!("restarted: boot {boot_id}"),
-        Evidence::Released {
-            still_closed: false,
-        } => "released: it takes pods again".to_owned(),
-        Evidence::Released { still_closed: true } => {
-            "released: it stays closed for pods, as somebody else wants it".to_owned()
-        }
+        Evidence::Fetched { .. }
+        | Evidence::Drained { .. }
+        | Evidence::Staged { .. }
+        | Evidence::Restarted { .. }
+        | Evidence::Released { .. } => proof_of_update(evidence),
         Evidence::Up {
             booted_system,
             host_key_fingerprint,
@@ -350,6 +336,31 @@ fn proof(evidence: &Evidence) -> String {
             };
             format!("{state}: {shown}")
         }
+    }
+}
+
+fn proof_of_update(evidence: &Evidence) -> String {
+    match evidence {
+        Evidence::Fetched { .. } => "fetched: its store has the new system".to_owned(),
+        Evidence::Drained { evicted: 1 } => "drained: 1 pod was evicted".to_owned(),
+        Evidence::Drained { evicted } => format!("drained: {evicted} pods were evicted"),
+        Evidence::Staged {
+            goes_back_to: Some(system),
+            ..
+        } => format!(
+            "staged: it tries its new system once, and goes back to {system} where it isn't well"
+        ),
+        Evidence::Staged {
+            goes_back_to: None, ..
+        } => "staged: its new system is what it boots from now on".to_owned(),
+        Evidence::Restarted { boot_id } => format!("restarted: boot {boot_id}"),
+        Evidence::Released {
+            still_closed: false,
+        } => "released: it takes pods again".to_owned(),
+        Evidence::Released { still_closed: true } => {
+            "released: it stays closed for pods, as somebody else wants it".to_owned()
+        }
+        _ => String::new(),
     }
 }
 

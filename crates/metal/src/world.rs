@@ -162,18 +162,26 @@ async fn carry_out(shared: &Shared, order: Order) -> Outcome {
         Work::Probe => format!("{}: looking whether it is done", step.action.verb()),
     };
     job.note(TimelineSource::Controller, what);
-    let done = match (&step.action, order.work) {
-        (Action::NetworkBoot, Work::Act) => boot::act(&job).await,
-        (Action::NetworkBoot, Work::Probe) => boot::probe(&job).await,
+    let done = by_its_kind(&job).await;
+    let (outcome, said) = concluded(step.action.verb(), done);
+    job.note(TimelineSource::Controller, said);
+    outcome
+}
+
+/// Does what the step's action is.
+async fn by_its_kind(job: &Job<'_>) -> Done {
+    match (&job.step.action, job.order.work) {
+        (Action::NetworkBoot, Work::Act) => boot::act(job).await,
+        (Action::NetworkBoot, Work::Probe) => boot::probe(job).await,
         (Action::Approve { mode, expires_ms }, work) => {
-            approve::wait(&job, *mode, *expires_ms, work).await
+            approve::wait(job, *mode, *expires_ms, work).await
         }
         (
             Action::Reboot {
                 host_key_fingerprint,
             },
             Work::Probe,
-        ) => installed::probe_reboot(&job, host_key_fingerprint).await,
+        ) => installed::probe_reboot(job, host_key_fingerprint).await,
         (
             Action::Inspect { .. }
             | Action::Partition { .. }
@@ -181,7 +189,7 @@ async fn carry_out(shared: &Shared, order: Order) -> Outcome {
             | Action::Install { .. }
             | Action::Reboot { .. },
             _,
-        ) => answer::carry_out(&job).await,
+        ) => answer::carry_out(job).await,
         (
             Action::Fetch {
                 host_key_fingerprint,
@@ -199,14 +207,14 @@ async fn carry_out(shared: &Shared, order: Order) -> Outcome {
                 ..
             },
             _,
-        ) => Box::pin(update::carry_out(&job, host_key_fingerprint)).await,
+        ) => Box::pin(update::carry_out(job, host_key_fingerprint)).await,
         (
             Action::Prove {
                 toplevel,
                 host_key_fingerprint,
             },
             _,
-        ) => installed::prove(&job, toplevel, host_key_fingerprint).await,
+        ) => installed::prove(job, toplevel, host_key_fingerprint).await,
         (
             Action::FoundCluster
             | Action::JoinCluster { .. }
@@ -215,11 +223,8 @@ async fn carry_out(shared: &Shared, order: Order) -> Outcome {
             | Action::Drain
             | Action::Release,
             work,
-        ) => Box::pin(cluster::carry_out(&job, work)).await,
-    };
-    let (outcome, said) = concluded(step.action.verb(), done);
-    job.note(TimelineSource::Controller, said);
-    outcome
+        ) => Box::pin(cluster::carry_out(job, work)).await,
+    }
 }
 
 /// What an operation comes to, and what is said of it.

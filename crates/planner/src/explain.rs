@@ -52,42 +52,48 @@ fn write(out: &mut String, plan: &Plan, report: &PlanReport) -> std::fmt::Result
         writeln!(out, "\nThe inventory has no node {name}.")?;
     }
     if !plan.is_empty() {
-        let limit = |resource| plan.limits.concurrency.get(&resource).copied().unwrap_or(0);
-        if let Some(wave) = &plan.wave {
-            writeln!(
-                out,
-                "\nThis is wave {} of the update. Whatever goes wrong in it ends it, and no other begins before it is well.",
-                wave.number
-            )?;
-            return writeln!(
-                out,
-                "Without trouble it takes about {}.",
-                duration(report.estimate_ms)
-            );
-        }
+        closing(out, plan, report)?;
+    }
+    Ok(())
+}
+
+/// What holds for the plan as a whole.
+fn closing(out: &mut String, plan: &Plan, report: &PlanReport) -> std::fmt::Result {
+    let limit = |resource| plan.limits.concurrency.get(&resource).copied().unwrap_or(0);
+    if let Some(wave) = &plan.wave {
         writeln!(
             out,
-            "\nAt most {} network boots, {} copies and {} reboots at a time. Once more than {} failed, \
-             no further machine is begun.",
-            limit(Resource::NetworkBoot),
-            limit(Resource::ClosureCopy),
-            limit(Resource::Reboot),
-            machines(plan.limits.failure_budget),
+            "\nThis is wave {} of the update. Whatever goes wrong in it ends it, and no other begins before it is well.",
+            wave.number
         )?;
-        if let Some(cluster) = &plan.cluster {
-            writeln!(
-                out,
-                "Servers join the cluster of {} one by one, and then agents, {} at a time.",
-                cluster.founder,
-                limit(Resource::AgentJoin),
-            )?;
-        }
+        return writeln!(
+            out,
+            "Without trouble it takes about {}.",
+            duration(report.estimate_ms)
+        );
+    }
+    writeln!(
+        out,
+        "\nAt most {} network boots, {} copies and {} reboots at a time. Once more than {} failed, \
+             no further machine is begun.",
+        limit(Resource::NetworkBoot),
+        limit(Resource::ClosureCopy),
+        limit(Resource::Reboot),
+        machines(plan.limits.failure_budget),
+    )?;
+    if let Some(cluster) = &plan.cluster {
         writeln!(
             out,
-            "Without trouble it takes about {}, and as long as approvals take.",
-            duration(report.estimate_ms)
+            "Servers join the cluster of {} one by one, and then agents, {} at a time.",
+            cluster.founder,
+            limit(Resource::AgentJoin),
         )?;
     }
+    writeln!(
+        out,
+        "Without trouble it takes about {}, and as long as approvals take.",
+        duration(report.estimate_ms)
+    )?;
     Ok(())
 }
 

@@ -27,6 +27,7 @@ mod explain;
 mod install;
 mod members;
 mod next;
+mod options;
 mod plan;
 mod report;
 mod rounds;
@@ -41,6 +42,7 @@ pub use explain::explain;
 pub use next::{
     FaultyPlan, Held, LOOK_AGE_MS_MAX, Next, Replaced, Scope, Waiting, Waits, next, resumes,
 };
-pub use plan::{Decided, PlanOptions, plan, plan_digested, plan_with};
+pub use options::PlanOptions;
+pub use plan::{Decided, plan, plan_digested, plan_with};
 pub use report::{DestroyedDisk, NodeReport, NodeStatus, PlanReport, PlanSummary};
 pub use rounds::{FAULTS_KEPT_MAX, MachineEnd, REMIND_MS, RETRY_MS_MAX, RETRY_MS_MIN, Rounds};

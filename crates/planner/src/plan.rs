@@ -7,15 +7,17 @@ use std::{
 };
 
 use undercroft_model::{
-    NodeName, NodeState, Observation, PLAN_VERSION, Plan, PlanId, PlanLimits, Resource,
-    inventory::Inventory,
+    NodeName, NodePlan, Observation, PLAN_VERSION, Plan, PlanId, PlanLimits, Resource, Step,
+    inventory::{Inventory, Node},
 };
 
 use crate::{
-    PlanReport, PlanSummary, chain, cluster,
+    NodeReport, PlanReport, PlanSummary, chain, cluster,
     estimate::{estimate, typical_ms},
+    install::SystemToInstall,
+    options::PlanOptions,
     update::Updating,
-    verdict::{self, NodeScope, NodeVerdict},
+    verdict::{self, NodeVerdict},
 };
 
 /// How many servers join at a time: a second one that comes while the first is half way into etcd
@@ -24,44 +26,6 @@ pub(crate) const SERVER_JOINS_MAX: u32 = 1;
 
 /// The steps of a machine that is brought up from nothing. A plan of many machines is large, and isn't moved as it grows.
 const STEPS_A_MACHINE: usize = 10;
-
-/// What a plan is asked to be about.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct PlanOptions {
-    /// The machines to plan for; all of them where this is `None`.
-    pub only: Option<BTreeSet<NodeName>>,
-    /// Machines to wipe and install anew although they run, or were once up.
-    pub reinstall: BTreeSet<NodeName>,
-    /// Machines that somebody else has installed, to be taken as they are: each is proved to run what it should, and
-    /// is never installed by this plan.
-    pub adopt: BTreeSet<NodeName>,
-    /// Whether machines are only booted, approved and inspected: nothing is written to them, and
-    /// nothing needs to have been built for them.
-    pub inspect_only: bool,
-    /// Whether machines that run another system than the one that was built are updated, wave by wave.
-    pub update: bool,
-    /// Machines that may try a system once more that they have left by themselves.
-    pub retry: BTreeSet<NodeName>,
-    /// The state beyond which no machine is brought; `None` brings all of them to their end.
-    /// [`NodeState::Up`] leaves the cluster out.
-    pub until: Option<NodeState>,
-}
-
-impl PlanOptions {
-    /// What is asked for of one machine; nothing, where it isn't named.
-    fn of(&self, name: &NodeName) -> Option<NodeScope<'_>> {
-        let reinstall = self.reinstall.contains(name);
-        let adopt = self.adopt.contains(name);
-        let is_asked = self.only.as_ref().is_none_or(|only| only.contains(name));
-        (is_asked || reinstall || adopt).then_some(NodeScope {
-            reinstall,
-            adopt,
-            inspect_only: self.inspect_only,
-            until: self.until,
-            all_reinstalled: &self.reinstall,
-        })
-    }
-}
 
 /// Plans for all machines of the inventory. `parent` is the plan that this one replaces.
 pub fn plan(
@@ -131,24 +95,16 @@ pub fn plan_digested(
             summary.left_out += 1;
             continue;
         };
-        let report = match verdict::judge(inventory, observation, name, node, asked) {
-            NodeVerdict::LeaveAlone(report) => report,
-            NodeVerdict::Install(install, report) => {
-                let planned = chain::build(inventory, name, node, &install, &mut steps);
-                nodes.insert(name.clone(), planned);
-                report
-            }
-            NodeVerdict::Adopt(delivery, generation, report) => {
-                let planned =
-                    chain::build_running(inventory, name, node, &delivery, generation, &mut steps);
-                nodes.insert(name.clone(), planned);
-                report
-            }
-            NodeVerdict::Join(delivery, generation, report) => {
-                running.insert(name.clone(), (delivery, generation));
-                report
-            }
-        };
+        let verdict = verdict::judge(inventory, observation, name, node, asked);
+        let machine = (name, node);
+        let report = own_steps(
+            inventory,
+            machine,
+            verdict,
+            &mut nodes,
+            &mut running,
+            &mut steps,
+        );
         reports.insert(name.clone(), report);
     }
     let cluster = cluster::Drafting {
@@ -161,7 +117,7 @@ pub fn plan_digested(
         steps: &mut steps,
     }
     .extend();
-    let updated = Updating {
+    let (wave, cluster) = Updating {
         inventory,
         observation,
         options,
@@ -169,11 +125,7 @@ pub fn plan_digested(
         reports: &mut reports,
         steps: &mut steps,
     }
-    .extend();
-    let (wave, cluster) = match updated {
-        Some((wave, of_update)) => (wave, cluster.or(of_update)),
-        None => (None, cluster),
-    };
+    .extend(cluster);
     let statuses = reports.values().map(|report| &report.status);
     statuses.for_each(|status| summary.count(status));
     let plan = Decided::of(Plan {
@@ -196,6 +148,34 @@ pub fn plan_digested(
         estimate_ms: estimate(&plan, typical_ms).total_ms,
     };
     (plan, report)
+}
+
+/// Appends a machine's own steps, and gives what is said of it.
+fn own_steps(
+    inventory: &Inventory,
+    (name, node): (&NodeName, &Node),
+    verdict: NodeVerdict,
+    nodes: &mut BTreeMap<NodeName, NodePlan>,
+    running: &mut BTreeMap<NodeName, (SystemToInstall, u32)>,
+    steps: &mut Vec<Step>,
+) -> NodeReport {
+    match verdict {
+        NodeVerdict::LeaveAlone(report) => report,
+        NodeVerdict::Install(install, report) => {
+            let planned = chain::build(inventory, name, node, &install, steps);
+            nodes.insert(name.clone(), planned);
+            report
+        }
+        NodeVerdict::Adopt(delivery, generation, report) => {
+            let planned = chain::build_running(inventory, name, node, &delivery, generation, steps);
+            nodes.insert(name.clone(), planned);
+            report
+        }
+        NodeVerdict::Join(delivery, generation, report) => {
+            running.insert(name.clone(), (delivery, generation));
+            report
+        }
+    }
 }
 
 fn limits(inventory: &Inventory, has_cluster: bool) -> PlanLimits {

@@ -27,6 +27,6 @@ pub use pin::{PREDECESSOR_WAIT_MS, Pinned, SILENCE_MS_MAX, pin};
 pub use returns::{InstalledLook, LOOK_MS_MAX, Look, Looked, Return};
 pub use script::{ASKS_MAX, Next, Script};
 pub use update::{
-    BootReport, FellBack, NextBoot, UpdateAnswer, UpdateAsk, UpdateLook, UpdateNext, UpdateScript,
-    UpdateStep, words as update_words,
+    BootVerdict, BootsNext, LeftSystem, UpdateAnswer, UpdateAsk, UpdateLook, UpdateNext,
+    UpdateScript, UpdateStep, words as update_words,
 };

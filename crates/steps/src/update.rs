@@ -11,7 +11,7 @@ use undercroft_model::{Action, Evidence, Failure, FailureKind, NoAnswer, NodeFac
 
 pub use self::{
     ask::{UpdateAnswer, UpdateAsk, words},
-    look::{BootReport, FellBack, NextBoot, UpdateLook},
+    look::{BootVerdict, BootsNext, LeftSystem, UpdateLook},
 };
 use crate::{
     ask::{CopyFailed, Ended, Unanswered},
@@ -356,7 +356,7 @@ fn up(look: &UpdateLook, action: &Action) -> Evidence {
 
 /// Why a machine runs another system than the one that it was to try.
 fn left(look: &UpdateLook, toplevel: &str, facts: &NodeFacts) -> Failure {
-    let of_this = |fell_back: &&FellBack| fell_back.system == toplevel;
+    let of_this = |fell_back: &&LeftSystem| fell_back.system == toplevel;
     let hint = "See `journalctl --boot -1` on the machine, and /run/undercroft/health.json; then build another system.";
     match look.fell_back.as_ref().filter(of_this) {
         Some(fell_back) => Failure::new(

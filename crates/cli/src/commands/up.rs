@@ -169,8 +169,7 @@ impl Up<'_> {
         let selection = &self.args.selection;
         let named = !selection.reinstall.is_empty() || !selection.adopt.is_empty();
         let mut replan = self.args.replan || named;
-        let nodes = self.fleet.settings().inventory.nodes.len();
-        let mut waves_left = nodes.saturating_add(WAVES_SPARE);
+        let mut waves_left = self.fleet.settings().inventory.nodes.len() + WAVES_SPARE;
         loop {
             let view = known.view();
             let Some(prepared) = signals.unless_asked(self.prepare()).await else {

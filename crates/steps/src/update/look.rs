@@ -20,23 +20,23 @@ pub struct UpdateLook {
     /// The system that its profile names.
     pub profile: String,
     /// What it would boot next.
-    pub next: NextBoot,
+    pub next: BootsNext,
     /// What it says of this boot, once it has judged it.
-    pub report: Option<BootReport>,
+    pub report: Option<BootVerdict>,
     /// What it says of the system that it has left last.
-    pub fell_back: Option<FellBack>,
+    pub fell_back: Option<LeftSystem>,
 }
 
 /// What a machine would boot next.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct NextBoot {
+pub struct BootsNext {
     /// The system that it boots once.
     pub once: Option<String>,
     /// The system that it boots otherwise.
     pub default: Option<String>,
 }
 
-impl NextBoot {
+impl BootsNext {
     /// The system that it boots next.
     pub fn system(&self) -> Option<&str> {
         self.once.as_deref().or(self.default.as_deref())
@@ -51,7 +51,7 @@ impl NextBoot {
 
 /// How a machine has judged its present boot.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct BootReport {
+pub struct BootVerdict {
     /// `proven`, `trying`, `fell-back` or `unknown`.
     pub state: String,
     /// The system that it is about.
@@ -60,7 +60,7 @@ pub struct BootReport {
 
 /// A system that a machine has left.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct FellBack {
+pub struct LeftSystem {
     /// The system.
     pub system: String,
     /// The checks that failed, with what they said, in one line.
@@ -100,15 +100,15 @@ fn word(value: &Value, key: &str) -> Option<String> {
     value.get(key)?.as_str().map(printable)
 }
 
-fn report(text: &str) -> Option<BootReport> {
+fn report(text: &str) -> Option<BootVerdict> {
     let value: Value = serde_json::from_str(text).ok()?;
-    Some(BootReport {
+    Some(BootVerdict {
         state: word(&value, "state")?,
         system: word(&value, "system")?,
     })
 }
 
-fn fell_back(text: &str) -> Option<FellBack> {
+fn fell_back(text: &str) -> Option<LeftSystem> {
     let value: Value = serde_json::from_str(text).ok()?;
     let checks = value.get("failed").and_then(Value::as_array);
     let said = |check: &Value| {
@@ -126,7 +126,7 @@ fn fell_back(text: &str) -> Option<FellBack> {
         true => "it doesn't say which check failed".to_owned(),
         false => checks.join("; "),
     };
-    Some(FellBack {
+    Some(LeftSystem {
         system: word(&value, "system")?,
         failed: failed.chars().take(REASON_CHARS_MAX).collect(),
     })

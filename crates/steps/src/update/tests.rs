@@ -20,7 +20,7 @@ struct Machine {
 
 impl Machine {
     fn new() -> Self {
-        let next = NextBoot {
+        let next = BootsNext {
             once: None,
             default: Some(OLD.to_owned()),
         };
@@ -209,7 +209,7 @@ fn a_system_is_fetched_staged_restarted_into_and_confirmed() {
     );
     // What it said of the boot before counts for nothing.
     let proven = |system: &str| {
-        Some(BootReport {
+        Some(BootVerdict {
             state: "proven".to_owned(),
             system: system.to_owned(),
         })
@@ -235,7 +235,7 @@ fn a_machine_that_went_back_has_refuted_its_system_whether_it_says_why_or_not() 
         matches!(&silent, UpdateNext::Failed(f) if f.kind == FailureKind::Refuted && f.message.contains("panicked")),
         "{silent:?}"
     );
-    machine.look.fell_back = Some(FellBack {
+    machine.look.fell_back = Some(LeftSystem {
         system: NEW.to_owned(),
         failed: "network: no link".to_owned(),
     });
