@@ -5,6 +5,7 @@ use kube::{
     core::{DynamicObject, ObjectList},
 };
 use serde_json::Value;
+use undercroft_model::objects::CLOSED_ANNOTATION;
 use undercroft_steps::{ApplicationSeen, NodeSeen};
 
 use super::{APPLICATION, Cluster, Kind, KubeError, NODE, health::application, nodes::node_seen};
@@ -36,9 +37,12 @@ pub struct NamedApplication {
 
 fn node(object: &DynamicObject) -> NodeWithCordon {
     let cordoned = object.data.pointer("/spec/unschedulable");
+    // What an update has closed is its own, and it opens it again.
+    let annotations = object.metadata.annotations.as_ref();
+    let is_updated = annotations.is_some_and(|marks| marks.contains_key(CLOSED_ANNOTATION));
     NodeWithCordon {
         seen: node_seen(object),
-        cordoned: cordoned.and_then(Value::as_bool).unwrap_or(false),
+        cordoned: !is_updated && cordoned.and_then(Value::as_bool).unwrap_or(false),
     }
 }
 
@@ -110,6 +114,11 @@ mod tests {
         value["spec"]["unschedulable"] = json!(true);
         let seen = node(&object(value));
         assert!(seen.cordoned && seen.seen.name == "a");
+        value["metadata"]["annotations"] = json!({ CLOSED_ANNOTATION: "true" });
+        assert!(
+            !node(&object(value.clone())).cordoned,
+            "an update has closed it"
+        );
         let app = named(&object(json!({
             "apiVersion": "argoproj.io/v1alpha1", "kind": "Application",
             "metadata": { "name": "grafana", "namespace": "argocd" },
