@@ -112,7 +112,7 @@ mod tests {
         });
         assert!(!node(&object(value.clone())).cordoned);
         value["spec"]["unschedulable"] = json!(true);
-        let seen = node(&object(value));
+        let seen = node(&object(value.clone()));
         assert!(seen.cordoned && seen.seen.name == "a");
         value["metadata"]["annotations"] = json!({ CLOSED_ANNOTATION: "true" });
         assert!(
