@@ -137,11 +137,11 @@ fn three_machines_in_parallel_and_then_a_changed_host_key() {
     );
     swap_keys(&fleet, "virtio-1", "virtio-2");
     assert_adopted(&mut fleet, &nodes);
-    assert_updated(&fleet, &nodes);
+    assert_updated(&mut fleet, &nodes);
 }
 
 /// Other systems are built, and the machines get them wave by wave: one first, and nothing of a disk is laid out anew.
-fn assert_updated(fleet: &Fleet, nodes: &[Node]) {
+fn assert_updated(fleet: &mut Fleet, nodes: &[Node]) {
     let left = fleet.call(&["plan", "--generation", "2"]);
     assert!(
         left.text.contains("running another system"),
@@ -173,7 +173,7 @@ fn assert_updated(fleet: &Fleet, nodes: &[Node]) {
     );
 }
 
-fn boot_id(fleet: &Fleet, node: &Node) -> String {
+fn boot_id(fleet: &mut Fleet, node: &Node) -> String {
     let words = [
         "ssh",
         node.name,
@@ -188,16 +188,12 @@ fn boot_id(fleet: &Fleet, node: &Node) -> String {
 
 /// The machines of each wave of an update that the journal has.
 fn accepted_waves(fleet: &Fleet) -> Vec<Vec<String>> {
-    let plans = fleet
-        .events()
-        .into_iter()
-        .filter(|event| !event["plan"]["wave"].is_null());
-    let names = |event: Value| {
-        let nodes = event["plan"]["nodes"]
-            .as_object()
-            .cloned()
-            .unwrap_or_default();
-        nodes.into_iter().map(|(name, _)| name).collect()
+    let records = fleet.records().into_iter();
+    let plans = records.filter(|record| !record["plan"]["wave"].is_null());
+    let names = |record: Value| {
+        let nodes = record["plan"]["nodes"].as_object().cloned();
+        let nodes = nodes.unwrap_or_default().into_iter();
+        nodes.map(|(name, _)| name).collect()
     };
     plans.map(names).collect()
 }
