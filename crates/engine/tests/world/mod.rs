@@ -259,6 +259,7 @@ impl Scripted {
             }
             Action::Prove { .. } | Action::FoundCluster | Action::JoinCluster { .. } => machine.up,
             Action::AwaitReady { .. } | Action::Bootstrap { .. } => machine.up && machine.joined,
+            action => unreachable!("no machine of this world is updated: {}", action.verb()),
         }
     }
 
@@ -276,6 +277,7 @@ impl Scripted {
             Action::FoundCluster | Action::JoinCluster { .. } => machine.joined,
             Action::AwaitReady { .. } => machine.ready,
             Action::Bootstrap { part } => machine.parts.contains(part),
+            action => unreachable!("no machine of this world is updated: {}", action.verb()),
         }
     }
 

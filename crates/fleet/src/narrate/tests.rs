@@ -88,6 +88,23 @@ fn evidence(action: &Action) -> Evidence {
             booted_system: toplevel.clone(),
             host_key_fingerprint: "SHA256:final".to_owned(),
         },
+        Action::Fetch { .. } => Evidence::Fetched { boot_id },
+        Action::Drain => Evidence::Drained { evicted: 3 },
+        Action::Stage { .. } => Evidence::Staged {
+            boot_id,
+            goes_back_to: Some("/nix/store/old".to_owned()),
+        },
+        Action::Restart { .. } => Evidence::Restarted {
+            boot_id: "boot-2".to_owned(),
+        },
+        Action::Confirm { toplevel, .. } => Evidence::Up {
+            boot_id: "boot-2".to_owned(),
+            booted_system: toplevel.clone(),
+            host_key_fingerprint: "SHA256:final".to_owned(),
+        },
+        Action::Release => Evidence::Released {
+            still_closed: false,
+        },
         Action::FoundCluster | Action::JoinCluster { .. } => Evidence::Joined {
             boot_id: "boot-2".to_owned(),
             uid: "6f1c".to_owned(),
