@@ -165,6 +165,8 @@ impl Selection {
             only: Vec::new(),
             reinstall: Vec::new(),
             adopt: Vec::new(),
+            update: false,
+            retry: Vec::new(),
             inspect_only: false,
             until: None,
             flake,

@@ -357,6 +357,7 @@ impl Scripted {
             Action::Bootstrap { part } => {
                 machine.parts.insert(*part);
             }
+            action => unreachable!("no machine of this world is updated: {}", action.verb()),
         }
         wiped
     }
@@ -413,6 +414,7 @@ impl Scripted {
                 part: *part,
                 shown: "healthy".to_owned(),
             },
+            action => unreachable!("no machine of this world is updated: {}", action.verb()),
         }
     }
 

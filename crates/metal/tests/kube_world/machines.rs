@@ -468,6 +468,7 @@ fn plan(machine: &str, action: Action) -> Plan {
                 path: "gitops".into(),
             }),
         }),
+        wave: None,
         nodes: BTreeMap::from([(name(machine), planned)]),
         steps: vec![step],
     }

@@ -193,6 +193,8 @@ impl Bench {
             boot_id: None,
             disk_paths: vec![],
             host_key_fingerprint: None,
+            staged_boot_id: None,
+            goes_back_to: None,
         }
     }
 
@@ -395,6 +397,7 @@ pub(crate) fn plan(action: Action, known: &(Vec<MacAddr>, Option<MachineUuid>)) 
             node_restarts_max: 0,
         },
         cluster: None,
+        wave: None,
         nodes: BTreeMap::from([(node(), planned)]),
         steps: vec![step],
     }

@@ -61,6 +61,7 @@ fn plan(steps: Vec<Step>, boots: u32) -> Plan {
             node_restarts_max: 0,
         },
         cluster: None,
+        wave: None,
         nodes,
         steps,
     }

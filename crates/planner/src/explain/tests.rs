@@ -69,6 +69,9 @@ fn the_headline_counts_what_there_is_and_nothing_else() {
         reinstall: 2,
         join: 3,
         adopt: 10,
+        update: 11,
+        update_later: 12,
+        release: 13,
         converged: 4,
         differs: 5,
         unreachable: 6,
@@ -79,7 +82,7 @@ fn the_headline_counts_what_there_is_and_nothing_else() {
     assert_eq!(
         headline(&report(all)),
         "1 to install, 2 to wipe and install anew, 3 to take their part in the cluster, \
-         10 to prove, which run what they should, 4 up to date, 5 running another system, 6 not answering, 7 quarantined, 8 blocked, 9 not asked for"
+         10 to prove, which run what they should, 11 to update, 12 to update later, 13 to open for pods again, 4 up to date, 5 running another system, 6 not answering, 7 quarantined, 8 blocked, 9 not asked for"
     );
     let one = PlanSummary {
         blocked: 1,
