@@ -65,7 +65,7 @@ Examples:
   undercroft up --only gpu,control       all nodes of two classes
   undercroft up --inspect-only           boot the machines and look at them; change nothing
   undercroft up --reinstall vm-02        wipe vm-02 and install it anew
-  undercroft up --update                 give machines that run the systems that were built, wave by wave
+  undercroft up --update                 update machines that run, wave by wave
   undercroft up --only gpu-01 --store-paths /nix/store/…-disko /nix/store/…-nixos-system-gpu-01 \\
       --disko-devices /dev/disk/by-id/nvme-…
 
