@@ -101,6 +101,7 @@ impl Choice<'_> {
                     "`undercroft up` goes on with them by itself",
                 )
             });
+            let why = why.or_else(|| others_can.as_ref().err().cloned());
             return self.rest_later(&servers, &others, why, servers_can.err(), others_can.err());
         }
         if let (Some(server), Ok(())) = (servers.first(), &servers_can) {
@@ -242,13 +243,15 @@ impl Choice<'_> {
                 .and_then(|cluster| cluster.nodes.get(*name))
                 .is_some_and(|node| node.etcd_voter && node.ready)
         };
-        // One that an update has closed is gone on with: it is the one that is away.
-        let silent: Vec<&NodeName> = servers
+        // One that an update has closed, and that runs, is what this update goes on with: no other goes before it.
+        let goes_on = |name: &NodeName| {
+            self.closed_by(name) == Some(ClosedBy::Update) && self.candidates.contains_key(name)
+        };
+        let mut silent = servers
             .iter()
             .copied()
-            .filter(|name| !votes(name) && self.closed_by(name) != Some(ClosedBy::Update))
-            .collect();
-        match silent.first() {
+            .filter(|name| !votes(name) && !goes_on(name));
+        match silent.next() {
             Some(silent) => Err(Block::new(
                 format!(
                     "{silent} is a server that isn't well: no other server goes while it is away"

@@ -274,6 +274,8 @@ proptest! {
             let cluster = observation.cluster.as_mut().unwrap();
             let node = cluster.nodes.get_mut(&names[*at]).unwrap();
             (node.ready, node.etcd_voter) = (false, false);
+            // An update has closed it, and then it went away.
+            node.closed_by = (at % 2 == 0).then_some(ClosedBy::Update);
         }
         if let Some(at) = refuted {
             refute(&first, &mut observation, &names[at]);
