@@ -96,6 +96,10 @@ pub(crate) fn run(ui: Ui, at: Option<&Path>, args: &ServeArgs) -> Result<Done, C
         return Err(CliError::usage("a service adopts nothing by name")
             .hint("Use `undercroft up --adopt NODE` once."));
     }
+    if args.selection.update {
+        return Err(CliError::usage("a service updates nothing yet")
+            .hint("Use `undercroft up --update`: it ends when every machine is as it should be."));
+    }
     let options = args.install.options()?;
     let notifier = Notifier::from_environment()
         .map_err(|e| CliError::failed("the supervisor can't be told how it goes").because(&e))?;
