@@ -90,22 +90,20 @@ impl Cluster {
     /// By its UID: another pod that has got its name meanwhile isn't meant.
     async fn evict_one(&self, pod: &PodName) -> Result<(), KubeError> {
         let what = format!("Pod {pod}");
-        let params = EvictParams {
-            delete_options: Some(kube::api::DeleteParams {
-                preconditions: Some(kube::api::Preconditions {
-                    uid: Some(pod.uid.clone()),
-                    resource_version: None,
-                }),
-                ..kube::api::DeleteParams::default()
-            }),
-            post_options: kube::api::PostParams::default(),
-        };
+        let unmade = |detail: String| KubeError::Access { detail };
+        let eviction = json!({
+            "apiVersion": "policy/v1",
+            "kind": "Eviction",
+            "metadata": { "name": pod.name, "namespace": pod.namespace },
+            "deleteOptions": { "preconditions": { "uid": pod.uid } },
+        });
+        let body = serde_json::to_vec(&eviction).map_err(|e| unmade(e.to_string()))?;
         let request = Request::new(format!("/api/v1/namespaces/{}/pods", pod.namespace));
+        // The client's own body has the options under a name that the API doesn't know, and so without the UID.
         let request = request
-            .evict(&pod.name, &params)
-            .map_err(|e| KubeError::Access {
-                detail: e.to_string(),
-            })?;
+            .evict(&pod.name, &EvictParams::default())
+            .map_err(|e| unmade(e.to_string()))?
+            .map(|_| body);
         self.limited(&what, self.client.request::<Status>(request))
             .await
             .map(drop)
