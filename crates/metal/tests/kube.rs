@@ -327,13 +327,13 @@ async fn a_node_is_closed_emptied_as_budgets_allow_and_opened_again() {
             .is_some_and(|why| why.contains("disruption")),
         "{refused:?}"
     );
-    // Another pod of that name isn't meant.
+    // Another pod of that name isn't meant; the API server counts what it refuses for that all the same.
     let other = PodName {
         uid: "another".to_owned(),
         ..names[0].clone()
     };
     let allows = json!({
-        "observedGeneration": 1, "disruptionsAllowed": 1, "currentHealthy": 2, "desiredHealthy": 1, "expectedPods": 2,
+        "observedGeneration": 1, "disruptionsAllowed": 2, "currentHealthy": 3, "desiredHealthy": 1, "expectedPods": 3,
     });
     server
         .set_status(
